@@ -1,0 +1,160 @@
+//! One pass over the bytes of a field line. Everything else in this crate that reads heads or trailers goes through here.
+
+use crate::Violation;
+
+/// One line of a header or trailer section. All numbers are offsets into the slice that was given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Line {
+    /// `name: value`, the value without the white space around it.
+    Field { name: (usize, usize), value: (usize, usize), next: usize },
+    /// The empty line that ends the section.
+    End { next: usize },
+    /// Nothing wrong so far, but the line is not complete.
+    Partial,
+}
+
+const TOKEN: u8 = 1;
+const TARGET: u8 = 2;
+
+/// What each byte may be part of: a table look-up is one load, and one branch per byte is what a head costs.
+static CLASS: [u8; 256] = classes();
+
+const fn classes() -> [u8; 256] {
+    let mut table = [0u8; 256];
+    let mut i = 0;
+    while i < 256 {
+        let b = i as u8;
+        // RFC 9110 §5.6.2.
+        if b.is_ascii_alphanumeric()
+            || matches!(
+                b,
+                b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
+            )
+        {
+            table[i] |= TOKEN;
+        }
+        // Wider than RFC 3986: what clients send although they should not (`|`, `{`, raw UTF-8) is the path check's to
+        // judge. `#` is not: a fragment is dropped by one parser and kept by the next.
+        if b > 0x20 && b != 0x7f && b != b'#' {
+            table[i] |= TARGET;
+        }
+        i += 1;
+    }
+    table
+}
+
+/// The offset of the first byte from `at` on that is not in a token.
+pub(crate) fn token_end(bytes: &[u8], at: usize) -> usize {
+    end_of(bytes, at, TOKEN)
+}
+
+/// The offset of the first byte from `at` on that cannot be in a request target.
+pub(crate) fn target_end(bytes: &[u8], at: usize) -> usize {
+    end_of(bytes, at, TARGET)
+}
+
+fn end_of(bytes: &[u8], at: usize, class: u8) -> usize {
+    let rest = bytes.get(at..).unwrap_or_default();
+    at + rest.iter().position(|&b| CLASS[usize::from(b)] & class == 0).unwrap_or(rest.len())
+}
+
+const ONES: u64 = u64::from_ne_bytes([1; 8]);
+const HIGH: u64 = u64::from_ne_bytes([0x80; 8]);
+
+/// The offset of the first control character (below 0x20, or DEL) from `at` on, or the length.
+///
+/// Eight bytes at a time: values are most of a head. The two tests are "a byte less than n" and "a zero byte" of the
+/// usual kind; borrows travel upwards only, so that the lowest hit, the first byte in memory, is exact.
+pub(crate) fn control_at(bytes: &[u8], mut at: usize) -> usize {
+    while let Some(word) = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
+        let word = u64::from_le_bytes(*word);
+        let below_space = word.wrapping_sub(ONES * 0x20) & !word;
+        let no_del = word ^ (ONES * 0x7f);
+        let hits = (below_space | (no_del.wrapping_sub(ONES) & !no_del)) & HIGH;
+        if hits != 0 {
+            return at + (hits.trailing_zeros() / 8) as usize;
+        }
+        at += 8;
+    }
+    while bytes.get(at).is_some_and(|&b| b >= 0x20 && b != 0x7f) {
+        at += 1;
+    }
+    at
+}
+
+/// Reads the field line that starts at `at`.
+pub(crate) fn field_line(bytes: &[u8], at: usize) -> Result<Line, Violation> {
+    let colon = token_end(bytes, at);
+    let Some(&after_name) = bytes.get(colon) else { return Ok(Line::Partial) };
+    if after_name != b':' || colon == at {
+        return not_a_field(bytes, at, colon, after_name);
+    }
+    let mut start = colon + 1;
+    while matches!(bytes.get(start), Some(b' ' | b'\t')) {
+        start += 1;
+    }
+    let mut end = start;
+    let next = loop {
+        end = control_at(bytes, end);
+        match bytes.get(end) {
+            None => return Ok(Line::Partial),
+            Some(b'\t') => end += 1,
+            Some(b'\r') => match bytes.get(end + 1) {
+                None => return Ok(Line::Partial),
+                Some(b'\n') => break end + 2,
+                Some(_) => return Err(Violation::BareCr),
+            },
+            Some(b'\n') => return Err(Violation::BareLf),
+            Some(_) => return Err(Violation::ControlCharacter),
+        }
+    };
+    while end > start && matches!(bytes.get(end - 1), Some(b' ' | b'\t')) {
+        end -= 1;
+    }
+    Ok(Line::Field { name: (at, colon), value: (start, end), next })
+}
+
+/// The end of the section, or what is wrong with the line. `stop` is the first byte that is not in a name.
+#[cold]
+fn wrong(stop: u8, at_start: bool) -> Violation {
+    match stop {
+        b' ' | b'\t' if at_start => Violation::ObsFold,
+        b' ' | b'\t' => Violation::SpaceBeforeColon,
+        b'\n' => Violation::BareLf,
+        0..0x20 | 0x7f => Violation::ControlCharacter,
+        _ => Violation::BadHeaderName,
+    }
+}
+
+fn not_a_field(bytes: &[u8], at: usize, stop: usize, byte: u8) -> Result<Line, Violation> {
+    if byte != b'\r' {
+        return Err(wrong(byte, stop == at));
+    }
+    match bytes.get(stop + 1) {
+        None => Ok(Line::Partial),
+        Some(b'\n') if stop == at => Ok(Line::End { next: stop + 2 }),
+        Some(b'\n') => Err(Violation::BadHeaderName),
+        Some(_) => Err(Violation::BareCr),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_are_found_at_every_offset() {
+        for len in 0..40 {
+            for at in 0..len {
+                for control in (0u8..0x20).chain([0x7f]) {
+                    for filler in [b'a', 0x80, 0xff, 0x20, 0x7e] {
+                        let mut bytes = vec![filler; len];
+                        bytes[at] = control;
+                        assert_eq!(control_at(&bytes, 0), at, "{control:#x} in {filler:#x}");
+                        assert_eq!(control_at(&bytes, at + 1), len);
+                    }
+                }
+            }
+        }
+    }
+}
