@@ -1,0 +1,48 @@
+//! Reads `palisade.toml`: one snapshot of all files, a check against a schema, and problems that point at the text.
+//!
+//! Guide section 22. This crate knows no control and no HTTP: what a policy may say is a JSON Schema, which the caller
+//! makes from its own types with `schemars`.
+//!
+//! ```
+//! use palisade_policy::Snapshot;
+//!
+//! let schema = serde_json::json!({
+//!     "properties": { "cors": { "properties": { "origins": { "type": "array", "items": { "type": "string" } } } } },
+//! });
+//! let mut snapshot = Snapshot::from_text("example", "[cors]\norgins = [\"https://app.example.com\"]").unwrap();
+//! let mut problems = snapshot.problems();
+//! snapshot.check(&schema, &[], &mut problems);
+//! problems.set_guides([("cors", 9, "09-cors/cors.html")]);
+//! assert_eq!(problems.render(false), "\
+//! error: unknown key `orgins` in `[cors]`
+//!   <example>:2:1  orgins = [\"https://app.example.com\"]
+//!                  ^^^^^^ did you mean `origins`?
+//!   guide: section 9 (docs: 09-cors/cors.html)
+//! ");
+//! ```
+
+mod check;
+mod de;
+mod effective;
+mod expect;
+mod files;
+mod mask;
+mod path;
+mod problem;
+mod read;
+mod reference;
+mod rename;
+mod render;
+mod schema;
+mod snapshot;
+mod source;
+mod suggest;
+mod syntax;
+mod tree;
+
+pub use check::Formats;
+pub use effective::Line;
+pub use problem::{Problem, Problems, Scope, Severity};
+pub use read::Sources;
+pub use reference::{json_schema, reference_page};
+pub use snapshot::{Origin, Snapshot};

@@ -1,0 +1,89 @@
+//! What the TOML parser says, turned into what to do about it.
+
+use crate::source::Source;
+
+/// A cause and, where one can be given, a fix for one error of the parser.
+pub(crate) struct Explained {
+    pub(crate) message: String,
+    pub(crate) fix: Option<String>,
+}
+
+/// Explains an error at `start..end` of a text. The parser's words are kept where nothing better is known.
+pub(crate) fn explain(source: &Source, start: usize, end: usize, said: &str) -> Explained {
+    let line = source.line_at(start);
+    let text = source.text.get(line.clone()).unwrap_or("");
+    let before = source.text.get(line.start..start).unwrap_or("");
+    let at = source.text.get(start..end).unwrap_or("");
+    let after = source.text.get(start..line.end.max(start)).unwrap_or("");
+    let (what, expected) = said.split_once(", expected ").unwrap_or((said, ""));
+    let is = |message: &str, fix: &str| Explained { message: message.to_owned(), fix: Some(fix.to_owned()) };
+
+    if text.trim_start().starts_with("//") {
+        return is("comments start with `#`", "write `#` instead of `//`");
+    }
+    if text.trim_start().starts_with(';') {
+        return is("comments start with `#`", "write `#` instead of `;`");
+    }
+    if text.contains(['\u{201c}', '\u{201d}', '\u{2018}', '\u{2019}']) && !before.contains('#') {
+        return is("these are typographic quotes", "write straight quotes: `\"`");
+    }
+    match what {
+        "string values must be quoted" => match after.split(['#', ',', ']', '}']).next().unwrap_or("").trim() {
+            "True" | "TRUE" | "yes" | "on" | "Yes" | "On" => is("this value is not TOML", "write `true`"),
+            "False" | "FALSE" | "no" | "No" => is("this value is not TOML", "write `false`"),
+            "null" | "nil" | "none" | "None" => {
+                is("TOML has no empty value", "take the line out: the default holds then")
+            }
+            _ => is("text must stand in quotes", "write `\"` before and after it"),
+        },
+        "duplicate key" => {
+            let header = text.trim_start();
+            if header.starts_with("[[") {
+                is("this name is already a table", "use `[[…]]` for all of them, or `[…]` for one")
+            } else if header.starts_with('[') {
+                is(
+                    "this table is already there",
+                    "put the keys into the first one; lists of tables are written `[[…]]`",
+                )
+            } else {
+                is(&format!("`{}` is given twice", crate::source::printable(at.trim())), "keep one of the two lines")
+            }
+        }
+        "key with no value" | "missing assignment between key-value pairs" | "missing value for key" => {
+            if text.split_once(':').is_some_and(|(key, _)| !key.trim().is_empty() && !key.contains(['"', '\'', '='])) {
+                is("a key and its value are joined by `=`", "write `=` instead of `:`")
+            } else {
+                is("this key has no value", "write `key = value`")
+            }
+        }
+        "missing value" | "invalid value" if after.trim_start().is_empty() || after.trim_start().starts_with('#') => {
+            is("this key has no value", "give it one, or take the line out: the default holds then")
+        }
+        "invalid basic string" | "missing opening quote" | "unclosed string" if after.is_empty() => {
+            is("this text does not end", "close it with the same quote it began with")
+        }
+        "missing escaped value" => {
+            is("`\\` begins an escape here", "write `\\\\`, or put the text into single quotes: they have no escapes")
+        }
+        "unclosed array" => is("this list does not end", "close it with `]`"),
+        "unclosed inline table" => is("this table does not end", "close it with `}`"),
+        "unclosed table" => is("this header does not end", "close it with `]`"),
+        "unclosed array table" => is("this header does not end", "close it with `]]`"),
+        "missing comma between array elements" => is("a comma is missing between two items", "write `,` between them"),
+        "missing comma between key-value pairs" => is("a comma is missing between two keys", "write `,` between them"),
+        "extra comma in array" | "extra comma in inline table" => is("there is a comma too many", "take it out"),
+        "unexpected leading zero" => {
+            is("a number does not begin with 0", "take the zero out, or quote it if it is text")
+        }
+        "cannot recurse further; max recursion depth met" | "recursion limit" => {
+            is("this is nested too deeply", "a policy is at most 48 tables and lists deep")
+        }
+        _ if what.starts_with("cannot extend value of type") => {
+            is("this name already has a value that is no table", "give it once, as a table or as a value")
+        }
+        _ => {
+            let fix = (!expected.is_empty()).then(|| format!("expected {expected}"));
+            Explained { message: format!("this is not TOML: {what}"), fix }
+        }
+    }
+}
