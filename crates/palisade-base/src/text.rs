@@ -40,14 +40,15 @@ pub struct Format {
     pub name: &'static str,
     /// What is expected, with an example.
     pub expected: &'static str,
-    /// Says why a text does not fit.
-    pub check: fn(&str) -> Result<(), BadValue>,
+    /// Says why a text does not fit, and what would.
+    pub check: fn(&str) -> Result<(), String>,
 }
 
 impl Format {
     /// The grammar of a type.
     pub const fn of<T: TextValue>() -> Self {
-        Self { name: T::FORMAT, expected: T::EXPECTED, check: |text| text.parse::<T>().map(drop) }
+        let check = |text: &str| text.parse::<T>().map(drop).map_err(|why| format!("{why}; expected {}", T::EXPECTED));
+        Self { name: T::FORMAT, expected: T::EXPECTED, check }
     }
 }
 

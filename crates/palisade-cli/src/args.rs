@@ -1,0 +1,103 @@
+//! The command line: definitions only.
+
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+
+/// Makes an HTTP API safe to put on the internet.
+#[derive(Debug, Parser)]
+#[command(name = "palisade", version, about, arg_required_else_help = true, propagate_version = true)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Clone, ClapArgs)]
+pub(crate) struct Global {
+    /// The policy; several lie over each other, later wins. Default: `palisade.toml`, then
+    /// `/etc/palisade/palisade.toml`.
+    #[arg(long, short, global = true, value_name = "FILE", env = "PALISADE_POLICY")]
+    pub(crate) policy: Vec<PathBuf>,
+    /// Print data as JSON.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// When to use colours.
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN")]
+    pub(crate) color: Color,
+}
+
+/// When to use colours.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Color {
+    /// On a terminal, unless `NO_COLOR` is set.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+impl Global {
+    /// Whether messages on standard error are coloured.
+    pub(crate) fn color(&self) -> bool {
+        match self.color {
+            Color::Always => true,
+            Color::Never => false,
+            Color::Auto => std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
+        }
+    }
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Protect an API: the one behind `--upstream`, or one that is started and supervised.
+    Serve(Serve),
+    /// Read the policy and say what is wrong with it.
+    Check(Check),
+    /// Print the JSON Schema of the policy file.
+    Schema,
+}
+
+/// Ports and modes that `serve` and `demo` share. Flags beat the environment, which beats the file.
+#[derive(Debug, Clone, Default, ClapArgs)]
+pub(crate) struct Listening {
+    /// The port for HTTPS; 0 lets the system choose.
+    #[arg(long, value_name = "PORT")]
+    pub(crate) https_port: Option<u16>,
+    /// The port for plain HTTP; 0 lets the system choose.
+    #[arg(long, value_name = "PORT")]
+    pub(crate) http_port: Option<u16>,
+    /// The port of the admin listener; 0 lets the system choose.
+    #[arg(long, value_name = "PORT")]
+    pub(crate) admin_port: Option<u16>,
+    /// Start the controls that judge content or amount in `detect`: they log and change nothing.
+    #[arg(long)]
+    pub(crate) detect: bool,
+}
+
+/// `palisade serve`.
+#[derive(Debug, Clone, ClapArgs)]
+pub(crate) struct Serve {
+    /// The application: `http://127.0.0.1:8000` or `unix:/run/app.sock`. Overrides `upstream.url`.
+    #[arg(long, value_name = "URL", conflicts_with = "command")]
+    pub(crate) upstream: Option<String>,
+    #[command(flatten)]
+    pub(crate) listening: Listening,
+    /// The command that starts the application, behind `--`: `uvicorn main:app --uds {socket}`, or with `{port}`.
+    #[arg(last = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<String>,
+}
+
+/// `palisade check`.
+#[derive(Debug, Clone, ClapArgs)]
+pub(crate) struct Check {
+    /// Print what is in force, line by line, with where it comes from.
+    #[arg(long)]
+    pub(crate) effective: bool,
+}

@@ -1,0 +1,32 @@
+//! `palisade serve`: the gateway.
+
+use palisade::Palisade;
+
+use super::policy;
+use crate::args::{Global, Serve};
+use crate::exit::Done;
+
+/// Runs until a signal has drained it.
+#[expect(clippy::print_stderr, reason = "warnings are for the person who starts it")]
+pub(crate) fn run(global: &Global, serve: &Serve) -> anyhow::Result<Done> {
+    let mut sources = policy::sources(global);
+    if let Some(url) = &serve.upstream {
+        sources = sources.flag("--upstream", "upstream.url", serde_json::to_string(url)?);
+    }
+    let sources = policy::with_ports(sources, &serve.listening)?;
+    let (running, problems) = Palisade::from_sources(sources).detect(serve.listening.detect).start()?;
+    if !problems.is_empty() {
+        eprint!("{}", problems.render(global.color()));
+    }
+    // The work that is not requests: signals, the admin listener, files that change.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let workers = running.start_workers()?;
+    runtime.block_on(async {
+        running.ready();
+        running.until_signal().await;
+    });
+    for worker in workers {
+        let _ = worker.join();
+    }
+    Ok(Done::Ok)
+}

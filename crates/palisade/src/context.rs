@@ -1,0 +1,252 @@
+//! What is known about a request so far.
+//!
+//! One shared value a request, made by the outermost layer. What is known at birth is a plain field. What is learned
+//! later is set once, by one control, and has a stated default until then.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use http::{HeaderMap, Method, Uri, Version};
+use parking_lot::Mutex;
+
+use crate::control::{ControlId, Mode};
+use crate::policy::{Policy, Rule};
+use crate::refusal::Refusal;
+use crate::server::request_id::RequestId;
+
+/// What is known about a connection: made once, shared by its requests.
+#[derive(Debug, Clone)]
+pub struct Connection {
+    /// The other end of the socket.
+    pub peer: SocketAddr,
+    /// The peer's address as text, rendered once a connection.
+    pub peer_text: Arc<str>,
+    /// Our end of the socket.
+    pub local: SocketAddr,
+    /// Facts of the TLS session, where there is one.
+    pub tls: Option<Tls>,
+    /// Which listener took it.
+    pub listener: Listener,
+}
+
+/// Facts of a TLS session.
+#[derive(Debug, Clone)]
+pub struct Tls {
+    /// The name the client asked for (SNI), in lower case.
+    pub server_name: Option<Arc<str>>,
+    /// `TLSv1.3` or `TLSv1.2`.
+    pub version: &'static str,
+}
+
+/// The listener a connection came in by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listener {
+    /// `server.https`.
+    Https,
+    /// `server.http`.
+    Http,
+    /// Inside somebody else's axum application.
+    Embedded,
+}
+
+impl Connection {
+    /// A connection of which only the peer is known, as inside an axum application.
+    pub fn embedded(peer: SocketAddr) -> Self {
+        Self::new(peer, SocketAddr::from(([0, 0, 0, 0], 0)), None, Listener::Embedded)
+    }
+
+    /// A connection as a listener took it.
+    pub fn new(peer: SocketAddr, local: SocketAddr, tls: Option<Tls>, listener: Listener) -> Self {
+        let peer = SocketAddr::new(palisade_base::canonical_ip(peer.ip()), peer.port());
+        Self { peer, peer_text: peer.ip().to_string().into(), local, tls, listener }
+    }
+}
+
+/// One would-be refusal: what a control in `detect` would have refused.
+#[derive(Debug)]
+pub struct Verdict {
+    /// The control.
+    pub control: ControlId,
+    /// The mode in which it ran.
+    pub mode: Mode,
+    /// What it said.
+    pub refusal: Refusal,
+}
+
+/// What is known about a request so far. Shared: handlers, body and access log hold the same value.
+#[derive(Debug)]
+pub struct Context {
+    /// The policy this request began under; it ends under the same.
+    pub policy: Arc<Policy>,
+    /// The connection it came by.
+    pub connection: Arc<Connection>,
+    /// When its head had arrived.
+    pub start: Instant,
+    /// The method as sent.
+    pub method: Method,
+    /// The target as sent.
+    pub target: Uri,
+    /// The protocol as sent.
+    pub version: Version,
+    request_id: RequestId,
+    path: OnceLock<Box<str>>,
+    host: OnceLock<Box<str>>,
+    client: OnceLock<Client>,
+    rule: OnceLock<u16>,
+    other_methods: OnceLock<Box<str>>,
+    body_limit: OnceLock<u64>,
+    verdicts: Mutex<Vec<Verdict>>,
+    pub(crate) upstream: OnceLock<UpstreamFacts>,
+}
+
+/// The client as the policy sees it.
+#[derive(Debug, Clone)]
+pub struct Client {
+    /// Its address.
+    pub address: IpAddr,
+    /// The same as text.
+    pub text: Arc<str>,
+    /// Whether the request reached the outermost trusted hop over TLS.
+    pub secure: bool,
+    /// Whether it came through a trusted proxy.
+    pub proxied: bool,
+}
+
+/// What the gateway learned from the application behind.
+#[derive(Debug, Clone)]
+pub struct UpstreamFacts {
+    /// The upstream's name in the policy.
+    pub name: Arc<str>,
+    /// Time to the first byte of its answer, in microseconds.
+    pub micros: u64,
+}
+
+impl Context {
+    /// The context of a request that just arrived.
+    pub(crate) fn new(
+        policy: Arc<Policy>,
+        connection: Arc<Connection>,
+        request_id: RequestId,
+        parts: &http::request::Parts,
+    ) -> Self {
+        Self {
+            start: policy.clock().instant(),
+            policy,
+            connection,
+            method: parts.method.clone(),
+            target: parts.uri.clone(),
+            version: parts.version,
+            request_id,
+            path: OnceLock::new(),
+            host: OnceLock::new(),
+            client: OnceLock::new(),
+            rule: OnceLock::new(),
+            other_methods: OnceLock::new(),
+            body_limit: OnceLock::new(),
+            verdicts: Mutex::default(),
+            upstream: OnceLock::new(),
+        }
+    }
+
+    /// The id of this request, ours.
+    pub fn request_id(&self) -> &RequestId {
+        &self.request_id
+    }
+
+    /// The path as decided on and forwarded: normalised once. Until then, the path as sent.
+    pub fn path(&self) -> &str {
+        self.path.get().map_or_else(|| self.target.path(), |path| path)
+    }
+
+    /// The host without port, in lower case; empty until it is known.
+    pub fn host(&self) -> &str {
+        self.host.get().map_or("", |host| host)
+    }
+
+    /// The client's address: the peer's until trusted proxies have been asked.
+    pub fn client_ip(&self) -> IpAddr {
+        self.client.get().map_or_else(|| self.connection.peer.ip(), |client| client.address)
+    }
+
+    /// The client's address as text.
+    pub fn client_text(&self) -> &str {
+        self.client.get().map_or(&self.connection.peer_text, |client| &client.text)
+    }
+
+    /// Whether the client speaks TLS, to us or to a trusted proxy.
+    pub fn is_secure(&self) -> bool {
+        self.client.get().map_or(self.connection.tls.is_some(), |client| client.secure)
+    }
+
+    /// Whether the request came through a trusted proxy.
+    pub fn is_proxied(&self) -> bool {
+        self.client.get().is_some_and(|client| client.proxied)
+    }
+
+    /// The compiled rule of this request: the one of the route that matched, or the default.
+    pub fn rule(&self) -> &Rule {
+        self.policy.rule(self.rule.get().copied().unwrap_or(0))
+    }
+
+    /// The mode of a control for this request.
+    pub fn mode(&self, control: ControlId) -> Mode {
+        self.policy.mode(control, self)
+    }
+
+    /// What controls in `detect` would have refused.
+    pub fn verdicts(&self) -> parking_lot::MutexGuard<'_, Vec<Verdict>> {
+        self.verdicts.lock()
+    }
+
+    /// Set by `integrity`, once.
+    pub(crate) fn set_target(&self, host: Box<str>, path: Option<Box<str>>, rule: u16) {
+        let mut fresh = self.host.set(host).is_ok();
+        if let Some(path) = path {
+            fresh &= self.path.set(path).is_ok();
+        }
+        fresh &= self.rule.set(rule).is_ok();
+        debug_assert!(fresh, "the target of a request is decided once");
+    }
+
+    /// Where a route claims the path for other methods only: those, as `Allow` lists them.
+    pub(crate) fn other_methods(&self) -> Option<&str> {
+        self.other_methods.get().map(AsRef::as_ref)
+    }
+
+    /// Set by `integrity`, once.
+    pub(crate) fn set_other_methods(&self, allow: String) {
+        let _ = self.other_methods.set(allow.into());
+    }
+
+    /// The largest body of this request, in bytes; none until `limits` has said one.
+    pub(crate) fn body_limit(&self) -> Option<u64> {
+        self.body_limit.get().copied()
+    }
+
+    /// Set by `limits`, once.
+    pub(crate) fn set_body_limit(&self, bytes: u64) {
+        let _ = self.body_limit.set(bytes);
+    }
+
+    /// Set by `client_ip`, once.
+    pub(crate) fn set_client(&self, client: Client) {
+        let fresh = self.client.set(client).is_ok();
+        debug_assert!(fresh, "the client of a request is decided once");
+    }
+
+    /// Records what a control in `detect` would have refused. Bounded: a request has few controls.
+    pub(crate) fn would_refuse(&self, control: ControlId, mode: Mode, refusal: Refusal) {
+        let mut verdicts = self.verdicts.lock();
+        if verdicts.len() < 32 {
+            verdicts.push(Verdict { control, mode, refusal });
+        }
+    }
+
+    /// A header of the request as text, where it is there once and is visible ASCII.
+    pub fn single<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+        let mut values = headers.get_all(name).iter();
+        let value = values.next()?.to_str().ok()?;
+        values.next().is_none().then_some(value)
+    }
+}

@@ -1,0 +1,68 @@
+//! Who may use a route at all: its methods, and the addresses it is for.
+//!
+//! Guide section 1. Below `cors`, since a preflight carries no credential and asks on behalf of another method.
+
+use http::{StatusCode, request};
+use palisade_base::Cidr;
+use palisade_policy::Problems;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::context::Context;
+use crate::control::{Check, Control, Info, NoRoute, Routes};
+use crate::controls::integrity::preflight_method;
+use crate::policy::Env;
+use crate::refusal::{Code, Stop};
+
+/// What a route may say.
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Route {
+    /// The route is for clients of these networks only.
+    pub address: Vec<Cidr>,
+}
+
+/// A route of the path names other methods.
+pub static METHOD: Code =
+    Code::client("access.method", StatusCode::METHOD_NOT_ALLOWED, 1, "this path does not answer to this method");
+/// The client's address is not one the route is for.
+pub static ADDRESS: Code =
+    Code::client("access.address", StatusCode::FORBIDDEN, 1, "this path is not open to your network")
+        .owasp("authz_fail");
+
+/// The control.
+#[derive(Debug)]
+pub struct Access {
+    networks: Vec<Vec<Cidr>>,
+}
+
+impl Control for Access {
+    type Config = NoRoute;
+    type Route = Route;
+    const INFO: Info = Info {
+        name: "access",
+        section: 1,
+        codes: &[&METHOD, &ADDRESS],
+        judges: false,
+        about: "What a route answers to, and whom.",
+    };
+
+    fn compile(_: &NoRoute, routes: &Routes<'_, Route>, _: &Env, _: &mut Problems) -> Option<Self> {
+        Some(Self { networks: routes.map(|route| route.map(|route| route.address.clone()).unwrap_or_default()) })
+    }
+}
+
+impl Check for Access {
+    fn request(&self, ctx: &Context, parts: &mut request::Parts) -> Result<(), Stop> {
+        if let Some(allow) = ctx.other_methods()
+            && preflight_method(parts).is_none()
+        {
+            return Err(METHOD.refuse("no route of this path names the method").allow(allow).into());
+        }
+        let networks = &self.networks[usize::from(ctx.rule().id)];
+        if !networks.is_empty() && !networks.iter().any(|network| network.contains(ctx.client_ip())) {
+            return Err(ADDRESS.refuse("not in the route's `address`").into());
+        }
+        Ok(())
+    }
+}

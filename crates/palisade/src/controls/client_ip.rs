@@ -1,0 +1,167 @@
+//! The client's address: from the connection, or from the one header in which a trusted proxy says it.
+//!
+//! Guide section 8. Below `integrity`; above everything that counts or allows by address. Threat 26.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use http::{HeaderMap, request};
+use palisade_base::{Cidr, canonical_ip};
+use palisade_policy::Problems;
+
+use crate::context::{Client, Context};
+use crate::control::{Check, Control, Info, NoRoute, Routes};
+use crate::policy::Env;
+use crate::policy::config::ClientAddressHeader;
+use crate::refusal::Stop;
+
+/// The control. Its keys are `server.trusted_proxies` and `server.client_address_header`.
+#[derive(Debug)]
+pub struct ClientIp {
+    trusted: Vec<Cidr>,
+    header: ClientAddressHeader,
+}
+
+impl Control for ClientIp {
+    type Config = NoRoute;
+    type Route = NoRoute;
+    const INFO: Info = Info {
+        name: "client_ip",
+        section: 8,
+        codes: &[],
+        judges: false,
+        about: "Who the client is: the peer, or what a trusted proxy says.",
+    };
+
+    fn compile(_: &NoRoute, _: &Routes<'_, NoRoute>, env: &Env, problems: &mut Problems) -> Option<Self> {
+        let trusted = env.server.trusted_proxies.clone();
+        for (place, network) in trusted.iter().enumerate() {
+            let shortest = if network.network().is_ipv4() { 8 } else { 16 };
+            if network.prefix_len() < shortest {
+                problems.error(
+                    &format!("server.trusted_proxies[{place}]"),
+                    format!("`{network}` trusts a large part of the internet to say who its clients are"),
+                    format!("name the proxies' own networks, of /{shortest} or longer"),
+                );
+            }
+        }
+        (!trusted.is_empty()).then_some(Self { trusted, header: env.server.client_address_header })
+    }
+}
+
+impl Check for ClientIp {
+    fn request(&self, ctx: &Context, parts: &mut request::Parts) -> Result<(), Stop> {
+        let peer = ctx.connection.peer.ip();
+        if !self.is_trusted(peer) {
+            return Ok(());
+        }
+        let address = match self.header {
+            ClientAddressHeader::XForwardedFor => self.from_right(peer, list(&parts.headers, "x-forwarded-for")),
+            ClientAddressHeader::Forwarded => self.from_right(peer, forwarded(&parts.headers)),
+            ClientAddressHeader::XRealIp => self.one(peer, Context::single(&parts.headers, "x-real-ip")),
+            ClientAddressHeader::CfConnectingIp => self.one(peer, Context::single(&parts.headers, "cf-connecting-ip")),
+        };
+        let secure = match Context::single(&parts.headers, "x-forwarded-proto") {
+            Some(proto) => proto.trim().eq_ignore_ascii_case("https") || proto.trim().eq_ignore_ascii_case("wss"),
+            None => ctx.connection.tls.is_some(),
+        };
+        let text = if address == peer { Arc::clone(&ctx.connection.peer_text) } else { address.to_string().into() };
+        ctx.set_client(Client { address, text, secure, proxied: true });
+        Ok(())
+    }
+}
+
+impl ClientIp {
+    fn is_trusted(&self, address: IpAddr) -> bool {
+        self.trusted.iter().any(|network| network.contains(address))
+    }
+
+    /// The first address from the right that is not a trusted proxy. What does not parse ends the chain at the last
+    /// trusted hop.
+    fn from_right<'h>(&self, peer: IpAddr, chain: impl DoubleEndedIterator<Item = &'h str>) -> IpAddr {
+        let mut client = peer;
+        for hop in chain.rev().take(64) {
+            match address(hop) {
+                Some(address) => client = address,
+                None => break,
+            }
+            if !self.is_trusted(client) {
+                break;
+            }
+        }
+        client
+    }
+
+    fn one(&self, peer: IpAddr, value: Option<&str>) -> IpAddr {
+        value.and_then(address).unwrap_or(peer)
+    }
+}
+
+/// The items of a list header, over all its lines, in order.
+fn list<'h>(headers: &'h HeaderMap, name: &str) -> impl DoubleEndedIterator<Item = &'h str> {
+    let lines: Vec<&str> = headers.get_all(name).iter().map(|value| value.to_str().unwrap_or("?")).collect();
+    lines.into_iter().flat_map(|line| line.split(',')).map(str::trim)
+}
+
+/// The `for` parameters of `Forwarded` (RFC 7239), in order.
+fn forwarded(headers: &HeaderMap) -> impl DoubleEndedIterator<Item = &str> {
+    list(headers, "forwarded").map(|element| {
+        let found = element.split(';').find_map(|pair| {
+            let (name, value) = pair.split_once('=')?;
+            name.trim().eq_ignore_ascii_case("for").then(|| value.trim().trim_matches('"'))
+        });
+        found.unwrap_or("?")
+    })
+}
+
+/// An address, with or without port, with or without brackets; no zone, no name.
+fn address(text: &str) -> Option<IpAddr> {
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    let address = bare.parse::<IpAddr>().or_else(|_| text.parse::<SocketAddr>().map(|socket| socket.ip())).ok()?;
+    Some(canonical_ip(address))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(header: ClientAddressHeader, headers: &[(&'static str, &'static str)]) -> String {
+        let control = ClientIp { trusted: vec!["10.0.0.0/8".parse().unwrap(), "127.0.0.1".parse().unwrap()], header };
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(*name, value.parse().unwrap());
+        }
+        let peer: IpAddr = "10.0.0.9".parse().unwrap();
+        let address = match header {
+            ClientAddressHeader::XForwardedFor => control.from_right(peer, list(&map, "x-forwarded-for")),
+            ClientAddressHeader::Forwarded => control.from_right(peer, forwarded(&map)),
+            _ => control.one(peer, Context::single(&map, "x-real-ip")),
+        };
+        address.to_string()
+    }
+
+    #[test]
+    fn read_from_the_right_through_trusted_proxies() {
+        use ClientAddressHeader::{Forwarded, XForwardedFor, XRealIp};
+        let cases: &[(ClientAddressHeader, &[(&str, &str)], &str)] = &[
+            (XForwardedFor, &[("x-forwarded-for", "1.1.1.1, 203.0.113.7")], "203.0.113.7"),
+            (XForwardedFor, &[("x-forwarded-for", "203.0.113.7, 10.1.1.1")], "203.0.113.7"),
+            (XForwardedFor, &[("x-forwarded-for", "1.1.1.1"), ("x-forwarded-for", "203.0.113.7")], "203.0.113.7"),
+            (XForwardedFor, &[("x-forwarded-for", "203.0.113.7, unknown")], "10.0.0.9"),
+            (XForwardedFor, &[("x-forwarded-for", "203.0.113.7, garbage, 10.2.2.2")], "10.2.2.2"),
+            (XForwardedFor, &[("x-forwarded-for", "203.0.113.7:1234")], "203.0.113.7"),
+            (XForwardedFor, &[("x-forwarded-for", "::ffff:203.0.113.7")], "203.0.113.7"),
+            (XForwardedFor, &[("x-forwarded-for", "[2001:db8::1]:80")], "2001:db8::1"),
+            (XForwardedFor, &[("x-forwarded-for", "fe80::1%eth0")], "10.0.0.9"),
+            (XForwardedFor, &[("forwarded", "for=1.1.1.1")], "10.0.0.9"),
+            (XForwardedFor, &[], "10.0.0.9"),
+            (Forwarded, &[("forwarded", "for=1.1.1.1, for=\"[2001:db8::1]:80\";proto=https")], "2001:db8::1"),
+            (Forwarded, &[("x-forwarded-for", "1.1.1.1")], "10.0.0.9"),
+            (XRealIp, &[("x-real-ip", "203.0.113.7")], "203.0.113.7"),
+            (XRealIp, &[("x-real-ip", "203.0.113.7"), ("x-real-ip", "1.1.1.1")], "10.0.0.9"),
+        ];
+        for (header, headers, expected) in cases {
+            assert_eq!(client(*header, headers), *expected, "{headers:?}");
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! The one host of a request: equal wherever it is said.
+
+use http::header::HOST;
+use http::{HeaderValue, request};
+
+use crate::policy::values::host_name;
+
+/// The host in lower case, without port. Where the target has an authority too (absolute form, `:authority`), both
+/// must agree; the header is rewritten in lower case, as it will be sent.
+///
+/// # Errors
+/// Why there is no single valid host.
+pub(super) fn host(parts: &mut request::Parts) -> Result<Box<str>, &'static str> {
+    let mut values = parts.headers.get_all(HOST).iter();
+    let header = values.next();
+    if values.next().is_some() {
+        return Err("more than one `Host`");
+    }
+    let header = header.map(|value| value.to_str().map_err(|_| "`Host` is not visible ASCII")).transpose()?;
+    let authority = parts.uri.authority().map(http::uri::Authority::as_str);
+    let text = match (header, authority) {
+        (Some(header), Some(authority)) if !header.eq_ignore_ascii_case(authority) => {
+            return Err("`Host` and the authority of the target differ");
+        }
+        (Some(text), _) | (None, Some(text)) => text,
+        (None, None) => return Err("no `Host`"),
+    };
+    let name = parse(text).ok_or("not a host and port")?;
+    let lower_case = !text.bytes().any(|b| b.is_ascii_uppercase());
+    if header.is_none() || !lower_case {
+        let value = HeaderValue::from_str(&text.to_ascii_lowercase()).map_err(|_| "not a host and port")?;
+        parts.headers.insert(HOST, value);
+    }
+    Ok(name)
+}
+
+/// `uri-host [ ":" port ]` (RFC 9110 §7.2), the name in lower case.
+fn parse(text: &str) -> Option<Box<str>> {
+    let split = match text.rfind(']') {
+        Some(end) => text.get(end + 1..)?.find(':').map(|at| end + 1 + at),
+        None => text.find(':'),
+    };
+    let (name, port) = match split {
+        Some(at) => (text.get(..at)?, Some(text.get(at + 1..)?)),
+        None => (text, None),
+    };
+    if let Some(port) = port
+        && (port.is_empty() || !port.bytes().all(|b| b.is_ascii_digit()) || port.parse::<u16>().is_err())
+    {
+        return None;
+    }
+    host_name(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(uri: &str, hosts: &[&[u8]]) -> Result<(String, Option<String>), &'static str> {
+        let mut request = http::Request::builder().uri(uri).body(()).unwrap();
+        for host in hosts {
+            request.headers_mut().append(HOST, HeaderValue::from_bytes(host).unwrap());
+        }
+        let mut parts = request.into_parts().0;
+        let name = host(&mut parts)?;
+        Ok((name.into(), parts.headers.get(HOST).map(|v| v.to_str().unwrap().to_owned())))
+    }
+
+    #[test]
+    fn one_valid_host_or_none() {
+        assert_eq!(
+            read("/", &[b"API.Example.com:8443"]).unwrap(),
+            ("api.example.com".into(), Some("api.example.com:8443".into()))
+        );
+        assert_eq!(read("https://a.example.com/x", &[]).unwrap().0, "a.example.com");
+        assert_eq!(read("https://a.example.com/x", &[b"A.example.com"]).unwrap().0, "a.example.com");
+        assert_eq!(read("/", &[b"[::1]:8443"]).unwrap().0, "[::1]");
+        assert_eq!(read("/", &[b"example.com."]).unwrap().0, "example.com");
+        for hosts in [
+            &[&b"a/b"[..]][..],
+            &[b"a?b"],
+            &[b"a#b"],
+            &[b"u@a"],
+            &[b"a,b"],
+            &[b"a b"],
+            &[b"a:1:2"],
+            &[b"a:"],
+            &[b"a:99999"],
+            &[b"[::1%25eth0]"],
+            &[b""],
+            &[b"a", b"a"],
+            &[],
+            &[b"[::1"],
+            &[b"::1"],
+            &[b"127.1"],
+            &[b"localhost/health?"],
+            &[b"a:80 "],
+            &[b"\xff"],
+        ] {
+            assert!(read("/", hosts).is_err(), "{hosts:?}");
+        }
+        assert!(read("https://a.example.com/x", &[b"b.example.com"]).is_err());
+    }
+}

@@ -1,0 +1,297 @@
+//! Request integrity: the target, host and headers that Palisade decides on are what it sends.
+//!
+//! Guide section 20. First in the stack: every later control reads the path, host and rule that are fixed here, and
+//! nobody parses them again. Sources: RFC 9110, RFC 9112, RFC 3986 §6.2.2; threats 5 to 8, 23, 24.
+
+mod host;
+mod path;
+
+use http::header::{ACCESS_CONTROL_REQUEST_METHOD, CONNECTION, EXPECT, ORIGIN, UPGRADE};
+use http::{HeaderMap, Method, StatusCode, Version, request};
+use palisade_policy::Problems;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::context::Context;
+use crate::control::{Check, Control, Info, NoRoute, Routes};
+use crate::policy::{Env, Found};
+use crate::refusal::{Code, Refusal, Stop};
+
+/// `[integrity]`. Routes may say the same keys of their own paths.
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Config {
+    /// What happens to repeated slashes in a path.
+    pub slashes: Slashes,
+    /// Encoded slashes (`%2F`) in paths are allowed and forwarded as sent.
+    pub encoded_slash: bool,
+    /// `;` parameters in paths are allowed.
+    pub path_parameters: bool,
+}
+
+/// What happens to repeated slashes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Slashes {
+    /// They are forwarded as one.
+    #[default]
+    Merge,
+    /// They are forwarded as sent; rules are matched as if they were one.
+    Keep,
+    /// The request is refused.
+    Refuse,
+}
+
+/// The path can be read in two ways.
+pub static PATH: Code =
+    Code::client("integrity.path", StatusCode::BAD_REQUEST, 20, "the path of this request is ambiguous or malformed");
+/// The host is missing, malformed, or said twice.
+pub static HOST_CODE: Code =
+    Code::client("integrity.host", StatusCode::BAD_REQUEST, 20, "the host of this request is missing or malformed");
+/// A method that nobody named.
+pub static METHOD: Code =
+    Code::client("integrity.method", StatusCode::BAD_REQUEST, 20, "this method is not known here");
+/// A header that changes the meaning of others.
+pub static HEADER: Code =
+    Code::client("integrity.header", StatusCode::BAD_REQUEST, 20, "a header of this request is not acceptable");
+/// An expectation other than `100-continue`.
+pub static EXPECT_CODE: Code = Code::client(
+    "integrity.expect",
+    StatusCode::EXPECTATION_FAILED,
+    20,
+    "the only expectation answered is `100-continue`",
+);
+/// A name that no site serves on purpose.
+pub static HIDDEN_FILE: Code =
+    Code::client("integrity.hidden_file", StatusCode::NOT_FOUND, 17, "nothing is served under this path");
+/// Framing that two parsers could read differently; answered before the request reaches a control.
+pub static FRAMING: Code = Code::client(
+    "integrity.framing",
+    StatusCode::BAD_REQUEST,
+    20,
+    "the framing of this request is ambiguous or malformed",
+);
+
+/// The control.
+#[derive(Debug)]
+pub struct Integrity {
+    slashes: Slashes,
+    encoded_slash: bool,
+    path_parameters: bool,
+}
+
+impl Control for Integrity {
+    type Config = Config;
+    type Route = NoRoute;
+    const INFO: Info = Info {
+        name: "integrity",
+        section: 20,
+        codes: &[&PATH, &HOST_CODE, &METHOD, &HEADER, &EXPECT_CODE, &HIDDEN_FILE, &FRAMING],
+        judges: false,
+        about: "One reading of every request: what is decided on is what is sent.",
+    };
+
+    fn compile(section: &Config, _: &Routes<'_, NoRoute>, _: &Env, _: &mut Problems) -> Option<Self> {
+        Some(Self {
+            slashes: section.slashes,
+            encoded_slash: section.encoded_slash,
+            path_parameters: section.path_parameters,
+        })
+    }
+}
+
+impl Check for Integrity {
+    fn request(&self, ctx: &Context, parts: &mut request::Parts) -> Result<(), Stop> {
+        let host = host::host(parts).map_err(|why| HOST_CODE.refuse(why).close())?;
+        if !ctx.policy.rules().knows(&parts.method) {
+            return Err(METHOD.refuse("no route names this method").into());
+        }
+        check_headers(parts)?;
+        if parts.uri.path() == "*" && parts.method == Method::OPTIONS {
+            ctx.set_target(host, None, 0);
+            return Ok(());
+        }
+        let read = path::read(parts.uri.path()).map_err(|why| PATH.refuse(why))?;
+        let normal = read.normal.as_deref().unwrap_or_else(|| parts.uri.path());
+        if path::is_hidden(normal) {
+            return Err(HIDDEN_FILE.refuse("a segment begins with a dot or names a backup or key").into());
+        }
+        let found = ctx.policy.rules().find(&host, normal, asked_method(parts));
+        let (rule, others) = match found {
+            Found::Rule(rule) => (rule, None),
+            Found::OtherMethods(rule, allow) => (rule, Some(allow)),
+        };
+        self.check_facts(ctx, rule, &read)?;
+        if let Some(path) = read.decoded_slashes() {
+            let other = match ctx.policy.rules().find(&host, &path, asked_method(parts)) {
+                Found::Rule(rule) | Found::OtherMethods(rule, _) => rule,
+            };
+            if other != rule {
+                return Err(PATH.refuse("the path selects another route once its slashes are decoded").into());
+            }
+        }
+        let keep = ctx.policy.rules().get(rule).slashes.unwrap_or(self.slashes) == Slashes::Keep;
+        let forwarded = if keep { read.kept.clone().or(read.normal.clone()) } else { read.normal.clone() };
+        if let Some(path) = &forwarded {
+            parts.uri = with_path(&parts.uri, path).ok_or_else(|| PATH.refuse("the normalised path is no target"))?;
+        }
+        ctx.set_target(host, read.normal.map(Into::into), rule);
+        if let Some(allow) = others {
+            ctx.set_other_methods(allow);
+        }
+        Ok(())
+    }
+}
+
+impl Integrity {
+    fn check_facts(&self, ctx: &Context, rule: u16, read: &path::Read) -> Result<(), Refusal> {
+        let rule = ctx.policy.rules().get(rule);
+        if read.encoded_slash && !rule.encoded_slash.unwrap_or(self.encoded_slash) {
+            return Err(PATH.refuse("an encoded slash, and the route does not say `encoded_slash = true`"));
+        }
+        if read.parameters && !rule.path_parameters.unwrap_or(self.path_parameters) {
+            return Err(PATH.refuse("a `;` in the path, and the route does not say `path_parameters = true`"));
+        }
+        if read.repeated_slash && rule.slashes.unwrap_or(self.slashes) == Slashes::Refuse {
+            return Err(PATH.refuse("repeated slashes, and the route says `slashes = \"refuse\"`"));
+        }
+        Ok(())
+    }
+}
+
+/// The method that a rule is looked up for: a preflight asks on behalf of another one.
+fn asked_method(parts: &request::Parts) -> &Method {
+    preflight_method(parts).unwrap_or(&parts.method)
+}
+
+fn with_path(uri: &http::Uri, path: &str) -> Option<http::Uri> {
+    let mut target = String::with_capacity(path.len() + uri.query().map_or(0, |query| query.len() + 1));
+    target.push_str(path);
+    if let Some(query) = uri.query() {
+        target.push('?');
+        target.push_str(query);
+    }
+    target.parse::<http::uri::PathAndQuery>().ok().map(http::Uri::from)
+}
+
+/// Headers that decide how other headers are read.
+fn check_headers(parts: &request::Parts) -> Result<(), Refusal> {
+    let headers = &parts.headers;
+    for value in headers.get_all(CONNECTION) {
+        let listed = value.to_str().map_err(|_| HEADER.refuse("`Connection` is not text"))?;
+        for name in listed.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+            // Another name would take a header away that the gateway has decided on.
+            if !["close", "keep-alive", "upgrade", "te"].iter().any(|known| known.eq_ignore_ascii_case(name)) {
+                return Err(HEADER.refuse("`Connection` names a header").close());
+            }
+        }
+    }
+    if let Some(expect) = headers.get(EXPECT)
+        && (!expect.as_bytes().eq_ignore_ascii_case(b"100-continue") || count(headers, EXPECT) > 1)
+    {
+        return Err(EXPECT_CODE.refuse("an expectation other than `100-continue`").close());
+    }
+    if let Some(upgrade) = headers.get(UPGRADE) {
+        let names_it = headers
+            .get_all(CONNECTION)
+            .iter()
+            .any(|v| v.to_str().is_ok_and(|v| v.split(',').any(|n| n.trim().eq_ignore_ascii_case("upgrade"))));
+        // `Upgrade: h2c` and the like, which clients offer and do not insist on, end here: without the connection
+        // option the header means nothing and is not forwarded.
+        if names_it && (!upgrade.as_bytes().eq_ignore_ascii_case(b"websocket") || count(headers, UPGRADE) > 1) {
+            return Err(HEADER.refuse("an upgrade other than `websocket`").close());
+        }
+    }
+    if parts.version >= Version::HTTP_2 && headers.get("te").is_some_and(|te| te.as_bytes() != b"trailers") {
+        return Err(HEADER.refuse("`TE` other than `trailers` in HTTP/2"));
+    }
+    Ok(())
+}
+
+fn count(headers: &HeaderMap, name: http::HeaderName) -> usize {
+    headers.get_all(name).iter().count()
+}
+
+/// The method that a CORS preflight asks about (Fetch standard, CORS-preflight request); nothing for other requests.
+pub(crate) fn preflight_method(parts: &request::Parts) -> Option<&Method> {
+    let asks = parts.method == Method::OPTIONS && parts.headers.contains_key(ORIGIN);
+    let asked = parts.headers.get(ACCESS_CONTROL_REQUEST_METHOD).filter(|_| asks)?;
+    // Compared with the known ones instead of parsed into a new one: what nobody names cannot select a rule.
+    crate::policy::USUAL.iter().find(|method| method.as_str().as_bytes() == asked.as_bytes())
+}
+
+/// Whether this is a WebSocket handshake.
+pub(crate) fn is_websocket(parts: &request::Parts) -> bool {
+    parts.method == Method::GET
+        && parts.headers.get(UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
+        && parts
+            .headers
+            .get_all(CONNECTION)
+            .iter()
+            .any(|v| v.to_str().is_ok_and(|v| v.split(',').any(|n| n.trim().eq_ignore_ascii_case("upgrade"))))
+}
+
+/// Removes what ends here, after every control has seen it: headers that claim what only the gateway knows, names that
+/// the application could confuse with others, and hop-by-hop headers (RFC 9110 §7.6.1).
+pub(crate) fn strip(headers: &mut HeaderMap, keep_upgrade: bool) {
+    for name in HOP_BY_HOP {
+        if !(keep_upgrade && *name == "upgrade") {
+            headers.remove(*name);
+        }
+    }
+    for name in FORGEABLE {
+        headers.remove(*name);
+    }
+    // Servers fold `_` and `.` into `-` (CGI, WSGI): `X_Forwarded_For` would become what was just removed.
+    if headers.keys().any(|name| name.as_str().contains(['_', '.'])) {
+        let bad: Vec<_> = headers.keys().filter(|name| name.as_str().contains(['_', '.'])).cloned().collect();
+        for name in bad {
+            headers.remove(name);
+        }
+    }
+}
+
+const HOP_BY_HOP: &[&str] = &[
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "te",
+    "trailer",
+    "upgrade",
+    "expect",
+];
+
+const FORGEABLE: &[&str] = &[
+    "forwarded",
+    "proxy",
+    "x-forwarded-for",
+    "x-forwarded-proto",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-prefix",
+    "x-forwarded-server",
+    "x-forwarded-ssl",
+    "x-forwarded-scheme",
+    "x-forwarded-user",
+    "x-forwarded-name",
+    "x-forwarded-email",
+    "x-forwarded-roles",
+    "x-forwarded-groups",
+    "x-forwarded-preferred-username",
+    "x-script-name",
+    "x-real-ip",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "true-client-ip",
+    "cf-connecting-ip",
+    "x-original-url",
+    "x-original-uri",
+    "x-rewrite-url",
+    "x-http-method-override",
+    "x-http-method",
+    "x-method-override",
+    "palisade-assertion",
+    "x-request-id",
+];

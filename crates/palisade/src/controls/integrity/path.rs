@@ -1,0 +1,283 @@
+//! The path, normalised once (RFC 3986 §6.2.2): dot segments, unreserved escapes, upper-case hex, repeated slashes.
+
+use std::borrow::Cow;
+
+/// What was read in a path.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Read {
+    /// The normalised path with repeated slashes merged: what rules are matched against. `None`: as sent.
+    pub(super) normal: Option<String>,
+    /// The same with repeated slashes kept, where there are any.
+    pub(super) kept: Option<String>,
+    /// It holds `%2F`.
+    pub(super) encoded_slash: bool,
+    /// It holds `;`.
+    pub(super) parameters: bool,
+    /// It holds `//`.
+    pub(super) repeated_slash: bool,
+}
+
+impl Read {
+    /// The path with its encoded slashes decoded, where there are any: how an application may read it.
+    pub(super) fn decoded_slashes(&self) -> Option<String> {
+        self.encoded_slash.then(|| self.normal.as_deref().unwrap_or_default().replace("%2F", "/"))
+    }
+}
+
+/// Reads a path.
+///
+/// # Errors
+/// Why it could be read in two ways, or not at all.
+pub(super) fn read(path: &str) -> Result<Read, &'static str> {
+    if !path.starts_with('/') {
+        return Err("the path does not begin with a slash");
+    }
+    if is_plain(path.as_bytes()) {
+        return Ok(Read::default());
+    }
+    let mut read = Read::default();
+    let escaped = unescape(path.as_bytes(), &mut read)?;
+    read.repeated_slash = escaped.contains("//");
+    let kept = resolve_dots(&escaped);
+    let merged = if read.repeated_slash { Cow::Owned(merge_slashes(&kept)) } else { Cow::Borrowed(kept.as_str()) };
+    if read.encoded_slash
+        && merged.split('/').any(|segment| segment.split("%2F").any(|part| part == "." || part == ".."))
+    {
+        return Err("a dot segment beside an encoded slash");
+    }
+    // Merging can bring dots together that resolving did not see: `/a//../b`.
+    let merged = if read.repeated_slash { resolve_dots(&merge_slashes(&escaped)) } else { merged.into_owned() };
+    if read.repeated_slash {
+        read.kept = Some(kept);
+    }
+    if merged != path || read.encoded_slash {
+        read.normal = Some(merged);
+    }
+    Ok(read)
+}
+
+/// Nothing to normalise and nothing to judge: the path of nearly every request.
+fn is_plain(path: &[u8]) -> bool {
+    let mut last = 0;
+    for &byte in path {
+        let suspicious = match byte {
+            b'/' | b'.' => last == b'/',
+            b'%' | b';' | b'\\' => true,
+            _ => !(0x21..0x7f).contains(&byte),
+        };
+        if suspicious {
+            return false;
+        }
+        last = byte;
+    }
+    true
+}
+
+fn unescape(path: &[u8], read: &mut Read) -> Result<String, &'static str> {
+    let mut out = String::with_capacity(path.len());
+    let mut decoded = Vec::with_capacity(path.len());
+    let mut rest = path.iter().copied().enumerate();
+    while let Some((place, byte)) = rest.next() {
+        match byte {
+            b'%' => {
+                let byte = hex_pair(path, place + 1).ok_or("a malformed escape")?;
+                rest.next();
+                rest.next();
+                decoded.push(byte);
+                escape(path, place, byte, &mut out, read)?;
+            }
+            b';' => {
+                read.parameters = true;
+                decoded.push(byte);
+                out.push(';');
+            }
+            b'\\' => return Err("a backslash"),
+            b'#' => return Err("a `#` in the target"),
+            0x21..0x7f => {
+                decoded.push(byte);
+                out.push(char::from(byte));
+            }
+            _ => return Err("a control character, a space or a byte that is not ASCII"),
+        }
+    }
+    std::str::from_utf8(&decoded).map_err(|_| "the path is not UTF-8")?;
+    Ok(out)
+}
+
+fn escape(path: &[u8], place: usize, byte: u8, out: &mut String, read: &mut Read) -> Result<(), &'static str> {
+    match byte {
+        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+            out.push(char::from(byte));
+            return Ok(());
+        }
+        b'\\' => return Err("an encoded backslash"),
+        0..=0x1f | 0x7f => return Err("an encoded control character"),
+        b'/' => read.encoded_slash = true,
+        b';' => read.parameters = true,
+        b'%' => {
+            // `%252e`: harmless here, a dot for an application that decodes twice.
+            if let Some(second) = hex_pair(path, place + 3)
+                && matches!(second, b'/' | b'\\' | b'.' | b';' | b'#' | b'%' | 0..=0x1f | 0x7f..=0xff)
+            {
+                return Err("a double encoding");
+            }
+        }
+        _ => {}
+    }
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    out.push('%');
+    out.push(char::from(HEX[usize::from(byte >> 4)]));
+    out.push(char::from(HEX[usize::from(byte & 15)]));
+    Ok(())
+}
+
+fn hex_pair(path: &[u8], place: usize) -> Option<u8> {
+    let digit = |byte: u8| char::from(byte).to_digit(16);
+    let (high, low) = (digit(*path.get(place)?)?, digit(*path.get(place + 1)?)?);
+    u8::try_from(high * 16 + low).ok()
+}
+
+fn merge_slashes(path: &str) -> String {
+    let mut out = String::with_capacity(path.len());
+    for character in path.chars() {
+        if character != '/' || !out.ends_with('/') {
+            out.push(character);
+        }
+    }
+    out
+}
+
+/// RFC 3986 §5.2.4, on a path that begins with a slash.
+fn resolve_dots(path: &str) -> String {
+    let mut kept: Vec<&str> = Vec::new();
+    let mut segments = path.split('/').skip(1).peekable();
+    while let Some(segment) = segments.next() {
+        let last = segments.peek().is_none();
+        match segment {
+            "." if last => kept.push(""),
+            "." => {}
+            ".." => {
+                kept.pop();
+                if last {
+                    kept.push("");
+                }
+            }
+            segment => kept.push(segment),
+        }
+    }
+    let mut out = String::with_capacity(path.len());
+    for segment in kept {
+        out.push('/');
+        out.push_str(segment);
+    }
+    if out.is_empty() {
+        out.push('/');
+    }
+    out
+}
+
+/// Names that no site serves on purpose: dotfiles (`/.well-known/` excepted), version control, backups, keys.
+pub(super) fn is_hidden(path: &str) -> bool {
+    const ENDINGS: [&str; 9] = [".bak", ".old", ".orig", ".swp", ".swo", ".pem", ".key", ".p12", ".pfx"];
+    path.split('/').skip(1).enumerate().any(|(place, segment)| {
+        let dotfile = segment.starts_with('.') && !(place == 0 && matches!(segment, ".well-known" | ".palisade"));
+        dotfile || segment.ends_with('~') || ENDINGS.iter().any(|ending| ends_with_ignoring_case(segment, ending))
+    })
+}
+
+fn ends_with_ignoring_case(text: &str, ending: &str) -> bool {
+    text.len() >= ending.len() && text.as_bytes()[text.len() - ending.len()..].eq_ignore_ascii_case(ending.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_normalised() {
+        let cases = [
+            ("/", "/"),
+            ("/a/b", "/a/b"),
+            ("/a/./b", "/a/b"),
+            ("/a/../b", "/b"),
+            ("/../../a", "/a"),
+            ("/a/..", "/"),
+            ("/a/b/.", "/a/b/"),
+            ("/%61dmin", "/admin"),
+            ("/%7euser", "/~user"),
+            ("/a%c3%a9", "/a%C3%A9"),
+            ("/%2e%2e/admin", "/admin"),
+            ("/a//b", "/a/b"),
+            ("//", "/"),
+            ("/a//../b", "/b"),
+            ("/c%23", "/c%23"),
+            ("/a%20b", "/a%20b"),
+            ("/100%25", "/100%25"),
+            ("/a/%2e", "/a/"),
+            ("/a.b/...", "/a.b/..."),
+        ];
+        for (raw, normal) in cases {
+            let read = read(raw).unwrap();
+            assert_eq!(read.normal.as_deref().unwrap_or(raw), normal, "{raw}");
+        }
+        assert_eq!(read("/a//b/../c").unwrap().kept.as_deref(), Some("/a//c"));
+    }
+
+    #[test]
+    fn what_two_parsers_could_read_differently_is_refused() {
+        for raw in [
+            "a",
+            "/a\\b",
+            "/%5cb",
+            "/%00",
+            "/%0a",
+            "/%7f",
+            "/%",
+            "/%4",
+            "/%zz",
+            "/%252e%252e/",
+            "/%252F",
+            "/%255c",
+            "/%25252e",
+            "/%2500",
+            "/%c0%ae",
+            "/%ff",
+            "/%c3",
+            "/a b",
+            "/a#b",
+            "/é",
+            "/%ed%a0%80",
+            "/..%2Fadmin",
+            "/%2e%2e%2fadmin",
+            "/a%2F..%2Fb",
+            "/a%2f.",
+        ] {
+            assert!(read(raw).is_err(), "{raw}");
+        }
+        let facts = |raw: &str| read(raw).map(|r| (r.encoded_slash, r.parameters, r.repeated_slash)).unwrap();
+        assert_eq!(facts("/a%2fb"), (true, false, false));
+        assert_eq!(facts("/a;x=1"), (false, true, false));
+        assert_eq!(facts("/a%3Bx"), (false, true, false));
+        assert_eq!(facts("/a//b"), (false, false, true));
+        assert_eq!(read("/users/7%2fdelete").unwrap().decoded_slashes().as_deref(), Some("/users/7/delete"));
+    }
+
+    #[test]
+    fn hidden_files() {
+        for path in [
+            "/.env",
+            "/static/.git/config",
+            "/a/.htaccess",
+            "/backup.sql~",
+            "/db.BAK",
+            "/server.key",
+            "/a/.well-known/x",
+        ] {
+            assert!(is_hidden(path), "{path}");
+        }
+        for path in ["/.well-known/acme-challenge/x", "/a.b", "/keys", "/monkey", "/", "/éa", "/.palisade/problems/x"]
+        {
+            assert!(!is_hidden(path), "{path}");
+        }
+    }
+}

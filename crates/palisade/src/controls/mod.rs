@@ -1,0 +1,107 @@
+//! The registry of all controls: a line each. Their order in the stack is `stack.rs`'s.
+
+pub mod access;
+pub mod client_ip;
+pub mod hosts;
+pub mod https_redirect;
+pub mod integrity;
+pub mod limits;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::control::{Compiled, Control, ControlId, Info, RouteSection, Routes, Section};
+use crate::policy::Env;
+use crate::policy::config::{Logs, Route, Secrets, Server, Tls, Upstream};
+use palisade_policy::Problems;
+
+macro_rules! registry {
+    ($($name:ident: $control:ty,)*) => {
+        /// What is fixed about every control, by its number.
+        pub static INFOS: &[&Info] = &[$(&<$control as Control>::INFO),*];
+
+        /// `palisade.toml`. Every key has a default; unknown keys are errors.
+        #[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+        #[serde(default)]
+        #[schemars(title = "Palisade policy")]
+        pub struct Config {
+            /// The version of this format. Optional.
+            #[schemars(range(min = 1, max = 1))]
+            pub version: Option<u32>,
+            /// More files that lie over this one, in name order, such as `["conf.d/*.toml"]`. A pattern that matches
+            /// nothing is an error.
+            pub include: Vec<String>,
+            /// Listeners, hosts and operation.
+            pub server: Server,
+            /// The application behind.
+            pub upstream: Upstream,
+            /// Certificates.
+            pub tls: Tls,
+            /// Where secrets come from.
+            pub secrets: Secrets,
+            /// Logs.
+            pub log: Logs,
+            $(#[allow(missing_docs)] pub $name: Section<$control>,)*
+            /// The routes: the first match wins. Keys a route does not name keep their value from the sections above.
+            pub route: Vec<RouteConfig>,
+        }
+
+        /// One `[[route]]`.
+        #[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+        #[serde(default)]
+        pub struct RouteConfig {
+            #[serde(flatten)]
+            #[allow(missing_docs)]
+            pub route: Route,
+            $(
+                #[serde(skip_serializing)]
+                #[allow(missing_docs)]
+                pub $name: Option<RouteSection<$control>>,
+            )*
+        }
+
+        /// The compiled controls, those that are off left out.
+        #[derive(Debug)]
+        pub struct Controls {
+            $(#[allow(missing_docs)] pub $name: Compiled<$control>,)*
+        }
+
+        /// For each control: the mode of its section, and of each route, where written.
+        pub(crate) struct WrittenModes {
+            pub(crate) section: Option<crate::control::Mode>,
+            pub(crate) routes: Vec<Option<crate::control::Mode>>,
+        }
+
+        pub(crate) fn written_modes(config: &Config) -> Vec<WrittenModes> {
+            vec![$(WrittenModes {
+                section: config.$name.mode,
+                routes: config.route.iter().map(|route| route.$name.as_ref().and_then(|said| said.mode)).collect(),
+            }),*]
+        }
+
+        /// Compiles every control that is not switched off everywhere.
+        pub(crate) fn compile(config: &Config, env: &Env, wanted: impl Fn(ControlId) -> bool, problems: &mut Problems) -> Controls {
+            let mut numbers = 0..;
+            Controls {
+                $($name: {
+                    let id = ControlId(numbers.next().unwrap_or_default());
+                    let mut by_rule = vec![None];
+                    by_rule.extend(config.route.iter().map(|route| route.$name.as_ref().map(|said| &said.config)));
+                    let routes = Routes { by_rule };
+                    // Compiled in any case, so that problems show; dropped where no request needs it.
+                    let control = <$control as Control>::compile(&config.$name.config, &routes, env, problems);
+                    Compiled::new(id, control.filter(|_| wanted(id)))
+                },)*
+            }
+        }
+    };
+}
+
+registry! {
+    integrity: integrity::Integrity,
+    client_ip: client_ip::ClientIp,
+    hosts: hosts::Hosts,
+    https_redirect: https_redirect::HttpsRedirect,
+    access: access::Access,
+    limits: limits::Limits,
+}

@@ -1,0 +1,195 @@
+//! Inner service one: a proxy to the application behind.
+//!
+//! One exchange is one connection, polled in the task of the request: no channel, no spawn. Sources: RFC 9110 §7.6.
+
+mod connect;
+mod forward;
+mod pool;
+mod tunnel;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response, StatusCode};
+use palisade_h1::client::{Connection, Error, Outcome, ResponseBody as H1Body};
+
+use crate::body::{RequestBody, ResponseBody, TooLarge};
+use crate::context::{Context, UpstreamFacts};
+use crate::controls::limits;
+use crate::observe::access::micros;
+use crate::policy::config::Upstream as Config;
+use crate::policy::values::UpstreamUrl;
+use crate::refusal::{Code, Refusal};
+
+use connect::Io;
+use pool::{Pool, Return};
+
+pub(crate) use forward::X_REQUEST_ID;
+pub use forward::forwarded_headers;
+pub(crate) use tunnel::Tunnels;
+
+/// The body of an upstream's answer.
+pub(crate) type UpstreamBody = H1Body<Io, RequestBody, Return>;
+
+/// No connection to the application can be made.
+pub static UNREACHABLE: Code = Code::upstream(
+    "upstream.unreachable",
+    StatusCode::BAD_GATEWAY,
+    21,
+    "the application behind this gateway cannot be reached",
+);
+/// The application took too long. The key is `upstream.response_timeout`.
+pub static TIMEOUT: Code = Code::upstream(
+    "upstream.timeout",
+    StatusCode::GATEWAY_TIMEOUT,
+    21,
+    "the application behind this gateway took too long (`upstream.response_timeout`)",
+);
+/// The application's answer is not correct HTTP.
+pub static BAD_ANSWER: Code = Code::upstream(
+    "upstream.bad_answer",
+    StatusCode::BAD_GATEWAY,
+    20,
+    "the application behind this gateway answered incorrectly",
+);
+/// The application closed the connection before it answered.
+pub static CLOSED: Code = Code::upstream(
+    "upstream.closed",
+    StatusCode::BAD_GATEWAY,
+    21,
+    "the application behind this gateway closed the connection",
+);
+/// The application's answer broke off.
+pub static BROKEN: Code = Code::upstream(
+    "upstream.broken",
+    StatusCode::BAD_GATEWAY,
+    21,
+    "the answer of the application behind this gateway broke off",
+);
+/// The client's body broke off.
+pub static CLIENT_GONE: Code =
+    Code::client("upstream.client_gone", StatusCode::BAD_REQUEST, 20, "the body of this request broke off");
+
+/// Every code of the gateway.
+pub static CODES: &[&Code] = &[&UNREACHABLE, &TIMEOUT, &BAD_ANSWER, &CLOSED, &BROKEN, &CLIENT_GONE];
+
+/// One application behind.
+#[derive(Debug)]
+pub struct Gateway {
+    name: Arc<str>,
+    target: UpstreamUrl,
+    pool: Arc<Pool>,
+    connect_timeout: Duration,
+    response_timeout: Option<Duration>,
+    tunnels: Arc<Tunnels>,
+}
+
+impl Gateway {
+    /// A gateway to `target`; its pool of connections outlives the policy.
+    pub fn new(name: &str, target: UpstreamUrl, config: &Config, env: &crate::policy::Env) -> Self {
+        let pool = env.state.get(&format!("upstream {target}"), Pool::default);
+        pool.set_idle_timeout(config.idle_timeout.duration());
+        Self {
+            name: name.into(),
+            pool,
+            connect_timeout: config.connect_timeout.duration(),
+            response_timeout: config.response_timeout.duration(),
+            tunnels: env.state.get("tunnels", Tunnels::default),
+            target,
+        }
+    }
+
+    /// Where the application listens.
+    pub fn target(&self) -> &UpstreamUrl {
+        &self.target
+    }
+
+    /// Whether a connection can be made just now.
+    pub async fn is_reachable(&self) -> bool {
+        matches!(tokio::time::timeout(self.connect_timeout, connect::connect(&self.target)).await, Ok(Ok(_)))
+    }
+
+    /// Sends a request and answers with what comes back.
+    ///
+    /// # Errors
+    /// When the application cannot be reached, does not answer, or not correctly.
+    pub(crate) async fn call(
+        &self,
+        ctx: &Arc<Context>,
+        request: Request<RequestBody>,
+    ) -> Result<Response<ResponseBody>, Refusal> {
+        let (mut request, upgrade) = forward::prepare(request);
+        let start = ctx.policy.clock().instant();
+        let answer_timeout = if upgrade.is_some() { None } else { self.response_timeout };
+        let mut fresh = false;
+        let outcome = loop {
+            let connection = match self.pool.take().filter(|_| !fresh) {
+                Some(idle) => idle,
+                None => Connection::new(self.connect().await?),
+            };
+            let back = Return::new(Arc::clone(&self.pool));
+            match connection.send(request, answer_timeout, back).await {
+                Ok(outcome) => break outcome,
+                Err(failure) => match (retry(&failure.error, fresh), failure.request) {
+                    // The idle connection had been closed; nothing was sent, or the method says that twice is once.
+                    (Some(only_idempotent), Some(again)) if !only_idempotent || again.method().is_idempotent() => {
+                        request = *again;
+                        fresh = true;
+                    }
+                    _ => return Err(refusal(&failure.error)),
+                },
+            }
+        };
+        let waited = ctx.policy.clock().instant().saturating_duration_since(start);
+        let _ = ctx.upstream.set(UpstreamFacts { name: Arc::clone(&self.name), micros: micros(waited) });
+        match outcome {
+            Outcome::Response(answer) => {
+                let mut answer = answer.map(ResponseBody::upstream);
+                forward::clean_answer(answer.headers_mut());
+                Ok(answer)
+            }
+            Outcome::Upgraded(upgraded) => match upgrade {
+                Some(upgrade) => Ok(self.tunnels.open(upgrade, upgraded, ctx)),
+                None => Err(BAD_ANSWER.refuse("101 without a request to upgrade")),
+            },
+        }
+    }
+
+    async fn connect(&self) -> Result<Io, Refusal> {
+        match tokio::time::timeout(self.connect_timeout, connect::connect(&self.target)).await {
+            Ok(Ok(io)) => Ok(io),
+            Ok(Err(error)) => {
+                Err(UNREACHABLE.refuse("connecting failed").with("reason", error.to_string()).retry_after(1))
+            }
+            Err(_) => Err(UNREACHABLE.refuse("connecting took longer than `upstream.connect_timeout`").retry_after(1)),
+        }
+    }
+}
+
+/// Whether the same request may go out once more, and whether only if its method is idempotent (RFC 9110 §9.2.2).
+fn retry(error: &Error, fresh: bool) -> Option<bool> {
+    match error {
+        _ if fresh => None,
+        Error::NothingSent(_) => Some(false),
+        Error::ClosedBeforeAnswer { reused: true } => Some(true),
+        _ => None,
+    }
+}
+
+fn refusal(error: &Error) -> Refusal {
+    match error {
+        Error::Timeout => TIMEOUT.refuse("no answer within `upstream.response_timeout`"),
+        Error::BadAnswer(violation) => {
+            BAD_ANSWER.refuse("the framing of the answer").with("reason", violation.to_string())
+        }
+        Error::NothingSent(_) | Error::ClosedBeforeAnswer { .. } => CLOSED.refuse("closed before an answer"),
+        Error::RequestBody(cause) => match cause.downcast_ref::<TooLarge>() {
+            Some(_) => limits::BODY.refuse("the body ran over its limit while it streamed").close(),
+            None => CLIENT_GONE.refuse("the client's body failed").close(),
+        },
+        Error::RequestLength => CLIENT_GONE.refuse("the body is not as long as announced").close(),
+        Error::Unsendable => BAD_ANSWER.refuse("a request that cannot be sent on"),
+        Error::Truncated | Error::Io(_) => BROKEN.refuse("the answer broke off").with("reason", error.to_string()),
+        other => BROKEN.refuse("the exchange failed").with("reason", other.to_string()),
+    }
+}

@@ -1,0 +1,40 @@
+//! Palisade makes an HTTP API safe to put on the internet.
+//!
+//! One [`Policy`](policy::Policy), one stack of controls, two kinds of inner service: a proxy to an application behind,
+//! or an axum router in this process. The binary `palisade` is the first, [`Palisade`] both.
+//!
+//! ```no_run
+//! use palisade::prelude::*;
+//!
+//! #[tokio::main]
+//! async fn main() -> palisade::Result<()> {
+//!     let router = Router::new().route("/notes", get(|| async { "none yet" }));
+//!     Palisade::from_file("palisade.toml")?.serve(router).await
+//! }
+//! ```
+
+pub mod body;
+pub mod context;
+pub mod control;
+pub mod controls;
+pub mod endpoints;
+mod error;
+pub mod gateway;
+pub mod live;
+pub mod observe;
+pub mod policy;
+pub mod refusal;
+pub mod server;
+pub mod stack;
+
+pub use error::{Error, Result};
+pub use server::Palisade;
+
+/// What an application needs most.
+pub mod prelude {
+    pub use axum::Router;
+    pub use axum::routing::{delete, get, patch, post, put};
+
+    pub use crate::Palisade;
+    pub use crate::context::Context;
+}

@@ -1,0 +1,204 @@
+//! The policy in force, and its replacement while requests run.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use palisade_base::Clock;
+use palisade_policy::{Problems, Snapshot, Sources};
+use parking_lot::Mutex;
+
+use crate::controls::Config;
+use crate::error::{Error, Result};
+use crate::gateway::Gateway;
+use crate::observe::Log;
+use crate::observe::event;
+use crate::observe::metrics::Metrics;
+use crate::policy::values::{SecretProvider, UpstreamUrl};
+use crate::policy::{self, Env, Override, Policy, Situation, State};
+use crate::stack::{Inner, Live};
+
+/// What was read and checked, before it is compiled.
+#[derive(Debug)]
+pub struct Checked {
+    /// The texts.
+    pub snapshot: Snapshot,
+    /// The typed values.
+    pub config: Config,
+    /// Warnings so far.
+    pub problems: Problems,
+}
+
+/// Reads a policy and checks it against the schema.
+///
+/// # Errors
+/// Every problem of the texts, when one is fatal.
+pub fn read(sources: &Sources) -> std::result::Result<Checked, Problems> {
+    let mut snapshot = Snapshot::read(sources)?;
+    let mut problems = snapshot.problems();
+    let schema = serde_json::to_value(policy::schema()).unwrap_or_default();
+    let formats = policy::formats();
+    snapshot.check(&schema, &formats, &mut problems);
+    let config = snapshot.get::<Config>("", &mut problems);
+    match config {
+        Some(config) if !problems.is_fatal() => Ok(Checked { snapshot, config, problems }),
+        _ => Err(problems),
+    }
+}
+
+/// Reads and compiles a policy without putting it in force: opens no log and no listener.
+///
+/// # Errors
+/// Every problem, when one is fatal.
+pub fn check(sources: &Sources) -> std::result::Result<(Snapshot, Problems), Problems> {
+    let checked = read(sources)?;
+    let snapshot = checked.snapshot.clone();
+    let clock = Clock::real();
+    let log = Arc::new(Log::off(clock.clone()));
+    let (_, problems) =
+        compile(checked, &Target::Policy, Situation::default(), &Arc::default(), &log, &Arc::default(), &clock)?;
+    Ok((snapshot, problems))
+}
+
+/// What requests are passed to, whatever the policy says.
+#[derive(Debug, Clone)]
+pub enum Target {
+    /// What the policy names.
+    Policy,
+    /// An application that Palisade supervises, by the address it was told to listen on.
+    Supervised(UpstreamUrl),
+    /// A router in this process.
+    Router(axum::Router),
+}
+
+/// The policy in force. Requests take it once and end under it.
+#[derive(Debug)]
+pub struct Handle {
+    live: ArcSwap<Live>,
+    sources: Sources,
+    target: Target,
+    situation: Mutex<Situation>,
+    state: Arc<State>,
+    log: Arc<Log>,
+    metrics: Arc<Metrics>,
+    clock: Clock,
+}
+
+impl Handle {
+    /// Puts a policy in force for the first time.
+    ///
+    /// # Errors
+    /// The problems of the policy, or a log that cannot be opened.
+    pub fn start(
+        sources: Sources,
+        target: Target,
+        situation: Situation,
+        clock: Clock,
+    ) -> Result<(Arc<Self>, Problems)> {
+        let checked = read(&sources).map_err(Error::Policy)?;
+        let log = Arc::new(Log::open(&checked.config.log, clock.clone())?);
+        let metrics = Arc::<Metrics>::default();
+        let state = Arc::<State>::default();
+        let (live, problems) =
+            compile(checked, &target, situation.clone(), &state, &log, &metrics, &clock).map_err(Error::Policy)?;
+        let live = ArcSwap::from_pointee(live);
+        let situation = Mutex::new(situation);
+        Ok((Arc::new(Self { live, sources, target, situation, state, log, metrics, clock }), problems))
+    }
+
+    /// The policy in force, with its stack.
+    pub fn live(&self) -> Arc<Live> {
+        self.live.load_full()
+    }
+
+    /// The logs.
+    pub fn log(&self) -> &Arc<Log> {
+        &self.log
+    }
+
+    /// The metrics.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// What outlives policies.
+    pub fn state(&self) -> &Arc<State> {
+        &self.state
+    }
+
+    /// What the policy is read from.
+    pub fn sources(&self) -> &Sources {
+        &self.sources
+    }
+
+    /// Reads everything again and puts it in force, or keeps what is and says why.
+    ///
+    /// # Errors
+    /// The problems of the new policy; the old one stays in force.
+    pub fn reload(&self) -> std::result::Result<Problems, Problems> {
+        // One reload at a time; the situation is read under the lock, so that a switch and a reload cannot cross.
+        let situation = self.situation.lock();
+        let outcome = self.replace(situation.clone());
+        drop(situation);
+        match &outcome {
+            Ok(_) => drop(event::RELOADED.line(&self.log).str("policy_hash", self.live().policy.hash())),
+            Err(problems) => drop(event::REJECTED.line(&self.log).str("problems", &problems.render(false))),
+        }
+        outcome
+    }
+
+    /// Puts a switch of `palisade set` in force; expired ones go.
+    ///
+    /// # Errors
+    /// When the policy on disk is no longer in order.
+    pub fn switch(&self, over: Override) -> std::result::Result<(), Problems> {
+        let mut situation = self.situation.lock();
+        let now = self.clock.now();
+        let mut next = situation.clone();
+        next.overrides.retain(|kept| kept.until > now && !(kept.control == over.control && kept.route == over.route));
+        next.overrides.push(over);
+        self.replace(next.clone())?;
+        *situation = next;
+        Ok(())
+    }
+
+    fn replace(&self, situation: Situation) -> std::result::Result<Problems, Problems> {
+        let checked = read(&self.sources)?;
+        let (live, problems) =
+            compile(checked, &self.target, situation, &self.state, &self.log, &self.metrics, &self.clock)?;
+        self.live.store(Arc::new(live));
+        Ok(problems)
+    }
+}
+
+fn compile(
+    checked: Checked,
+    target: &Target,
+    situation: Situation,
+    state: &Arc<State>,
+    log: &Arc<Log>,
+    metrics: &Arc<Metrics>,
+    clock: &Clock,
+) -> std::result::Result<(Live, Problems), Problems> {
+    let Checked { snapshot, config, problems } = checked;
+    let secrets: Arc<dyn palisade_vault::Provider> = match &config.secrets.provider {
+        SecretProvider::Env => Arc::new(palisade_vault::Env),
+        SecretProvider::Dir(path) => Arc::new(palisade_vault::Dir::new(path)),
+    };
+    let env = Env {
+        clock: clock.clone(),
+        server: Arc::new(config.server.clone()),
+        state: Arc::clone(state),
+        log: Arc::clone(log),
+        metrics: Arc::clone(metrics),
+        secrets,
+    };
+    let upstream = config.upstream.clone();
+    let (policy, problems) = Policy::compile(&snapshot, config, env.clone(), situation, problems)?;
+    let proxy = |url: UpstreamUrl| Inner::Proxy(Arc::new(Gateway::new("upstream", url, &upstream, &env)));
+    let inner = match target {
+        Target::Router(router) => Inner::Router(router.clone()),
+        Target::Supervised(url) => proxy(url.clone()),
+        Target::Policy => upstream.url.clone().map_or(Inner::Nothing, proxy),
+    };
+    Ok((Live::new(Arc::new(policy), inner), problems))
+}

@@ -1,0 +1,157 @@
+//! The access log: one line a request, written when its answer has ended.
+
+use std::io::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use http::{StatusCode, Version};
+
+use crate::context::Context;
+use crate::control::Mode;
+use crate::observe::{event, json, redact};
+use crate::refusal::{Code, Fault};
+
+/// What became of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Passed,
+    Refused(&'static Code),
+    UpstreamError(&'static Code),
+    ClientGone,
+}
+
+/// Attached to the body of an answer; becomes the access line and the metrics of the request.
+#[derive(Debug)]
+pub(crate) struct Record {
+    ctx: Arc<Context>,
+    status: StatusCode,
+    outcome: Outcome,
+    bytes_in: Arc<AtomicU64>,
+    bytes_out: u64,
+    complete: bool,
+    broken: bool,
+    done: bool,
+}
+
+impl Record {
+    pub(crate) fn new(
+        ctx: Arc<Context>,
+        status: StatusCode,
+        refused: Option<&'static Code>,
+        bytes_in: Arc<AtomicU64>,
+    ) -> Self {
+        let outcome = match refused {
+            None => Outcome::Passed,
+            Some(code) if code.fault == Fault::Upstream => Outcome::UpstreamError(code),
+            Some(code) => Outcome::Refused(code),
+        };
+        Self { ctx, status, outcome, bytes_in, bytes_out: 0, complete: false, broken: false, done: false }
+    }
+
+    /// Bytes of the answer's body went out.
+    pub(crate) fn sent(&mut self, bytes: usize) {
+        self.bytes_out += bytes as u64;
+    }
+
+    /// The body ended as it should.
+    pub(crate) fn complete(&mut self) {
+        self.complete = true;
+    }
+
+    /// The application's answer broke off.
+    pub(crate) fn broken(&mut self) {
+        self.broken = true;
+    }
+
+    /// The body is gone; `ended`: nothing was left of it.
+    pub(crate) fn close(&mut self, ended: bool) {
+        if std::mem::replace(&mut self.done, true) {
+            return;
+        }
+        if self.broken {
+            self.outcome = Outcome::UpstreamError(&crate::gateway::BROKEN);
+        } else if !self.complete && !ended {
+            self.outcome = Outcome::ClientGone;
+        }
+        self.write();
+    }
+
+    fn write(&self) {
+        let ctx = &*self.ctx;
+        let env = ctx.policy.env();
+        let micros = micros(env.clock.instant().saturating_duration_since(ctx.start));
+        let upstream_micros = ctx.upstream.get().map(|upstream| upstream.micros);
+        env.metrics.request(ctx.rule(), self.status, micros, upstream_micros);
+        env.log.access.line(false, |out| self.line(out, micros));
+    }
+
+    /// The fields of the specification, in its order.
+    fn line(&self, out: &mut Vec<u8>, micros: u64) {
+        let ctx = &*self.ctx;
+        out.extend_from_slice(b"{\"time\":\"");
+        event::time(out, ctx.policy.clock().now());
+        out.extend_from_slice(b"\",\"event\":\"access\"");
+        json::field_str(out, "request_id", ctx.request_id().as_str());
+        json::field_null(out, "trace_id");
+        json::field_str(out, "client", ctx.client_text());
+        json::field_str(out, "peer", &ctx.connection.peer_text);
+        json::field_str(out, "host", ctx.host());
+        json::field_str(out, "method", ctx.method.as_str());
+        json::field_str(out, "path", &redact::path(ctx.path()));
+        json::field_str(out, "query", &redact::query(ctx.target.query().unwrap_or_default()));
+        json::field_str(out, "route", &ctx.rule().label);
+        json::field_str(out, "protocol", protocol(ctx.version));
+        json::field_u64(out, "status", u64::from(self.status.as_u16()));
+        let (code, outcome) = self.judged();
+        match code {
+            Some(code) => json::field_str(out, "code", code),
+            None => json::field_null(out, "code"),
+        }
+        json::field_str(out, "outcome", outcome);
+        json::field_u64(out, "bytes_in", self.bytes_in.load(Ordering::Relaxed));
+        json::field_u64(out, "bytes_out", self.bytes_out);
+        json::field_millis(out, "duration_ms", micros);
+        match ctx.upstream.get() {
+            Some(upstream) => {
+                json::field_str(out, "upstream", &upstream.name);
+                json::field_millis(out, "upstream_ms", upstream.micros);
+            }
+            None => {
+                json::field_null(out, "upstream");
+                json::field_null(out, "upstream_ms");
+            }
+        }
+        json::field_null(out, "user");
+        json::field_null(out, "key_id");
+        json::field_str(out, "policy_hash", ctx.policy.hash());
+        let _ = out.write_all(b"}\n");
+    }
+
+    fn judged(&self) -> (Option<&'static str>, &'static str) {
+        match self.outcome {
+            Outcome::Refused(code) => (Some(code.name), "refused"),
+            Outcome::UpstreamError(code) => (Some(code.name), "upstream_error"),
+            Outcome::ClientGone => (None, "client_gone"),
+            Outcome::Passed => {
+                let verdicts = self.ctx.verdicts();
+                match verdicts.iter().find(|verdict| verdict.mode == Mode::Detect) {
+                    Some(verdict) => (Some(verdict.refusal.code().name), "would_refuse"),
+                    None => (None, "passed"),
+                }
+            }
+        }
+    }
+}
+
+pub(crate) fn micros(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn protocol(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_10 => "HTTP/1.0",
+        Version::HTTP_2 => "HTTP/2",
+        Version::HTTP_3 => "HTTP/3",
+        _ => "HTTP/1.1",
+    }
+}

@@ -1,0 +1,212 @@
+//! Events: what happens besides requests, and what controls decide. One static value an event, so that the schema of
+//! the log is a list.
+
+use std::cell::RefCell;
+use std::io::Write as _;
+
+use palisade_base::Timestamp;
+
+use crate::context::Context;
+use crate::control::{ControlId, Mode};
+use crate::observe::{Log, json};
+use crate::refusal::{Fault, Refusal};
+
+/// How loud an event is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    /// Someone should look.
+    Error,
+    /// A fault of the upstream or of the operator.
+    Warn,
+    /// Life cycle and security events.
+    Info,
+}
+
+impl Level {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+        }
+    }
+}
+
+/// A kind of event.
+#[derive(Debug)]
+pub struct Event {
+    /// Its dotted name: the `event` field.
+    pub name: &'static str,
+    /// How loud it is.
+    pub level: Level,
+    /// What it says, for the documentation.
+    pub about: &'static str,
+}
+
+macro_rules! events {
+    ($($(#[doc = $about:literal])* $ident:ident = $level:ident $name:literal;)*) => {
+        $($(#[doc = $about])* pub static $ident: Event = Event { name: $name, level: Level::$level, about: concat!($($about),*) };)*
+        /// Every kind of event.
+        pub static EVENTS: &[&Event] = &[$(&$ident),*];
+    };
+}
+
+events! {
+    /// A listener accepts connections: `listener`, `address`.
+    LISTENING = Info "server.listening";
+    /// Everything is up.
+    READY = Info "server.ready";
+    /// The server leaves: connections are still accepted for `lame_duck`.
+    DRAINING = Info "server.draining";
+    /// The server has ended: `cut` requests were still running.
+    STOPPED = Info "server.stopped";
+    /// A new policy is in force: `policy_hash`.
+    RELOADED = Info "policy.reloaded";
+    /// A policy was not taken, the old one stays in force: `problems`.
+    REJECTED = Error "policy.rejected";
+    /// An environment variable overrides the policy: `name`.
+    OVERRIDDEN = Info "policy.overridden";
+    /// A request was refused, or would have been: `control`, `code`, `mode`, `policy`, `request_id`.
+    REFUSED = Info "request.refused";
+    /// A request was refused because of the application or the operator.
+    FAILED = Warn "request.failed";
+    /// A handler or a layer panicked: `request_id`.
+    PANIC = Error "request.panic";
+    /// A connection could not be accepted, or its TLS handshake failed: `reason`.
+    CONNECTION = Info "connection.failed";
+    /// Log lines were dropped because their target is too slow: `lines`.
+    DROPPED = Warn "log.dropped";
+    /// A supervised application was started: `pid`.
+    APP_STARTED = Info "app.started";
+    /// A supervised application ended by itself: `status`, `restart_in_ms`.
+    APP_EXITED = Error "app.exited";
+    /// A certificate was read again from its file.
+    CERTIFICATE = Info "tls.certificate";
+}
+
+/// A line in the making; written when it is dropped.
+#[derive(Debug)]
+pub struct Line<'l> {
+    log: &'l Log,
+    text: Vec<u8>,
+}
+
+impl Event {
+    /// Begins a line of this event.
+    pub fn line<'l>(&self, log: &'l Log) -> Line<'l> {
+        let mut text = Vec::with_capacity(256);
+        text.extend_from_slice(b"{\"time\":\"");
+        time(&mut text, log.clock.now());
+        text.push(b'"');
+        json::field_str(&mut text, "event", self.name);
+        json::field_str(&mut text, "level", self.level.as_str());
+        Line { log, text }
+    }
+}
+
+impl Line<'_> {
+    /// Adds a text.
+    pub fn str(mut self, name: &'static str, value: &str) -> Self {
+        json::field_str(&mut self.text, name, value);
+        self
+    }
+
+    /// Adds a number.
+    pub fn u64(mut self, name: &'static str, value: u64) -> Self {
+        json::field_u64(&mut self.text, name, value);
+        self
+    }
+
+    /// Adds anything that can be shown.
+    pub fn show(self, name: &'static str, value: impl std::fmt::Display) -> Self {
+        self.str(name, &value.to_string())
+    }
+}
+
+impl Drop for Line<'_> {
+    fn drop(&mut self) {
+        self.log.security.line(true, |out| {
+            out.extend_from_slice(&self.text);
+            out.extend_from_slice(b"}\n");
+        });
+    }
+}
+
+/// The security event of a refusal.
+pub(crate) fn refused(ctx: &Context, control: Option<ControlId>, mode: Mode, refusal: &Refusal) {
+    let env = ctx.policy.env();
+    let code = refusal.code();
+    let name = control.map_or(code.control(), |control| control.info().name);
+    env.metrics.refused(name, code.name, mode);
+    if !env.log.security.is_on() {
+        return;
+    }
+    let event = if code.fault == Fault::Client { &REFUSED } else { &FAILED };
+    let mut line = event
+        .line(&env.log)
+        .str("owasp", code.owasp)
+        .str("control", name)
+        .str("code", code.name)
+        .str("mode", mode.as_str())
+        .str("policy", &ctx.rule().line)
+        .str("request_id", ctx.request_id().as_str())
+        .str("client", ctx.client_text())
+        .str("why", refusal.why());
+    for (name, value) in refusal.fields() {
+        line = line.str(name, value);
+    }
+    drop(line);
+}
+
+thread_local! {
+    static SECOND: RefCell<(i64, [u8; 19])> = const { RefCell::new((i64::MIN, [0; 19])) };
+}
+
+/// Appends a time as RFC 3339 with milliseconds; the part that changes once a second is kept.
+pub(crate) fn time(out: &mut Vec<u8>, now: Timestamp) {
+    let second = now.0.div_euclid(1000);
+    SECOND.with_borrow_mut(|(kept, text)| {
+        if *kept != second {
+            *kept = second;
+            let date = now.date();
+            let _ = write!(
+                &mut text[..],
+                "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}",
+                date.year(),
+                u8::from(date.month()),
+                date.day(),
+                date.hour(),
+                date.minute(),
+                date.second()
+            );
+        }
+        out.extend_from_slice(text);
+    });
+    let _ = write!(out, ".{:03}Z", now.0.rem_euclid(1000));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_is_rfc_3339_with_milliseconds() {
+        for (millis, text) in [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (1_700_000_000_123, "2023-11-14T22:13:20.123Z"),
+            (1_700_000_000_999, "2023-11-14T22:13:20.999Z"),
+        ] {
+            let mut out = Vec::new();
+            time(&mut out, Timestamp(millis));
+            assert_eq!(String::from_utf8(out).unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn names_of_events_are_unique() {
+        let mut names: Vec<_> = EVENTS.iter().map(|event| event.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), EVENTS.len());
+    }
+}

@@ -1,0 +1,48 @@
+//! Logs, events and metrics. Guide section 16.
+
+pub(crate) mod access;
+pub mod event;
+pub(crate) mod json;
+pub mod metrics;
+pub(crate) mod redact;
+pub mod sink;
+
+use std::io;
+
+use palisade_base::Clock;
+
+use crate::policy::config::{LogFormat, Logs};
+use sink::Sink;
+
+/// The open logs.
+#[derive(Debug)]
+pub struct Log {
+    pub(crate) access: Sink,
+    pub(crate) security: Sink,
+    pub(crate) format: LogFormat,
+    pub(crate) clock: Clock,
+}
+
+impl Log {
+    /// Opens what `[log]` names.
+    ///
+    /// # Errors
+    /// When a file cannot be opened.
+    pub fn open(config: &Logs, clock: Clock) -> io::Result<Self> {
+        let access = Sink::open(&config.access)?;
+        // One target, one writer: lines of both must not be mixed within a line.
+        let security = if config.security == config.access { access.clone() } else { Sink::open(&config.security)? };
+        Ok(Self { access, security, format: config.format, clock })
+    }
+
+    /// Logs that go nowhere.
+    pub fn off(clock: Clock) -> Self {
+        Self { access: Sink::off(), security: Sink::off(), format: LogFormat::Json, clock }
+    }
+
+    /// Waits until all lines so far are written.
+    pub fn flush(&self) {
+        self.access.flush();
+        self.security.flush();
+    }
+}

@@ -1,0 +1,216 @@
+//! Where log lines go: buffers that request threads append to, and one writer thread a target.
+//!
+//! A line costs an append under a lock that only this thread and, ten times a second, the writer take. Nothing waits
+//! for a disk: a full buffer drops the line and counts it, and the count is logged.
+
+use std::cell::Cell;
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+const SHARDS: usize = 16;
+/// A shard drops lines beyond this.
+const MAX_BUFFERED: usize = 1 << 20;
+/// A shard this full is written at once.
+const EAGER: usize = 60_000;
+const INTERVAL: Duration = Duration::from_millis(100);
+
+thread_local! {
+    static SHARD: Cell<usize> = const { Cell::new(usize::MAX) };
+}
+
+fn shard() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    SHARD.with(|shard| {
+        if shard.get() == usize::MAX {
+            shard.set(NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS);
+        }
+        shard.get()
+    })
+}
+
+/// A target of log lines. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Sink(Option<Arc<Shared>>);
+
+#[derive(Debug)]
+struct Shared {
+    buffers: [Mutex<Vec<u8>>; SHARDS],
+    wake: Mutex<Wake>,
+    woken: Condvar,
+    flushed: Condvar,
+    dropped: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Wake {
+    dirty: bool,
+    urgent: bool,
+    asked: u64,
+    done: u64,
+    closed: bool,
+}
+
+impl Sink {
+    /// `stdout`, `stderr`, `off`, or a file that is appended to (mode 0600).
+    ///
+    /// # Errors
+    /// When the file cannot be opened.
+    pub fn open(target: &str) -> io::Result<Self> {
+        let writer: Box<dyn Write + Send> = match target {
+            "off" => return Ok(Self::off()),
+            "stdout" => Box::new(io::stdout()),
+            "stderr" => Box::new(io::stderr()),
+            path => Box::new(OpenOptions::new().create(true).append(true).mode(0o600).open(path)?),
+        };
+        Self::start(writer)
+    }
+
+    /// Goes nowhere, and costs nothing.
+    pub const fn off() -> Self {
+        Self(None)
+    }
+
+    /// Writes to anything, from a thread of its own.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn start(writer: Box<dyn Write + Send>) -> io::Result<Self> {
+        let shared = Arc::new(Shared {
+            buffers: Default::default(),
+            wake: Mutex::default(),
+            woken: Condvar::new(),
+            flushed: Condvar::new(),
+            dropped: AtomicU64::new(0),
+        });
+        let for_thread = Arc::clone(&shared);
+        std::thread::Builder::new().name("palisade-log".into()).spawn(move || for_thread.run(writer))?;
+        Ok(Self(Some(shared)))
+    }
+
+    /// Whether lines go anywhere: where not, nobody needs to format one.
+    pub const fn is_on(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Appends what `write` appends; it ends with a line end. An urgent line is written at once.
+    pub fn line(&self, urgent: bool, write: impl FnOnce(&mut Vec<u8>)) {
+        let Some(shared) = &self.0 else { return };
+        let mut buffer = shared.buffers[shard()].lock();
+        if buffer.len() >= MAX_BUFFERED {
+            shared.dropped.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let was_empty = buffer.is_empty();
+        write(&mut buffer);
+        let eager = urgent || buffer.len() >= EAGER;
+        drop(buffer);
+        if was_empty || eager {
+            let mut wake = shared.wake.lock();
+            let news = !wake.dirty || (eager && !wake.urgent);
+            wake.dirty = true;
+            wake.urgent |= eager;
+            drop(wake);
+            if news {
+                shared.woken.notify_one();
+            }
+        }
+    }
+
+    /// How many lines were dropped since the last call.
+    pub fn take_dropped(&self) -> u64 {
+        self.0.as_ref().map_or(0, |shared| shared.dropped.swap(0, Ordering::Relaxed))
+    }
+
+    /// Waits until all lines so far are written, at most five seconds.
+    pub fn flush(&self) {
+        let Some(shared) = &self.0 else { return };
+        let mut wake = shared.wake.lock();
+        wake.asked += 1;
+        let mine = wake.asked;
+        wake.dirty = true;
+        wake.urgent = true;
+        shared.woken.notify_one();
+        shared.flushed.wait_while_for(&mut wake, |wake| wake.done < mine && !wake.closed, Duration::from_secs(5));
+    }
+}
+
+impl Shared {
+    fn run(&self, mut writer: Box<dyn Write + Send>) {
+        let mut batch = Vec::with_capacity(EAGER);
+        loop {
+            let asked = {
+                let mut wake = self.wake.lock();
+                self.woken.wait_while(&mut wake, |wake| !wake.dirty);
+                if !wake.urgent {
+                    self.woken.wait_while_for(&mut wake, |wake| !wake.urgent, INTERVAL);
+                }
+                wake.dirty = false;
+                wake.urgent = false;
+                wake.asked
+            };
+            for buffer in &self.buffers {
+                let mut buffer = buffer.lock();
+                if !buffer.is_empty() {
+                    std::mem::swap(&mut *buffer, &mut batch);
+                    drop(buffer);
+                    // A target that has gone (a closed pipe) is not a reason to stop serving.
+                    let _ = writer.write_all(&batch);
+                    batch.clear();
+                    batch.shrink_to(MAX_BUFFERED / 4);
+                }
+            }
+            let _ = writer.flush();
+            let mut wake = self.wake.lock();
+            wake.done = asked;
+            drop(wake);
+            self.flushed.notify_all();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Shown(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Shown {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn every_line_of_every_thread_arrives_whole() {
+        let shown = Shown::default();
+        let sink = Sink::start(Box::new(shown.clone())).unwrap();
+        std::thread::scope(|scope| {
+            for thread in 0..8 {
+                let sink = &sink;
+                scope.spawn(move || {
+                    for n in 0..500 {
+                        sink.line(false, |out| out.extend_from_slice(format!("{thread}-{n}\n").as_bytes()));
+                    }
+                });
+            }
+        });
+        sink.flush();
+        let text = String::from_utf8(shown.0.lock().clone()).unwrap();
+        let mut lines: Vec<&str> = text.lines().collect();
+        lines.sort_unstable();
+        lines.dedup();
+        assert_eq!(lines.len(), 4000);
+    }
+}

@@ -1,0 +1,387 @@
+//! One policy: read from files, compiled, in force until the next one.
+
+pub mod config;
+mod rules;
+pub mod values;
+
+use std::any::{Any, TypeId};
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use palisade_base::{Clock, Timestamp};
+use palisade_policy::{Origin, Problems, Snapshot};
+use parking_lot::Mutex;
+
+use self::config::{Deployment, Server};
+pub(crate) use self::rules::USUAL;
+pub use self::rules::{Found, Rule, Rules};
+use self::values::PathPattern;
+use crate::context::Context;
+use crate::control::{ControlId, Mode};
+use crate::controls::{self, Config, Controls};
+use crate::observe::Log;
+use crate::observe::metrics::Metrics;
+
+/// The starter policy: what `palisade serve` runs when there is no policy file.
+pub const STARTER: &str = include_str!("starter.toml");
+
+/// The JSON Schema of `palisade.toml`.
+pub fn schema() -> schemars::Schema {
+    let mut schema =
+        schemars::generate::SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<Config>();
+    drop_absent(schema.as_object_mut());
+    schema
+}
+
+/// Sections that routes have nothing to say of are marked, and leave the schema here.
+fn drop_absent(object: Option<&mut serde_json::Map<String, serde_json::Value>>) {
+    let Some(object) = object else { return };
+    if let Some(serde_json::Value::Object(properties)) = object.get_mut("properties") {
+        properties.retain(|_, property| !is_absent(property));
+    }
+    for (_, value) in object.iter_mut() {
+        match value {
+            serde_json::Value::Object(inner) => drop_absent(Some(inner)),
+            serde_json::Value::Array(items) => items.iter_mut().for_each(|item| drop_absent(item.as_object_mut())),
+            _ => {}
+        }
+    }
+}
+
+fn is_absent(property: &serde_json::Value) -> bool {
+    property.get("x-absent").is_some()
+        || property.get("anyOf").and_then(|any| any.as_array()).is_some_and(|any| any.iter().any(is_absent))
+}
+
+/// Every grammar of the policy's text values.
+pub fn formats() -> Vec<(&'static str, fn(&str) -> Result<(), String>)> {
+    palisade_base::FORMATS.iter().chain(values::FORMATS).map(|format| (format.name, format.check)).collect()
+}
+
+/// What outlives policies: buckets, pools, caches. A reload takes over what is here under the same key.
+#[derive(Default)]
+pub struct State(Mutex<HashMap<(TypeId, String), Arc<dyn Any + Send + Sync>>>);
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("State").field("entries", &self.0.lock().len()).finish()
+    }
+}
+
+impl State {
+    /// What is kept under a key; made the first time.
+    pub fn get<T: Send + Sync + 'static>(&self, key: &str, make: impl FnOnce() -> T) -> Arc<T> {
+        let mut entries = self.0.lock();
+        let entry = entries.entry((TypeId::of::<T>(), key.to_owned())).or_insert_with(|| Arc::new(make()));
+        Arc::clone(entry).downcast().unwrap_or_else(|_| unreachable!("the key holds the type"))
+    }
+}
+
+/// One switch of `palisade set`: a mode for a control, for some paths, until a time.
+#[derive(Debug, Clone)]
+pub struct Override {
+    /// Which control.
+    pub control: ControlId,
+    /// Its mode.
+    pub mode: Mode,
+    /// For which paths; all where absent.
+    pub route: Option<PathPattern>,
+    /// Until when.
+    pub until: Timestamp,
+    /// Why, as the operator said.
+    pub reason: String,
+}
+
+/// What is given from outside when a policy is compiled.
+#[derive(Debug, Clone)]
+pub struct Env {
+    /// Where time comes from.
+    pub clock: Clock,
+    /// `[server]`.
+    pub server: Arc<Server>,
+    /// What outlives policies.
+    pub state: Arc<State>,
+    /// The logs.
+    pub log: Arc<Log>,
+    /// The metrics.
+    pub metrics: Arc<Metrics>,
+    /// Where secrets come from.
+    pub secrets: Arc<dyn palisade_vault::Provider>,
+}
+
+impl Env {
+    /// Whether this is development.
+    pub fn is_development(&self) -> bool {
+        self.server.mode == Deployment::Development
+    }
+}
+
+/// How a policy is put in force: what comes from flags and the operator instead of the file.
+#[derive(Debug, Clone, Default)]
+pub struct Situation {
+    /// `--detect`: controls that judge start in `detect`.
+    pub detect: bool,
+    /// The switches of `palisade set`.
+    pub overrides: Vec<Override>,
+}
+
+/// A compiled policy.
+#[derive(Debug)]
+pub struct Policy {
+    config: Config,
+    rules: Rules,
+    controls: Controls,
+    modes: Vec<Vec<Mode>>,
+    overrides: Vec<Override>,
+    hash: Box<str>,
+    env: Env,
+}
+
+impl Policy {
+    /// Compiles what was read. Every problem is reported; only fatal ones prevent the policy.
+    ///
+    /// # Errors
+    /// The problems, warnings included, when one of them is fatal.
+    pub fn compile(
+        snapshot: &Snapshot,
+        config: Config,
+        env: Env,
+        situation: Situation,
+        mut problems: Problems,
+    ) -> Result<(Self, Problems), Problems> {
+        let rules = Rules::new(config.route.iter().map(|route| &route.route), |place| {
+            line(snapshot, &format!("route[{place}]"))
+        });
+        for (later, earlier) in rules.unreachable() {
+            problems.error(
+                &format!("route[{}].path", later - 1),
+                format!(
+                    "this route can never be reached: `{}` ({}) takes all of it",
+                    rules.get(earlier).label,
+                    rules.get(earlier).line
+                ),
+                "move it above that route, or remove it",
+            );
+        }
+        let modes = modes(&config, &situation, rules.iter().len(), &mut problems);
+        let wanted = |control: ControlId| {
+            modes.iter().any(|rule| rule[usize::from(control.0)] != Mode::Off)
+                || situation.overrides.iter().any(|over| over.control == control && over.mode != Mode::Off)
+        };
+        let controls = controls::compile(&config, &env, wanted, &mut problems);
+        check_server(&config, &mut problems);
+        if problems.is_fatal() {
+            return Err(problems);
+        }
+        let hash = data_encoding::HEXLOWER.encode(&snapshot.hash()[..8]).into();
+        Ok((Self { config, rules, controls, modes, overrides: situation.overrides, hash, env }, problems))
+    }
+
+    /// What was written, with defaults.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The compiled controls.
+    pub fn controls(&self) -> &Controls {
+        &self.controls
+    }
+
+    /// The compiled routes.
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// One compiled route.
+    pub fn rule(&self, id: u16) -> &Rule {
+        self.rules.get(id)
+    }
+
+    /// What was given from outside.
+    pub fn env(&self) -> &Env {
+        &self.env
+    }
+
+    /// Where time comes from.
+    pub fn clock(&self) -> &Clock {
+        &self.env.clock
+    }
+
+    /// The start of the SHA-256 of all that was read: `policy_hash` of the access log.
+    pub fn hash(&self) -> &str {
+        &self.hash
+    }
+
+    /// The switches in force, expired ones included until the next reload.
+    pub fn overrides(&self) -> &[Override] {
+        &self.overrides
+    }
+
+    /// The directory for what Palisade writes.
+    pub fn state_dir(&self) -> PathBuf {
+        state_dir(&self.env.server)
+    }
+
+    /// The mode of a control for a request.
+    pub(crate) fn mode(&self, control: ControlId, ctx: &Context) -> Mode {
+        let written = self.modes[usize::from(ctx.rule().id)][usize::from(control.0)];
+        if self.overrides.is_empty() {
+            return written;
+        }
+        let now = self.env.clock.now();
+        let applies = |over: &&Override| {
+            over.control == control
+                && now < over.until
+                && over.route.as_ref().is_none_or(|route| route.matches(ctx.path()))
+        };
+        self.overrides.iter().rev().find(applies).map_or(written, |over| over.mode)
+    }
+
+    /// The mode of a control as written for a rule, before overrides.
+    pub fn written_mode(&self, control: ControlId, rule: u16) -> Mode {
+        self.modes[usize::from(rule)][usize::from(control.0)]
+    }
+}
+
+/// Where state lies: as configured, or by the mode's default.
+pub fn state_dir(server: &Server) -> PathBuf {
+    server.state.clone().unwrap_or_else(|| match (server.is_development(), std::env::var_os("STATE_DIRECTORY")) {
+        (true, _) => ".palisade".into(),
+        (false, Some(given)) => given.into(),
+        (false, None) => "/var/lib/palisade".into(),
+    })
+}
+
+/// The place of a key in the policy, as logs show it: `palisade.toml:14`.
+fn line(snapshot: &Snapshot, path: &str) -> Arc<str> {
+    match snapshot.origin(path) {
+        Origin::File { file, line, .. } => format!("{}:{line}", file.display()).into(),
+        other => other.to_string().into(),
+    }
+}
+
+/// The mode of every control for every rule: route over `--detect` over section. A control that always enforces has
+/// one mode, and a policy that says otherwise is wrong.
+fn modes(config: &Config, situation: &Situation, rules: usize, problems: &mut Problems) -> Vec<Vec<Mode>> {
+    let written = controls::written_modes(config);
+    let mut table = vec![Vec::with_capacity(controls::INFOS.len()); rules];
+    for (info, written) in controls::INFOS.iter().zip(&written) {
+        let mut section = written.section.unwrap_or(Mode::Block);
+        if situation.detect && section == Mode::Block {
+            section = Mode::Detect;
+        }
+        if !info.judges {
+            // The schema has no `mode` there, so it was reported as an unknown key with a reason of its own.
+            section = Mode::Block;
+        }
+        for (rule, modes) in table.iter_mut().enumerate() {
+            let said = rule.checked_sub(1).and_then(|route| written.routes.get(route).copied().flatten());
+            modes.push(
+                said.filter(|_| info.judges)
+                    .map_or(section, |mode| if situation.detect && mode == Mode::Block { Mode::Detect } else { mode }),
+            );
+        }
+    }
+    let _ = problems;
+    table
+}
+
+/// What spans several keys of the fixed sections.
+fn check_server(config: &Config, problems: &mut Problems) {
+    let server = &config.server;
+    let listeners = [
+        ("server.https", server.https()),
+        ("server.http", server.http()),
+        ("server.admin", server.admin),
+        ("server.probes", server.probes),
+    ];
+    if server.is_development() && !server.insecure_development_on_network {
+        for (key, listen) in listeners {
+            if listen.address().is_some_and(|address| !address.ip().is_loopback()) {
+                problems.error(
+                    key,
+                    "development mode listens on loopback only",
+                    "write a loopback address, use `mode = \"production\"`, or accept the risk with `insecure_development_on_network = true`",
+                );
+            }
+        }
+    }
+    for (place, (key, listen)) in listeners.iter().enumerate() {
+        let Some(address) = listen.address().filter(|address| address.port() != 0) else { continue };
+        if let Some((other, _)) = listeners[..place].iter().find(|(_, earlier)| earlier.address() == Some(address)) {
+            problems.error(
+                key,
+                format!("`{address}` is the address of `{other}` too"),
+                "give each listener a port of its own",
+            );
+        }
+    }
+    if config.upstream.url.is_some() && !config.upstream.command.is_empty() {
+        problems.error(
+            "upstream.command",
+            "`url` and `command` exclude each other",
+            "keep the one that says where the application is",
+        );
+    }
+    if let Some(values::UpstreamUrl::Http { host, port }) = &config.upstream.url {
+        let own = listeners.iter().find(|(_, listen)| {
+            listen.address().is_some_and(|at| {
+                at.port() == *port
+                    && (host.parse() == Ok(at.ip())
+                        || (at.ip().is_loopback() || at.ip().is_unspecified())
+                            && (&**host == "localhost" || &**host == "127.0.0.1" || &**host == "[::1]"))
+            })
+        });
+        if let Some((key, _)) = own {
+            problems.error(
+                "upstream.url",
+                format!("the upstream is Palisade's own listener `{key}`"),
+                "name the address of the application",
+            );
+        }
+    }
+    if config.server.lame_duck > config.server.drain {
+        problems.error(
+            "server.lame_duck",
+            "`lame_duck` is part of `drain` and cannot be longer",
+            "raise `drain`, or lower `lame_duck`",
+        );
+    }
+    if !server.is_development() {
+        let has_certificate =
+            config.tls.cert.is_some() || !config.tls.certificate.is_empty() || config.tls.self_signed == Some(true);
+        match server.https() {
+            values::Listen::At(_) if !has_certificate => {
+                problems.error(
+                    "tls.cert",
+                    "`https` needs a certificate",
+                    "name `cert` and `key` in `[tls]`, or write `self_signed = true`",
+                );
+            }
+            values::Listen::Off if server.trusted_proxies.is_empty() => {
+                problems.error(
+                    "server.https",
+                    "production without TLS",
+                    "serve HTTPS here, or name the proxy that ends TLS in `trusted_proxies`",
+                );
+            }
+            _ => {}
+        }
+        if server.https() == values::Listen::Off && !server.plaintext() && server.http().address().is_some() {
+            problems.error(
+                "server.plaintext",
+                "nothing serves the API: `https` is off and `http` only redirects",
+                "write `plaintext = true` behind a proxy that ends TLS",
+            );
+        }
+    }
+    if config.tls.cert.is_some() != config.tls.key.is_some() {
+        let (there, missing) = if config.tls.cert.is_some() { ("tls.cert", "key") } else { ("tls.key", "cert") };
+        problems.error(
+            there,
+            format!("a certificate and its key belong together: `{missing}` is missing"),
+            format!("add `{missing}` to `[tls]`"),
+        );
+    }
+}

@@ -1,0 +1,213 @@
+//! The routes of a policy, compiled: which rule a request falls under.
+
+use std::sync::Arc;
+
+use http::Method;
+
+use super::config::Route;
+use super::values::{HostPattern, PathPattern};
+use crate::controls::integrity::Slashes;
+
+/// The methods that are answered without a route naming them.
+pub(crate) const USUAL: [Method; 7] =
+    [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
+
+/// One compiled route. Number 0 is the default: paths that no route names.
+#[derive(Debug)]
+pub struct Rule {
+    /// Its number: 0 for the default, else the place in the file plus one. Controls store what they know by it.
+    pub id: u16,
+    /// The pattern as written, or `default`: the `route` of logs and metrics.
+    pub label: Arc<str>,
+    /// Where it stands: `palisade.toml:14`.
+    pub line: Arc<str>,
+    /// Encoded slashes are allowed.
+    pub encoded_slash: Option<bool>,
+    /// `;` parameters are allowed.
+    pub path_parameters: Option<bool>,
+    /// What happens to repeated slashes.
+    pub slashes: Option<Slashes>,
+    host: Option<HostPattern>,
+    path: PathPattern,
+    methods: Vec<Method>,
+}
+
+impl Rule {
+    fn takes(&self, host: &str, path: &str) -> bool {
+        self.path.matches(path) && self.host.as_ref().is_none_or(|pattern| pattern.matches(host))
+    }
+
+    fn allows(&self, method: &Method) -> bool {
+        if self.methods.is_empty() {
+            return USUAL.contains(method);
+        }
+        self.methods.contains(method) || (*method == Method::HEAD && self.methods.contains(&Method::GET))
+    }
+}
+
+/// What the routes say of a request.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Found {
+    /// This rule.
+    Rule(u16),
+    /// A route claims the path, but none of the path names the method; these are named.
+    OtherMethods(u16, String),
+}
+
+/// All rules of a policy.
+#[derive(Debug)]
+pub struct Rules {
+    rules: Vec<Rule>,
+    named: Vec<Method>,
+}
+
+impl Rules {
+    /// Compiles the routes; `line` gives the place of a route in the policy.
+    pub fn new<'r>(routes: impl Iterator<Item = &'r Route>, line: impl Fn(usize) -> Arc<str>) -> Self {
+        let mut rules = vec![Rule {
+            id: 0,
+            label: "default".into(),
+            line: "default".into(),
+            encoded_slash: None,
+            path_parameters: None,
+            slashes: None,
+            host: None,
+            path: PathPattern::default(),
+            methods: Vec::new(),
+        }];
+        for (place, route) in routes.enumerate() {
+            rules.push(Rule {
+                id: u16::try_from(place + 1).unwrap_or(u16::MAX),
+                label: route.path.as_str().into(),
+                line: line(place),
+                encoded_slash: route.encoded_slash,
+                path_parameters: route.path_parameters,
+                slashes: route.slashes,
+                host: route.host.clone(),
+                path: route.path.clone(),
+                methods: route.methods.iter().map(|method| method.0.clone()).collect(),
+            });
+        }
+        let mut named: Vec<Method> = rules.iter().flat_map(|rule| rule.methods.iter().cloned()).collect();
+        named.sort_by(|a, b| a.as_str().cmp(b.as_str()));
+        named.dedup();
+        Self { rules, named }
+    }
+
+    /// A rule by its number.
+    pub fn get(&self, id: u16) -> &Rule {
+        self.rules.get(usize::from(id)).unwrap_or(&self.rules[0])
+    }
+
+    /// All rules, the default first.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Rule> {
+        self.rules.iter()
+    }
+
+    /// Whether a method is one that this policy answers at all.
+    pub fn knows(&self, method: &Method) -> bool {
+        USUAL.contains(method) || self.named.contains(method)
+    }
+
+    /// The rule of a request. The first route whose path and host fit claims the path: a method that no route of that
+    /// same path names never falls through to a wider one.
+    pub fn find(&self, host: &str, path: &str, method: &Method) -> Found {
+        let Some(first) = self.rules[1..].iter().find(|rule| rule.takes(host, path)) else {
+            return if USUAL.contains(method) { Found::Rule(0) } else { Found::OtherMethods(0, allow(USUAL.iter())) };
+        };
+        let same = || {
+            self.rules[usize::from(first.id)..].iter().filter(|rule| rule.path == first.path && rule.takes(host, path))
+        };
+        match same().find(|rule| rule.allows(method)) {
+            Some(rule) => Found::Rule(rule.id),
+            None => Found::OtherMethods(
+                first.id,
+                allow(same().flat_map(|rule| if rule.methods.is_empty() { USUAL.iter() } else { rule.methods.iter() })),
+            ),
+        }
+    }
+
+    /// Routes that can never be reached, as pairs of numbers: the later one, and the earlier that takes all of it.
+    pub fn unreachable(&self) -> Vec<(u16, u16)> {
+        let mut pairs = Vec::new();
+        for later in &self.rules[1..] {
+            let earlier = self.rules[1..usize::from(later.id)].iter().find(|earlier| {
+                earlier.path.covers(&later.path)
+                    && (earlier.host.is_none() || earlier.host == later.host)
+                    // Another path claims all methods; the same path only its own.
+                    && (earlier.path != later.path || earlier.methods.is_empty() || (!later.methods.is_empty() && later.methods.iter().all(|m| earlier.methods.contains(m))))
+            });
+            if let Some(earlier) = earlier {
+                pairs.push((later.id, earlier.id));
+            }
+        }
+        pairs
+    }
+}
+
+/// The value of `Allow`: `HEAD` comes with `GET`.
+fn allow<'m>(methods: impl Iterator<Item = &'m Method>) -> String {
+    let mut names: Vec<&str> = methods.map(Method::as_str).collect();
+    if names.contains(&"GET") {
+        names.push("HEAD");
+    }
+    names.sort_unstable();
+    names.dedup();
+    names.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules(routes: &[(&str, &[&str], Option<&str>)]) -> Rules {
+        let routes: Vec<Route> = routes
+            .iter()
+            .map(|(path, methods, host)| Route {
+                path: path.parse().unwrap(),
+                methods: methods.iter().map(|m| m.parse().unwrap()).collect(),
+                host: host.map(|host| host.parse().unwrap()),
+                ..Route::default()
+            })
+            .collect();
+        Rules::new(routes.iter(), |place| format!("palisade.toml:{place}").into())
+    }
+
+    #[test]
+    fn a_route_claims_its_paths_and_methods_do_not_fall_through() {
+        let rules = rules(&[
+            ("/admin/*", &["GET"], None),
+            ("/notes", &["GET"], None),
+            ("/notes", &["POST"], None),
+            ("/b/*", &[], Some("billing.example.com")),
+            ("/*", &[], None),
+        ]);
+        let find = |host: &str, path: &str, method: &str| {
+            rules.find(host, path, &Method::from_bytes(method.as_bytes()).unwrap())
+        };
+        assert_eq!(find("a", "/admin", "GET"), Found::Rule(1));
+        assert_eq!(find("a", "/admin/x", "HEAD"), Found::Rule(1));
+        assert_eq!(find("a", "/admin/x", "POST"), Found::OtherMethods(1, "GET, HEAD".into()));
+        assert_eq!(find("a", "/notes", "POST"), Found::Rule(3));
+        assert_eq!(find("a", "/notes/", "PUT"), Found::OtherMethods(2, "GET, HEAD, POST".into()));
+        assert_eq!(find("billing.example.com", "/b/1", "PUT"), Found::Rule(4));
+        assert_eq!(find("a", "/b/1", "PUT"), Found::Rule(5));
+        assert_eq!(
+            find("a", "/else", "TRACE"),
+            Found::OtherMethods(5, "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT".into())
+        );
+    }
+
+    #[test]
+    fn unreachable_routes_are_seen() {
+        let rules = rules(&[
+            ("/a/*", &[], None),
+            ("/a/b", &[], None),
+            ("/c", &["GET"], None),
+            ("/c", &["GET"], None),
+            ("/c", &["POST"], None),
+            ("/a/*", &[], Some("x.y")),
+        ]);
+        assert_eq!(rules.unreachable(), [(2, 1), (4, 3), (6, 1)]);
+    }
+}

@@ -1,0 +1,700 @@
+//! Values of the policy that know about HTTP: listeners, hosts, paths, methods, upstreams.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use http::Method;
+use palisade_base::{BadValue, Format, Interval, TextValue, text_value};
+
+/// The grammars of this crate, beside those of [`palisade_base::FORMATS`].
+pub static FORMATS: &[Format] = &[
+    Format::of::<Listen>(),
+    Format::of::<HostPattern>(),
+    Format::of::<PathPattern>(),
+    Format::of::<MethodName>(),
+    Format::of::<UpstreamUrl>(),
+    Format::of::<Timeout>(),
+    Format::of::<SecretProvider>(),
+    Format::of::<OriginPattern>(),
+];
+
+/// Where a listener listens, or `off`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listen {
+    /// Not at all.
+    Off,
+    /// At this address.
+    At(SocketAddr),
+}
+
+impl Listen {
+    /// On IPv4 loopback.
+    pub const fn loopback(port: u16) -> Self {
+        Self::At(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port))
+    }
+
+    /// On every IPv4 address.
+    pub const fn everywhere(port: u16) -> Self {
+        Self::At(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port))
+    }
+
+    /// The address, where there is one.
+    pub const fn address(self) -> Option<SocketAddr> {
+        match self {
+            Self::Off => None,
+            Self::At(address) => Some(address),
+        }
+    }
+}
+
+impl TextValue for Listen {
+    const FORMAT: &'static str = "listen";
+    const EXPECTED: &'static str = "an address and port such as `0.0.0.0:443` or `[::1]:8443`, or `off`";
+}
+
+impl FromStr for Listen {
+    type Err = BadValue;
+
+    fn from_str(text: &str) -> Result<Self, BadValue> {
+        match text {
+            "off" => Ok(Self::Off),
+            _ => text.parse().map(Self::At).map_err(|_| BadValue::new("not an IP address with a port")),
+        }
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Off => f.write_str("off"),
+            Self::At(address) => address.fmt(f),
+        }
+    }
+}
+
+text_value!(Listen);
+
+/// A length of time, or `off`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Timeout {
+    /// No limit.
+    Off,
+    /// This long.
+    After(Interval),
+}
+
+impl Timeout {
+    /// The time, where there is a limit.
+    pub const fn duration(self) -> Option<std::time::Duration> {
+        match self {
+            Self::Off => None,
+            Self::After(interval) => Some(interval.duration()),
+        }
+    }
+}
+
+impl TextValue for Timeout {
+    const FORMAT: &'static str = "timeout";
+    const EXPECTED: &'static str = "a length of time such as `60s`, or `off`";
+}
+
+impl FromStr for Timeout {
+    type Err = BadValue;
+
+    fn from_str(text: &str) -> Result<Self, BadValue> {
+        match text {
+            "off" => Ok(Self::Off),
+            _ => {
+                let interval: Interval = text.parse()?;
+                if interval.duration().is_zero() {
+                    return Err(BadValue::new("a time-out of zero would refuse everything; write `off` for none"));
+                }
+                Ok(Self::After(interval))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Timeout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Off => f.write_str("off"),
+            Self::After(interval) => interval.fmt(f),
+        }
+    }
+}
+
+text_value!(Timeout);
+
+/// A host: exact, `*.example.com` for every name below, or `*` for any.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum HostPattern {
+    /// Any host. Legal in development only.
+    Any,
+    /// This one, in lower case without port.
+    Exact(Box<str>),
+    /// Every name that ends so, with the leading dot: `.example.com`.
+    Below(Box<str>),
+}
+
+impl HostPattern {
+    /// Whether a host (lower case, without port) is meant.
+    pub fn matches(&self, host: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Exact(name) => **name == *host,
+            Self::Below(suffix) => host.len() > suffix.len() && host.ends_with(&**suffix),
+        }
+    }
+}
+
+/// A host name or IP literal as RFC 3986 writes it, in lower case, without port and trailing dot.
+pub(crate) fn host_name(text: &str) -> Option<Box<str>> {
+    let text = text.strip_suffix('.').unwrap_or(text);
+    if let Some(literal) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        return literal.parse::<std::net::Ipv6Addr>().ok().map(|ip| format!("[{ip}]").into());
+    }
+    let label = |label: &str| {
+        !label.is_empty()
+            && label.len() <= 63
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    };
+    if text.is_empty() || text.len() > 253 || !text.split('.').all(label) {
+        return None;
+    }
+    // A last label of digits means an IPv4 address (WHATWG URL, "ends in a number"), which then must be a canonical one.
+    if text.rsplit('.').next().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()))
+        && text.parse::<Ipv4Addr>().is_err()
+    {
+        return None;
+    }
+    Some(text.to_ascii_lowercase().into())
+}
+
+impl TextValue for HostPattern {
+    const FORMAT: &'static str = "host-pattern";
+    const EXPECTED: &'static str = "a host such as `api.example.com` or `*.example.com`";
+}
+
+impl FromStr for HostPattern {
+    type Err = BadValue;
+
+    fn from_str(text: &str) -> Result<Self, BadValue> {
+        if text == "*" {
+            return Ok(Self::Any);
+        }
+        if text.contains("://") {
+            return Err(BadValue::new("a host, not a URL: leave out the scheme"));
+        }
+        if let Some(rest) = text.strip_prefix("*.") {
+            return host_name(rest)
+                .map(|name| Self::Below(format!(".{name}").into()))
+                .ok_or_else(|| BadValue::new("not a host name behind `*.`"));
+        }
+        let without_port = text
+            .rsplit_once(':')
+            .filter(|(host, port)| !host.is_empty() && !host.ends_with(':') && port.bytes().all(|b| b.is_ascii_digit()))
+            .map_or(text, |(host, _)| host);
+        let without_port = if text.ends_with(']') { text } else { without_port };
+        host_name(without_port).map(Self::Exact).ok_or_else(|| BadValue::new("not a host name"))
+    }
+}
+
+impl fmt::Display for HostPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => f.write_str("*"),
+            Self::Exact(name) => f.write_str(name),
+            Self::Below(suffix) => write!(f, "*{suffix}"),
+        }
+    }
+}
+
+text_value!(HostPattern);
+
+/// A method by name, in upper case.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct MethodName(pub Method);
+
+impl TextValue for MethodName {
+    const FORMAT: &'static str = "method";
+    const EXPECTED: &'static str = "a method such as `GET` or `POST`, in upper case";
+}
+
+impl FromStr for MethodName {
+    type Err = BadValue;
+
+    fn from_str(text: &str) -> Result<Self, BadValue> {
+        if text.is_empty() || text.len() > 24 || !text.bytes().all(|b| b.is_ascii_uppercase() || b == b'-') {
+            return Err(BadValue::new("methods are written in upper case"));
+        }
+        Method::from_bytes(text.as_bytes()).map(Self).map_err(|_| BadValue::new("not a method"))
+    }
+}
+
+impl fmt::Display for MethodName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.as_str())
+    }
+}
+
+text_value!(MethodName);
+
+/// Where an upstream listens.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum UpstreamUrl {
+    /// Plain HTTP over TCP: host and port.
+    Http {
+        /// Host name or IP literal.
+        host: Box<str>,
+        /// The port.
+        port: u16,
+    },
+    /// A Unix socket.
+    Unix(PathBuf),
+}
+
+impl TextValue for UpstreamUrl {
+    const FORMAT: &'static str = "upstream-url";
+    const EXPECTED: &'static str = "a URL such as `http://127.0.0.1:8000` or `unix:/run/app.sock`";
+}
+
+impl FromStr for UpstreamUrl {
+    type Err = BadValue;
+
+    fn from_str(text: &str) -> Result<Self, BadValue> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            let path = path.strip_prefix("//").unwrap_or(path);
+            if path.is_empty() {
+                return Err(BadValue::new("`unix:` needs the path of a socket"));
+            }
+            return Ok(Self::Unix(path.into()));
+        }
+        let rest = text
+            .strip_prefix("http://")
+            .ok_or_else(|| BadValue::new("an upstream begins with `http://` or `unix:`"))?;
+        if rest.contains('@') {
+            return Err(BadValue::new("a URL with a name or password is not accepted here"));
+        }
+        let authority = rest.strip_suffix('/').unwrap_or(rest);
+        if authority.contains(['/', '?', '#']) {
+            return Err(BadValue::new("an upstream has no path; routes decide on paths"));
+        }
+        let (host, port) = match authority.rsplit_once(':') {
+            Some((host, port)) if !port.ends_with(']') => {
+                (host, port.parse().map_err(|_| BadValue::new("the port is not a number from 1 to 65535"))?)
+            }
+            _ => (authority, 80),
+        };
+        if port == 0 {
+            return Err(BadValue::new("the port is not a number from 1 to 65535"));
+        }
+        host_name(host).map(|host| Self::Http { host, port }).ok_or_else(|| BadValue::new("not a host name"))
+    }
+}
+
+impl fmt::Display for UpstreamUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Http { host, port } => write!(f, "http://{host}:{port}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+text_value!(UpstreamUrl);
+
+/// Where secrets come from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum SecretProvider {
+    /// `PALISADE_SECRET_NAME` in the environment.
+    #[default]
+    Env,
+    /// A file of that name in a directory.
+    Dir(PathBuf),
+}
+
+impl TextValue for SecretProvider {
+    const FORMAT: &'static str = "secret-provider";
+    const EXPECTED: &'static str = "`env`, or a directory such as `dir:/run/secrets`";
+}
+
+impl FromStr for SecretProvider {
+    type Err = BadValue;
+
+    fn from_str(text: &str) -> Result<Self, BadValue> {
+        match text.split_once(':') {
+            None if text == "env" => Ok(Self::Env),
+            Some(("dir", path)) if !path.is_empty() => Ok(Self::Dir(path.into())),
+            _ => Err(BadValue::new("not a provider of secrets")),
+        }
+    }
+}
+
+impl fmt::Display for SecretProvider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Env => f.write_str("env"),
+            Self::Dir(path) => write!(f, "dir:{}", path.display()),
+        }
+    }
+}
+
+text_value!(SecretProvider);
+
+/// An origin of CORS: exact (`https://app.example.com`), a wildcard of subdomains (`https://*.example.com`, or
+/// `*.example.com` for https), or `*`. Never `null`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum OriginPattern {
+    /// Every origin.
+    Any,
+    /// This one.
+    Exact(Box<str>),
+    /// Every subdomain: scheme with `://`, and what the host ends with, port included.
+    Below {
+        /// `https://` or `http://`.
+        scheme: Box<str>,
+        /// `.example.com` or `.example.com:8443`.
+        suffix: Box<str>,
+    },
+}
+
+impl OriginPattern {
+    /// Whether an origin as the browser sends it is meant.
+    pub fn matches(&self, origin: &str) -> bool {
+        match self {
+            Self::Any => origin != "null",
+            Self::Exact(exact) => **exact == *origin,
+            Self::Below { scheme, suffix } => origin.strip_prefix(&**scheme).is_some_and(|host| {
+                host.strip_suffix(&**suffix).is_some_and(|label| {
+                    !label.is_empty()
+                        && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.')
+                })
+            }),
+        }
+    }
+}
+
+impl TextValue for OriginPattern {
+    const FORMAT: &'static str = "origin";
+    const EXPECTED: &'static str = "an origin such as `https://app.example.com` or `https://*.example.com`";
+}
+
+impl FromStr for OriginPattern {
+    type Err = BadValue;
+
+    fn from_str(text: &str) -> Result<Self, BadValue> {
+        if text == "*" {
+            return Ok(Self::Any);
+        }
+        if text == "null" {
+            return Err(BadValue::new("`null` is what sandboxed and forged pages send; it can't be allowed"));
+        }
+        let (scheme, authority) = match text.split_once("://") {
+            Some(("https", rest)) => ("https://", rest),
+            Some(("http", rest)) => ("http://", rest),
+            Some(_) => return Err(BadValue::new("the scheme is `https` or `http`")),
+            None if text.starts_with("*.") => ("https://", text),
+            None => return Err(BadValue::new("an origin begins with `https://`")),
+        };
+        if authority.contains(['/', '?', '#', '@']) {
+            return Err(BadValue::new("an origin is scheme, host and port, without a path or a final slash"));
+        }
+        let (host, port) = match authority.rsplit_once(':') {
+            Some((host, port)) if !port.ends_with(']') => {
+                let number: u16 = port.parse().map_err(|_| BadValue::new("the port is not a number"))?;
+                (
+                    host,
+                    if (scheme, number) == ("https://", 443) || (scheme, number) == ("http://", 80) {
+                        String::new()
+                    } else {
+                        format!(":{number}")
+                    },
+                )
+            }
+            _ => (authority, String::new()),
+        };
+        let wild = host.strip_prefix("*.");
+        let name = host_name(wild.unwrap_or(host)).ok_or_else(|| BadValue::new("not a host name"))?;
+        Ok(match wild {
+            Some(_) => Self::Below { scheme: scheme.into(), suffix: format!(".{name}{port}").into() },
+            None => Self::Exact(format!("{scheme}{name}{port}").into()),
+        })
+    }
+}
+
+impl fmt::Display for OriginPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => f.write_str("*"),
+            Self::Exact(exact) => f.write_str(exact),
+            Self::Below { scheme, suffix } => write!(f, "{scheme}*{suffix}"),
+        }
+    }
+}
+
+text_value!(OriginPattern);
+
+/// A pattern of paths.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct PathPattern {
+    text: Box<str>,
+    segments: Vec<Segment>,
+    tail: Tail,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Segment {
+    Literal(Box<str>),
+    Any(Box<str>),
+    Int(Box<str>),
+    Uuid(Box<str>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Tail {
+    /// Exactly these segments; a final slash makes no difference.
+    None,
+    /// `/*`: this and everything below.
+    Here,
+    /// `/+`: only what is below.
+    Below,
+}
+
+impl PathPattern {
+    /// The pattern as written: the `route` of logs and metrics.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether a normalised path is meant. A trailing slash makes no difference.
+    pub fn matches(&self, path: &str) -> bool {
+        let mut rest = path.strip_prefix('/').unwrap_or(path);
+        rest = rest.strip_suffix('/').unwrap_or(rest);
+        let mut parts = rest.split('/').filter(|_| !rest.is_empty());
+        for segment in &self.segments {
+            let Some(part) = parts.next() else { return false };
+            let fits = match segment {
+                Segment::Literal(literal) => **literal == *part,
+                Segment::Any(_) => !part.is_empty(),
+                Segment::Int(_) => is_canonical_int(part),
+                Segment::Uuid(_) => is_canonical_uuid(part),
+            };
+            if !fits {
+                return false;
+            }
+        }
+        match self.tail {
+            Tail::None => parts.next().is_none(),
+            Tail::Here => true,
+            Tail::Below => parts.next().is_some(),
+        }
+    }
+
+    /// Whether every path of `other` is one of this pattern too, as far as can be told from the patterns alone.
+    pub fn covers(&self, other: &Self) -> bool {
+        let fits = |mine: &Segment, theirs: &Segment| match (mine, theirs) {
+            (Segment::Any(_), _) => true,
+            (Segment::Literal(a), Segment::Literal(b)) => a == b,
+            (Segment::Int(_), Segment::Int(_)) | (Segment::Uuid(_), Segment::Uuid(_)) => true,
+            (Segment::Int(_), Segment::Literal(b)) => is_canonical_int(b),
+            (Segment::Uuid(_), Segment::Literal(b)) => is_canonical_uuid(b),
+            _ => false,
+        };
+        if self.segments.len() > other.segments.len()
+            || !self.segments.iter().zip(&other.segments).all(|(a, b)| fits(a, b))
+        {
+            return false;
+        }
+        let same_length = self.segments.len() == other.segments.len();
+        match (self.tail, other.tail) {
+            (Tail::None, Tail::None) => same_length,
+            (Tail::None, _) => false,
+            (Tail::Here, _) => true,
+            (Tail::Below, Tail::Below) => true,
+            (Tail::Below, _) => !same_length,
+        }
+    }
+}
+
+/// Digits without a leading zero, sign or space, of at most 19 digits.
+fn is_canonical_int(text: &str) -> bool {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    !digits.is_empty()
+        && digits.len() <= 19
+        && digits.bytes().all(|b| b.is_ascii_digit())
+        && (digits.len() == 1 && digits.len() == text.len() || !digits.starts_with('0'))
+}
+
+/// `8-4-4-4-12` lower-case hex digits.
+fn is_canonical_uuid(text: &str) -> bool {
+    text.len() == 36
+        && text.bytes().enumerate().all(|(place, byte)| match place {
+            8 | 13 | 18 | 23 => byte == b'-',
+            _ => matches!(byte, b'0'..=b'9' | b'a'..=b'f'),
+        })
+}
+
+impl Default for PathPattern {
+    fn default() -> Self {
+        Self { text: "/*".into(), segments: Vec::new(), tail: Tail::Here }
+    }
+}
+
+impl TextValue for PathPattern {
+    const FORMAT: &'static str = "path-pattern";
+    const EXPECTED: &'static str = "a path such as `/admin/*`, `/users/{id:int}` or `/health`";
+}
+
+impl FromStr for PathPattern {
+    type Err = BadValue;
+
+    fn from_str(text: &str) -> Result<Self, BadValue> {
+        let Some(rest) = text.strip_prefix('/') else { return Err(BadValue::new("a path begins with `/`")) };
+        if text.len() > 1024 {
+            return Err(BadValue::new("the path is longer than 1024 bytes"));
+        }
+        let (rest, tail) = match (rest.strip_suffix('*'), rest.strip_suffix('+')) {
+            (Some(rest), _) if rest.is_empty() || rest.ends_with('/') => (rest, Tail::Here),
+            (_, Some(rest)) if rest.is_empty() || rest.ends_with('/') => (rest, Tail::Below),
+            _ => (rest, Tail::None),
+        };
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        let mut segments = Vec::new();
+        for part in rest.split('/').filter(|_| !rest.is_empty()) {
+            segments.push(segment(part)?);
+        }
+        Ok(Self { text: text.into(), segments, tail })
+    }
+}
+
+fn segment(part: &str) -> Result<Segment, BadValue> {
+    if part.is_empty() {
+        return Err(BadValue::new("repeated slashes are merged before routes are matched; write one"));
+    }
+    if part == "." || part == ".." {
+        return Err(BadValue::new("dot segments are resolved before routes are matched"));
+    }
+    if let Some(inner) = part.strip_prefix('{').and_then(|p| p.strip_suffix('}')) {
+        let (name, kind) = inner.split_once(':').unwrap_or((inner, ""));
+        if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
+            return Err(BadValue::new("a parameter is `{name}` with letters, digits and `_`"));
+        }
+        return match kind {
+            "" => Ok(Segment::Any(name.into())),
+            "int" => Ok(Segment::Int(name.into())),
+            "uuid" => Ok(Segment::Uuid(name.into())),
+            _ => Err(BadValue::new("the type of a parameter is `int` or `uuid`")),
+        };
+    }
+    if part.contains(['*', '{', '}', '?', '#', '\\']) {
+        return Err(BadValue::new(
+            "`*` stands alone at the end, after a slash; `?`, `#`, `{`, `}` and `\\` are not part of a path",
+        ));
+    }
+    Ok(Segment::Literal(part.into()))
+}
+
+impl fmt::Display for PathPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+text_value!(PathPattern);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_cover_their_root_and_typed_segments() {
+        let uuid = "3f2b8a10-0000-4000-8000-000000000000";
+        let cases: &[(&str, &[&str], &[&str])] = &[
+            ("/", &["/"], &["/a"]),
+            ("/*", &["/", "/a", "/a/b"], &[]),
+            ("/admin/*", &["/admin", "/admin/", "/admin/x/y"], &["/administrator", "/", "/Admin"]),
+            ("/admin/+", &["/admin/x"], &["/admin", "/admin/"]),
+            (
+                "/users/{id:int}",
+                &["/users/7", "/users/7/", "/users/-7", "/users/0"],
+                &["/users/07", "/users/+7", "/users/7.0", "/users/a", "/users", "/users/7/x", "/users/-0"],
+            ),
+            (
+                "/o/{id:uuid}/*",
+                &[&*format!("/o/{uuid}"), &*format!("/o/{uuid}/x")],
+                &["/o/3F2B8A10-0000-4000-8000-000000000000", "/o/x"],
+            ),
+            ("/a/{x}/b", &["/a/1/b", "/a/~/b/"], &["/a//b", "/a/b"]),
+        ];
+        for (pattern, yes, no) in cases {
+            let pattern: PathPattern = pattern.parse().unwrap();
+            for path in *yes {
+                assert!(pattern.matches(path), "{pattern} {path}");
+            }
+            for path in *no {
+                assert!(!pattern.matches(path), "{pattern} {path}");
+            }
+        }
+        for bad in ["", "admin", "/a//b", "/a/*/b", "/a*", "/{id", "/{}", "/{id:float}", "/a?b", "/../x"] {
+            assert!(bad.parse::<PathPattern>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn one_pattern_covers_another() {
+        let covers = |a: &str, b: &str| a.parse::<PathPattern>().unwrap().covers(&b.parse().unwrap());
+        assert!(covers("/*", "/admin/*") && covers("/admin/*", "/admin") && covers("/users/{id}", "/users/{id:int}"));
+        assert!(covers("/admin/+", "/admin/x/*") && covers("/users/{id:int}", "/users/7"));
+        assert!(
+            !covers("/admin/*", "/*") && !covers("/admin/+", "/admin/*") && !covers("/users/{id:int}", "/users/me")
+        );
+    }
+
+    #[test]
+    fn hosts_and_origins() {
+        let host = |text: &str| text.parse::<HostPattern>();
+        assert!(host("*.example.com").unwrap().matches("a.example.com"));
+        assert!(!host("*.example.com").unwrap().matches("example.com"));
+        assert!(!host("*.example.com").unwrap().matches("evilexample.com"));
+        assert!(host("API.Example.com:8443").unwrap().matches("api.example.com"));
+        assert!(host("[::1]").unwrap().matches("[::1]"));
+        for bad in ["", "https://example.com", "a b", "exa*mple.com", "-a.com", "1.2.3", "[::1", "*."] {
+            assert!(host(bad).is_err(), "{bad}");
+        }
+        let origin = |text: &str| text.parse::<OriginPattern>();
+        let below = origin("*.example.com").unwrap();
+        assert!(below.matches("https://a.example.com") && below.matches("https://a.b.example.com"));
+        for forged in [
+            "http://a.example.com",
+            "https://example.com",
+            "https://evilexample.com",
+            "https://a.example.com.evil",
+            "https://a.example.com:8443",
+            "null",
+            "https://.example.com",
+            "https://evil/.example.com",
+        ] {
+            assert!(!below.matches(forged), "{forged}");
+        }
+        assert!(origin("https://app.example.com:443").unwrap().matches("https://app.example.com"));
+        for bad in ["null", "app.example.com", "https://app.example.com/", "ftp://x.y", "https://a:b@c"] {
+            assert!(origin(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn upstreams() {
+        assert_eq!("http://127.0.0.1:8000".parse(), Ok(UpstreamUrl::Http { host: "127.0.0.1".into(), port: 8000 }));
+        assert_eq!("http://app/".parse(), Ok(UpstreamUrl::Http { host: "app".into(), port: 80 }));
+        assert_eq!("http://[::1]:8000".parse(), Ok(UpstreamUrl::Http { host: "[::1]".into(), port: 8000 }));
+        assert_eq!("unix:/run/app.sock".parse(), Ok(UpstreamUrl::Unix("/run/app.sock".into())));
+        for bad in ["127.0.0.1:8000", "http://", "http://u:p@h", "http://h:0", "http://h/path", "unix:", "ftp://x"] {
+            assert!(bad.parse::<UpstreamUrl>().is_err(), "{bad}");
+        }
+    }
+}

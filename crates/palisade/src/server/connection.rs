@@ -1,0 +1,141 @@
+//! One connection: TLS, the protocol that ALPN chose, requests, its end.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+
+use super::tls::Certificates;
+use super::{Phase, ServerState};
+use crate::body::{RequestBody, ResponseBody};
+use crate::context::{Connection, Listener, Tls};
+use crate::live::Handle;
+use crate::observe::event;
+
+const HANDSHAKE: Duration = Duration::from_secs(10);
+const HEAD: Duration = Duration::from_secs(10);
+/// What a slow reader can pin in the TLS layer.
+const TLS_BUFFER: usize = 256 * 1024;
+
+struct Counted(Arc<ServerState>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+pub(super) async fn serve(
+    stream: TcpStream,
+    peer: SocketAddr,
+    kind: Listener,
+    handle: Arc<Handle>,
+    state: Arc<ServerState>,
+    tls: Option<Arc<Certificates>>,
+) {
+    let open = state.connections.fetch_add(1, Ordering::Relaxed);
+    let counted = Counted(state);
+    let limit = handle.live().policy.config().limits.config.connections;
+    handle.metrics().saturation("connections", (open + 1) as f64 / f64::from(limit));
+    if open >= limit as usize {
+        return;
+    }
+    let Ok(local) = stream.local_addr() else { return };
+    match tls {
+        None => {
+            let connection = Arc::new(Connection::new(peer, local, None, kind));
+            http1(stream, connection, &handle, &counted.0).await;
+        }
+        Some(certificates) => {
+            let mut accept = tokio_rustls::TlsAcceptor::from(certificates.config()).accept(stream);
+            // Reading what a client sends is bounded by rustls; what a slow one makes us keep, by this.
+            if let Some(stream) = accept.get_mut() {
+                let _ = stream.set_nodelay(true);
+            }
+            let mut stream = match tokio::time::timeout(HANDSHAKE, accept).await {
+                Ok(Ok(stream)) => stream,
+                Ok(Err(error)) => return failed(&handle, peer, &error.to_string()),
+                Err(_) => return failed(&handle, peer, "the TLS handshake took too long"),
+            };
+            let session = stream.get_mut().1;
+            session.set_buffer_limit(Some(TLS_BUFFER));
+            let http2 = session.alpn_protocol() == Some(b"h2");
+            let facts = Tls {
+                server_name: session.server_name().map(|name| name.to_ascii_lowercase().into()),
+                version: match session.protocol_version() {
+                    Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
+                    _ => "TLSv1.2",
+                },
+            };
+            let connection = Arc::new(Connection::new(peer, local, Some(facts), kind));
+            if http2 {
+                http2_requests(stream, connection, &handle, &counted.0).await;
+            } else {
+                http1(stream, connection, &handle, &counted.0).await;
+            }
+        }
+    }
+}
+
+fn failed(handle: &Handle, peer: SocketAddr, reason: &str) {
+    event::CONNECTION.line(handle.log()).show("peer", palisade_base::canonical_ip(peer.ip())).str("reason", reason);
+}
+
+async fn request(
+    handle: Arc<Handle>,
+    connection: Arc<Connection>,
+    request: Request<Incoming>,
+) -> Result<Response<ResponseBody>, std::convert::Infallible> {
+    let live = handle.live();
+    Ok(live.serve(&connection, request.map(RequestBody::incoming)).await)
+}
+
+async fn http1<S>(stream: S, connection: Arc<Connection>, handle: &Arc<Handle>, state: &ServerState)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = service_fn(|incoming| request(Arc::clone(handle), Arc::clone(&connection), incoming));
+    let served = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD)
+        .pipeline_flush(true)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    tokio::pin!(served);
+    tokio::select! {
+        // How a connection ends is the client's business.
+        _ = &mut served => return,
+        () = state.reached(Phase::Draining) => served.as_mut().graceful_shutdown(),
+    }
+    let _ = served.await;
+}
+
+async fn http2_requests<S>(stream: S, connection: Arc<Connection>, handle: &Arc<Handle>, state: &ServerState)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (handle, connection) = (Arc::clone(handle), Arc::clone(&connection));
+    let service = service_fn(move |incoming| request(Arc::clone(&handle), Arc::clone(&connection), incoming));
+    let served = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(128)
+        .max_header_list_size(64 * 1024)
+        .max_pending_accept_reset_streams(20)
+        .max_send_buf_size(256 * 1024)
+        .keep_alive_interval(Duration::from_secs(30))
+        .keep_alive_timeout(Duration::from_secs(20))
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(served);
+    tokio::select! {
+        _ = &mut served => return,
+        () = state.reached(Phase::Draining) => served.as_mut().graceful_shutdown(),
+    }
+    let _ = served.await;
+}

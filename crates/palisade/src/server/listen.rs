@@ -1,0 +1,151 @@
+//! Listeners: opened once, then once more for each worker under the same port.
+
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd as _;
+use std::sync::Arc;
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::TcpListener;
+
+use super::tls::Certificates;
+use super::{Phase, connection, public_listeners, state};
+use crate::context::Listener;
+use crate::error::{Error, Result};
+use crate::live::Handle;
+
+const BACKLOG: i32 = 4096;
+
+/// An open listener.
+#[derive(Debug)]
+pub struct Bound {
+    key: &'static str,
+    kind: Listener,
+    address: SocketAddr,
+    /// Holds the port while workers come and go; nothing is accepted from it, since it does not listen.
+    _hold: Socket,
+    tls: Option<Arc<Certificates>>,
+}
+
+/// Opens every listener of the policy that serves the API.
+pub(super) fn bind(handle: &Arc<Handle>) -> Result<Vec<Bound>> {
+    let live = handle.live();
+    let mut bound = Vec::new();
+    for (key, kind, listen) in public_listeners(handle) {
+        let Some(address) = listen.address() else { continue };
+        let tls = (kind == Listener::Https).then(|| Certificates::load(&live.policy)).transpose()?;
+        let hold = hold(key, address)?;
+        let address = hold.local_addr()?.as_socket().unwrap_or(address);
+        bound.push(Bound { key, kind, address, _hold: hold, tls });
+    }
+    Ok(bound)
+}
+
+/// Reserves an address. A port that somebody else listens on is an error here, although `SO_REUSEPORT` would share it.
+fn hold(key: &'static str, address: SocketAddr) -> Result<Socket> {
+    let error = |reason: String| Error::Listen { key, address, reason };
+    if address.port() != 0 {
+        let probe = socket(address, false).map_err(|e| error(e.to_string()))?;
+        probe.bind(&address.into()).map_err(|e| error(taken(&e, address, key)))?;
+    }
+    let hold = socket(address, true).map_err(|e| error(e.to_string()))?;
+    hold.bind(&address.into()).map_err(|e| error(taken(&e, address, key)))?;
+    Ok(hold)
+}
+
+fn socket(address: SocketAddr, share: bool) -> std::io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if share {
+        socket.set_reuse_port(true)?;
+    }
+    Ok(socket)
+}
+
+fn taken(error: &std::io::Error, address: SocketAddr, key: &str) -> String {
+    let flag = match key {
+        "server.https" => "--https-port",
+        "server.http" => "--http-port",
+        _ => "--admin-port",
+    };
+    match error.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            let owner = owner(address.port()).map(|owner| format!(" by {owner}")).unwrap_or_default();
+            format!("the port is taken{owner}; choose another with `{flag}`")
+        }
+        std::io::ErrorKind::PermissionDenied => format!(
+            "ports below 1024 need a right that this user lacks; choose another with `{flag}`, or give the binary `CAP_NET_BIND_SERVICE`"
+        ),
+        _ => error.to_string(),
+    }
+}
+
+/// The process that listens on a port, as far as this user may see: `/proc/net/tcp*` has the socket's inode, and
+/// `/proc/PID/fd` who holds it.
+fn owner(port: u16) -> Option<String> {
+    let wanted = format!(":{port:04X}");
+    let inode = ["/proc/net/tcp", "/proc/net/tcp6"].iter().find_map(|table| {
+        let table = std::fs::read_to_string(table).ok()?;
+        table.lines().skip(1).find_map(|line| {
+            let columns: Vec<&str> = line.split_whitespace().collect();
+            (columns.get(1)?.ends_with(&wanted) && *columns.get(3)? == "0A")
+                .then(|| (*columns.get(9)?).to_owned().into())?
+        })
+    })?;
+    let inode: String = inode;
+    let link = format!("socket:[{inode}]");
+    for process in std::fs::read_dir("/proc").ok()?.flatten() {
+        let Ok(fds) = std::fs::read_dir(process.path().join("fd")) else { continue };
+        if fds.flatten().any(|fd| std::fs::read_link(fd.path()).is_ok_and(|target| target.as_os_str() == link.as_str()))
+        {
+            let name = std::fs::read_to_string(process.path().join("comm")).unwrap_or_default();
+            return Some(format!("`{}` (process {})", name.trim(), process.file_name().to_string_lossy()));
+        }
+    }
+    None
+}
+
+impl Bound {
+    /// The address, with the port that the system chose where 0 was asked for.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// `https` or `http`.
+    pub fn name(&self) -> &'static str {
+        self.key.strip_prefix("server.").unwrap_or(self.key)
+    }
+
+    /// Accepts connections on the current runtime, from a listener of its own under the shared port.
+    pub(super) fn serve_here(&self, handle: &Arc<Handle>) -> Result<()> {
+        let socket = socket(self.address, true)?;
+        socket.bind(&self.address.into())?;
+        socket.listen(BACKLOG)?;
+        // Inherited by accepted sockets on Linux: no system call a connection.
+        socket.set_tcp_nodelay(true)?;
+        socket.set_nonblocking(true)?;
+        debug_assert!(socket.as_raw_fd() >= 0);
+        let listener = TcpListener::from_std(socket.into())?;
+        tokio::spawn(accept(listener, self.kind, Arc::clone(handle), self.tls.clone()));
+        Ok(())
+    }
+}
+
+async fn accept(listener: TcpListener, kind: Listener, handle: Arc<Handle>, tls: Option<Arc<Certificates>>) {
+    let state = state(handle.live().policy.env());
+    let draining = state.reached(Phase::Draining);
+    tokio::pin!(draining);
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = &mut draining => return,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                let (handle, state, tls) = (Arc::clone(&handle), Arc::clone(&state), tls.clone());
+                tokio::spawn(connection::serve(stream, peer, kind, handle, state, tls));
+            }
+            // Out of descriptors, or a connection that was gone at once: the listener itself is fine.
+            Err(_) => tokio::time::sleep(std::time::Duration::from_millis(10)).await,
+        }
+    }
+}

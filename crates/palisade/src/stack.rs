@@ -1,0 +1,228 @@
+//! The one list of layers. It reads from top to bottom as a request travels.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use futures_util::FutureExt as _;
+use http::header::{ACCEPT, HeaderValue, SERVER};
+use http::{Request, Response, StatusCode};
+use tower::ServiceExt as _;
+
+use crate::body::{RequestBody, ResponseBody};
+use crate::context::{Connection, Context};
+use crate::control::{Check, Compiled, Mode, Stage};
+use crate::controls::{Controls, integrity};
+use crate::endpoints;
+use crate::gateway::{Gateway, forwarded_headers};
+use crate::observe::access::Record;
+use crate::observe::event;
+use crate::policy::Policy;
+use crate::refusal::{Code, Refusal, Stop};
+use crate::server::request_id::RequestId;
+
+/// A defect of ours, or a handler's panic.
+pub static PANIC: Code =
+    Code::palisade("palisade.panic", StatusCode::INTERNAL_SERVER_ERROR, 13, "something went wrong");
+/// There is nothing behind the gateway.
+pub static NO_UPSTREAM: Code =
+    Code::operator("upstream.none", StatusCode::BAD_GATEWAY, 21, "no application is configured behind this gateway");
+
+/// Every code that no control owns.
+pub static CODES: &[&Code] = &[&PANIC, &NO_UPSTREAM];
+
+/// What a request is passed to in the end.
+#[derive(Debug, Clone)]
+pub enum Inner {
+    /// An application behind.
+    Proxy(Arc<Gateway>),
+    /// A router in this process.
+    Router(axum::Router),
+    /// Nothing: every request is refused.
+    Nothing,
+}
+
+/// A policy in force, with the stack built from it.
+#[derive(Debug)]
+pub struct Live {
+    /// The policy.
+    pub policy: Arc<Policy>,
+    head: Vec<Stage>,
+    answers: Vec<Stage>,
+    inner: Inner,
+}
+
+#[derive(Default)]
+struct Stages {
+    head: Vec<Stage>,
+    answers: Vec<Stage>,
+}
+
+impl Stages {
+    fn head<C: Check + 'static>(&mut self, compiled: &Compiled<C>) {
+        if let Some(control) = &compiled.control {
+            self.head.push(Stage { control: compiled.id, check: Arc::clone(control) as Arc<dyn Check> });
+        }
+    }
+}
+
+/// The head controls in order.
+fn stages(controls: &Controls) -> Stages {
+    let mut stages = Stages::default();
+    // First: everything below reads the path, host and rule that are fixed here.
+    stages.head(&controls.integrity);
+    // Above everything that counts or allows by address.
+    stages.head(&controls.client_ip);
+    // A name that is not ours learns nothing, not even that it is limited.
+    stages.head(&controls.hosts);
+    // Below `hosts`, so that nobody is redirected to a name that is not ours.
+    stages.head(&controls.https_redirect);
+    // Below `cors`, since a preflight asks on behalf of another method.
+    stages.head(&controls.access);
+    // Last of the head: what it refuses has been allowed by everything that costs less than a body.
+    stages.head(&controls.limits);
+    stages.answers = stages.head.iter().filter(|stage| stage.check.answers()).cloned().rev().collect();
+    stages
+}
+
+impl Live {
+    /// Builds the stack of a policy round an inner service.
+    pub fn new(policy: Arc<Policy>, inner: Inner) -> Self {
+        let Stages { head, answers } = stages(policy.controls());
+        Self { policy, head, answers, inner }
+    }
+
+    /// The names of the controls in this stack, in order.
+    pub fn controls(&self) -> Vec<&'static str> {
+        self.head.iter().map(|stage| stage.control.info().name).collect()
+    }
+
+    /// What requests are passed to.
+    pub fn inner(&self) -> &Inner {
+        &self.inner
+    }
+
+    /// Answers a request.
+    pub async fn serve(&self, connection: &Arc<Connection>, request: Request<RequestBody>) -> Response<ResponseBody> {
+        let (parts, body) = request.into_parts();
+        let id = self.request_id(connection, &parts);
+        let ctx = Arc::new(Context::new(Arc::clone(&self.policy), Arc::clone(connection), id, &parts));
+        let accept = parts.headers.get(ACCEPT).cloned();
+        let bytes_in = body.counter();
+
+        let passed = AssertUnwindSafe(self.pass(&ctx, Request::from_parts(parts, body))).catch_unwind().await;
+        let (mut answer, mut refused) = match passed {
+            Ok(Ok(answer)) => (answer, None),
+            Ok(Err(refusal)) => (refusal.render(&ctx, accept.as_ref()), Some(refusal)),
+            Err(_panic) => {
+                event::PANIC.line(&self.policy.env().log).str("request_id", ctx.request_id().as_str());
+                let refusal = PANIC.refuse("a panic");
+                (refusal.render(&ctx, accept.as_ref()), Some(refusal))
+            }
+        };
+        if let Some(refusal) = self.answer(&ctx, &mut answer) {
+            answer = refusal.render(&ctx, accept.as_ref());
+            refused = Some(refusal);
+        }
+        self.finish(ctx, answer, refused.as_ref(), bytes_in)
+    }
+
+    /// A trusted proxy's id is kept, so that one id names the request in all logs.
+    fn request_id(&self, connection: &Connection, parts: &http::request::Parts) -> RequestId {
+        let trusted = &self.policy.env().server.trusted_proxies;
+        let given = (!trusted.is_empty() && trusted.iter().any(|network| network.contains(connection.peer.ip())))
+            .then(|| Context::single(&parts.headers, "x-request-id").and_then(RequestId::adopt));
+        given.flatten().unwrap_or_else(|| RequestId::new(self.policy.clock().now()))
+    }
+
+    /// Downwards: the head controls, then the body's limit, then the inner service.
+    async fn pass(&self, ctx: &Arc<Context>, request: Request<RequestBody>) -> Result<Response<ResponseBody>, Refusal> {
+        let (mut parts, mut body) = request.into_parts();
+        for stage in &self.head {
+            let stop = match stage.check.request(ctx, &mut parts) {
+                Ok(()) => continue,
+                Err(stop) => stop,
+            };
+            let mode = ctx.mode(stage.control);
+            match (stop, mode) {
+                (_, Mode::Off) => {}
+                (Stop::Answer(answer), _) => return Ok(answer),
+                (Stop::Refuse(refusal), Mode::Block) => return Err(refusal),
+                (Stop::Refuse(refusal), Mode::Detect) => ctx.would_refuse(stage.control, mode, refusal),
+            }
+        }
+        if let Some(limit) = ctx.body_limit() {
+            body.limit(limit);
+        }
+        if let Some(answer) = endpoints::answer(ctx, &parts) {
+            return Ok(answer);
+        }
+        let websocket = integrity::is_websocket(&parts);
+        integrity::strip(&mut parts.headers, websocket);
+        forwarded_headers(ctx, &mut parts.headers);
+        let request = Request::from_parts(parts, body);
+        match &self.inner {
+            Inner::Proxy(gateway) => gateway.call(ctx, request).await,
+            Inner::Router(router) => {
+                let mut request = request.map(RequestBody::into_axum);
+                request.extensions_mut().insert(Arc::clone(ctx));
+                match router.clone().oneshot(request).await {
+                    Ok(answer) => Ok(answer.map(ResponseBody::boxed)),
+                    Err(never) => match never {},
+                }
+            }
+            Inner::Nothing => Err(NO_UPSTREAM.refuse("neither `upstream.url` nor `upstream.command`")),
+        }
+    }
+
+    /// Upwards: controls that change or judge answers, in reverse order.
+    fn answer(&self, ctx: &Context, answer: &mut Response<ResponseBody>) -> Option<Refusal> {
+        if self.answers.is_empty() {
+            return None;
+        }
+        let (mut parts, body) = std::mem::take(answer).into_parts();
+        let mut refused = None;
+        for stage in &self.answers {
+            let mode = ctx.mode(stage.control);
+            let outcome = match mode {
+                Mode::Off => continue,
+                Mode::Block => stage.check.response(ctx, &mut parts),
+                Mode::Detect => {
+                    let mut copy = Response::new(()).into_parts().0;
+                    copy.status = parts.status;
+                    copy.headers = parts.headers.clone();
+                    stage.check.response(ctx, &mut copy)
+                }
+            };
+            match (outcome, mode) {
+                (Err(refusal), Mode::Block) => refused = Some(refusal),
+                (Err(refusal), _) => ctx.would_refuse(stage.control, mode, refusal),
+                (Ok(()), _) => {}
+            }
+        }
+        *answer = Response::from_parts(parts, body);
+        refused
+    }
+
+    /// On every answer, whoever made it: the request id, and the record for the log.
+    fn finish(
+        &self,
+        ctx: Arc<Context>,
+        mut answer: Response<ResponseBody>,
+        refused: Option<&Refusal>,
+        bytes_in: Arc<std::sync::atomic::AtomicU64>,
+    ) -> Response<ResponseBody> {
+        if let Ok(id) = HeaderValue::from_str(ctx.request_id().as_str()) {
+            answer.headers_mut().insert(crate::gateway::X_REQUEST_ID, id);
+        }
+        answer.headers_mut().remove(SERVER);
+        if let Some(refusal) = refused {
+            event::refused(&ctx, None, Mode::Block, refusal);
+        }
+        for verdict in ctx.verdicts().iter() {
+            event::refused(&ctx, Some(verdict.control), verdict.mode, &verdict.refusal);
+        }
+        let record = Record::new(ctx, answer.status(), refused.map(Refusal::code), bytes_in);
+        answer.body_mut().attach(Box::new(record));
+        answer
+    }
+}
