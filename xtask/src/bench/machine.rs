@@ -81,9 +81,10 @@ pub(super) fn facts(palisade: Option<String>) -> BTreeMap<&'static str, String> 
 
 fn version(program: &str, argument: &str) -> Option<String> {
     let line = said(&install::find(program)?.to_string_lossy(), &[argument])?;
-    // haproxy and wrk add a web address and a copyright.
-    let line = line.split(" - http").next().unwrap_or(&line);
-    Some(line.split(" [").next().unwrap_or(line).trim_start_matches("nginx version: ").to_owned())
+    // haproxy adds a web address, wrk its build options, openssl its library's version.
+    let line =
+        [" - http", " [", " (Library"].iter().fold(line.as_str(), |line, end| line.split(end).next().unwrap_or(line));
+    Some(line.trim_start_matches("nginx version: ").to_owned())
 }
 
 /// The first line a program prints, on either stream (nginx uses the second).

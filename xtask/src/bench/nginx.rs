@@ -37,7 +37,7 @@ fn launch_with(site: &Site, port: u16, command: Command) -> Launch {
         HEADERS.iter().map(|(name, value)| format!("            add_header {name} \"{value}\" always;\n")).collect();
     let text = format!(
         r#"{head}
-    log_format json escape=json '{{"time":"$time_iso8601","event":"access","request_id":"$request_id","client":"$remote_addr","host":"$host",'
+    log_format json escape=json '{{"time":"$time_iso8601","event":"access","client":"$remote_addr","host":"$host",'
         '"method":"$request_method","path":"$uri","query":"$args","protocol":"$server_protocol","status":$status,"bytes_in":$request_length,'
         '"bytes_out":$bytes_sent,"duration_ms":$request_time,"upstream":"$upstream_addr","upstream_ms":"$upstream_response_time",'
         '"user_agent":"$http_user_agent"}}';

@@ -44,7 +44,7 @@ impl Server {
     pub(super) fn start(name: &str, mut command: Command, folder: &Path) -> Result<Server> {
         let output = folder.join(format!("{name}.stderr"));
         let child = command
-            .stdout(File::create(folder.join(format!("{name}.stdout")))?)
+            .stdout(appending(&folder.join(format!("{name}.stdout")))?)
             .stderr(File::create(&output)?)
             .spawn()
             .with_context(|| format!("cannot start {name}"))?;
@@ -195,6 +195,12 @@ pub(super) fn core_busy_us(core: usize) -> u64 {
 /// Sends a signal by name.
 pub(super) fn signal(name: &str, pid: u32) {
     let _ = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).stderr(Stdio::null()).status();
+}
+
+/// An empty file that is written at its end, so that it can be emptied while a server writes to it.
+fn appending(path: &Path) -> Result<File> {
+    let _ = fs::remove_file(path);
+    File::options().create(true).append(true).open(path).with_context(|| format!("cannot create {}", path.display()))
 }
 
 /// The last lines of a file, for messages.

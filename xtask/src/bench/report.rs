@@ -48,10 +48,14 @@ pub(super) fn cpu_table(rows: &[Row], kinds: &[Kind], subject: Option<Kind>) -> 
     table(&lines)
 }
 
-/// The second table: rate and latency, medians of the rounds.
-pub(super) fn rate_table(rows: &[Row], kinds: &[Kind]) -> String {
+/// The second table: rate and latency, medians of the rounds, and the ratios of p99 at the fixed rate.
+pub(super) fn rate_table(rows: &[Row], kinds: &[Kind], subject: Option<Kind>) -> String {
+    let peers: Vec<Kind> = kinds.iter().copied().filter(|&kind| subject.is_some() && Some(kind) != subject).collect();
     let mut head = vec!["requests/s · p50 / p99 ms (medians)".to_owned()];
     head.extend(kinds.iter().map(|kind| kind.name().to_owned()));
+    if let Some(subject) = subject {
+        head.extend(peers.iter().map(|peer| format!("p99 {}/{}", subject.name(), peer.name())));
+    }
     let mut lines = vec![head];
     for row in rows {
         let cell = |figures: &Figures| {
@@ -63,6 +67,10 @@ pub(super) fn rate_table(rows: &[Row], kinds: &[Kind]) -> String {
         };
         let mut line = vec![row.cell.title.to_owned()];
         line.extend(kinds.iter().map(|&kind| row.of(kind).map_or("-".to_owned(), cell)));
+        line.extend(peers.iter().map(|&peer| {
+            let ratio = subject.and_then(|subject| row.p99_ratio(subject, peer));
+            ratio.map_or(String::new(), |ratio| format!("{ratio:.2}"))
+        }));
         lines.push(line);
     }
     table(&lines)

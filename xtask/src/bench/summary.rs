@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::cell::Cell;
+use super::cell::{Cell, Load};
 use super::gateway::Kind;
 use super::measure::Run;
 
@@ -68,6 +68,14 @@ impl Row<'_> {
     pub(super) fn ratio(&self, subject: Kind, peer: Kind) -> Option<(f64, f64)> {
         let (subject, peer) = (self.of(subject)?.cpu_us, self.of(peer)?.cpu_us);
         Some((subject.least / peer.least, subject.median / peer.median))
+    }
+
+    /// 99th percentile of `subject` as a share of `peer`'s, of the medians. Only at a fixed rate: elsewhere it follows from the CPU.
+    pub(super) fn p99_ratio(&self, subject: Kind, peer: Kind) -> Option<f64> {
+        if self.cell.load != Load::FixedRate {
+            return None;
+        }
+        Some(self.of(subject)?.p99_ms?.median / self.of(peer)?.p99_ms?.median)
     }
 }
 
@@ -136,6 +144,11 @@ pub(super) fn json(rows: &[Row], runs: &[Run], subject: Option<Kind>) -> Value {
                     subject.filter(|subject| subject != kind).and_then(|subject| row.ratio(subject, *kind))
                 {
                     value["subject_ratio"] = json!({ "least": least, "median": median });
+                }
+                if let Some(ratio) =
+                    subject.filter(|subject| subject != kind).and_then(|subject| row.p99_ratio(subject, *kind))
+                {
+                    value["subject_p99_ratio"] = ratio.into();
                 }
                 gateways.insert(kind.name().to_owned(), value);
             }
