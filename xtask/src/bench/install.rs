@@ -62,8 +62,10 @@ pub(super) fn program(name: &str) -> Result<PathBuf> {
 }
 
 fn apt(packages: &[&str]) -> Result<()> {
-    privileged("apt-get", ["update", "-qq"])?;
-    let mut args = vec!["install", "-y", "-qq", "--no-install-recommends"];
+    // Another apt may be at work, on a machine that was just set up for instance.
+    const PATIENT: [&str; 2] = ["-o", "DPkg::Lock::Timeout=300"];
+    privileged("apt-get", [&PATIENT[..], &["update", "-qq"]].concat())?;
+    let mut args = [&PATIENT[..], &["install", "-y", "-qq", "--no-install-recommends"]].concat();
     args.extend(packages);
     privileged("apt-get", args)
 }

@@ -112,10 +112,15 @@ pub(super) fn weather(rows: &[Row], rounds: u64) -> String {
     let lost = lost + empty * rounds as usize;
     let share = foreign.map_or(String::new(), |foreign| {
         format!(
-            "Other programs used {:.0} to {:.0} % of the gateways' core (median {:.0} %). ",
+            "Other programs used {:.0} to {:.0} % of the gateways' core (median {:.0} %): {}. ",
             foreign.least * 100.0,
             foreign.most * 100.0,
-            foreign.median * 100.0
+            foreign.median * 100.0,
+            if foreign.median < 0.05 {
+                "quiet"
+            } else {
+                "disturbed, so that times are upper bounds and only the ratios compare"
+            }
         )
     });
     format!(
@@ -158,13 +163,14 @@ pub(super) fn load_section(
 /// What the figures mean; the words above the tables.
 pub(super) fn how(rounds: u64, seconds: u64) -> String {
     format!(
-        "{rounds} rounds of {seconds} s a cell, the gateways in turn within each round, so that a disturbance meets all of them. Gateway on one core, load \
+        "{rounds} rounds of {seconds} s a cell ({} s at the fixed rate), the gateways in turn within each round, so that a disturbance meets all of them. Gateway on one core, load \
          generator and upstream (nginx) on another, one worker or thread each. All gateways do: TLS 1.3 (ECDSA P-256), a host check, CORS for one origin, a rate limit \
          by address that is never reached, `X-Forwarded-*`, six security headers, a JSON access log, kept-alive upstream connections. Palisade also does what it \
          cannot be told to leave out (request integrity, request ids).\n\n\
          CPU is user + system time of the gateway's whole process tree, divided by the answers; ratios below 1 mean that the first is cheaper. It is the figure to compare: \
          requests per second and latency also depend on the generator and on whatever else runs on the machine. Saturated cells use 64 connections (1 MiB: 16), over HTTP/2 16 with 8 streams (1 MiB: 4 with 4); \
-         new connections come 100 at a time with full handshakes; the fixed rate is 20 connections with 100 requests a second each, and an answer that came late also counts for the requests it held back."
+         new connections come 100 at a time with full handshakes; the fixed rate is 20 connections with 100 requests a second each, and an answer that came late also counts for the requests it held back.",
+        2 * seconds
     )
 }
 
