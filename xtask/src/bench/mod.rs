@@ -54,8 +54,8 @@ pub(crate) struct Args {
     /// Gateways it is compared with.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "nginx,haproxy")]
     against: Vec<Kind>,
-    /// A built palisade binary, instead of building one.
-    #[arg(long, env = "PALISADE_BIN", value_name = "FILE")]
+    /// A palisade binary that was built with --release, instead of building one.
+    #[arg(long, value_name = "FILE")]
     binary: Option<PathBuf>,
     /// Writes all figures as JSON to this file.
     #[arg(long, value_name = "FILE")]
