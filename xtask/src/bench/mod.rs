@@ -23,6 +23,7 @@ mod summary;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -37,8 +38,8 @@ use site::Site;
 const STARTS: usize = 3;
 
 /// Options of `cargo xtask bench`.
-#[derive(clap::Args)]
-pub(crate) struct Args {
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
     /// Times that each cell is measured on each gateway.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=100))]
     rounds: u64,
@@ -75,7 +76,7 @@ pub(crate) struct Args {
 }
 
 /// [`Kind`] or nobody.
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Subject {
     /// The default.
     Palisade,
@@ -99,7 +100,7 @@ impl Subject {
 }
 
 /// Runs the command.
-pub(crate) fn run(args: &Args) -> Result<()> {
+pub(crate) fn run(args: &Arguments) -> Result<ExitCode> {
     let cells = chosen(&args.only)?;
     let subject = args.subject.kind();
     let mut kinds: Vec<Kind> = subject.into_iter().collect();
@@ -124,15 +125,16 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             measure(args, site, root, &cells, &kinds, subject, binary.as_ref())
         }
     });
-    match &result {
-        Ok(()) => fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))?,
-        Err(_) => eprintln!("bench: configurations, outputs and logs are kept in {}", folder.display()),
+    if let Err(error) = result {
+        eprintln!("bench: configurations, outputs and logs are kept in {}", folder.display());
+        return Err(error);
     }
-    result
+    fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn measure(
-    args: &Args,
+    args: &Arguments,
     mut site: Site,
     root: &Path,
     cells: &[&Cell],
@@ -214,7 +216,7 @@ fn measure(
 }
 
 fn count(
-    args: &Args,
+    args: &Arguments,
     site: Site,
     root: &Path,
     kinds: &[Kind],
