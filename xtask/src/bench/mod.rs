@@ -1,0 +1,267 @@
+//! `cargo xtask bench`: Palisade beside nginx and haproxy, doing the same work on the same cores in the same minutes.
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command for the terminal: results on stdout, progress on stderr"
+)]
+
+mod cell;
+mod check;
+mod gateway;
+mod generator;
+mod haproxy;
+mod install;
+mod instructions;
+mod machine;
+mod measure;
+mod nginx;
+mod palisade;
+mod process;
+mod report;
+mod site;
+mod summary;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
+
+use cell::{CELLS, Cell};
+use gateway::{Gateway, Kind};
+use report::Footprint;
+use site::Site;
+
+/// Times that each gateway is started, to see how long that takes undisturbed.
+const STARTS: usize = 3;
+
+/// Options of `cargo xtask bench`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Times that each cell is measured on each gateway.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=100))]
+    rounds: u64,
+    /// Length of one measurement (twice that at the fixed rate, where little CPU is used).
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=600))]
+    seconds: u64,
+    /// Only this cell, or the cells that begin so (`h1`, `h2-get`); may be repeated. Writes no document.
+    #[arg(long, value_name = "CELL")]
+    only: Vec<String>,
+    /// Gateway that the ratios are about.
+    #[arg(long, value_enum, default_value = "palisade")]
+    subject: Subject,
+    /// Gateways it is compared with.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "nginx,haproxy")]
+    against: Vec<Kind>,
+    /// A palisade binary that was built with --release, instead of building one.
+    #[arg(long, value_name = "FILE")]
+    binary: Option<PathBuf>,
+    /// Writes all figures as JSON to this file.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Leaves docs/benchmarks.md as it is.
+    #[arg(long)]
+    no_write: bool,
+    /// Measures a gateway that does not do all of the work that is compared. Writes no document.
+    #[arg(long)]
+    unchecked: bool,
+    /// Counts user-space instructions per GET under callgrind instead of measuring time.
+    #[arg(long)]
+    instructions: bool,
+    /// With --instructions: fails when the subject takes more than this many per GET over HTTP/1.1.
+    #[arg(long, value_name = "INSTRUCTIONS", requires = "instructions")]
+    at_most: Option<u64>,
+}
+
+/// [`Kind`] or nobody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Subject {
+    /// The default.
+    Palisade,
+    /// A peer as the subject.
+    Nginx,
+    /// A peer as the subject.
+    Haproxy,
+    /// No ratios.
+    None,
+}
+
+impl Subject {
+    fn kind(self) -> Option<Kind> {
+        match self {
+            Subject::Palisade => Some(Kind::Palisade),
+            Subject::Nginx => Some(Kind::Nginx),
+            Subject::Haproxy => Some(Kind::Haproxy),
+            Subject::None => None,
+        }
+    }
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &Arguments) -> Result<ExitCode> {
+    let cells = chosen(&args.only)?;
+    let subject = args.subject.kind();
+    let mut kinds: Vec<Kind> = subject.into_iter().collect();
+    for &kind in &args.against {
+        if !kinds.contains(&kind) {
+            kinds.push(kind);
+        }
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the xtask crate has no folder above it")?;
+    let cores = machine::Cores::choose()?;
+    install::ensure(args.instructions)?;
+    let binary = match &args.binary {
+        Some(binary) => Some(fs::canonicalize(binary).with_context(|| format!("no binary {}", binary.display()))?),
+        None if kinds.contains(&Kind::Palisade) => Some(palisade::build(root)?),
+        None => None,
+    };
+    let folder = std::env::temp_dir().join(format!("palisade-bench-{}", std::process::id()));
+    let result = Site::open(folder.clone(), cores).and_then(|site| {
+        if args.instructions {
+            count(args, site, root, &kinds, subject, binary.as_ref())
+        } else {
+            measure(args, site, root, &cells, &kinds, subject, binary.as_ref())
+        }
+    });
+    if let Err(error) = result {
+        eprintln!("bench: configurations, outputs and logs are kept in {}", folder.display());
+        return Err(error);
+    }
+    fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn measure(
+    args: &Arguments,
+    mut site: Site,
+    root: &Path,
+    cells: &[&Cell],
+    kinds: &[Kind],
+    subject: Option<Kind>,
+    binary: Option<&PathBuf>,
+) -> Result<()> {
+    let mut gateways = Vec::new();
+    let mut footprints = Vec::new();
+    for &kind in kinds {
+        let mut gateway = Gateway::start(kind, &site, binary, &[])?;
+        let mut start = gateway.start;
+        for _ in 1..STARTS {
+            drop(gateway);
+            gateway = Gateway::start(kind, &site, binary, &[])?;
+            start = start.min(gateway.start);
+        }
+        let idle_mib = gateway.server.memory_kib() as f64 / 1024.0;
+        match check::check(&site, &gateway) {
+            Err(error) if args.unchecked => eprintln!("bench: {error:#}"),
+            checked => checked?,
+        }
+        footprints.push(Footprint { kind, start_ms: start.as_secs_f64() * 1e3, idle_mib, connections_mib: None });
+        gateways.push(gateway);
+    }
+    for gateway in &gateways {
+        // Warms code, pools and buffers before the first round.
+        let load = generator::small(&site, gateway, false, 2000)?;
+        process::output(load, &site.folder.join("generator.out"), Duration::from_secs(30), || ())?;
+    }
+
+    let runs = measure::rounds(&mut site, &mut gateways, cells, args.rounds, args.seconds)?;
+    for (gateway, footprint) in gateways.iter().zip(&mut footprints) {
+        eprintln!("bench: {} with 1,000 connections", gateway.kind.name());
+        match generator::memory_under_idle(&site, gateway, &site.folder.join("generator.out")) {
+            Ok(kib) => footprint.connections_mib = Some(kib as f64 / 1024.0),
+            Err(error) => eprintln!("bench: not counted: {} with 1,000 connections: {error:#}", gateway.kind.name()),
+        }
+    }
+    let rows = summary::rows(cells, kinds, &runs);
+    let tables = [
+        report::cpu_table(&rows, kinds, subject),
+        report::rate_table(&rows, kinds, subject),
+        report::footprint_table(&footprints, &rows),
+    ];
+    let weather = report::weather(&rows, args.rounds);
+    println!("{}\n{weather}", tables.join("\n"));
+
+    let version = binary
+        .filter(|_| kinds.contains(&Kind::Palisade))
+        .and_then(|binary| machine::said(&binary.to_string_lossy(), &["version"]));
+    let facts = machine::facts(version);
+    if let Some(file) = &args.json {
+        let mut all = summary::json(&rows, &runs, subject);
+        all["machine"] = serde_json::to_value(&facts)?;
+        fs::write(file, serde_json::to_string_pretty(&all)?)
+            .with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    if !args.no_write && !args.unchecked && args.only.is_empty() {
+        let mut commands = Vec::new();
+        if let Some(gateway) = gateways.first() {
+            for cell in cells {
+                let seconds = measure::length(cell, args.seconds);
+                commands.push(process::shown(&generator::command(&site, gateway, cell, seconds)?));
+            }
+        }
+        let how = report::how(args.rounds, args.seconds);
+        let section = report::load_section(&facts, &tables, &weather, &how, &commands, &gateways);
+        let section = section.replace(&site.folder.display().to_string(), "/tmp/bench");
+        let file = root.join("docs/benchmarks.md");
+        report::write_section(&file, "load", &section)?;
+        eprintln!("bench: wrote {}", file.display());
+    }
+    let missing = rows.iter().flat_map(|row| &row.figures).filter(|(_, figures)| figures.is_none()).count();
+    if missing > 0 {
+        bail!("{missing} cells have no run that counts");
+    }
+    Ok(())
+}
+
+fn count(
+    args: &Arguments,
+    site: Site,
+    root: &Path,
+    kinds: &[Kind],
+    subject: Option<Kind>,
+    binary: Option<&PathBuf>,
+) -> Result<()> {
+    for &kind in kinds {
+        match check::check(&site, &Gateway::start(kind, &site, binary, &[])?) {
+            Err(error) if args.unchecked => eprintln!("bench: {error:#}"),
+            checked => checked?,
+        }
+    }
+    let counts = kinds.iter().map(|&kind| instructions::count(&site, kind, binary)).collect::<Result<Vec<_>>>()?;
+    let table = instructions::table(&counts, subject);
+    println!("{table}");
+    let version = binary
+        .filter(|_| kinds.contains(&Kind::Palisade))
+        .and_then(|binary| machine::said(&binary.to_string_lossy(), &["version"]));
+    if !args.no_write && !args.unchecked {
+        let mut text = String::from("## Instructions\n\n");
+        let facts = machine::facts(version);
+        for name in ["date", "commit", "palisade", "nginx", "haproxy", "valgrind"] {
+            if let Some(value) = facts.get(name) {
+                text.push_str(&format!("- {name}: {value}\n"));
+            }
+        }
+        text.push_str(&format!("\nBy callgrind: 400 and 1,600 requests over 8 TLS connections, the difference divided by 1,200. Repeatable to about 1 %.\n\n{table}"));
+        report::write_section(&root.join("docs/benchmarks.md"), "instructions", &text)?;
+    }
+    let its = subject.and_then(|subject| counts.iter().find(|count| count.kind == subject));
+    if let (Some(limit), Some(its)) = (args.at_most, its)
+        && its.h1 * 1000.0 > limit as f64
+    {
+        bail!("{} takes {:.0} instructions per GET, more than {limit}", its.kind.name(), its.h1 * 1000.0);
+    }
+    Ok(())
+}
+
+fn chosen(only: &[String]) -> Result<Vec<&'static Cell>> {
+    for wanted in only {
+        if !CELLS.iter().any(|cell| cell.name.starts_with(wanted.as_str())) {
+            let names: Vec<&str> = CELLS.iter().map(|cell| cell.name).collect();
+            bail!("no cell `{wanted}`; there are: {}", names.join(", "));
+        }
+    }
+    let wanted = |cell: &&Cell| only.is_empty() || only.iter().any(|wanted| cell.name.starts_with(wanted.as_str()));
+    Ok(CELLS.iter().filter(wanted).collect())
+}

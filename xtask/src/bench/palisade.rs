@@ -1,0 +1,130 @@
+//! Palisade itself: built in release, started with a policy of the same functions.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use super::gateway::{Launch, Port};
+use super::process;
+use super::site::{HOST, ORIGIN, Site};
+
+/// Controls the peers' configurations have no counterpart for. They are switched off where the policy knows them,
+/// so that the same work is compared.
+const BEYOND_THE_PEERS: &[&str] = &["waf", "validation", "csrf", "bans", "challenge"];
+
+/// Builds the release binary and returns where it lies.
+pub(super) fn build(root: &Path) -> Result<PathBuf> {
+    eprintln!("bench: cargo build --release -p palisade-cli");
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .args(["build", "--release", "--package", "palisade-cli", "--message-format=json-render-diagnostics"])
+        .current_dir(root)
+        .stderr(std::process::Stdio::inherit())
+        .output()
+        .context("cannot run cargo")?;
+    if !output.status.success() {
+        bail!(
+            "palisade could not be built (`--subject none` compares the peers alone, `--binary FILE` takes a built one)"
+        );
+    }
+    String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter(|message| message["target"]["name"] == "palisade")
+        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+        .context("cargo built no binary named `palisade`")
+}
+
+pub(super) fn launch(site: &Site, binary: Option<&PathBuf>, under: &[String]) -> Result<Launch> {
+    let binary = binary.context("there is no palisade binary")?;
+    let path = site.folder.join("bench.toml");
+    let access_log = site.folder.join("palisade-access.log");
+    let mut command = process::pinned(site.cores.gateway, binary)?;
+    command.args(["serve", "--policy"]).arg(&path);
+    if !under.is_empty() {
+        command = process::under(under, &command);
+    }
+    let text = policy(site, &access_log, &known_sections(binary));
+    let announced = site.folder.join("palisade.stdout");
+    Ok(Launch { command, config: ("bench.toml".to_owned(), text), access_log, port: Port::Announced(announced) })
+}
+
+fn policy(site: &Site, access_log: &Path, known: &[String]) -> String {
+    let mut text = format!(
+        r#"[server]
+mode = "production"
+https = "127.0.0.1:0"
+http = "off"
+admin = "127.0.0.1:0"
+hosts = ["{HOST}"]
+workers = 1
+state = "{folder}/palisade-state"
+lame_duck = "0s"
+
+[upstream]
+url = "http://127.0.0.1:{upstream}"
+openapi = "off"
+
+[tls]
+cert = "{cert}"
+key = "{key}"
+
+[cors]
+origins = ["{ORIGIN}"]
+methods = ["GET", "POST"]
+
+[rate_limit]
+default = "1000000000/minute"
+
+[limits]
+connections_per_address = 10000
+
+[log]
+access = "{log}"
+"#,
+        folder = site.folder.display(),
+        upstream = site.upstream,
+        cert = site.cert().display(),
+        key = site.key().display(),
+        log = access_log.display(),
+    );
+    for section in BEYOND_THE_PEERS.iter().filter(|section| known.iter().any(|known| known == *section)) {
+        text.push_str(&format!("\n[{section}]\nmode = \"off\"\n"));
+    }
+    text
+}
+
+/// The sections this build's policy has. A build whose `schema` command fails gets the plain policy.
+fn known_sections(binary: &Path) -> Vec<String> {
+    let output = Command::new(binary).arg("schema").output();
+    let schema: Option<Value> = output.ok().and_then(|output| serde_json::from_slice(&output.stdout).ok());
+    let properties = schema.as_ref().and_then(|schema| schema["properties"].as_object());
+    properties.map(|properties| properties.keys().cloned().collect()).unwrap_or_default()
+}
+
+/// The HTTPS port, from the events a gateway printed: `{"event":"server.listening","listener":"https","address":"127.0.0.1:PORT"}`.
+pub(super) fn announced(printed: &str) -> Option<u16> {
+    printed
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .find(|event| event["event"] == "server.listening" && event["listener"] == "https")
+        .and_then(|event| event["address"].as_str()?.rsplit_once(':')?.1.parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::announced;
+
+    #[test]
+    fn the_port_comes_from_the_https_listeners_event() {
+        let printed = "palisade starts\n{\"event\":\"server.listening\",\"listener\":\"admin\",\"address\":\"127.0.0.1:1\"}\n\
+            {\"event\":\"server.listening\",\"listener\":\"https\",\"address\":\"[::1]:40123\"}\n{\"event\":";
+        assert_eq!(announced(printed), Some(40123));
+        assert_eq!(
+            announced("{\"event\":\"server.listening\",\"listener\":\"http\",\"address\":\"127.0.0.1:1\"}"),
+            None
+        );
+    }
+}
