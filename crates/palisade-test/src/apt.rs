@@ -1,0 +1,107 @@
+//! Debian packages: installed without a question and without starting what they bring.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Once;
+
+use anyhow::{Context, Result, bail};
+
+use crate::shell::{first_line, has, run, say};
+
+const POLICY: &str = "/usr/sbin/policy-rc.d";
+
+/// Installs packages, saying so and why.
+///
+/// # Errors
+/// Without apt, without root or a `sudo` that asks nothing, or when apt fails.
+pub fn install(packages: &[&str], why: &str) -> Result<()> {
+    say(&format!("installing: {} ({why})", packages.join(", ")));
+    update()?;
+    let _guard = NoServices::new()?;
+    run(as_root(&["apt-get", "install", "--yes", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300"])?
+        .args(packages))
+}
+
+/// Unpacks a package into a folder without installing it: no service, no user, no trace in the system.
+///
+/// # Errors
+/// When it can't be downloaded or unpacked.
+pub fn unpack(package: &str, folder: &Path, why: &str) -> Result<()> {
+    say(&format!("installing: {package}, unpacked into {} ({why})", folder.display()));
+    update()?;
+    fs::create_dir_all(folder)?;
+    run(Command::new("apt-get").args(["download", package]).current_dir(folder))?;
+    let deb = fs::read_dir(folder)?
+        .flatten()
+        .map(|entry| entry.path())
+        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
+        .with_context(|| format!("apt-get downloaded no package for `{package}`"))?;
+    run(Command::new("dpkg").arg("-x").arg(&deb).arg(folder))?;
+    fs::remove_file(deb).context("removing the downloaded package")
+}
+
+/// Once in a process, and only if something is to be installed at all.
+fn update() -> Result<()> {
+    static ONCE: Once = Once::new();
+    if !has("apt-get") {
+        bail!("`apt-get` is not there: on other systems, install the named packages by hand");
+    }
+    let mut result = Ok(());
+    ONCE.call_once(|| {
+        result = as_root(&["apt-get", "update", "--quiet", "-o", "DPkg::Lock::Timeout=300"])
+            .and_then(|mut command| run(&mut command));
+    });
+    result
+}
+
+/// A command with the rights and the environment an installation needs. `RUNLEVEL=1` keeps init scripts from starting
+/// what was installed.
+fn as_root(command: &[&str]) -> Result<Command> {
+    let mut words = Vec::new();
+    if first_line(Command::new("id").arg("-u")).as_deref() != Some("0") {
+        // `-n`: fail rather than ask for a password.
+        if first_line(Command::new("sudo").args(["-n", "id", "-u"])).as_deref() != Some("0") {
+            bail!("this needs root: run it as root, or with a `sudo` that asks for no password");
+        }
+        words.extend(["sudo", "-n"]);
+    }
+    words.extend(["env", "DEBIAN_FRONTEND=noninteractive", "RUNLEVEL=1"]);
+    words.extend(command);
+    let mut words = words.into_iter();
+    let mut command = Command::new(words.next().unwrap_or("env"));
+    command.args(words);
+    Ok(command)
+}
+
+/// Under systemd only `policy-rc.d` keeps a package from starting its service. One that is there already stays.
+struct NoServices {
+    ours: bool,
+}
+
+impl NoServices {
+    fn new() -> Result<Self> {
+        if Path::new(POLICY).exists() {
+            return Ok(NoServices { ours: false });
+        }
+        let mut tee = as_root(&["tee", POLICY])?.stdin(Stdio::piped()).stdout(Stdio::null()).spawn()?;
+        tee.stdin.take().context("a pipe to `tee`")?.write_all(b"#!/bin/sh\nexit 101\n")?;
+        if !tee.wait()?.success() {
+            bail!("cannot write {POLICY}");
+        }
+        let guard = NoServices { ours: true };
+        run(&mut as_root(&["chmod", "755", POLICY])?)?;
+        Ok(guard)
+    }
+}
+
+impl Drop for NoServices {
+    fn drop(&mut self) {
+        if self.ours
+            && let Ok(mut command) = as_root(&["rm", "-f", POLICY])
+        {
+            let _ = run(&mut command);
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! What is done to the project rather than by it. A module a subcommand.
+
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Tasks of the project.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Installs what the tests need, runs all of them and counts.
+    Test(test::Arguments),
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().task {
+        Task::Test(arguments) => test::run(&arguments),
+    };
+    result.unwrap_or_else(|error| {
+        palisade_test::shell::say(&format!("error: {error:#}"));
+        ExitCode::FAILURE
+    })
+}
