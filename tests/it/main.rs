@@ -4,3 +4,4 @@
 
 mod apps_alone;
 mod browser_alone;
+mod tools_alone;

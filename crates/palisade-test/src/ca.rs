@@ -8,6 +8,8 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
     KeyUsagePurpose,
 };
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 /// An authority with a key of its own, made anew.
 pub struct Authority {
@@ -80,6 +82,14 @@ impl Authority {
 }
 
 impl Identity {
+    pub(crate) fn chain(&self) -> Result<Vec<CertificateDer<'static>>> {
+        Ok(CertificateDer::pem_slice_iter(self.certificate.as_bytes()).collect::<Result<_, _>>()?)
+    }
+
+    pub(crate) fn private_key(&self) -> Result<PrivateKeyDer<'static>> {
+        Ok(PrivateKeyDer::from_pem_slice(self.key.as_bytes())?)
+    }
+
     /// Writes both files, the key readable by its owner only.
     ///
     /// # Errors

@@ -79,7 +79,8 @@ impl Client {
         let stream = match &self.trust {
             None => tls::plain(self.address).await?,
             Some(trust) => {
-                let name = self.authority()?.split_once(':').map_or(self.authority()?, |(name, _)| name);
+                let authority: http::uri::Authority = self.authority()?.parse()?;
+                let name = authority.host();
                 let alpn: &[u8] = if two { b"h2" } else { b"http/1.1" };
                 let stream = trust.connect(self.address, name, &[alpn]).await?;
                 ensure!(!two || stream.alpn() == Some(b"h2"), "the server does not speak HTTP/2");
@@ -564,6 +565,39 @@ mod tests {
             assert_eq!(answer.text().await.unwrap(), length.to_string());
             let request = upstream.requests().pop().unwrap();
             assert_eq!(request.header("content-length").is_some(), announced, "{length}");
+        }
+    }
+
+    #[tokio::test]
+    async fn http2_requests_share_a_connection_and_keep_their_trailers() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            // One connection is all it takes.
+            let (stream, _) = listener.accept().await.unwrap();
+            let answer = |request: http::Request<Incoming>| async move {
+                let authority = request.uri().authority().map(|authority| authority.to_string());
+                let (feed, body) = Body::fed();
+                tokio::spawn(async move {
+                    feed.send(authority.unwrap_or_default()).await.unwrap();
+                    let sum = (HeaderName::from_static("x-sum"), HeaderValue::from_static("7"));
+                    feed.trailers(HeaderMap::from_iter([sum])).await.unwrap();
+                });
+                Ok::<_, std::convert::Infallible>(http::Response::new(body))
+            };
+            let service = hyper::service::service_fn(answer);
+            let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+            server.serve_connection(TokioIo::new(stream), service).await.unwrap();
+        });
+        let mut first = Client::http(&base).unwrap().http2().host("api.example.com").connect().await.unwrap();
+        let mut second = first.share().unwrap();
+        let (one, two) = tokio::join!(first.get("/1").send(), second.get("/2").send());
+        for mut answer in [one.unwrap(), two.unwrap()] {
+            assert_eq!(
+                (answer.version(), answer.text().await.unwrap()),
+                (Version::HTTP_2, "api.example.com".to_owned())
+            );
+            assert_eq!(answer.trailers().unwrap()["x-sum"], "7");
         }
     }
 

@@ -7,6 +7,9 @@ use anyhow::{Result, bail};
 /// How often a condition is looked at.
 pub(crate) const INTERVAL: Duration = Duration::from_millis(5);
 
+/// The last look gets this much time, however little is left.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// What a condition answers: not yet, or the value that was awaited.
 pub trait Met {
     /// What there is once it is met.
@@ -58,7 +61,9 @@ pub async fn eventually<M: Met>(
 ) -> Result<M::Value> {
     let start = Instant::now();
     loop {
-        if let Some(value) = condition().await.met() {
+        // A look may hang (a server that accepts and does not answer), and is then given up at the deadline too.
+        let left = deadline.saturating_sub(start.elapsed()).max(LOOK);
+        if let Ok(Some(value)) = tokio::time::timeout(left, async { condition().await.met() }).await {
             return Ok(value);
         }
         if start.elapsed() >= deadline {

@@ -24,6 +24,8 @@ mod eventually;
 #[cfg(feature = "net")]
 pub mod memory;
 #[cfg(feature = "net")]
+pub mod metrics;
+#[cfg(feature = "net")]
 mod output;
 #[cfg(feature = "net")]
 pub mod palisade;

@@ -16,10 +16,10 @@ use tempfile::TempDir;
 
 use crate::client::Client;
 use crate::output::{Line, Output};
-use crate::process::Process;
+use crate::process::{Process, kill_other};
 use crate::tls::Trust;
 use crate::wire::Wire;
-use crate::{paths, provision};
+use crate::{eventually, memory, paths, provision};
 
 /// Start-up takes a tenth of a second; on a loaded machine, with a debug build, seconds.
 const START: Duration = Duration::from_secs(30);
@@ -43,6 +43,7 @@ pub struct Setup {
     environment: Vec<(String, String)>,
     files: Vec<(String, Vec<u8>)>,
     directory: Option<Arc<TempDir>>,
+    binary: Option<PathBuf>,
 }
 
 /// How a command that ends by itself has ended.
@@ -65,6 +66,7 @@ impl Setup {
             environment: Vec::new(),
             files: Vec::new(),
             directory: None,
+            binary: None,
         }
     }
 
@@ -118,6 +120,20 @@ impl Setup {
         self
     }
 
+    /// `-- fastapi dev APP/main.py --port {port}` for an app of `tests/apps`.
+    #[must_use]
+    pub fn fastapi_dev(self, app: &str) -> Setup {
+        let main = paths::tests("apps").join(app).join("main.py");
+        self.app(&["fastapi", "dev", &main.to_string_lossy(), "--port", "{port}"])
+    }
+
+    /// Starts another binary than the one under test, such as the release before it.
+    #[must_use]
+    pub fn binary(mut self, path: &Path) -> Setup {
+        self.binary = Some(path.to_owned());
+        self
+    }
+
     /// Starts in the directory of one that ran before, with its state.
     #[must_use]
     pub fn after(mut self, before: &Palisade) -> Setup {
@@ -167,7 +183,8 @@ impl Setup {
             fs::create_dir_all(path.parent().context("a file name")?)?;
             fs::write(&path, contents).with_context(|| path.display().to_string())?;
         }
-        let mut command = command(directory.path())?;
+        let binary = self.binary.map_or_else(paths::binary, Ok)?;
+        let mut command = command(&binary, directory.path())?;
         command.arg(self.command);
         command.args(["--https-port", "0", "--http-port", "0", "--admin-port", "0"]).args(self.arguments);
         if !self.app.is_empty() {
@@ -264,6 +281,18 @@ impl Palisade {
     /// When it can't be opened.
     pub async fn wire_http(&self) -> Result<Wire> {
         Wire::plain(self.address("http")?).await
+    }
+
+    /// Waits until the app behind it answers: until a GET over TLS gives less than 500.
+    ///
+    /// # Errors
+    /// When it does not within a minute (Python starts slowly on a loaded machine); the error ends with what was printed.
+    pub async fn app_answers(&self, target: &str) -> Result<()> {
+        let client = self.https()?;
+        let answers = async || client.get(target).send().await.is_ok_and(|answer| answer.status() < 500);
+        eventually(Duration::from_secs(60), &format!("the app answers `{target}`"), answers)
+            .await
+            .with_context(|| self.output().tail())
     }
 
     /// The certificate of the local authority: `ca/root.pem` in its state.
@@ -405,12 +434,24 @@ impl Palisade {
     }
 }
 
+impl Drop for Palisade {
+    fn drop(&mut self) {
+        self.process.kill();
+        // A supervised app outlives a supervisor that crashed. It is known by its home, which is this one's directory.
+        if Arc::strong_count(&self.directory) == 1 {
+            for orphan in memory::with_variable("HOME", &self.directory().to_string_lossy()) {
+                kill_other(orphan);
+            }
+        }
+    }
+}
+
 /// Runs a command of the binary in a directory, to its end.
 ///
 /// # Errors
 /// When it can't be started or does not end within 30 seconds. A failure of the command is a [`Ran`].
 pub async fn run(directory: &Path, arguments: &[&str]) -> Result<Ran> {
-    let mut command = command(directory)?;
+    let mut command = command(&paths::binary()?, directory)?;
     command.args(arguments);
     Ran::of(Process::spawn(command)?).await
 }
@@ -443,13 +484,13 @@ impl Ran {
     }
 }
 
-/// The binary in a directory, with an environment that depends on nothing of the machine but `PATH`.
-fn command(directory: &Path) -> Result<Command> {
+/// A binary in a directory, with an environment that depends on nothing of the machine but `PATH`.
+fn command(binary: &Path, directory: &Path) -> Result<Command> {
     let temporary = directory.join("tmp");
     fs::create_dir_all(&temporary)?;
     let mut path = vec![provision::venv().join("bin")];
     path.extend(env::split_paths(&env::var_os("PATH").unwrap_or_default()));
-    let mut command = Command::new(paths::binary()?);
+    let mut command = Command::new(binary);
     command
         .current_dir(directory)
         .env_clear()
@@ -491,4 +532,76 @@ fn find(folder: &Path, suffix: &str, depth: usize) -> Option<PathBuf> {
         .flatten()
         .filter(|entry| entry.path().is_dir())
         .find_map(|entry| find(&entry.path(), suffix, below))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    /// What stands in for the binary here, since the kit is what is tested: it announces, logs, obeys signals, and
+    /// leaves an "app" behind.
+    const STAND_IN: &str = r#"#!/bin/sh
+trap 'echo "{\"event\":\"reloaded\"}"' HUP
+trap 'echo "{\"event\":\"server.stopped\"}"; exit 0' TERM
+[ "$1" = version ] && { echo "1.2.3"; exit 0; }
+grep -q broken palisade.toml && { echo "error: broken" >&2; exit 2; }
+setsid sh -c 'while :; do sleep 0.05; done' </dev/null >/dev/null 2>&1 &
+echo "not JSON"
+echo "{\"event\":\"server.listening\",\"listener\":\"https\",\"address\":\"127.0.0.1:4433\"}"
+echo "{\"event\":\"server.listening\",\"listener\":\"http\",\"address\":\"127.0.0.1:8081\"}"
+echo "{\"event\":\"server.ready\",\"arguments\":\"$*\",\"home\":\"$HOME\"}"
+echo "{\"event\":\"access\",\"status\":200}"
+[ -e crash ] && exit 9
+while :; do sleep 0.01; done
+"#;
+
+    fn stand_in() -> (TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("palisade");
+        fs::write(&path, STAND_IN).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        (folder, path)
+    }
+
+    #[tokio::test]
+    async fn it_learns_where_it_listens_and_reads_the_log() {
+        let (_folder, binary) = stand_in();
+        let setup = Palisade::serve().binary(&binary).policy("").upstream("http://127.0.0.1:1").app(&["app", "{port}"]);
+        let palisade = setup.start().await.unwrap();
+        assert_eq!(palisade.url("https").unwrap(), "https://127.0.0.1:4433");
+        assert_eq!(palisade.websocket_url("http").unwrap(), "ws://127.0.0.1:8081");
+        assert!(palisade.url("admin").unwrap_err().to_string().contains("admin"));
+        let ready = palisade.event("server.ready", |_| true).await.unwrap();
+        let arguments = "serve --https-port 0 --http-port 0 --admin-port 0 --upstream http://127.0.0.1:1 -- app {port}";
+        assert_eq!(ready["arguments"], arguments);
+        assert_eq!(palisade.access(|line| line["status"] == 200).await.unwrap()["event"], "access");
+        palisade.reload().unwrap();
+        palisade.event("reloaded", |_| true).await.unwrap();
+        assert_eq!(palisade.terminate().await.unwrap().code(), Some(0));
+        assert!(palisade.log().iter().any(|line| line["event"] == "server.stopped"));
+    }
+
+    #[tokio::test]
+    async fn one_that_does_not_start_says_why() {
+        let (_folder, binary) = stand_in();
+        let refused = Palisade::serve().binary(&binary).policy("broken").refused().await.unwrap();
+        assert_eq!((refused.code, &*refused.err), (Some(2), "error: broken\n"));
+        let error = Palisade::serve().binary(&binary).policy("broken").start().await.unwrap_err();
+        assert!(error.to_string().contains("error: broken"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn nothing_outlives_it_even_if_it_crashed() {
+        let (_folder, binary) = stand_in();
+        for setup in [Palisade::serve().policy(""), Palisade::serve().policy("").file("crash", "")] {
+            let palisade = setup.binary(&binary).start().await.unwrap();
+            let home = palisade.directory().to_string_lossy().into_owned();
+            assert!(!memory::with_variable("HOME", &home).is_empty());
+            drop(palisade);
+            let gone = async || memory::with_variable("HOME", &home).is_empty();
+            eventually(Duration::from_secs(10), "the app it left is gone", gone).await.unwrap();
+        }
+    }
 }

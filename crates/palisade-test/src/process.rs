@@ -160,6 +160,11 @@ pub fn killed(status: ExitStatus) -> bool {
     status.signal() == Some(Signal::SIGKILL as i32)
 }
 
+/// Kills a process that is not a child of ours.
+pub(crate) fn kill_other(id: u32) {
+    let _ = signal::kill(pid(id), Signal::SIGKILL);
+}
+
 fn pid(id: u32) -> Pid {
     // Process ids of Linux are at most 2^22.
     Pid::from_raw(i32::try_from(id).unwrap_or(i32::MAX))

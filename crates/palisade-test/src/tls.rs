@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -67,10 +67,7 @@ impl Trust {
             .with_root_certificates(store);
         let config = match identity {
             None => builder.with_no_client_auth(),
-            Some(identity) => builder.with_client_auth_cert(
-                CertificateDer::pem_slice_iter(identity.certificate.as_bytes()).collect::<Result<_, _>>()?,
-                PrivateKeyDer::from_pem_slice(identity.key.as_bytes())?,
-            )?,
+            Some(identity) => builder.with_client_auth_cert(identity.chain()?, identity.private_key()?)?,
         };
         Ok(Trust { config: Arc::new(config) })
     }

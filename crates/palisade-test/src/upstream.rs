@@ -9,10 +9,14 @@ use std::time::Duration;
 
 use anyhow::Result;
 use bytes::Bytes;
+use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
+use crate::ca::Identity;
 use crate::wire::{Message, Reader};
 
 /// What is recorded of one connection.
@@ -22,6 +26,7 @@ const RECORDED_BYTES: usize = 64 << 20;
 #[derive(Debug)]
 pub struct Upstream {
     address: SocketAddr,
+    scheme: &'static str,
     seen: Arc<Seen>,
     task: JoinHandle<()>,
 }
@@ -90,7 +95,8 @@ impl Reply {
     }
 }
 
-type Serve = dyn Fn(Conversation) -> Pin<Box<dyn Future<Output = Result<()>> + Send>> + Send + Sync;
+type Served = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
+type Serve = dyn Fn(Conversation) -> Served + Send + Sync;
 
 impl Upstream {
     /// Reads each request whole and answers what `answer` makes of it.
@@ -98,8 +104,28 @@ impl Upstream {
     /// # Errors
     /// When no port is left.
     pub async fn answering(answer: impl Fn(&Message) -> Reply + Send + Sync + 'static) -> Result<Upstream> {
+        Upstream::start(None, Upstream::each(answer)).await
+    }
+
+    /// The same with TLS, under this certificate.
+    ///
+    /// # Errors
+    /// When the certificate and its key are none, or no port is left.
+    pub async fn answering_tls(
+        identity: &Identity,
+        answer: impl Fn(&Message) -> Reply + Send + Sync + 'static,
+    ) -> Result<Upstream> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_single_cert(identity.chain()?, identity.private_key()?)?;
+        Upstream::start(Some(TlsAcceptor::from(Arc::new(config))), Upstream::each(answer)).await
+    }
+
+    fn each(answer: impl Fn(&Message) -> Reply + Send + Sync + 'static) -> Box<Serve> {
         let answer = Arc::new(answer);
-        Upstream::start(Box::new(move |mut conversation| {
+        Box::new(move |mut conversation| {
             let answer = answer.clone();
             Box::pin(async move {
                 while conversation.read_head().await? {
@@ -113,8 +139,7 @@ impl Upstream {
                 }
                 Ok(())
             })
-        }))
-        .await
+        })
     }
 
     /// Does the same steps on each connection, and then closes.
@@ -123,7 +148,7 @@ impl Upstream {
     /// When no port is left.
     pub async fn script(steps: impl IntoIterator<Item = Step>) -> Result<Upstream> {
         let steps: Arc<[Step]> = steps.into_iter().collect();
-        Upstream::start(Box::new(move |mut conversation| {
+        let serve = Box::new(move |mut conversation: Conversation| -> Served {
             let steps = steps.clone();
             Box::pin(async move {
                 for step in steps.iter() {
@@ -133,11 +158,13 @@ impl Upstream {
                 }
                 Ok(())
             })
-        }))
-        .await
+        });
+        Upstream::start(None, serve).await
     }
 
-    async fn start(serve: Box<Serve>) -> Result<Upstream> {
+    async fn start(tls: Option<TlsAcceptor>, serve: Box<Serve>) -> Result<Upstream> {
+        let serve: Arc<Serve> = serve.into();
+        let scheme = if tls.is_some() { "https" } else { "http" };
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
         let seen = Arc::new(Seen::default());
@@ -146,27 +173,30 @@ impl Upstream {
             // Ends its connections when it is dropped itself.
             let mut connections = tokio::task::JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
+                // What is sent in two steps shall arrive in two.
+                let _ = stream.set_nodelay(true);
                 let number = shared.connections.fetch_add(1, Ordering::SeqCst);
                 lock(&shared.bytes).push(Vec::new());
                 let open = Open::new(shared.clone());
-                let stream = Recorded { stream, seen: shared.clone(), number };
-                let conversation = Conversation {
-                    stream,
-                    reader: Reader::default(),
-                    request: Message::default(),
-                    number: 0,
-                    seen: shared.clone(),
-                };
-                let served = serve(conversation);
+                let (seen, tls, serve) = (shared.clone(), tls.clone(), serve.clone());
                 connections.spawn(async move {
                     let _open = open;
+                    let stream = match tls {
+                        None => Wire::Plain(stream),
+                        Some(tls) => match tls.accept(stream).await {
+                            Ok(stream) => Wire::Tls(Box::new(stream)),
+                            Err(_) => return,
+                        },
+                    };
+                    let stream = Recorded { stream, seen: seen.clone(), number };
+                    let (reader, request) = (Reader::default(), Message::default());
                     // What breaks here breaks for the other side, whose answer the test looks at.
-                    let _ = served.await;
+                    let _ = serve(Conversation { stream, reader, request, number: 0, seen }).await;
                 });
                 while connections.try_join_next().is_some() {}
             }
         });
-        Ok(Upstream { address, seen, task })
+        Ok(Upstream { address, scheme, seen, task })
     }
 
     /// Where it listens.
@@ -176,7 +206,7 @@ impl Upstream {
 
     /// Its base URL.
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("{}://{}", self.scheme, self.address)
     }
 
     /// How many connections it has accepted.
@@ -223,7 +253,7 @@ impl Conversation {
     /// False: the connection is over.
     async fn step(&mut self, step: Step) -> Result<bool> {
         match step {
-            Step::Send(bytes) => self.stream.stream.write_all(&bytes).await?,
+            Step::Send(bytes) => self.stream.stream.send(&bytes).await?,
             Step::Pause(time) => tokio::time::sleep(time).await,
             Step::ReadHead => return self.read_head().await,
             Step::ReadBody => self.read_body().await?,
@@ -233,7 +263,7 @@ impl Conversation {
             }
             Step::Close => return Ok(false),
             Step::Reset => {
-                self.stream.stream.set_zero_linger()?;
+                self.stream.stream.tcp().set_zero_linger()?;
                 return Ok(false);
             }
             Step::Hold => while self.stream.read_buf(&mut Vec::with_capacity(4096)).await? > 0 {},
@@ -274,9 +304,35 @@ impl Drop for Open {
     }
 }
 
+/// A connection as it was accepted.
+enum Wire {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Wire {
+    async fn send(&mut self, bytes: &[u8]) -> Result<()> {
+        match self {
+            Wire::Plain(stream) => stream.write_all(bytes).await?,
+            Wire::Tls(stream) => {
+                stream.write_all(bytes).await?;
+                stream.flush().await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn tcp(&self) -> &TcpStream {
+        match self {
+            Wire::Plain(stream) => stream,
+            Wire::Tls(stream) => stream.get_ref().0,
+        }
+    }
+}
+
 /// A stream that keeps what was read from it.
 struct Recorded {
-    stream: TcpStream,
+    stream: Wire,
     seen: Arc<Seen>,
     number: usize,
 }
@@ -289,7 +345,10 @@ impl AsyncRead for Recorded {
     ) -> std::task::Poll<std::io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
-        let poll = Pin::new(&mut this.stream).poll_read(cx, buf);
+        let poll = match &mut this.stream {
+            Wire::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Wire::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        };
         if let Some(new) = buf.filled().get(before..)
             && let Some(bytes) = lock(&this.seen.bytes).get_mut(this.number)
         {
@@ -307,7 +366,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Wire, eventually};
+    use crate::ca::Authority;
+    use crate::{Client, Trust, Wire, eventually};
 
     const SECONDS: Duration = Duration::from_secs(10);
 
@@ -335,6 +395,25 @@ mod tests {
             let mut wire = Wire::plain(upstream.address()).await.unwrap();
             assert!(wire.ask("GET / HTTP/1.1\r\n\r\n").await.is_err());
         }
+    }
+
+    #[tokio::test]
+    async fn tls_is_trusted_through_its_authority_alone() {
+        let authority = Authority::new("ours").unwrap();
+        let identity = authority.server(&["127.0.0.1", "api.example.com"]).unwrap();
+        let upstream = Upstream::answering_tls(&identity, |_| Reply::text("ok")).await.unwrap();
+        let ours = Trust::pem(authority.pem().as_bytes()).unwrap();
+        let theirs = Trust::pem(Authority::new("theirs").unwrap().pem().as_bytes()).unwrap();
+        let ask = async |trust: &Trust, host: &str| -> Result<String> {
+            let client = Client::https(&upstream.url(), trust)?.host(host);
+            client.get("/").send().await?.text().await
+        };
+        assert_eq!(ask(&ours, "127.0.0.1").await.unwrap(), "ok");
+        assert_eq!(ask(&ours, "api.example.com").await.unwrap(), "ok");
+        assert!(ask(&ours, "other.example.com").await.is_err());
+        assert!(ask(&theirs, "127.0.0.1").await.is_err());
+        let mut wire = Wire::tls(upstream.address(), "127.0.0.1", &ours).await.unwrap();
+        assert_eq!(wire.ask("GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap().text(), "ok");
     }
 
     #[tokio::test]

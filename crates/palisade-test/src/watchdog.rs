@@ -53,3 +53,26 @@ fn start() -> Option<Mutex<ChildStdin>> {
         .ok()?;
     shell.stdin.take().map(Mutex::new)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_who_is_still_on_the_list_is_killed() {
+        let sleeper = || Command::new("sleep").arg("1000").process_group(0).spawn().unwrap();
+        let mut sleepers = [sleeper(), sleeper(), sleeper()];
+        let [first, second, third] = sleepers.each_ref().map(std::process::Child::id);
+        let mut shell = Command::new("sh").args(["-c", SCRIPT]).stdin(Stdio::piped()).spawn().unwrap();
+        let mut pipe = shell.stdin.take().unwrap();
+        write!(pipe, "+ {first}\n+ {second}\n- {first}\n+ {third}\n- {third}\n").unwrap();
+        drop(pipe);
+        shell.wait().unwrap();
+        assert!(!sleepers[1].wait().unwrap().success());
+        for forgotten in [0, 2] {
+            assert!(sleepers[forgotten].try_wait().unwrap().is_none(), "{forgotten}");
+            sleepers[forgotten].kill().unwrap();
+            sleepers[forgotten].wait().unwrap();
+        }
+    }
+}
