@@ -6,7 +6,8 @@ export const require = createRequire(`${modules}/`);
 const { chromium } = require('playwright-core');
 
 /**
- * Opens a page, hands it to `use` with all that was complained about, and closes everything whatever happens.
+ * Opens a page, hands it to `use`, and closes everything whatever happens. The result is what `use` returned, all that was
+ * complained about meanwhile, and `error`: null, or why `use` did not get to its end.
  * `answers(url)` gives `{ body | path, contentType }` for a URL outside loopback, or nothing, and the request then fails.
  */
 export async function withPage(answers, use) {
@@ -57,7 +58,12 @@ export async function withPage(answers, use) {
       if (message.type() === 'error') seen.console_errors.push(message.text());
     });
     page.on('pageerror', (error) => seen.page_errors.push(String(error)));
-    return await use(page, seen);
+    try {
+      return { ...(await use(page)), ...seen, error: null };
+    } catch (error) {
+      // With what was complained about until then: a policy that keeps a page from working says so there.
+      return { ...seen, error: String(error) };
+    }
   } finally {
     await browser.close();
   }

@@ -1,14 +1,14 @@
 // Opens FastAPI's two documentation pages as a person does, and tries an operation out.
 //
-//   node docs_page.mjs BASE-URL [METHOD PATH]        default: get /notes
+//   node docs_page.mjs BASE-URL [METHOD PATH [MILLISECONDS]]        default: get /notes 30000
 //
 // There is no internet in tests: what the pages load from a CDN is answered from npm's packages. The browser applies the
 // page's CSP before it asks, so a policy that forbids the CDN is seen here as it would be out there.
 import { readFileSync } from 'node:fs';
 import { report, require, withPage } from './browser.mjs';
 
-const [base, method = 'get', path = '/notes'] = process.argv.slice(2);
-const TIMEOUT = 60_000;
+const [base, method = 'get', path = '/notes', timeout = '30000'] = process.argv.slice(2);
+const TIMEOUT = Number(timeout);
 
 function file(name, contentType) {
   return { body: readFileSync(require.resolve(name)), contentType };
@@ -30,7 +30,7 @@ function answers(url) {
   return undefined;
 }
 
-async function swagger(page, seen) {
+async function swagger(page) {
   const answer = await page.goto(`${base}/docs`, { waitUntil: 'load', timeout: TIMEOUT });
   const operation = page
     .locator(`.opblock-${method.toLowerCase()}`)
@@ -49,11 +49,10 @@ async function swagger(page, seen) {
     status_seen: (await live.locator('.response-col_status').innerText()).trim().split(/\s/)[0],
     body_seen: (await live.locator('.response-col_description pre').first().innerText()).trim(),
     request_url: (await operation.locator('.request-url pre').innerText()).trim(),
-    ...seen,
   };
 }
 
-async function redoc(page, seen) {
+async function redoc(page) {
   const answer = await page.goto(`${base}/redoc`, { waitUntil: 'load', timeout: TIMEOUT });
   const heading = page.locator('.api-content h1').first();
   await heading.waitFor({ timeout: TIMEOUT });
@@ -63,7 +62,6 @@ async function redoc(page, seen) {
     csp: answer.headers()['content-security-policy'] ?? null,
     heading: (await heading.innerText()).trim(),
     operations: await page.locator('.api-content [data-section-id^="operation/"], .api-content [id^="operation/"]').count(),
-    ...seen,
   };
 }
 

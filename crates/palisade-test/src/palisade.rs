@@ -19,7 +19,7 @@ use crate::output::{Line, Output};
 use crate::process::{Process, kill_other};
 use crate::tls::Trust;
 use crate::wire::Wire;
-use crate::{eventually, memory, paths, provision};
+use crate::{Need, eventually, memory, need, paths, provision};
 
 /// Start-up takes a tenth of a second; on a loaded machine, with a debug build, seconds.
 const START: Duration = Duration::from_secs(30);
@@ -174,6 +174,9 @@ impl Setup {
     }
 
     fn spawn(self) -> Result<(Process, Arc<TempDir>)> {
+        if matches!(self.app.first().map(String::as_str), Some("uvicorn" | "fastapi" | "python")) {
+            need(Need::Python)?;
+        }
         let directory = match self.directory {
             Some(directory) => directory,
             None => Arc::new(tempfile::Builder::new().prefix("palisade-test-").tempdir()?),
