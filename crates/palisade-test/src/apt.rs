@@ -21,7 +21,7 @@ const POLICY_TEXT: &str = "#!/bin/sh\n# by palisade-test, while it installs pack
 pub fn install(packages: &[&str], why: &str) -> Result<()> {
     say(&format!("installing: {} ({why})", packages.join(", ")));
     update()?;
-    let _guard = NoServices::new()?;
+    let _guard = NoServices::new(Path::new(POLICY))?;
     run(as_root(&["apt-get", "install", "--yes", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300"])?
         .args(packages))
 }
@@ -78,35 +78,68 @@ fn as_root(command: &[&str]) -> Result<Command> {
 }
 
 /// Under systemd only `policy-rc.d` keeps a package from starting its service. One that is there already stays.
-struct NoServices {
-    ours: bool,
+struct NoServices<'a> {
+    /// The file, if it is ours to remove.
+    ours: Option<&'a Path>,
 }
 
-impl NoServices {
-    fn new() -> Result<Self> {
-        if fs::read_to_string(POLICY).is_ok_and(|text| text == POLICY_TEXT) {
-            return Ok(NoServices { ours: true });
+impl<'a> NoServices<'a> {
+    fn new(policy: &'a Path) -> Result<Self> {
+        if policy.exists() {
+            let left_by_us = fs::read_to_string(policy).is_ok_and(|text| text == POLICY_TEXT);
+            return Ok(NoServices { ours: left_by_us.then_some(policy) });
         }
-        if Path::new(POLICY).exists() {
-            return Ok(NoServices { ours: false });
-        }
-        let mut tee = as_root(&["tee", POLICY])?.stdin(Stdio::piped()).stdout(Stdio::null()).spawn()?;
+        let path = policy.to_string_lossy();
+        let mut tee = as_root(&["tee", &path])?.stdin(Stdio::piped()).stdout(Stdio::null()).spawn()?;
+        let guard = NoServices { ours: Some(policy) };
         tee.stdin.take().context("a pipe to `tee`")?.write_all(POLICY_TEXT.as_bytes())?;
         if !tee.wait()?.success() {
-            bail!("cannot write {POLICY}");
+            bail!("cannot write {path}");
         }
-        let guard = NoServices { ours: true };
-        run(&mut as_root(&["chmod", "755", POLICY])?)?;
+        run(&mut as_root(&["chmod", "755", &path])?)?;
         Ok(guard)
     }
 }
 
-impl Drop for NoServices {
+impl Drop for NoServices<'_> {
     fn drop(&mut self) {
-        if self.ours
-            && let Ok(mut command) = as_root(&["rm", "-f", POLICY])
+        if let Some(policy) = self.ours
+            && let Ok(mut command) = as_root(&["rm", "-f", &policy.to_string_lossy()])
         {
             let _ = run(&mut command);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    #[test]
+    fn the_policy_against_services_is_removed_only_if_it_is_ours() {
+        if as_root(&["true"]).is_err() {
+            return crate::not_run("neither root nor a `sudo` that asks nothing");
+        }
+        let folder = std::env::temp_dir().join(format!("palisade-test-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let policy = folder.join("policy-rc.d");
+
+        let guard = NoServices::new(&policy).unwrap();
+        assert_eq!(fs::metadata(&policy).unwrap().permissions().mode() & 0o777, 0o755);
+        assert_eq!(Command::new(&policy).status().unwrap().code(), Some(101));
+        drop(guard);
+        assert!(!policy.exists());
+
+        // Left by a run that was killed.
+        fs::write(&policy, POLICY_TEXT).unwrap();
+        drop(NoServices::new(&policy).unwrap());
+        assert!(!policy.exists());
+
+        // The system's own.
+        fs::write(&policy, "#!/bin/sh\nexit 0\n").unwrap();
+        drop(NoServices::new(&policy).unwrap());
+        assert!(policy.exists());
+        fs::remove_dir_all(&folder).unwrap();
     }
 }
