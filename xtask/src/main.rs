@@ -1,6 +1,7 @@
 //! What is done to the project rather than by it. A module a subcommand.
 
 mod bench;
+mod test;
 
 use std::process::ExitCode;
 
@@ -18,17 +19,17 @@ struct Arguments {
 enum Task {
     /// Measures the gateway beside nginx and haproxy and writes docs/benchmarks.md.
     Bench(bench::Arguments),
+    /// Installs what the tests need, runs all of them and counts.
+    Test(test::Arguments),
 }
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().task {
         Task::Bench(arguments) => bench::run(&arguments),
+        Task::Test(arguments) => test::run(&arguments),
     };
     result.unwrap_or_else(|error| {
-        #[expect(clippy::print_stderr, reason = "the last word of a command for the terminal")]
-        {
-            eprintln!("error: {error:#}");
-        }
+        palisade_test::shell::say(&format!("error: {error:#}"));
         ExitCode::FAILURE
     })
 }

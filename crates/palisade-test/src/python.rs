@@ -1,0 +1,103 @@
+//! The apps of `tests/apps`, run by themselves: uvicorn's apps, and the raw server.
+
+use std::net::SocketAddr;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use tempfile::TempDir;
+
+use crate::client::Client;
+use crate::paths;
+use crate::process::Process;
+use crate::provision::{self, Need, need};
+
+/// Python, an event loop and FastAPI are imported within this time also on a loaded machine.
+const START: Duration = Duration::from_secs(60);
+
+/// A running app.
+#[derive(Debug)]
+pub struct App {
+    process: Process,
+    address: SocketAddr,
+    /// What an app writes beside itself (the guide's makes `static/`) goes with it.
+    _directory: TempDir,
+}
+
+impl App {
+    /// The plausible FastAPI app, `tests/apps/plausible`, in uvicorn with its defaults.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn plausible() -> Result<App> {
+        App::uvicorn("plausible", &[]).await
+    }
+
+    /// The app assembled from the guide, `tests/apps/guide`.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn guide() -> Result<App> {
+        need(Need::PythonGuide)?;
+        App::uvicorn("guide", &[]).await
+    }
+
+    /// A folder's `main:app` in uvicorn, with further options.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn uvicorn(name: &str, options: &[&str]) -> Result<App> {
+        need(Need::Python)?;
+        let mut command = Command::new(provision::python_program("uvicorn"));
+        command.args(["main:app", "--port", "0", "--app-dir"]).arg(paths::tests("apps").join(name)).args(options);
+        // With port 0 uvicorn says which one it got: `Uvicorn running on http://127.0.0.1:40123 (Press CTRL+C to quit)`.
+        App::start(command, "running on http://").await
+    }
+
+    /// The raw server, `tests/apps/raw`.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn raw() -> Result<App> {
+        need(Need::Python)?;
+        let mut command = Command::new(provision::python_program("python"));
+        command.arg(paths::tests("apps/raw/server.py")).args(["--port", "0"]);
+        App::start(command, "listening on http://").await
+    }
+
+    async fn start(mut command: Command, announced_by: &str) -> Result<App> {
+        // Nothing is written beside the sources, and what is printed is seen at once.
+        command.envs([("PYTHONDONTWRITEBYTECODE", "1"), ("PYTHONUNBUFFERED", "1")]);
+        let directory = tempfile::Builder::new().prefix("palisade-test-").tempdir()?;
+        command.current_dir(directory.path());
+        let process = Process::spawn(command)?;
+        let address = process.output().find(START, "the app's address", |line| {
+            line.text.split_once(announced_by)?.1.split_whitespace().next()?.parse().ok()
+        });
+        let address = address.await?;
+        Ok(App { process, address, _directory: directory })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its base URL.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// A client that asks it directly.
+    ///
+    /// # Errors
+    /// Never, as its address is one of loopback.
+    pub fn client(&self) -> Result<Client> {
+        Client::http(&self.url()).context("the app's address")
+    }
+
+    /// Its process.
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+}

@@ -1,0 +1,220 @@
+//! `cargo xtask test`: everything that must hold, on a machine that has only Rust, Python and apt.
+//!
+//! All steps run even when one fails, so that one run tells everything. The last line is the count over all test
+//! binaries, `N passed, N failed, N skipped`, for people and for CI.
+
+mod count;
+mod step;
+
+use std::env;
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use clap::ValueEnum;
+use palisade_test::{Need, need, paths};
+
+use count::Count;
+use step::Outcome;
+
+/// The package that holds the end-to-end tests.
+const END_TO_END: &str = "palisade-tests";
+
+/// Options of `cargo xtask test`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Runs these steps and no others.
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "STEP")]
+    only: Vec<Step>,
+    /// Runs the tests whose name contains this.
+    #[arg(long, value_name = "TEXT")]
+    filter: Option<String>,
+    /// Installs nothing. Tests whose needs are not met fail.
+    #[arg(long)]
+    no_provision: bool,
+}
+
+/// The steps, in the order in which they run: what is quick to fail comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Step {
+    /// What the tests need from the machine.
+    Provision,
+    /// `cargo fmt --check`.
+    Fmt,
+    /// The binary under test.
+    Build,
+    /// Clippy, with warnings as errors.
+    Clippy,
+    /// The tests beside the code.
+    Unit,
+    /// The examples in the documentation.
+    Doc,
+    /// The real binary in front of real apps.
+    E2e,
+}
+
+impl Step {
+    fn name(self) -> &'static str {
+        match self {
+            Step::Provision => "provision",
+            Step::Fmt => "fmt",
+            Step::Build => "build",
+            Step::Clippy => "clippy",
+            Step::Unit => "unit",
+            Step::Doc => "doc",
+            Step::E2e => "e2e",
+        }
+    }
+}
+
+/// What one step came to.
+struct Done {
+    step: Step,
+    passed: bool,
+    took: Duration,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let mut session = Session::new(arguments)?;
+    let mut done = Vec::new();
+    for &step in Step::value_variants() {
+        if !arguments.only.is_empty() && !arguments.only.contains(&step) {
+            continue;
+        }
+        if arguments.no_provision && step == Step::Provision {
+            continue;
+        }
+        line(&format!("\n== {}", step.name()));
+        let start = Instant::now();
+        let outcome = session.step(step).unwrap_or_else(|error| {
+            line(&format!("error: {error:#}"));
+            Outcome::failed()
+        });
+        let took = start.elapsed();
+        session.count.add(&outcome);
+        line(&format!(
+            "== {}: {} in {:.1} s",
+            step.name(),
+            if outcome.passed { "passed" } else { "FAILED" },
+            took.as_secs_f64()
+        ));
+        done.push(Done { step, passed: outcome.passed, took });
+    }
+    Ok(summary(&done, session.finish()))
+}
+
+/// Ends with the counts, exactly in the form that CI reads.
+fn summary(done: &[Done], count: Count) -> ExitCode {
+    line("");
+    for Done { step, passed, took } in done {
+        line(&format!(
+            "{:10} {:6} {:7.1} s",
+            step.name(),
+            if *passed { "passed" } else { "FAILED" },
+            took.as_secs_f64()
+        ));
+    }
+    let failed: Vec<_> = done.iter().filter(|done| !done.passed).map(|done| done.step.name()).collect();
+    if !failed.is_empty() {
+        line(&format!("failed: {}", failed.join(", ")));
+    }
+    line(&count.to_string());
+    if failed.is_empty() && count.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// One run: what the steps tell each other.
+struct Session<'a> {
+    arguments: &'a Arguments,
+    /// The binary under test, once built.
+    binary: Option<PathBuf>,
+    /// Where tests write that they did not run; see `palisade_test::not_run`.
+    not_run: PathBuf,
+    count: Count,
+}
+
+impl<'a> Session<'a> {
+    fn new(arguments: &'a Arguments) -> Result<Self> {
+        fs::create_dir_all(paths::cache()).context("the cache of the tests")?;
+        let not_run = paths::cache().join(format!("not-run-{}", std::process::id()));
+        let _ = fs::remove_file(&not_run);
+        Ok(Session { arguments, binary: None, not_run, count: Count::default() })
+    }
+
+    fn step(&mut self, step: Step) -> Result<Outcome> {
+        match step {
+            Step::Provision => provision(),
+            Step::Fmt => step::run(&mut self.cargo(&["fmt", "--all", "--check"])),
+            Step::Build => {
+                let (outcome, binary) = step::build(&mut self.cargo(&["build", "--package", "palisade-cli"]))?;
+                self.binary = binary;
+                Ok(outcome)
+            }
+            Step::Clippy => {
+                step::run(&mut self.cargo(&["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"]))
+            }
+            Step::Unit => {
+                self.tests(&["--workspace", "--exclude", END_TO_END, "--lib", "--bins", "--tests", "--examples"])
+            }
+            Step::Doc => self.tests(&["--workspace", "--exclude", END_TO_END, "--doc"]),
+            Step::E2e => self.tests(&["--package", END_TO_END]),
+        }
+    }
+
+    fn tests(&self, selection: &[&str]) -> Result<Outcome> {
+        let mut command = self.cargo(&["test", "--no-fail-fast"]);
+        command.args(selection).args(self.arguments.filter.iter());
+        step::run_tests(&mut command)
+    }
+
+    fn cargo(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        command.args(arguments).current_dir(paths::workspace()).env("PALISADE_NOT_RUN", &self.not_run);
+        if let Some(binary) = &self.binary {
+            command.env("PALISADE_BIN", binary);
+        }
+        if self.arguments.no_provision {
+            command.env("PALISADE_PROVISION", "never");
+        }
+        // What is compiled once and thrown away gains nothing from the incremental files.
+        if env::var("CI").as_deref() == Ok("true") {
+            command.env("CARGO_INCREMENTAL", "0");
+        }
+        command
+    }
+
+    fn finish(mut self) -> Count {
+        for reason in lines(&self.not_run) {
+            line(&reason);
+            self.count.skip_one();
+        }
+        let _ = fs::remove_file(&self.not_run);
+        self.count
+    }
+}
+
+fn lines(file: &Path) -> Vec<String> {
+    fs::read_to_string(file).unwrap_or_default().lines().map(str::to_owned).collect()
+}
+
+/// Each need on its own, so that one that can't be met hides no other.
+fn provision() -> Result<Outcome> {
+    let mut passed = true;
+    for what in Need::ALL {
+        match need(what) {
+            Ok(()) => line(&format!("{}: there", what.name())),
+            Err(error) => {
+                line(&format!("error: {error:#}"));
+                passed = false;
+            }
+        }
+    }
+    Ok(if passed { Outcome::passed() } else { Outcome::failed() })
+}
+
+/// To standard output, where the streamed output of the steps goes too, so that the order is kept.
+fn line(text: &str) {
+    let _ = writeln!(io::stdout().lock(), "{text}");
+}

@@ -1,0 +1,75 @@
+//! Runs one step: its output goes on as it comes, and is read on the way.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result};
+
+use super::count::Count;
+
+/// Whether a step passed, and the tests in it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Outcome {
+    pub(crate) passed: bool,
+    pub(crate) count: Count,
+}
+
+impl Outcome {
+    pub(crate) fn passed() -> Self {
+        Outcome { passed: true, count: Count::default() }
+    }
+
+    pub(crate) fn failed() -> Self {
+        Outcome { passed: false, count: Count::default() }
+    }
+}
+
+/// A command whose exit code says everything.
+pub(crate) fn run(command: &mut Command) -> Result<Outcome> {
+    let status = command.stdin(Stdio::null()).status().context("cannot start cargo")?;
+    Ok(if status.success() { Outcome::passed() } else { Outcome::failed() })
+}
+
+/// `cargo test`, whose results are counted.
+pub(crate) fn run_tests(command: &mut Command) -> Result<Outcome> {
+    let mut count = Count::default();
+    let passed = each_line(command, |line| {
+        if let Some(result) = Count::of_line(line) {
+            count.plus(result);
+        }
+        true
+    })?;
+    Ok(Outcome { passed, count })
+}
+
+/// `cargo build`, and where the program it made lies (cargo alone knows: target folder, profile, name).
+pub(crate) fn build(command: &mut Command) -> Result<(Outcome, Option<PathBuf>)> {
+    let mut binary = None;
+    let passed = each_line(command.arg("--message-format=json-render-diagnostics"), |line| {
+        if let Ok(message) = serde_json::from_str::<serde_json::Value>(line)
+            && let Some(path) = message.get("executable").and_then(serde_json::Value::as_str)
+        {
+            binary = Some(PathBuf::from(path));
+        }
+        false
+    })?;
+    Ok((if passed { Outcome::passed() } else { Outcome::failed() }, binary))
+}
+
+/// Gives each line of standard output to `see`, and passes it on where that says so. Standard error goes its own way.
+fn each_line(command: &mut Command, mut see: impl FnMut(&str) -> bool) -> Result<bool> {
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cannot start cargo")?;
+    let mut lines = BufReader::new(child.stdout.take().context("a pipe from cargo")?);
+    let mut out = std::io::stdout().lock();
+    let mut line = Vec::new();
+    // Bytes, since a test may print anything.
+    while lines.read_until(b'\n', &mut line)? > 0 {
+        if see(&String::from_utf8_lossy(&line)) {
+            out.write_all(&line)?;
+            out.flush()?;
+        }
+        line.clear();
+    }
+    Ok(child.wait()?.success())
+}
