@@ -83,7 +83,9 @@ pub(crate) fn guessed_secrets(text: &str, line: Range<usize>) -> Vec<Range<usize
             let value = at + 1;
             let rest = &content[value..];
             let start = value + (rest.len() - rest.trim_start().len());
-            if start < content.len() {
+            // Switches are no secrets, and seeing them helps.
+            let plain = ["true", "false", "yes", "no", "on", "off", "null", "True", "False"];
+            if start < content.len() && !plain.contains(&content[start..].trim_end()) {
                 found.push(line.start + start..line.end);
             }
             return found;

@@ -70,7 +70,11 @@ fn one(out: &mut String, problems: &Problems, problem: &Problem, paint: &Paint) 
             let joined = |text: String| if fix.is_empty() { text } else { format!("{text}: {fix}") };
             match near {
                 Some(place) => {
-                    let label = joined(format!("`{key}` is not set here"));
+                    let label = if fix.starts_with("add ") {
+                        fix.to_owned()
+                    } else {
+                        joined(format!("`{key}` is not set here"))
+                    };
                     excerpt(out, &problems.texts, place, false, &label, code, paint);
                 }
                 None => {
