@@ -419,8 +419,12 @@ impl<'a> Walk<'a, '_> {
                     self.deprecated(schema);
                     self.value(node, schema);
                 }
-                (None, Others::Like(schema)) => self.value(node, schema),
-                (None, Others::Any) => {}
+                // Open tables hold what the schema knows nothing of, such as an app's environment.
+                (None, Others::Like(schema)) => {
+                    hide_by_name(self.texts, key, node);
+                    self.value(node, schema);
+                }
+                (None, Others::Any) => hide_by_name(self.texts, key, node),
                 (None, Others::Refused) => self.unknown(key, node, view, &table_steps),
             }
             self.steps.pop();
@@ -610,11 +614,11 @@ fn hide_all(texts: &Texts, node: &Node) {
 fn hide_by_name(texts: &Texts, key: &str, node: &Node) {
     match &node.value {
         Value::Table(table) if table.len() == 1 && table.contains_key("secret") => {}
-        Value::Table(table) => table.iter().for_each(|(inner, node)| {
-            let inner = if mask::sounds_secret(key) { key } else { inner };
-            hide_by_name(texts, inner, node);
-        }),
-        _ if mask::sounds_secret(key) => hide_all(texts, node),
+        // Together, since a stray dot cuts a name in two: `pass.word`.
+        Value::Table(table) => {
+            table.iter().for_each(|(inner, node)| hide_by_name(texts, &format!("{key}.{inner}"), node))
+        }
+        _ if mask::resembles_secret(key) => hide_all(texts, node),
         Value::List { items, .. } => items.iter().for_each(|item| hide_by_name(texts, key, item)),
         _ => {}
     }

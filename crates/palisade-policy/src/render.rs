@@ -150,8 +150,10 @@ impl Line {
         hidden.extend(
             mask::url_passwords(line).into_iter().map(|found| range.start + found.start..range.start + found.end),
         );
+        let behind = mask::secret_in_comment(line);
+        hidden.extend(behind.map(|found| range.start + found.start..range.start + found.end));
         if guess {
-            hidden.extend(mask::guessed_secrets(&source.text, range.clone()));
+            hidden.extend(mask::guessed_secret(&source.text, range.clone()));
         }
         hidden.sort_by_key(|range| (range.start, range.end));
 

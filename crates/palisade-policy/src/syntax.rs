@@ -123,10 +123,9 @@ pub(crate) fn explain(source: &Source, start: usize, end: usize, said: &str) -> 
             if header.starts_with("[[") {
                 is("this name is already a table", "use `[[…]]` for all of them, or `[…]` for one")
             } else if header.starts_with('[') {
-                is(
-                    "this table is already there",
-                    "put the keys into the first one; lists of tables are written `[[…]]`",
-                )
+                let first = earlier(source, start).map_or(String::new(), |line| format!(" on line {line}"));
+                let fix = format!("put the keys into the first one{first}; lists of tables are written `[[…]]`");
+                is("this table is already there", &fix)
             } else {
                 let first = earlier(source, start).map_or(String::new(), |line| format!("; the first is line {line}"));
                 is(&format!("`{}` is given twice", at.trim()), &format!("keep one of the two{first}"))
