@@ -11,7 +11,7 @@ use crate::problem::{Problems, Severity};
 use crate::rename;
 use crate::schema::{Others, Schema, View};
 use crate::snapshot::Snapshot;
-use crate::source::Texts;
+use crate::source::{Kind, Texts};
 use crate::suggest::{self, Known};
 use crate::tree::{Node, Table, Value};
 
@@ -50,6 +50,7 @@ impl Snapshot {
         let mut findings = Vec::new();
         rename::apply(&schema, Arc::make_mut(&mut self.root), &mut findings);
         problems.tree = Arc::clone(&self.root);
+        self.keep_from_environment(&mut findings);
         let mut walk = Walk {
             schema: &schema,
             formats,
@@ -62,6 +63,27 @@ impl Snapshot {
         walk.value(&self.root, schema.root());
         for finding in walk.found {
             problems.add_steps(finding.severity, &finding.steps, finding.at_key, &finding.message, &finding.fix);
+        }
+    }
+}
+
+impl Snapshot {
+    /// The mode and routes never come from the environment, under an old name as little as under their own.
+    fn keep_from_environment(&self, found: &mut Vec<Finding>) {
+        let from_environment =
+            |node: &Node| self.texts.get(&node.at).is_some_and(|text| matches!(text.kind, Kind::Env(_)));
+        for path in ["server.mode", "route"] {
+            let steps = path::parse(path);
+            let Some(node) = self.root.find(&steps) else { continue };
+            let items = match &node.value {
+                Value::List { items, .. } => items.as_slice(),
+                _ => &[],
+            };
+            if from_environment(node) || items.iter().any(from_environment) {
+                let message = format!("`{path}` cannot be set by the environment");
+                let fix = "write it into the policy file".to_owned();
+                found.push(Finding { severity: Severity::Error, steps, at_key: true, message, fix });
+            }
         }
     }
 }
@@ -96,8 +118,17 @@ impl<'a> Walk<'a, '_> {
         key.map_or_else(|| "the policy".to_owned(), |key| format!("`{key}`"))
     }
 
-    fn bare_name(&self) -> String {
-        self.name().trim_matches('`').to_owned()
+    /// A name for a secret at this place: `redis-url` for `[redis] url`.
+    fn secret_name(&self) -> String {
+        let mut keys = self.steps.iter().rev().filter_map(|step| match step {
+            Step::Key(key) => Some(key.replace('_', "-")),
+            Step::Item(_) => None,
+        });
+        match (keys.next(), keys.next()) {
+            (Some(key), Some(section)) if key.len() <= 8 => format!("{section}-{key}"),
+            (Some(key), _) => key,
+            (None, _) => "name".to_owned(),
+        }
     }
 
     /// `key = value` as it could be written; inside a list the value alone.
@@ -236,7 +267,7 @@ impl<'a> Walk<'a, '_> {
 
     fn inline_secret(&mut self, views: &[View<'a>]) {
         let name = self.name();
-        let stored = self.bare_name().replace('_', "-");
+        let stored = self.secret_name();
         let others: Vec<View<'a>> = views.iter().filter(|view| !view.is_secret_reference()).cloned().collect();
         let or = if others.is_empty() { String::new() } else { format!(", or {}", expected(&others)) };
         let reference = self.assignment(&format!("{{ secret = \"{stored}\" }}"));
@@ -300,7 +331,7 @@ impl<'a> Walk<'a, '_> {
                     message,
                     likely.map_or_else(
                         || format!("write one of {}", all()),
-                        |likely| format!("{likely} one of {}", all()),
+                        |likely| format!("{likely} it can be {}", all()),
                     ),
                 )
             }
@@ -308,7 +339,7 @@ impl<'a> Walk<'a, '_> {
         if secret {
             // The text may be the secret itself, so it must not come back in a message.
             let message = if text.is_empty() { message } else { message.replace(text, REDACTED) };
-            let stored = self.bare_name().replace('_', "-");
+            let stored = self.secret_name();
             let reference = self.assignment(&format!("{{ secret = \"{stored}\" }}"));
             self.error(message, format!("write what is asked for, or {reference}"));
         } else {
@@ -388,8 +419,12 @@ impl<'a> Walk<'a, '_> {
                     self.deprecated(schema);
                     self.value(node, schema);
                 }
-                (None, Others::Like(schema)) => self.value(node, schema),
-                (None, Others::Any) => {}
+                // Open tables hold what the schema knows nothing of, such as an app's environment.
+                (None, Others::Like(schema)) => {
+                    hide_by_name(self.texts, key, node);
+                    self.value(node, schema);
+                }
+                (None, Others::Any) => hide_by_name(self.texts, key, node),
                 (None, Others::Refused) => self.unknown(key, node, view, &table_steps),
             }
             self.steps.pop();
@@ -415,12 +450,19 @@ impl<'a> Walk<'a, '_> {
             let message = format!("{} is deprecated", self.name());
             let why =
                 schema.get("description").and_then(Json::as_str).and_then(|text| text.lines().next()).unwrap_or("");
-            self.add(Severity::Warning, true, message, why.trim_end_matches('.').to_owned());
+            let mut why = why.trim_end_matches('.').to_owned();
+            if let Some(first) = why.get_mut(..1) {
+                first.make_ascii_lowercase();
+            }
+            self.add(Severity::Warning, true, message, why);
         }
     }
 
     fn unknown(&mut self, key: &str, node: &Node, view: &View<'a>, table: &[Step]) {
         hide_by_name(self.texts, key, node);
+        if self.found.iter().any(|finding| finding.steps == self.steps) {
+            return; // an old name beside its new one, which has been said
+        }
         let place = path::table_name(table);
         let shown: String = show_key(key).chars().take(60).collect();
         let message = match &node.value {
@@ -432,10 +474,10 @@ impl<'a> Walk<'a, '_> {
         let here: Vec<&str> = view.properties().into_iter().map(|(key, _)| key).collect();
         let likely = suggest::closest(key, here.iter().copied());
         let fix = match likely.filter(|likely| suggest::same(key, likely)) {
-            Some(likely) => format!("did you mean `{likely}`?"),
+            Some(likely) => self.did_you_mean(likely, node, view),
             None => match (self.elsewhere(key, table), likely) {
                 (Some(fix), _) => fix,
-                (None, Some(likely)) => format!("did you mean `{likely}`?"),
+                (None, Some(likely)) => self.did_you_mean(likely, node, view),
                 (None, None) => self.similar_elsewhere(key, table).unwrap_or_else(|| known_keys(&here, &place)),
             },
         };
@@ -444,6 +486,18 @@ impl<'a> Walk<'a, '_> {
             hide_all(self.texts, node);
         }
         self.add(Severity::Error, true, message, fix);
+    }
+
+    /// A section is suggested with the brackets it needs.
+    fn did_you_mean(&self, likely: &str, node: &Node, view: &View<'a>) -> String {
+        let written_as_section = matches!(node.value, Value::Table(_) | Value::List { headers: true, .. });
+        let kind =
+            view.property(likely).and_then(|schema| self.schema.alternatives(schema).first().and_then(View::kind));
+        match kind {
+            Some("object") if self.steps.len() == 1 && written_as_section => format!("did you mean `[{likely}]`?"),
+            Some("array") if self.steps.len() == 1 && written_as_section => format!("did you mean `[[{likely}]]`?"),
+            _ => format!("did you mean `{likely}`?"),
+        }
     }
 
     fn index(&mut self) -> &[Known] {
@@ -560,11 +614,11 @@ fn hide_all(texts: &Texts, node: &Node) {
 fn hide_by_name(texts: &Texts, key: &str, node: &Node) {
     match &node.value {
         Value::Table(table) if table.len() == 1 && table.contains_key("secret") => {}
-        Value::Table(table) => table.iter().for_each(|(inner, node)| {
-            let inner = if mask::sounds_secret(key) { key } else { inner };
-            hide_by_name(texts, inner, node);
-        }),
-        _ if mask::sounds_secret(key) => hide_all(texts, node),
+        // Together, since a stray dot cuts a name in two: `pass.word`.
+        Value::Table(table) => {
+            table.iter().for_each(|(inner, node)| hide_by_name(texts, &format!("{key}.{inner}"), node))
+        }
+        _ if mask::resembles_secret(key) => hide_all(texts, node),
         Value::List { items, .. } => items.iter().for_each(|item| hide_by_name(texts, key, item)),
         _ => {}
     }

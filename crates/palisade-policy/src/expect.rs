@@ -8,7 +8,9 @@ use crate::schema::{Schema, View};
 /// All that may stand there: "a duration or `"off"`".
 pub(crate) fn expected(views: &[View<'_>]) -> String {
     let mut parts: Vec<String> = Vec::new();
-    for view in views {
+    // Fixed words last: they are exceptions.
+    let (words, others): (Vec<_>, Vec<_>) = views.iter().partition(|view| view.constants().is_some());
+    for view in others.into_iter().chain(words) {
         let part = one(view);
         if !parts.contains(&part) {
             parts.push(part);

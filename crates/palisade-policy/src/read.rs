@@ -12,6 +12,7 @@ use crate::path::{self, Step};
 use crate::problem::{Placed, Problems};
 use crate::snapshot::Snapshot;
 use crate::source::{self, Kind, Place, Source, Texts};
+use crate::syntax;
 use crate::tree::{self, Build, Node, Value};
 
 /// What environment overrides begin with.
@@ -108,7 +109,7 @@ struct Reader {
     layers: Vec<Node>,
     files: Vec<FileRead>,
     found: Vec<Found>,
-    broken: Vec<(usize, Vec<toml::de::Error>)>,
+    broken: Vec<(usize, Vec<syntax::Error>)>,
     bytes: usize,
 }
 
@@ -157,7 +158,12 @@ impl Reader {
         };
         if !errors.is_empty() {
             errors.truncate(MAX_SYNTAX_ERRORS);
-            self.broken.push((index, errors));
+            let end = source.text.len();
+            let errors = errors.into_iter().map(|error| {
+                let span = error.span().unwrap_or(end..end);
+                syntax::Error { start: span.start, end: span.end, said: error.message().to_owned() }
+            });
+            self.broken.push((index, errors.collect()));
         }
         self.texts.push(source);
         let mut includes = Vec::new();
@@ -359,11 +365,10 @@ impl Reader {
         }
         for (index, errors) in broken {
             let Some(source) = texts.list.get(index) else { continue };
-            for error in errors {
-                let span = error.span().unwrap_or(source.text.len()..source.text.len());
-                let explained = crate::syntax::explain(source, span.start, span.end, error.message());
+            for error in syntax::worth_showing(source, errors) {
+                let explained = syntax::explain(source, error.start, error.end, &error.said);
                 problems.placed(Placed {
-                    at: Some(Place::new(index, span)),
+                    at: Some(Place::new(index, error.start..error.end)),
                     file: None,
                     message: explained.message,
                     fix: explained.fix,

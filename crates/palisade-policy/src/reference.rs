@@ -197,21 +197,20 @@ impl<'a> Page<'a, '_> {
                 _ if row.required => "required".to_owned(),
                 _ => String::new(),
             };
-            let mut text = views.iter().find_map(|view| view.text("description")).unwrap_or("").trim().to_owned();
+            let mut parts: Vec<String> = Vec::new();
+            parts.extend(common_description(&views).map(|text| text.trim().to_owned()));
             if views.iter().any(View::deprecated) {
-                text = format!("**Deprecated.** {text}");
+                parts.insert(0, "**Deprecated.**".to_owned());
             }
-            for view in views.iter() {
-                // Each value of an enumeration has a description of its own.
-                if let (Some(value), Some(meaning)) = (view.get("const"), own_description(view)) {
-                    let _ = write!(text, "\n\n`{}`: {}", expect::toml(value), meaning.trim());
-                }
-            }
+            // Each value of an enumeration has a description of its own.
+            let meanings = views.iter().filter_map(View::meaning);
+            parts.extend(meanings.map(|(value, meaning)| format!("`{}`: {}", expect::toml(value), meaning.trim())));
             let examples = row.schema.get("examples").and_then(Json::as_array).into_iter().flatten().take(3);
             let examples: Vec<String> = examples.map(|example| format!("`{}`", expect::toml(example))).collect();
-            if !examples.is_empty() {
-                let _ = write!(text, "\n\nFor example {}.", examples.join(", "));
+            if !examples.is_empty() && examples != [default.as_str()] {
+                parts.push(format!("For example {}.", examples.join(", ")));
             }
+            let text = parts.join("\n\n");
             let key = show_key(&row.key);
             let _ = writeln!(self.out, "| `{key}` | {} | {} | {} |", cell(&kind), cell(&default), cell(&text));
         }
@@ -267,9 +266,10 @@ fn default_of<'a>(schema: &'a Json, views: &[View<'a>]) -> Option<&'a Json> {
     schema.get("default").or_else(|| views.iter().find_map(|view| view.get("default")))
 }
 
-/// The description beside a `const`, not the one of the whole property.
-fn own_description<'a>(view: &View<'a>) -> Option<&'a str> {
-    view.last_text("description").filter(|text| Some(*text) != view.text("description") || view.is_single())
+/// The description of the whole, not the one of an alternative.
+fn common_description<'a>(views: &[View<'a>]) -> Option<&'a str> {
+    let first = views.first()?.text("description");
+    first.filter(|_| views.iter().all(|view| view.text("description") == first))
 }
 
 /// The keys of all alternatives together, each once.

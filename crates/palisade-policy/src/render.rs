@@ -70,7 +70,11 @@ fn one(out: &mut String, problems: &Problems, problem: &Problem, paint: &Paint) 
             let joined = |text: String| if fix.is_empty() { text } else { format!("{text}: {fix}") };
             match near {
                 Some(place) => {
-                    let label = joined(format!("`{key}` is not set here"));
+                    let label = if fix.starts_with("add ") {
+                        fix.to_owned()
+                    } else {
+                        joined(format!("`{key}` is not set here"))
+                    };
                     excerpt(out, &problems.texts, place, false, &label, code, paint);
                 }
                 None => {
@@ -146,8 +150,10 @@ impl Line {
         hidden.extend(
             mask::url_passwords(line).into_iter().map(|found| range.start + found.start..range.start + found.end),
         );
+        let behind = mask::secret_in_comment(line);
+        hidden.extend(behind.map(|found| range.start + found.start..range.start + found.end));
         if guess {
-            hidden.extend(mask::guessed_secrets(&source.text, range.clone()));
+            hidden.extend(mask::guessed_secret(&source.text, range.clone()));
         }
         hidden.sort_by_key(|range| (range.start, range.end));
 

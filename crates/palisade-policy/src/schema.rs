@@ -135,14 +135,10 @@ impl<'a> View<'a> {
         self.get(keyword).and_then(Json::as_str)
     }
 
-    /// The innermost text of a keyword: for one value of an enumeration what is said about this value.
-    pub(crate) fn last_text(&self, keyword: &str) -> Option<&'a str> {
-        self.maps.iter().rev().find_map(|map| map.get(keyword)).and_then(Json::as_str)
-    }
-
-    /// Whether only one schema holds.
-    pub(crate) fn is_single(&self) -> bool {
-        self.maps.len() == 1
+    /// One value of an enumeration with what is said about it.
+    pub(crate) fn meaning(&self) -> Option<(&'a Json, &'a str)> {
+        let map = self.maps.last().filter(|_| self.maps.len() > 1)?;
+        Some((map.get("const")?, map.get("description")?.as_str()?))
     }
 
     fn flag(&self, keyword: &str) -> bool {

@@ -43,7 +43,7 @@ impl Value {
         match self {
             Value::String(_) => "text",
             Value::Integer(_) => "a whole number",
-            Value::Float(_) => "a number",
+            Value::Float(_) => "a number with a fraction",
             Value::Boolean(true) => "`true`",
             Value::Boolean(false) => "`false`",
             Value::Datetime(_) => "a date",

@@ -11,33 +11,33 @@ use serde::{Deserialize, Serialize};
 /// Everything the sample knows.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Config {
+pub(crate) struct Config {
     /// Version of the file's format.
     #[schemars(range(min = 1, max = 1))]
-    pub version: Option<u8>,
-    pub server: Server,
-    pub upstream: Upstream,
+    pub(crate) version: Option<u8>,
+    pub(crate) server: Server,
+    pub(crate) upstream: Upstream,
     /// More upstreams, by name.
-    pub upstreams: BTreeMap<String, Upstream>,
+    pub(crate) upstreams: BTreeMap<String, Upstream>,
     /// Which sites may call the API from a browser. Absent: the app's own headers pass.
-    pub cors: Option<Cors>,
-    pub rate_limit: RateLimit,
-    pub limits: Limits,
-    pub waf: Waf,
-    pub database: Database,
-    pub redis: Option<Redis>,
-    pub tls: Tls,
-    pub log: Log,
+    pub(crate) cors: Option<Cors>,
+    pub(crate) rate_limit: RateLimit,
+    pub(crate) limits: Limits,
+    pub(crate) waf: Waf,
+    pub(crate) database: Database,
+    pub(crate) redis: Option<Redis>,
+    pub(crate) tls: Tls,
+    pub(crate) log: Log,
     /// Access rules; the first match wins.
-    pub route: Vec<Route>,
+    pub(crate) route: Vec<Route>,
     #[serde(rename = "static")]
-    pub statics: Vec<Static>,
+    pub(crate) statics: Vec<Static>,
 }
 
 /// Whether to refuse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Mode {
+pub(crate) enum Mode {
     /// Refuse.
     #[default]
     Block,
@@ -49,7 +49,7 @@ pub enum Mode {
 
 #[derive(Debug, Default, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Environment {
+pub(crate) enum Environment {
     #[default]
     Production,
     Development,
@@ -60,7 +60,7 @@ macro_rules! text {
         #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
         #[schemars(extend("format" = $format, "examples" = [$example]), inline)]
         #[serde(transparent)]
-        pub struct $name(pub String);
+        pub(crate) struct $name(pub(crate) String);
     };
 }
 
@@ -74,31 +74,31 @@ text!(SecretName, "secret-name", "redis-url");
 /// A value in the secret store.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct SecretRef {
+pub(crate) struct SecretRef {
     /// Its name there.
-    pub secret: SecretName,
+    pub(crate) secret: SecretName,
 }
 
 /// Where Palisade listens and who it is.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Server {
-    pub mode: Environment,
+pub(crate) struct Server {
+    pub(crate) mode: Environment,
     /// The address for HTTPS, or `"off"` behind a proxy that ends TLS.
-    pub https: String,
+    pub(crate) https: String,
     /// Names of the API: exact or `*.example.com`.
     #[schemars(extend("uniqueItems" = true))]
-    pub hosts: Vec<String>,
+    pub(crate) hosts: Vec<String>,
     /// How long requests may take to finish at shutdown.
-    pub drain: Duration,
+    pub(crate) drain: Duration,
     /// For scripts, before there are users.
-    pub admin_token: Option<SecretRef>,
+    pub(crate) admin_token: Option<SecretRef>,
     /// Threads; default one for each core.
     #[schemars(range(min = 1, max = 256))]
-    pub workers: Option<u16>,
+    pub(crate) workers: Option<u16>,
     /// Use `drain`.
     #[deprecated]
-    pub grace: Option<Duration>,
+    pub(crate) grace: Option<Duration>,
 }
 
 impl Default for Server {
@@ -119,16 +119,16 @@ impl Default for Server {
 /// The app behind.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Upstream {
-    pub url: Url,
+pub(crate) struct Upstream {
+    pub(crate) url: Url,
     /// Longest wait for the first byte of an answer.
     #[schemars(extend("x-renamed-from" = "timeout"))]
-    pub response_timeout: Duration,
+    pub(crate) response_timeout: Duration,
     /// A command that starts the app.
     #[schemars(length(min = 1, max = 8))]
-    pub command: Option<Vec<String>>,
+    pub(crate) command: Option<Vec<String>>,
     /// Environment of the app.
-    pub env: BTreeMap<String, String>,
+    pub(crate) env: BTreeMap<String, String>,
 }
 
 impl Default for Upstream {
@@ -144,19 +144,19 @@ impl Default for Upstream {
 
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Cors {
+pub(crate) struct Cors {
     /// Origins that may read answers.
-    pub origins: Vec<HttpOrigin>,
-    pub methods: Vec<String>,
-    pub headers: Vec<String>,
-    pub credentials: bool,
-    pub max_age: Option<Duration>,
+    pub(crate) origins: Vec<HttpOrigin>,
+    pub(crate) methods: Vec<String>,
+    pub(crate) headers: Vec<String>,
+    pub(crate) credentials: bool,
+    pub(crate) max_age: Option<Duration>,
 }
 
 /// One rate, several, or none.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(untagged)]
-pub enum Rates {
+pub(crate) enum Rates {
     Off(Off),
     One(Rate),
     Several(Vec<Rate>),
@@ -164,16 +164,16 @@ pub enum Rates {
 
 #[derive(Debug, Clone, Copy, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Off {
+pub(crate) enum Off {
     Off,
 }
 
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct RateLimit {
+pub(crate) struct RateLimit {
     /// For everything that no route says otherwise of.
-    pub default: Rates,
-    pub mode: Mode,
+    pub(crate) default: Rates,
+    pub(crate) mode: Mode,
 }
 
 impl Default for RateLimit {
@@ -184,13 +184,13 @@ impl Default for RateLimit {
 
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// Largest body.
     #[schemars(extend("x-renamed-from" = ["max_body", "server.body_limit"]))]
-    pub body: ByteSize,
+    pub(crate) body: ByteSize,
     #[schemars(range(min = 1, max = 128))]
-    pub json_depth: u8,
-    pub connections: u32,
+    pub(crate) json_depth: u8,
+    pub(crate) connections: u32,
 }
 
 impl Default for Limits {
@@ -201,15 +201,15 @@ impl Default for Limits {
 
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Waf {
-    pub mode: Mode,
+pub(crate) struct Waf {
+    pub(crate) mode: Mode,
     #[schemars(range(min = 1, max = 4))]
-    pub paranoia: u8,
+    pub(crate) paranoia: u8,
     /// Share of requests that are inspected.
     #[schemars(range(min = 0.0, max = 1.0))]
-    pub sample: f64,
+    pub(crate) sample: f64,
     /// What is not inspected.
-    pub exclude: Vec<Exclude>,
+    pub(crate) exclude: Vec<Exclude>,
 }
 
 impl Default for Waf {
@@ -220,22 +220,22 @@ impl Default for Waf {
 
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Exclude {
-    pub path: String,
-    pub field: Option<String>,
+pub(crate) struct Exclude {
+    pub(crate) path: String,
+    pub(crate) field: Option<String>,
 }
 
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(untagged)]
-pub enum DatabaseUrl {
+pub(crate) enum DatabaseUrl {
     Written(Url),
     Stored(SecretRef),
 }
 
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Database {
-    pub url: DatabaseUrl,
+pub(crate) struct Database {
+    pub(crate) url: DatabaseUrl,
 }
 
 impl Default for Database {
@@ -246,31 +246,31 @@ impl Default for Database {
 
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Redis {
-    pub url: SecretRef,
+pub(crate) struct Redis {
+    pub(crate) url: SecretRef,
 }
 
 /// Certificates.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Tls {
-    pub acme: Option<Acme>,
-    pub self_signed: bool,
+pub(crate) struct Tls {
+    pub(crate) acme: Option<Acme>,
+    pub(crate) self_signed: bool,
 }
 
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Acme {
-    pub email: String,
-    pub directory: Option<Url>,
+pub(crate) struct Acme {
+    pub(crate) email: String,
+    pub(crate) directory: Option<Url>,
 }
 
 /// Where logs go.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Log {
-    pub format: LogFormat,
-    pub access: Sink,
+pub(crate) struct Log {
+    pub(crate) format: LogFormat,
+    pub(crate) access: Sink,
 }
 
 impl Default for Log {
@@ -281,7 +281,7 @@ impl Default for Log {
 
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum LogFormat {
+pub(crate) enum LogFormat {
     /// One object a line.
     Json,
     /// For people; has a | in it and <tags>.
@@ -290,7 +290,7 @@ pub enum LogFormat {
 
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Sink {
+pub(crate) enum Sink {
     Stdout,
     Off,
     /// A file.
@@ -302,43 +302,43 @@ pub enum Sink {
 /// One rule.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Route {
+pub(crate) struct Route {
     /// Paths it is for, such as `/admin/*`.
     #[schemars(length(min = 1))]
-    pub path: String,
+    pub(crate) path: String,
     #[serde(default)]
-    pub methods: Vec<String>,
+    pub(crate) methods: Vec<String>,
     #[serde(default)]
-    pub roles: Option<Vec<String>>,
+    pub(crate) roles: Option<Vec<String>>,
     #[serde(default)]
-    pub public: bool,
+    pub(crate) public: bool,
     #[serde(default)]
-    pub limits: Option<RouteLimits>,
+    pub(crate) limits: Option<RouteLimits>,
     #[serde(default)]
-    pub rate_limit: Option<Rates>,
+    pub(crate) rate_limit: Option<Rates>,
     #[serde(default)]
-    pub since: Option<Date>,
+    pub(crate) since: Option<Date>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[schemars(extend("format" = "date"), inline)]
 #[serde(transparent)]
-pub struct Date(pub String);
+pub(crate) struct Date(pub(crate) String);
 
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct RouteLimits {
-    pub body: Option<ByteSize>,
+pub(crate) struct RouteLimits {
+    pub(crate) body: Option<ByteSize>,
 }
 
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Static {
-    pub path: String,
-    pub root: String,
+pub(crate) struct Static {
+    pub(crate) path: String,
+    pub(crate) root: String,
 }
 
-pub fn schema() -> serde_json::Value {
+pub(crate) fn schema() -> serde_json::Value {
     schemars::schema_for!(Config).to_value()
 }
 
@@ -347,7 +347,7 @@ fn digits_then(text: &str, units: &[&str], say: &str) -> Result<(), String> {
     if unit.len() < text.len() && units.contains(&unit) { Ok(()) } else { Err(say.to_owned()) }
 }
 
-pub const FORMATS: Formats<'static> = &[
+pub(crate) const FORMATS: Formats<'static> = &[
     ("duration", |text| {
         digits_then(text, &["ms", "s", "m", "h", "d"], "expected a number and `ms`, `s`, `m`, `h` or `d`")
     }),
@@ -380,7 +380,7 @@ pub const FORMATS: Formats<'static> = &[
     }),
 ];
 
-pub fn guides(problems: &mut Problems) {
+pub(crate) fn guides(problems: &mut Problems) {
     problems.set_guides([
         ("server", 6, "06-https/server.html"),
         ("cors", 9, "09-cors/cors.html"),
@@ -393,7 +393,7 @@ pub fn guides(problems: &mut Problems) {
 }
 
 /// Reads and checks a text as the house does it: all that is wrong, and the typed value if nothing is.
-pub fn load(text: &str) -> (Option<Config>, Problems) {
+pub(crate) fn load(text: &str) -> (Option<Config>, Problems) {
     match Snapshot::from_text("policy", text) {
         Ok(snapshot) => check(snapshot),
         Err(mut problems) => {
@@ -403,7 +403,7 @@ pub fn load(text: &str) -> (Option<Config>, Problems) {
     }
 }
 
-pub fn check(mut snapshot: Snapshot) -> (Option<Config>, Problems) {
+pub(crate) fn check(mut snapshot: Snapshot) -> (Option<Config>, Problems) {
     let mut problems = snapshot.problems();
     guides(&mut problems);
     snapshot.check(&schema(), FORMATS, &mut problems);
