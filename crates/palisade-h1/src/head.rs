@@ -1,5 +1,7 @@
 //! Heads of requests and answers: judged line by line, each line once, no matter in how many pieces they arrive.
 
+use http::uri::{PathAndQuery, Scheme, Uri};
+
 use crate::Violation;
 use crate::scan::{self, Line};
 
@@ -168,6 +170,28 @@ pub(crate) fn is_forbidden_trailer(name: &[u8]) -> bool {
     }
 }
 
+/// Decides when an incomplete line is looked at again: when it may have ended, or has grown twofold. A line in many pieces
+/// costs no more than twice its length, and one that is wrong from its first bytes on is not waited for.
+#[derive(Debug, Clone, Copy, Default)]
+struct Gate {
+    seen: usize,
+    next: usize,
+}
+
+impl Gate {
+    /// `also_at`: a length that is looked at in any case.
+    fn opens(&mut self, bytes: &[u8], also_at: usize) -> bool {
+        let before = std::mem::replace(&mut self.seen, bytes.len());
+        let opens = bytes.len() >= self.next
+            || (before < also_at && bytes.len() >= also_at)
+            || bytes.get(before..).unwrap_or_default().contains(&b'\n');
+        if opens {
+            self.next = bytes.len().saturating_mul(2);
+        }
+        opens
+    }
+}
+
 /// A request head that arrives in pieces.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RequestScan {
@@ -175,8 +199,7 @@ pub(crate) struct RequestScan {
     at: usize,
     /// The first line is read.
     in_fields: bool,
-    /// Bytes that were seen, so that a line in many pieces is not read again for each of them.
-    seen: usize,
+    gate: Gate,
     minor_version: u8,
     connect: bool,
     fields: Fields,
@@ -184,7 +207,14 @@ pub(crate) struct RequestScan {
 
 impl RequestScan {
     pub(crate) fn new() -> Self {
-        RequestScan { at: 0, in_fields: false, seen: 0, minor_version: 1, connect: false, fields: Fields::default() }
+        RequestScan {
+            at: 0,
+            in_fields: false,
+            gate: Gate::default(),
+            minor_version: 1,
+            connect: false,
+            fields: Fields::default(),
+        }
     }
 
     /// Goes on with `bytes`, the head from its first byte on and whatever follows. `None`: more bytes are needed.
@@ -198,11 +228,11 @@ impl RequestScan {
     }
 
     fn lines(&mut self, bytes: &[u8], limits: &Limits) -> Result<Option<HeadFacts>, Violation> {
-        if self.seen > 0 && !bytes.get(self.seen..).unwrap_or_default().contains(&b'\n') {
-            self.seen = bytes.len();
+        // Where a request line is certainly too long: 32 bytes of method, and what is around the target.
+        let too_long = limits.target_bytes.saturating_add(40);
+        if !self.gate.opens(bytes, if self.in_fields { 0 } else { too_long }) {
             return Ok(None);
         }
-        self.seen = bytes.len();
         if !self.in_fields {
             // RFC 9112 §2.2: old clients send an empty line after a body, and a server should ignore one.
             if self.at == 0 && bytes.starts_with(b"\r\n") {
@@ -248,7 +278,7 @@ fn request_line(bytes: &[u8], at: usize, limits: &Limits) -> Result<Option<Reque
         Some(_) => return Err(Violation::BadMethod),
     }
     let target_at = method_end + 1;
-    let target_end = scan::target_end(bytes, target_at);
+    let (target_end, odd) = scan::target_end(bytes, target_at);
     if target_end - target_at > limits.target_bytes {
         return Err(Violation::TargetTooLong);
     }
@@ -260,26 +290,26 @@ fn request_line(bytes: &[u8], at: usize, limits: &Limits) -> Result<Option<Reque
     }
     let method = &bytes[at..method_end];
     let connect = method == b"CONNECT";
-    if !target_form(&bytes[target_at..target_end], method, connect) {
+    if !target_form(&bytes[target_at..target_end], odd, method, connect) {
         return Err(Violation::BadTarget);
     }
     let Some((minor_version, end)) = version(bytes, target_end + 1)? else { return Ok(None) };
     Ok(line_end(bytes, end, Violation::BadVersion)?.map(|next| RequestLine { minor_version, connect, next }))
 }
 
-/// The four forms of RFC 9112 §3.2. The details of each are the path check's; this holds the first reading of all parsers together.
-fn target_form(target: &[u8], method: &[u8], connect: bool) -> bool {
-    if connect {
-        // `host:port`, no path.
-        return !target.iter().any(|&b| matches!(b, b'/' | b'?' | b'@')) && std::str::from_utf8(target).is_ok();
-    }
+/// The four forms of RFC 9112 §3.2. Everything but a plain path is left to the parser that will read it next, so that it
+/// cannot come to another verdict.
+fn target_form(target: &[u8], odd: bool, method: &[u8], connect: bool) -> bool {
     match target.first() {
-        Some(b'/') => true,
+        _ if connect => {
+            let uri = Uri::try_from(target);
+            uri.is_ok_and(|uri| uri.authority().is_some() && uri.scheme().is_none() && uri.path_and_query().is_none())
+        }
+        Some(b'/') => !odd || PathAndQuery::try_from(target).is_ok(),
         Some(b'*') => target.len() == 1 && method == b"OPTIONS",
         _ => {
-            let scheme =
-                |prefix: &[u8]| target.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
-            scheme(b"http://") || scheme(b"https://")
+            let scheme = |uri: &Uri| uri.scheme().is_some_and(|it| *it == Scheme::HTTP || *it == Scheme::HTTPS);
+            Uri::try_from(target).is_ok_and(|uri| scheme(&uri) && uri.authority().is_some())
         }
     }
 }
@@ -328,7 +358,7 @@ impl Span {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct AnswerScan {
     at: usize,
-    seen: usize,
+    gate: Gate,
     status: u16,
     minor_version: u8,
     pub(crate) fields: Fields,
@@ -336,7 +366,7 @@ pub(crate) struct AnswerScan {
 
 impl AnswerScan {
     pub(crate) fn new() -> Self {
-        AnswerScan { at: 0, seen: 0, status: 0, minor_version: 1, fields: Fields::default() }
+        AnswerScan { at: 0, gate: Gate::default(), status: 0, minor_version: 1, fields: Fields::default() }
     }
 
     /// Goes on with `bytes`; where the fields are is added to `spans`. `None`: more bytes are needed.
@@ -360,11 +390,9 @@ impl AnswerScan {
         limits: &Limits,
         spans: &mut Vec<Span>,
     ) -> Result<Option<(u16, HeadFacts)>, Violation> {
-        if self.seen > 0 && !bytes.get(self.seen..).unwrap_or_default().contains(&b'\n') {
-            self.seen = bytes.len();
+        if !self.gate.opens(bytes, 0) {
             return Ok(None);
         }
-        self.seen = bytes.len();
         if self.status == 0 {
             let Some((minor_version, status, next)) = status_line(bytes)? else { return Ok(None) };
             (self.minor_version, self.status, self.at) = (minor_version, status, next);
@@ -416,3 +444,7 @@ fn status_line(bytes: &[u8]) -> Result<Option<(u8, u16, usize)>, Violation> {
     }
     Ok(line_end(bytes, end, Violation::BadStatus)?.map(|next| (minor_version, status, next)))
 }
+
+#[cfg(test)]
+#[path = "head_tests.rs"]
+mod tests;

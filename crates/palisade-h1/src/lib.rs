@@ -5,12 +5,14 @@
 //! one judgement ([`head::check`]) between them:
 //!
 //! - [`client`] speaks to an upstream: one connection, polled in the task of the request, without channel or spawned task.
+//! - [`guard`] stands between a client's connection and the HTTP library's server, which repairs some framing silently.
 //! - [`Violation`] names what was wrong.
 //!
 //! Sources: RFC 9110, RFC 9112.
 
 mod chunked;
 pub mod client;
+pub mod guard;
 pub mod head;
 mod scan;
 mod violation;

@@ -15,6 +15,7 @@ pub(crate) enum Line {
 
 const TOKEN: u8 = 1;
 const TARGET: u8 = 2;
+const ODD_TARGET: u8 = 4;
 
 /// What each byte may be part of: a table look-up is one load, and one branch per byte is what a head costs.
 static CLASS: [u8; 256] = classes();
@@ -33,10 +34,14 @@ const fn classes() -> [u8; 256] {
         {
             table[i] |= TOKEN;
         }
-        // Wider than RFC 3986: what clients send although they should not (`|`, `{`, raw UTF-8) is the path check's to
-        // judge. `#` is not: a fragment is dropped by one parser and kept by the next.
-        if b > 0x20 && b != 0x7f && b != b'#' {
-            table[i] |= TARGET;
+        // Wider than RFC 3986: what clients send although they should not (`|`, `{`) is the path check's to judge. `#` is
+        // not: a fragment is dropped by one parser and kept by the next.
+        if matches!(b, 0x21 | 0x24..=0x3b | 0x3d | 0x3f..=0x5f | 0x61..=0x7e) {
+            table[i] |= TARGET | ODD_TARGET;
+        }
+        // Allowed by some in the path, by some in the query: looked at more closely.
+        if matches!(b, b'"' | b'`' | 0x80..) {
+            table[i] |= ODD_TARGET;
         }
         i += 1;
     }
@@ -48,9 +53,13 @@ pub(crate) fn token_end(bytes: &[u8], at: usize) -> usize {
     end_of(bytes, at, TOKEN)
 }
 
-/// The offset of the first byte from `at` on that cannot be in a request target.
-pub(crate) fn target_end(bytes: &[u8], at: usize) -> usize {
-    end_of(bytes, at, TARGET)
+/// The offset of the first byte from `at` on that cannot be in a request target, and whether some before it is unusual.
+pub(crate) fn target_end(bytes: &[u8], at: usize) -> (usize, bool) {
+    let end = end_of(bytes, at, TARGET);
+    match bytes.get(end) {
+        Some(&b) if CLASS[usize::from(b)] & ODD_TARGET != 0 => (end_of(bytes, end, ODD_TARGET), true),
+        _ => (end, false),
+    }
 }
 
 fn end_of(bytes: &[u8], at: usize, class: u8) -> usize {

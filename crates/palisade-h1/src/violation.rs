@@ -81,19 +81,41 @@ violations! {
     TooManyInterim = "too_many_interim", "too many interim answers";
     /// A 101 that the request did not ask for, or before it was sent.
     UnexpectedUpgrade = "unexpected_upgrade", "an upgrade that was not asked for";
+    /// The head was not complete in time.
+    HeadTimeout = "head_timeout", "a head that takes too long";
     /// The message ended before its head did.
     Incomplete = "incomplete", "a head that ends too early";
 }
 
 impl Violation {
-    /// The status a server answers with: 414 for the target's length, 431 for too large heads, else 400.
+    /// The status a server answers with: 414 for the target's length, 431 for too large heads, 408 for late ones, else 400.
     #[must_use]
     pub const fn status(self) -> u16 {
         match self {
+            Violation::HeadTimeout => 408,
             Violation::TargetTooLong => 414,
             Violation::HeadTooLarge | Violation::TooManyHeaders => 431,
             _ => 400,
         }
+    }
+}
+
+impl Violation {
+    /// The violation that an error of a request body goes back to: the guard reports a bad chunk through the server's read.
+    #[must_use]
+    pub fn in_error(error: &(dyn std::error::Error + 'static)) -> Option<Violation> {
+        let mut next = Some(error);
+        while let Some(error) = next {
+            if let Some(violation) = error.downcast_ref::<Violation>() {
+                return Some(*violation);
+            }
+            // An `io::Error` shows what it wraps through `get_ref`; its `source` is one step further.
+            next = match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+                Some(inner) => Some(inner),
+                None => error.source(),
+            };
+        }
+        None
     }
 }
 
