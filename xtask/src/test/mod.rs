@@ -78,7 +78,7 @@ struct Done {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let mut session = Session::new(arguments)?;
+    let mut run = Run::new(arguments)?;
     let mut done = Vec::new();
     for &step in Step::value_variants() {
         if !arguments.only.is_empty() && !arguments.only.contains(&step) {
@@ -89,12 +89,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         }
         line(&format!("\n== {}", step.name()));
         let start = Instant::now();
-        let outcome = session.step(step).unwrap_or_else(|error| {
+        let outcome = run.step(step).unwrap_or_else(|error| {
             line(&format!("error: {error:#}"));
             Outcome::failed()
         });
         let took = start.elapsed();
-        session.count.add(&outcome);
+        run.count.add(&outcome);
         line(&format!(
             "== {}: {} in {:.1} s",
             step.name(),
@@ -103,7 +103,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         ));
         done.push(Done { step, passed: outcome.passed, took });
     }
-    Ok(summary(&done, session.finish()))
+    Ok(summary(&done, run.finish()))
 }
 
 /// Ends with the counts, exactly in the form that CI reads.
@@ -126,7 +126,7 @@ fn summary(done: &[Done], count: Count) -> ExitCode {
 }
 
 /// One run: what the steps tell each other.
-struct Session<'a> {
+struct Run<'a> {
     arguments: &'a Arguments,
     /// The binary under test, once built.
     binary: Option<PathBuf>,
@@ -137,12 +137,12 @@ struct Session<'a> {
     count: Count,
 }
 
-impl<'a> Session<'a> {
+impl<'a> Run<'a> {
     fn new(arguments: &'a Arguments) -> Result<Self> {
         fs::create_dir_all(paths::cache()).context("the cache of the tests")?;
         let not_run = paths::cache().join(format!("not-run-{}", std::process::id()));
         let _ = fs::remove_file(&not_run);
-        Ok(Session { arguments, binary: None, built: false, not_run, count: Count::default() })
+        Ok(Run { arguments, binary: None, built: false, not_run, count: Count::default() })
     }
 
     fn step(&mut self, step: Step) -> Result<Outcome> {
