@@ -8,6 +8,8 @@ import { readFileSync } from 'node:fs';
 import { report, require, withPage } from './browser.mjs';
 
 const [base, method = 'get', path = '/notes', timeout = '30000'] = process.argv.slice(2);
+// For the page to load, which also a broken one does; and for what a working one then shows.
+const LOAD = 60_000;
 const TIMEOUT = Number(timeout);
 
 function file(name, contentType) {
@@ -31,7 +33,7 @@ function answers(url) {
 }
 
 async function swagger(page) {
-  const answer = await page.goto(`${base}/docs`, { waitUntil: 'load', timeout: TIMEOUT });
+  const answer = await page.goto(`${base}/docs`, { waitUntil: 'load', timeout: LOAD });
   const operation = page
     .locator(`.opblock-${method.toLowerCase()}`)
     .filter({ has: page.locator(`.opblock-summary-path[data-path="${path}"]`) });
@@ -53,7 +55,7 @@ async function swagger(page) {
 }
 
 async function redoc(page) {
-  const answer = await page.goto(`${base}/redoc`, { waitUntil: 'load', timeout: TIMEOUT });
+  const answer = await page.goto(`${base}/redoc`, { waitUntil: 'load', timeout: LOAD });
   const heading = page.locator('.api-content h1').first();
   await heading.waitFor({ timeout: TIMEOUT });
   return {

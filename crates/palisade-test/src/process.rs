@@ -2,6 +2,7 @@
 
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ pub struct Process {
     pid: u32,
     child: Mutex<Child>,
     output: Output,
+    watched: AtomicBool,
 }
 
 impl Process {
@@ -45,7 +47,7 @@ impl Process {
         if let Some(err) = child.stderr.take() {
             output.read(err, Stream::Err);
         }
-        Ok(Process { name, pid, child: Mutex::new(child), output })
+        Ok(Process { name, pid, child: Mutex::new(child), output, watched: AtomicBool::new(true) })
     }
 
     /// Its process id.
@@ -75,9 +77,16 @@ impl Process {
     pub fn ended(&self) -> Option<ExitStatus> {
         let status = self.child().try_wait().ok().flatten();
         if status.is_some() {
-            watchdog::forget(self.pid);
+            self.forget();
         }
         status
+    }
+
+    /// Once, and at once when it has ended: its number may soon be another's.
+    fn forget(&self) {
+        if self.watched.swap(false, Ordering::SeqCst) {
+            watchdog::forget(self.pid);
+        }
     }
 
     /// Waits until it has ended by itself.
@@ -131,6 +140,7 @@ impl Process {
     pub fn kill(&self) {
         let mut child = self.child();
         if let Ok(Some(_)) = child.try_wait() {
+            self.forget();
             return;
         }
         // Stopped first, so that no child is born between looking and killing.
@@ -141,7 +151,7 @@ impl Process {
         }
         let _ = signal::killpg(pid(child.id()), Signal::SIGKILL);
         let _ = child.wait();
-        watchdog::forget(self.pid);
+        self.forget();
     }
 
     fn child(&self) -> MutexGuard<'_, Child> {

@@ -20,7 +20,7 @@ const START: Duration = Duration::from_secs(60);
 pub struct App {
     process: Process,
     address: SocketAddr,
-    /// What an app writes beside itself (the guide's makes `static/`) goes with it.
+    /// Its current directory and its home: what it writes there goes with it.
     _directory: TempDir,
 }
 
@@ -69,7 +69,7 @@ impl App {
         // Nothing is written beside the sources, and what is printed is seen at once.
         command.envs([("PYTHONDONTWRITEBYTECODE", "1"), ("PYTHONUNBUFFERED", "1")]);
         let directory = tempfile::Builder::new().prefix("palisade-test-").tempdir()?;
-        command.current_dir(directory.path());
+        command.current_dir(directory.path()).env("HOME", directory.path());
         let process = Process::spawn(command)?;
         let address = process.output().find(START, "the app's address", |line| {
             line.text.split_once(announced_by)?.1.split_whitespace().next()?.parse().ok()

@@ -18,7 +18,9 @@ alive=" "
 while read -r change pid; do
     case $change in
         +) alive="$alive$pid " ;;
-        -) alive="${alive%% $pid *} ${alive#* $pid }" ;;
+        -) case $alive in
+            *" $pid "*) alive="${alive%% $pid *} ${alive#* $pid }" ;;
+        esac ;;
     esac
 done
 for pid in $alive; do kill_tree "$pid"; done
@@ -65,7 +67,7 @@ mod tests {
         let [first, second, third] = sleepers.each_ref().map(std::process::Child::id);
         let mut shell = Command::new("sh").args(["-c", SCRIPT]).stdin(Stdio::piped()).spawn().unwrap();
         let mut pipe = shell.stdin.take().unwrap();
-        write!(pipe, "+ {first}\n+ {second}\n- {first}\n+ {third}\n- {third}\n").unwrap();
+        write!(pipe, "+ {first}\n- {third}\n+ {second}\n- {first}\n+ {third}\n- {third}\n- {first}\n").unwrap();
         drop(pipe);
         shell.wait().unwrap();
         assert!(!sleepers[1].wait().unwrap().success());

@@ -78,7 +78,7 @@ struct Done {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let mut session = Session::new(arguments)?;
+    let mut run = Run::new(arguments)?;
     let mut done = Vec::new();
     for &step in Step::value_variants() {
         if !arguments.only.is_empty() && !arguments.only.contains(&step) {
@@ -89,12 +89,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         }
         line(&format!("\n== {}", step.name()));
         let start = Instant::now();
-        let outcome = session.step(step).unwrap_or_else(|error| {
+        let outcome = run.step(step).unwrap_or_else(|error| {
             line(&format!("error: {error:#}"));
             Outcome::failed()
         });
         let took = start.elapsed();
-        session.count.add(&outcome);
+        run.count.add(&outcome);
         line(&format!(
             "== {}: {} in {:.1} s",
             step.name(),
@@ -103,7 +103,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         ));
         done.push(Done { step, passed: outcome.passed, took });
     }
-    Ok(summary(&done, session.finish()))
+    Ok(summary(&done, run.finish()))
 }
 
 /// Ends with the counts, exactly in the form that CI reads.
@@ -126,32 +126,30 @@ fn summary(done: &[Done], count: Count) -> ExitCode {
 }
 
 /// One run: what the steps tell each other.
-struct Session<'a> {
+struct Run<'a> {
     arguments: &'a Arguments,
     /// The binary under test, once built.
     binary: Option<PathBuf>,
+    /// Whether building it was tried.
+    built: bool,
     /// Where tests write that they did not run; see `palisade_test::not_run`.
     not_run: PathBuf,
     count: Count,
 }
 
-impl<'a> Session<'a> {
+impl<'a> Run<'a> {
     fn new(arguments: &'a Arguments) -> Result<Self> {
         fs::create_dir_all(paths::cache()).context("the cache of the tests")?;
         let not_run = paths::cache().join(format!("not-run-{}", std::process::id()));
         let _ = fs::remove_file(&not_run);
-        Ok(Session { arguments, binary: None, not_run, count: Count::default() })
+        Ok(Run { arguments, binary: None, built: false, not_run, count: Count::default() })
     }
 
     fn step(&mut self, step: Step) -> Result<Outcome> {
         match step {
             Step::Provision => provision(),
             Step::Fmt => step::run(&mut self.cargo(&["fmt", "--all", "--check"])),
-            Step::Build => {
-                let (outcome, binary) = step::build(&mut self.cargo(&["build", "--package", "palisade-cli"]))?;
-                self.binary = binary;
-                Ok(outcome)
-            }
+            Step::Build => self.build(),
             Step::Clippy => {
                 step::run(&mut self.cargo(&["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"]))
             }
@@ -159,8 +157,21 @@ impl<'a> Session<'a> {
                 self.tests(&["--workspace", "--exclude", END_TO_END, "--lib", "--bins", "--tests", "--examples"])
             }
             Step::Doc => self.tests(&["--workspace", "--exclude", END_TO_END, "--doc"]),
-            Step::E2e => self.tests(&["--package", END_TO_END]),
+            Step::E2e => {
+                // With `--only e2e` too: what is tested is what the source says, never an older build.
+                let built = if self.built { Outcome::passed() } else { self.build()? };
+                let mut outcome = self.tests(&["--package", END_TO_END])?;
+                outcome.passed &= built.passed;
+                Ok(outcome)
+            }
         }
+    }
+
+    fn build(&mut self) -> Result<Outcome> {
+        self.built = true;
+        let (outcome, binary) = step::build(&mut self.cargo(&["build", "--package", "palisade-cli"]))?;
+        self.binary = binary.filter(|_| outcome.passed);
+        Ok(outcome)
     }
 
     fn tests(&self, selection: &[&str]) -> Result<Outcome> {
@@ -172,8 +183,15 @@ impl<'a> Session<'a> {
     fn cargo(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         command.args(arguments).current_dir(paths::workspace()).env("PALISADE_NOT_RUN", &self.not_run);
-        if let Some(binary) = &self.binary {
-            command.env("PALISADE_BIN", binary);
+        match &self.binary {
+            Some(binary) => {
+                command.env("PALISADE_BIN", binary);
+            }
+            // A path where nothing is, so that no test takes an older binary for the one that did not build.
+            None if self.built => {
+                command.env("PALISADE_BIN", paths::cache().join("the-build-failed"));
+            }
+            None => {}
         }
         if self.arguments.no_provision {
             command.env("PALISADE_PROVISION", "never");
