@@ -11,6 +11,14 @@ fn snapshot(text: &str) -> Snapshot {
     Snapshot::from_text("policy", text).unwrap_or_else(|problems| panic!("{problems}"))
 }
 
+/// A reload reads and checks in one thread and reports in another.
+#[test]
+fn threads_may_share_them() {
+    fn shared<T: Send + Sync>() {}
+    shared::<Snapshot>();
+    shared::<Problems>();
+}
+
 #[test]
 fn sections_are_read_one_by_one() {
     let snapshot =
