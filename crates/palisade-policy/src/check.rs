@@ -19,8 +19,8 @@ use crate::tree::{Node, Table, Value};
 /// no key, so they write "expected …" rather than "`max_age` …".
 pub type Formats<'a> = &'a [(&'a str, fn(&str) -> Result<(), String>)];
 
-/// Findings of one walk; more are not looked for.
-const MAX_FINDINGS: usize = 10_000;
+/// Findings of one walk; more are not looked for, since each costs a search for what was meant.
+const MAX_FINDINGS: usize = 1000;
 /// Nodes looked at, alternatives tried included, before alternatives are no longer tried.
 const MAX_VISITS: usize = 2_000_000;
 

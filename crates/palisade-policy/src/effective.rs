@@ -137,6 +137,9 @@ impl<'a> Lines<'a, '_> {
     }
 
     fn below(&mut self, key: &str, schema: &'a Json, node: Option<&Node>, default: Option<&'a Json>) {
+        if self.steps.is_empty() && key == "include" {
+            return; // done with when the files were read
+        }
         self.steps.push(Step::Key(key.to_owned()));
         self.value(schema, node, default);
         self.steps.pop();

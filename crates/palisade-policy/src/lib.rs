@@ -20,6 +20,22 @@
 //!   guide: section 9 (docs: 09-cors/cors.html)
 //! ");
 //! ```
+//!
+//! # What the types of a policy need
+//!
+//! - `#[serde(deny_unknown_fields)]` and a doc comment on each key: the reference page and the schema are made of them.
+//! - `Serialize` beside `Deserialize`: without it schemars cannot write defaults into the schema, and
+//!   [`Snapshot::effective`] and [`reference_page`] do not know them.
+//! - A text with a syntax of its own carries `#[schemars(extend("format" = "duration", "examples" = ["5s"]))]`, with a check
+//!   of that name in [`Formats`]. The example is what messages suggest.
+//! - A reference to the secret store is an object with the one key `secret` (or any schema with `x-secret = true`). A value
+//!   written where one belongs is reported and never shown.
+//! - An old name is `#[schemars(extend("x-renamed-from" = "old_name"))]`, not a serde alias.
+//!
+//! # What is never shown
+//!
+//! Messages quote the offending line, but for values where the schema expects a secret, values of unknown keys whose names
+//! sound like one, passwords in URLs, and in text that does not parse whatever follows a name that could mean a secret.
 
 mod check;
 mod de;

@@ -115,9 +115,11 @@ impl<'a> Page<'a, '_> {
                 None => keys.push(row),
             }
         }
-        if !keys.is_empty() {
-            self.out.push_str("\n## Top level\n\nThese keys stand above the first section.\n");
-            self.table("", &keys);
+        self.out.push_str("\n## Top level\n\nThese keys stand above the first section.\n");
+        let include = !keys.iter().any(|row| row.key == "include");
+        self.table("", &keys);
+        if include {
+            let _ = writeln!(self.out, "| `include` | list of text |  | {} |", cell(INCLUDE));
         }
         for section in sections {
             self.section(section, 2);

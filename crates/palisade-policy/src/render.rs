@@ -13,6 +13,8 @@ use crate::source::{Kind, Place, Texts, is_printable};
 const MAX_SHOWN: usize = 100;
 /// Columns of a source line that are shown.
 const MAX_WIDTH: usize = 110;
+/// A line longer than this was not written by a person, and is not shown.
+const MAX_LINE_BYTES: usize = 4096;
 /// A place longer than this stands on a line of its own.
 const MAX_PLACE: usize = 40;
 
@@ -79,7 +81,10 @@ fn one(out: &mut String, problems: &Problems, problem: &Problem, paint: &Paint) 
                 }
                 None => {
                     let place = problems.main_file().unwrap_or_else(|| "policy".to_owned());
-                    let text = joined(format!("`{key}` is not set; it belongs into {table}"));
+                    let top = table == "the top level";
+                    let where_to =
+                        if top { "at the top level, above the first section" } else { &format!("into {table}") };
+                    let text = joined(format!("`{key}` is not set; it belongs {where_to}"));
                     let _ = writeln!(out, "  {}  {text}", paint.put(BLUE, &place));
                 }
             }
@@ -145,7 +150,9 @@ impl Line {
         let none = Line { text: String::new(), caret: 0..0 };
         let Some(source) = texts.get(place) else { return none };
         let range = source.line_at(place.start);
-        let Some(line) = source.text.get(range.clone()) else { return none };
+        let Some(line) = source.text.get(range.clone()).filter(|line| line.len() <= MAX_LINE_BYTES) else {
+            return none;
+        };
         let mut hidden = texts.hidden(place.source, range.clone());
         hidden.extend(
             mask::url_passwords(line).into_iter().map(|found| range.start + found.start..range.start + found.end),

@@ -43,6 +43,21 @@ impl Folder {
         self.plain(&problems)
     }
 
+    /// A line a problem, whose width does not depend on where the folder lies.
+    fn listed(&self, names: &[&str]) -> String {
+        let problems = self.read(names).expect_err("this should not be a policy").to_json();
+        let field = |problem: &serde_json::Value, name: &str| {
+            problem[name].as_str().map_or_else(|| problem[name].to_string(), str::to_owned)
+        };
+        let mut out = String::new();
+        for problem in problems["problems"].as_array().unwrap() {
+            let [file, line, column, text, message, fix] =
+                ["file", "line", "column", "text", "message", "fix"].map(|name| field(problem, name));
+            out.push_str(&format!("{file}:{line}:{column} | {text} | {message} | {fix}\n"));
+        }
+        out.replace(&format!("{}/", self.0.path().display()), "")
+    }
+
     fn plain(&self, problems: &Problems) -> String {
         problems.render(false).replace(&format!("{}/", self.0.path().display()), "")
     }
@@ -153,7 +168,7 @@ fn bad_includes() {
 #[test]
 fn a_cycle_of_includes_ends() {
     let folder = Folder::with(&[("a.toml", "include = [\"b.toml\"]\n"), ("b.toml", "include = [\"./a.toml\"]\n")]);
-    insta::assert_snapshot!("include_cycle", folder.problems(&["a.toml"]));
+    insta::assert_snapshot!("include_cycle", folder.listed(&["a.toml"]));
 }
 
 #[test]
@@ -173,7 +188,7 @@ fn syntax_errors_of_all_files_at_once() {
         ("c.toml", "x = \"\n"),
     ]);
     // The include of a broken file is not read: its list cannot be trusted.
-    insta::assert_snapshot!("syntax_of_several_files", folder.problems(&["a.toml", "b.toml", "c.toml"]));
+    insta::assert_snapshot!("syntax_of_several_files", folder.listed(&["a.toml", "b.toml", "c.toml"]));
 }
 
 #[test]
