@@ -98,9 +98,9 @@ where
     (handle, tokio::spawn(connection))
 }
 
-fn logging(
-    log: &Log,
-) -> impl Fn(Request<Incoming>, Handle, InFlight) -> Pin<Box<dyn Future<Output = Response<Answer>> + Send>> + use<> {
+type Answering = Pin<Box<dyn Future<Output = Response<Answer>> + Send>>;
+
+fn logging(log: &Log) -> impl Fn(Request<Incoming>, Handle, InFlight) -> Answering + use<> {
     let log = Arc::clone(log);
     move |request, _, token| {
         let log = Arc::clone(&log);
@@ -190,6 +190,8 @@ const TABLE: &[Row] = &[
         None,
     ),
     ("GET /\u{e9} HTTP/1.1\r\n\r\n", &["GET /\u{e9}"], &[200], None),
+    ("OPTIONS * HTTP/1.1\r\n\r\n", &["OPTIONS *"], &[200], None),
+    ("GET http://a.example/1 HTTP/1.1\r\n\r\n", &["GET http://a.example/1"], &[200], None),
     ("", &[], &[], None),
     ("GET /1 HT", &[], &[], None),
     // refused at once
