@@ -331,6 +331,27 @@ async fn answers_before_a_violation_come_first_and_whole() {
 }
 
 #[tokio::test]
+async fn an_answer_that_waits_for_its_reader_comes_first_and_whole() {
+    // Larger than the pipe: the answer is over for the service long before it is written.
+    const LONG: &str = match std::str::from_utf8(&[b'x'; 5000]) {
+        Ok(text) => text,
+        Err(_) => "",
+    };
+    let (mut client, server) = tokio::io::duplex(200);
+    let (handle, server) = start_on(server, Config::default(), |_, _, token| async move { text(200, LONG, token) });
+    client.write_all(b"GET / HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\nA\r\n\r\n").await.unwrap();
+    while handle.violation().is_none() {
+        tokio::task::yield_now().await;
+    }
+    let mut output = Vec::new();
+    let read = client.read_to_end(&mut output);
+    tokio::time::timeout(Duration::from_secs(5), read).await.expect("nobody is forgotten").unwrap();
+    assert_eq!(statuses(&output), [200, 400]);
+    assert!(String::from_utf8(output).unwrap().contains("xxxHTTP/1.1 400 "));
+    server.await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn a_violation_in_a_body_leaves_a_begun_answer_without_its_end() {
     let (parts, frames) = mpsc::unbounded_channel();
     let frames = Mutex::new(Some(frames));
