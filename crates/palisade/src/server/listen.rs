@@ -3,17 +3,20 @@
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 
-use super::tls::Certificates;
+use super::tls::{Certificates, certificates};
 use super::{Phase, connection, public_listeners, state};
 use crate::context::Listener;
 use crate::error::{Error, Result};
 use crate::live::Handle;
 
 const BACKLOG: i32 = 4096;
+/// How long connections that were on their way are still taken when a listener closes.
+pub(super) const LAST_LOOK: Duration = Duration::from_millis(100);
 
 /// An open listener.
 #[derive(Debug)]
@@ -29,10 +32,15 @@ pub struct Bound {
 /// Opens every listener of the policy that serves the API.
 pub(super) fn bind(handle: &Arc<Handle>) -> Result<Vec<Bound>> {
     let live = handle.live();
+    let certificates = certificates(live.policy.env());
+    let server = &live.policy.config().server;
+    if server.https().address().is_some() || server.admin.address().is_some() {
+        certificates.store(certificates.read(&live.policy)?);
+    }
     let mut bound = Vec::new();
     for (key, kind, listen) in public_listeners(handle) {
         let Some(address) = listen.address() else { continue };
-        let tls = (kind == Listener::Https).then(|| Certificates::load(&live.policy)).transpose()?;
+        let tls = (kind == Listener::Https).then(|| Arc::clone(&certificates));
         let hold = hold(key, address)?;
         let address = hold.local_addr()?.as_socket().unwrap_or(address);
         bound.push(Bound { key, kind, address, _hold: hold, tls });
@@ -132,20 +140,27 @@ impl Bound {
 
 async fn accept(listener: TcpListener, kind: Listener, handle: Arc<Handle>, tls: Option<Arc<Certificates>>) {
     let state = state(handle.live().policy.env());
+    let take = |stream, peer| {
+        let (handle, state, tls) = (Arc::clone(&handle), Arc::clone(&state), tls.clone());
+        tokio::spawn(connection::serve(stream, peer, kind, handle, state, tls));
+    };
     let draining = state.reached(Phase::Draining);
     tokio::pin!(draining);
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = &mut draining => return,
+            () = &mut draining => break,
         };
         match accepted {
-            Ok((stream, peer)) => {
-                let (handle, state, tls) = (Arc::clone(&handle), Arc::clone(&state), tls.clone());
-                tokio::spawn(connection::serve(stream, peer, kind, handle, state, tls));
-            }
+            Ok((stream, peer)) => take(stream, peer),
             // Out of descriptors, or a connection that was gone at once: the listener itself is fine.
-            Err(_) => tokio::time::sleep(std::time::Duration::from_millis(10)).await,
+            Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
         }
+    }
+    // Closing a listener resets what waits in its queue, so the queue is emptied first; a client whose handshake is
+    // under way joins it a round trip later.
+    let end = tokio::time::Instant::now() + LAST_LOOK;
+    while let Ok(Ok((stream, peer))) = tokio::time::timeout_at(end, listener.accept()).await {
+        take(stream, peer);
     }
 }
