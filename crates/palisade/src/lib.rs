@@ -20,6 +20,7 @@ pub mod controls;
 pub mod endpoints;
 mod error;
 pub mod gateway;
+pub mod guide;
 pub mod live;
 pub mod observe;
 pub mod policy;
