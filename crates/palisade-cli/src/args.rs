@@ -89,6 +89,10 @@ pub(crate) struct Serve {
     pub(crate) upstream: Option<String>,
     #[command(flatten)]
     pub(crate) listening: Listening,
+    /// Share the ports that an older Palisade of this user still serves, so that it can leave without a refused
+    /// connection: start the new one, wait until it is ready, end the old one.
+    #[arg(long)]
+    pub(crate) takeover: bool,
     /// The command that starts the application, behind `--`: `uvicorn main:app --uds {socket}`, or with `{port}`.
     #[arg(last = true, value_name = "COMMAND")]
     pub(crate) command: Vec<String>,

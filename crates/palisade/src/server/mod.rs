@@ -1,5 +1,6 @@
 //! The server round the stack: listeners, TLS, connections, draining.
 
+pub mod admin;
 mod connection;
 mod keep;
 mod listen;
@@ -7,6 +8,7 @@ mod local_ca;
 mod notify;
 pub mod request_id;
 pub(crate) mod startup;
+pub mod status;
 pub(crate) mod tls;
 mod watch;
 
@@ -45,6 +47,8 @@ pub struct ServerState {
     /// The same, for those that ask on every request.
     phase_now: AtomicU8,
     connections: AtomicUsize,
+    since: std::time::Instant,
+    listeners: std::sync::OnceLock<Vec<(&'static str, std::net::SocketAddr)>>,
     /// How long idle connections are kept when the server leaves, in milliseconds.
     idle_grace_ms: AtomicU64,
 }
@@ -84,6 +88,8 @@ impl Default for ServerState {
             phase: phases::channel(Phase::Serving).0,
             phase_now: AtomicU8::new(Phase::Serving as u8),
             connections: AtomicUsize::new(0),
+            since: std::time::Instant::now(),
+            listeners: std::sync::OnceLock::new(),
             idle_grace_ms: AtomicU64::new(0),
         }
     }
@@ -114,6 +120,11 @@ impl ServerState {
     /// Whether answers end their connection, since nothing is accepted any more.
     pub(crate) fn is_draining(&self) -> bool {
         self.phase_now.load(Ordering::Relaxed) >= Phase::Draining as u8
+    }
+
+    /// How long it has been there.
+    pub fn uptime(&self) -> Duration {
+        self.since.elapsed()
     }
 
     /// Open connections.
@@ -252,6 +263,12 @@ impl Running {
         // Before anybody is told to send one: a signal without a handler ends the process.
         *self.signals.lock() = Signals::new().ok();
         tokio::spawn(keep::keep(Arc::clone(&self.handle)));
+        let _ = self.state().listeners.set(self.bound.iter().map(|bound| (bound.name(), bound.address())).collect());
+        for bound in &self.bound {
+            if let Err(error) = bound.serve_control(&self.handle) {
+                event::CONNECTION.line(self.handle.log()).str("listener", bound.name()).show("reason", error);
+            }
+        }
         for bound in &self.bound {
             event::LISTENING.line(self.handle.log()).str("listener", bound.name()).show("address", bound.address());
         }
@@ -358,9 +375,14 @@ enum Asked {
     Reload,
 }
 
-/// The address of a listener as written, for each that serves the API.
-fn public_listeners(handle: &Handle) -> Vec<(&'static str, Listener, Listen)> {
+/// Every listener as written, with what it is for.
+fn listeners(handle: &Handle) -> Vec<(&'static str, listen::Role, Listen)> {
     let live = handle.live();
     let server = &live.policy.config().server;
-    vec![("server.https", Listener::Https, server.https()), ("server.http", Listener::Http, server.http())]
+    vec![
+        ("server.https", listen::Role::Public(Listener::Https), server.https()),
+        ("server.http", listen::Role::Public(Listener::Http), server.http()),
+        ("server.admin", listen::Role::Control(admin::Door::Admin), server.admin),
+        ("server.probes", listen::Role::Control(admin::Door::Probes), server.probes),
+    ]
 }

@@ -41,20 +41,20 @@ pub(crate) struct Loaded {
 
 /// What is known about a certificate.
 #[derive(Debug, Clone)]
-pub struct Fact {
+pub(crate) struct Fact {
     /// The file, or `local authority`.
-    pub source: Arc<str>,
+    pub(crate) source: Arc<str>,
     /// The names it is for.
-    pub names: Vec<String>,
+    pub(crate) names: Vec<String>,
     /// From when on it is valid.
-    pub not_before: Timestamp,
+    pub(crate) not_before: Timestamp,
     /// Until when.
-    pub not_after: Timestamp,
+    pub(crate) not_after: Timestamp,
 }
 
 impl Fact {
     /// Whether it is valid at a time.
-    pub fn is_valid(&self, now: Timestamp) -> bool {
+    pub(crate) fn is_valid(&self, now: Timestamp) -> bool {
         self.not_before <= now && now <= self.not_after
     }
 
