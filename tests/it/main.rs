@@ -4,4 +4,5 @@
 
 mod apps_alone;
 mod browser_alone;
+mod server;
 mod tools_alone;

@@ -68,13 +68,13 @@ pub(crate) enum Command {
 #[derive(Debug, Clone, Default, ClapArgs)]
 pub(crate) struct Listening {
     /// The port for HTTPS; 0 lets the system choose.
-    #[arg(long, value_name = "PORT")]
+    #[arg(long, value_name = "PORT", overrides_with = "https_port")]
     pub(crate) https_port: Option<u16>,
     /// The port for plain HTTP; 0 lets the system choose.
-    #[arg(long, value_name = "PORT")]
+    #[arg(long, value_name = "PORT", overrides_with = "http_port")]
     pub(crate) http_port: Option<u16>,
     /// The port of the admin listener; 0 lets the system choose.
-    #[arg(long, value_name = "PORT")]
+    #[arg(long, value_name = "PORT", overrides_with = "admin_port")]
     pub(crate) admin_port: Option<u16>,
     /// Start the controls that judge content or amount in `detect`: they log and change nothing.
     #[arg(long)]

@@ -305,7 +305,7 @@ impl Running {
         let end = tokio::time::Instant::now() + server.drain.duration();
         // A developer who presses Ctrl-C has no balancer to wait for.
         let (lame_duck, grace) = match server.is_development() {
-            true => (Duration::ZERO, Duration::ZERO),
+            true => (Duration::ZERO, listen::LAST_LOOK),
             false => (server.lame_duck.duration(), IDLE_GRACE),
         };
         let grace = grace.min(server.drain.duration().saturating_sub(lame_duck) / 2);
