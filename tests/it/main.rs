@@ -5,4 +5,5 @@
 mod apps_alone;
 mod browser_alone;
 mod deploy;
+mod server;
 mod tools_alone;

@@ -82,8 +82,10 @@ events! {
     APP_STARTED = Info "app.started";
     /// A supervised application ended by itself: `status`, `restart_in_ms`.
     APP_EXITED = Error "app.exited";
-    /// A certificate was read again from its file.
+    /// A certificate was read again: `file`, `not_after`.
     CERTIFICATE = Info "tls.certificate";
+    /// A certificate or key that changed cannot be used, the old one stays in force: `reason`.
+    CERTIFICATE_REJECTED = Error "tls.rejected";
 }
 
 /// A line in the making; written when it is dropped.

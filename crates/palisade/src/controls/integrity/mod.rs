@@ -3,7 +3,7 @@
 //! Guide section 20. First in the stack: every later control reads the path, host and rule that are fixed here, and
 //! nobody parses them again. Sources: RFC 9110, RFC 9112, RFC 3986 §6.2.2; threats 5 to 8, 23, 24.
 
-mod host;
+pub(crate) mod host;
 mod path;
 
 use http::header::{ACCESS_CONTROL_REQUEST_METHOD, CONNECTION, EXPECT, ORIGIN, UPGRADE};
