@@ -78,8 +78,12 @@ events! {
     DROPPED = Warn "log.dropped";
     /// A supervised application was started: `pid`.
     APP_STARTED = Info "app.started";
-    /// A supervised application ended by itself: `status`, `restart_in_ms`.
+    /// A supervised application accepts connections: `pid`, `after_ms`.
+    APP_READY = Info "app.ready";
+    /// A supervised application ended by itself: `status`, `ran_ms`, `restart_in_ms`, `last_lines` of its standard error.
     APP_EXITED = Error "app.exited";
+    /// A supervised application was ended with the server: `pid`, `status`, `how`.
+    APP_STOPPED = Info "app.stopped";
     /// A certificate was read again from its file.
     CERTIFICATE = Info "tls.certificate";
 }

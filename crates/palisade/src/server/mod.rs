@@ -4,6 +4,7 @@ mod connection;
 mod listen;
 mod local_ca;
 pub mod request_id;
+pub(crate) mod supervise;
 mod tls;
 
 use std::path::PathBuf;
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use palisade_base::Clock;
 use palisade_policy::{Problems, Sources};
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::context::Listener;
@@ -23,6 +25,7 @@ use crate::policy::values::Listen;
 use crate::policy::{Env, Situation};
 
 pub use listen::Bound;
+use supervise::Supervisor;
 
 /// How a server is doing.
 #[derive(Debug)]
@@ -159,7 +162,13 @@ impl Palisade {
     pub fn start(self) -> Result<(Running, Problems)> {
         let (handle, problems) = Handle::start(self.sources, self.target, self.situation, self.clock)?;
         let bound = listen::bind(&handle)?;
-        Ok((Running { handle, bound }, problems))
+        // Last: a port that is taken must not start an application.
+        let app = handle.take_plan().map(|plan| {
+            let status = crate::live::app_status(handle.state());
+            Supervisor::start(plan, status, Arc::clone(handle.log()))
+        });
+        let app = Mutex::new(app.transpose()?);
+        Ok((Running { handle, bound, app }, problems))
     }
 }
 
@@ -170,6 +179,8 @@ pub struct Running {
     pub handle: Arc<Handle>,
     /// The listeners.
     pub bound: Vec<Bound>,
+    /// The application that is supervised.
+    app: Mutex<Option<Supervisor>>,
 }
 
 impl Running {
@@ -241,6 +252,10 @@ impl Running {
         tunnels.end();
         let cut = state.connections();
         state.enter(Phase::Ended);
+        let app = self.app.lock().take();
+        if let Some(app) = app {
+            app.stop(live.policy.config().upstream.stop_timeout.duration()).await;
+        }
         drop(event::STOPPED.line(self.handle.log()).u64("cut", cut as u64));
         self.handle.log().flush();
     }
