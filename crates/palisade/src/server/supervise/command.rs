@@ -1,7 +1,8 @@
 //! The command that starts the application, and what it gets of ours: nearly nothing.
 //!
 //! Whoever can run code in the application reads its environment and its descriptors; keys, tokens and the policy's
-//! overrides must not be there. The standard library opens every descriptor close-on-exec.
+//! overrides must not be there. The standard library opens every descriptor close-on-exec; those that Palisade itself inherited
+//! (systemd's sockets, a careless parent's pipes) become so here.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -47,6 +48,7 @@ pub(super) fn user(name: &str) -> Result<Option<User>> {
 /// The command, not yet started.
 pub(super) fn build(words: &[String], env: &BTreeMap<String, String>, user: Option<&User>) -> Command {
     let (program, arguments) = words.split_first().map_or(("", [].as_slice()), |(first, rest)| (first, rest));
+    close_fds::CloseFdsBuilder::new().cloexecfrom(3);
     let mut command = Command::new(program);
     command
         .args(arguments)

@@ -221,6 +221,8 @@ impl Work {
             };
             match self.inbox.recv_timeout(wait) {
                 Ok(Order::Exited) => {
+                    // Requests wait from now on, instead of meeting workers that end.
+                    self.status.starting();
                     group::end_rest(run.group, REMAINS);
                     return Some(run.reap());
                 }
