@@ -37,6 +37,8 @@ pub struct Checked {
 pub fn read(sources: &Sources) -> std::result::Result<Checked, Problems> {
     let mut snapshot = Snapshot::read(sources)?;
     let mut problems = snapshot.problems();
+    let pages = crate::guide::pages();
+    problems.set_guides(pages.iter().map(|(name, section, page)| (*name, *section, page.as_str())));
     let schema = serde_json::to_value(policy::schema()).unwrap_or_default();
     let formats = policy::formats();
     snapshot.check(&schema, &formats, &mut problems);

@@ -64,6 +64,8 @@ events! {
     RELOADED = Info "policy.reloaded";
     /// A policy was not taken, the old one stays in force: `problems`.
     REJECTED = Error "policy.rejected";
+    /// A policy is in force although something about it is doubtful: `problems`.
+    WARNINGS = Warn "policy.warnings";
     /// An environment variable overrides the policy: `name`.
     OVERRIDDEN = Info "policy.overridden";
     /// A request was refused, or would have been: `control`, `code`, `mode`, `policy`, `request_id`.

@@ -1,6 +1,6 @@
 //! Logs, events and metrics. Guide section 16.
 
-pub(crate) mod access;
+pub mod access;
 pub mod event;
 pub(crate) mod json;
 pub mod metrics;

@@ -269,6 +269,10 @@ pub struct Route {
     pub host: Option<HostPattern>,
     /// The methods. Default: all. `HEAD` comes with `GET`. A method that no route of the path names answers 405.
     pub methods: Vec<MethodName>,
+    /// Open to everybody, without a login. Without `[auth]` every route is.
+    pub public: Option<bool>,
+    /// The networks whose clients this route is for. Default: everybody.
+    pub address: Vec<Cidr>,
     /// Encoded slashes in this route's paths are allowed and forwarded as sent.
     pub encoded_slash: Option<bool>,
     /// `;` parameters in this route's paths are allowed.
