@@ -112,7 +112,11 @@ impl Record {
         let micros = micros(env.clock.instant().saturating_duration_since(ctx.start));
         let upstream_micros = ctx.upstream.get().map(|upstream| upstream.micros);
         env.metrics.request(ctx.rule(), self.status, micros, upstream_micros);
-        env.log.access.line(false, |out| self.line(out, micros));
+        env.log.access.line(false, |out| {
+            let from = out.len();
+            self.line(out, micros);
+            env.log.dress(out, from);
+        });
     }
 
     /// The fields of the specification, in its order.

@@ -132,8 +132,10 @@ impl Line<'_> {
 impl Drop for Line<'_> {
     fn drop(&mut self) {
         self.log.security.line(true, |out| {
+            let from = out.len();
             out.extend_from_slice(&self.text);
             out.extend_from_slice(b"}\n");
+            self.log.dress(out, from);
         });
     }
 }
@@ -162,6 +164,17 @@ pub(crate) fn refused(ctx: &Context, control: Option<ControlId>, mode: Mode, ref
         line = line.str(name, value);
     }
     drop(line);
+}
+
+/// The line that a sink writes itself when it had to drop some.
+pub(crate) fn dropped(out: &mut Vec<u8>, lines: u64) {
+    out.extend_from_slice(b"{\"time\":\"");
+    time(out, palisade_base::Clock::real().now());
+    out.push(b'"');
+    json::field_str(out, "event", DROPPED.name);
+    json::field_str(out, "level", DROPPED.level.as_str());
+    json::field_u64(out, "lines", lines);
+    out.extend_from_slice(b"}\n");
 }
 
 thread_local! {
