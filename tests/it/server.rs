@@ -424,3 +424,49 @@ async fn a_taken_port_names_its_owner_and_can_be_taken_over() -> Result<()> {
     load.stop().await?;
     Ok(())
 }
+
+/// The guard in front of the HTTP library: refused before there is a request, with a document, a line and an event.
+#[tokio::test]
+async fn ambiguous_framing_is_refused_by_name() -> Result<()> {
+    let upstream = hello().await?;
+    let palisade = Palisade::serve().policy(&development(&upstream, "")).start().await?;
+    let big = format!("GET / HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r\n", "a".repeat(70_000));
+    let long = format!("GET /{} HTTP/1.1\r\nHost: localhost\r\n\r\n", "a".repeat(9_000));
+    for (request, status, code) in [
+        ("GET / HTTP/1.1\nHost: localhost\n\n", 400, "integrity.framing"),
+        ("GET / HTTP/1.1\r\nHost : localhost\r\n\r\n", 400, "integrity.framing"),
+        (
+            "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            400,
+            "integrity.framing",
+        ),
+        (
+            "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\nabc",
+            400,
+            "integrity.framing",
+        ),
+        ("POST / HTTP/1.0\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400, "integrity.framing"),
+        (&big, 431, "limits.headers"),
+        (&long, 414, "limits.url"),
+    ] {
+        for tls in [true, false] {
+            let mut wire = if tls { palisade.wire().await? } else { palisade.wire_http().await? };
+            let answer = wire.ask(request).await?;
+            let what = &request[..request.len().min(80)];
+            ensure!(answer.status() == status, "{what:?}: {} {}", answer.status(), answer.text());
+            let document = answer.json()?;
+            ensure!(document["code"] == code && answer.header("connection") == Some("close"), "{what:?}: {document}");
+            let id = document["request_id"].clone();
+            palisade.event("request.refused", |line| line["request_id"] == id && line["code"] == code).await?;
+            palisade.access(|line| line["request_id"] == id && line["status"] == status).await?;
+            wire.closed(SOON).await?;
+        }
+    }
+    ensure!(upstream.requests().is_empty(), "nothing of it was forwarded");
+    // What is correct passes, twice on one connection.
+    let mut wire = palisade.wire_http().await?;
+    for _ in 0..2 {
+        ensure!(wire.ask("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await?.status() == 200);
+    }
+    Ok(())
+}

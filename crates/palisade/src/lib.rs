@@ -17,6 +17,7 @@ pub mod body;
 pub mod context;
 pub mod control;
 pub mod controls;
+mod embed;
 pub mod endpoints;
 mod error;
 pub mod gateway;
@@ -27,7 +28,10 @@ pub mod policy;
 pub mod refusal;
 pub mod server;
 pub mod stack;
+#[cfg(feature = "testing")]
+pub mod testing;
 
+pub use embed::{Protected, State};
 pub use error::{Error, Result};
 pub use server::Palisade;
 

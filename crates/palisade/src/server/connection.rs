@@ -10,9 +10,11 @@ use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use palisade_h1::guard::Guard;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
+use super::framing::{self, Answering};
 use super::tls::Certificates;
 use super::{Phase, ServerState};
 use crate::body::{RequestBody, ResponseBody};
@@ -21,7 +23,8 @@ use crate::live::Handle;
 use crate::observe::event;
 
 const HANDSHAKE: Duration = Duration::from_secs(10);
-const HEAD: Duration = Duration::from_secs(10);
+/// Below this hyper refuses to work.
+const MIN_BUFFER: usize = 8192;
 /// What a slow reader can pin in the TLS layer.
 const TLS_BUFFER: usize = 256 * 1024;
 
@@ -101,7 +104,7 @@ async fn request(
 
 /// Ends an HTTP/1 connection with this answer, once nothing is accepted any more.
 fn last_answer(answer: &mut Response<ResponseBody>, state: &ServerState) {
-    if state.is_draining() && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+    if state.is_draining() {
         answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
 }
@@ -110,19 +113,29 @@ async fn http1<S>(stream: S, connection: Arc<Connection>, handle: &Arc<Handle>, 
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let config = framing::config(&handle.live().policy);
+    let guard = Guard::new(stream, config, framing::answers(handle, &connection));
+    let guarded = guard.handle();
     let service = service_fn(|incoming| {
+        let token = guarded.begin();
         let answered = request(Arc::clone(handle), Arc::clone(&connection), incoming);
+        let guarded = &guarded;
         async move {
             let mut answer = answered.await?;
-            last_answer(&mut answer, state);
-            Ok::<_, std::convert::Infallible>(answer)
+            if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+                guarded.open_tunnel();
+            } else {
+                last_answer(&mut answer, state);
+            }
+            Ok::<_, std::convert::Infallible>(answer.map(|body| Answering::new(body, token)))
         }
     });
     let served = hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD)
-        .pipeline_flush(true)
-        .serve_connection(TokioIo::new(stream), service)
+        // The guard has one timer for heads and idle connections, which costs less than one a request.
+        .header_read_timeout(None)
+        .max_headers(config.limits.headers)
+        .max_buf_size(config.limits.head_bytes.max(MIN_BUFFER) * 2)
+        .serve_connection(TokioIo::new(guard), service)
         .with_upgrades();
     tokio::pin!(served);
     tokio::select! {

@@ -2,6 +2,7 @@
 
 pub mod admin;
 mod connection;
+pub(crate) mod framing;
 mod keep;
 mod listen;
 mod local_ca;
@@ -23,6 +24,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch as phases;
 
 use crate::context::Listener;
+use crate::embed::{Protected, State};
 use crate::error::Result;
 use crate::live::{Handle, Target};
 use crate::observe::event;
@@ -149,6 +151,9 @@ impl ServerState {
     }
 }
 
+/// The codes of what is refused before there is a request.
+pub(crate) static CODES: &[&crate::refusal::Code] = &[&framing::HEAD_TIME];
+
 /// The state of the server that an environment belongs to.
 pub fn state(env: &Env) -> Arc<ServerState> {
     env.state.get("server", ServerState::default)
@@ -201,17 +206,29 @@ impl Palisade {
     ///
     /// # Errors
     /// When the policy is not in order, a certificate cannot be used, or a port is taken.
-    pub async fn serve(self, router: axum::Router) -> Result<()> {
-        let (running, problems) = self.target(Target::Router(router)).start()?;
+    pub async fn serve(self, router: axum::Router<State>) -> Result<()> {
+        let state = State::default();
+        let (running, problems) = self.target(Target::Router(router.with_state(state.clone()))).start()?;
+        state.bind(&running.handle);
         if !problems.is_empty() {
-            event::LISTENING.line(running.handle.log()).str("warnings", &problems.render(false));
+            event::WARNINGS.line(running.handle.log()).str("problems", &problems.render(false));
         }
-        for bound in &running.bound {
-            bound.serve_here(&running.handle)?;
-        }
+        running.serve_here()?;
         running.ready();
         running.until_signal().await;
         Ok(())
+    }
+
+    /// Puts the stack round a router, for a server of your own. Nothing listens; the policy is not watched.
+    ///
+    /// # Errors
+    /// When the policy is not in order.
+    pub fn protect(self, router: axum::Router<State>) -> Result<Protected> {
+        let state = State::default();
+        let target = Target::Router(router.with_state(state.clone()));
+        let (handle, _) = Handle::start(self.sources, target, self.situation, self.clock)?;
+        state.bind(&handle);
+        Ok(Protected::new(handle))
     }
 
     /// Reads the policy, opens the listeners and starts nothing yet.
@@ -236,6 +253,14 @@ pub struct Running {
 }
 
 impl Running {
+    /// Accepts connections on the current runtime.
+    ///
+    /// # Errors
+    /// When a listener cannot be opened.
+    pub fn serve_here(&self) -> Result<()> {
+        self.bound.iter().try_for_each(|bound| bound.serve_here(&self.handle))
+    }
+
     /// Starts `workers` threads, each with a runtime and listeners of its own: a connection stays on its core.
     ///
     /// # Errors
@@ -288,7 +313,10 @@ impl Running {
         loop {
             match signals.next().await {
                 Asked::End => break,
-                Asked::Reload => keep::reload(&self.handle).await,
+                Asked::Reload => {
+                    self.handle.log().reopen();
+                    keep::reload(&self.handle).await;
+                }
             }
         }
         tokio::select! {
