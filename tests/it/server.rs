@@ -470,3 +470,35 @@ async fn ambiguous_framing_is_refused_by_name() -> Result<()> {
     }
     Ok(())
 }
+
+#[tokio::test]
+async fn connections_over_the_limits_are_refused_and_counted() -> Result<()> {
+    let upstream = hello().await?;
+    let more = "admin_token = { secret = \"admin-token\" }\n[limits]\nconnections_per_address = 3";
+    let palisade = Palisade::serve()
+        .policy(&development(&upstream, more))
+        .env("PALISADE_SECRET_ADMIN_TOKEN", TOKEN)
+        .start()
+        .await?;
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        let mut connection = palisade.http()?.connect().await?;
+        connection.get("/").send().await?.drain().await?;
+        held.push(connection);
+    }
+    let mut refused = palisade.http()?.get("/").send().await?;
+    ensure!(refused.status() == 503 && refused.header("retry-after") == Some("1"));
+    ensure!(refused.json().await?["code"] == "limits.connections_per_address");
+    ensure!(palisade.https()?.get("/").send().await.is_err(), "under TLS it is closed");
+    palisade.event("connection.failed", |line| line["reason"] == "limits.connections_per_address").await?;
+    let mut scrape =
+        palisade.admin()?.get("/metrics").header("authorization", &format!("Bearer {TOKEN}")).send().await?;
+    let counted =
+        "palisade_refusals_total{control=\"limits\",code=\"limits.connections_per_address\",mode=\"block\"} 2";
+    ensure!(scrape.text().await?.contains(counted));
+    drop(held);
+    let free = async || palisade.https()?.get("/").send().await;
+    let answer = eventually(SOON, "there is room again", free).await?;
+    ensure!(answer.status() == 200);
+    Ok(())
+}
