@@ -11,6 +11,7 @@ mod notify;
 pub mod request_id;
 pub(crate) mod startup;
 pub mod status;
+pub(crate) mod supervise;
 pub(crate) mod tls;
 mod watch;
 
@@ -21,6 +22,7 @@ use std::time::Duration;
 
 use palisade_base::Clock;
 use palisade_policy::{Problems, Sources};
+use parking_lot::Mutex;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch as phases;
 
@@ -33,6 +35,7 @@ use crate::policy::values::Listen;
 use crate::policy::{Env, Situation};
 
 pub use listen::Bound;
+use supervise::Supervisor;
 
 /// How long an idle connection is kept once nothing is accepted any more. Closing it at once would lose the request that
 /// its client is just sending; within this time that one is answered, with `Connection: close`.
@@ -242,7 +245,13 @@ impl Palisade {
     pub fn start(self) -> Result<(Running, Problems)> {
         let (handle, problems) = Handle::start(self.sources, self.target, self.situation, self.clock)?;
         let bound = listen::bind(&handle)?;
-        Ok((Running { handle, bound, signals: parking_lot::Mutex::default() }, problems))
+        // Last: a port that is taken must not start an application.
+        let app = handle.take_plan().map(|plan| {
+            let status = crate::live::app_status(handle.state());
+            Supervisor::start(plan, status, Arc::clone(handle.log()))
+        });
+        let app = Mutex::new(app.transpose()?);
+        Ok((Running { handle, bound, app, signals: Mutex::default() }, problems))
     }
 }
 
@@ -253,7 +262,9 @@ pub struct Running {
     pub handle: Arc<Handle>,
     /// The listeners.
     pub bound: Vec<Bound>,
-    signals: parking_lot::Mutex<Option<Signals>>,
+    signals: Mutex<Option<Signals>>,
+    /// The application that is supervised.
+    app: Mutex<Option<Supervisor>>,
 }
 
 impl Running {
@@ -325,7 +336,8 @@ impl Running {
         }
         tokio::select! {
             () = self.drain() => {}
-            () = signals.once_more() => self.end(),
+            // Whoever asks twice does not want to wait for the application either.
+            () = signals.once_more() => self.end(Duration::ZERO).await,
         }
     }
 
@@ -353,15 +365,19 @@ impl Running {
         while state.connections() > tunnels.count() && tokio::time::Instant::now() < end {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        self.end();
+        self.end(live.policy.config().upstream.stop_timeout.duration()).await;
     }
 
-    /// Ends at once: what still runs is cut.
-    fn end(&self) {
+    /// Ends at once: what still runs is cut. A supervised application gets this long before it is killed.
+    async fn end(&self, patience: Duration) {
         tunnels(&self.handle).end();
         let state = self.state();
         let cut = state.connections();
         state.enter(Phase::Ended);
+        let app = self.app.lock().take();
+        if let Some(app) = app {
+            app.stop(patience).await;
+        }
         drop(event::STOPPED.line(self.handle.log()).u64("cut", cut as u64));
         self.handle.log().flush();
     }
