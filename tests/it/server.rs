@@ -502,3 +502,79 @@ async fn connections_over_the_limits_are_refused_and_counted() -> Result<()> {
     ensure!(answer.status() == 200);
     Ok(())
 }
+
+/// As systemd does it: a socket that listens already is descriptor 3, and a datagram socket wants to know how things are.
+#[tokio::test]
+async fn a_service_manager_gives_sockets_and_is_told() -> Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    const MANAGER: &str = "#!/usr/bin/env python3\n\
+        import os, socket, sys\n\
+        s = socket.socket(); s.bind(('127.0.0.1', 0)); s.listen()\n\
+        open('given', 'w').write(str(s.getsockname()[1]))\n\
+        os.dup2(s.fileno(), 3); os.set_inheritable(3, True)\n\
+        os.environ.update(LISTEN_FDS='1', LISTEN_PID=str(os.getpid()), LISTEN_FDNAMES='http')\n\
+        os.execv(os.environ['REAL'], ['palisade'] + sys.argv[1:])\n";
+    let upstream = hello().await?;
+    let folder = tempfile::tempdir()?;
+    let manager = folder.path().join("manager");
+    fs::write(&manager, MANAGER)?;
+    fs::set_permissions(&manager, fs::Permissions::from_mode(0o755))?;
+    let notified = std::os::unix::net::UnixDatagram::bind(folder.path().join("notify"))?;
+    notified.set_read_timeout(Some(SOON))?;
+    let palisade = Palisade::serve()
+        .binary(&manager)
+        .env("REAL", &palisade_test::paths::binary()?.to_string_lossy())
+        .env("NOTIFY_SOCKET", &folder.path().join("notify").to_string_lossy())
+        .env("WATCHDOG_USEC", "400000")
+        .policy(&development(&upstream, ""))
+        .start()
+        .await?;
+    let given = fs::read_to_string(palisade.directory().join("given"))?;
+    ensure!(palisade.address("http")?.port().to_string() == given);
+    ensure!(palisade.http()?.get("/").send().await?.status() == 200);
+    ensure!(palisade.https()?.get("/").send().await?.status() == 200);
+    palisade.reload()?;
+    palisade.event("policy.reloaded", |_| true).await?;
+    ensure!(palisade.terminate().await?.code() == Some(0));
+    notified.set_nonblocking(true)?;
+    let mut told = String::new();
+    let mut buffer = [0; 256];
+    while let Ok(count) = notified.recv(&mut buffer) {
+        told.push_str(std::str::from_utf8(&buffer[..count])?);
+    }
+    ensure!(told.starts_with("READY=1\n") || told.starts_with("WATCHDOG=1\n"), "{told}");
+    for state in ["READY=1\n", "WATCHDOG=1\n", "RELOADING=1\nMONOTONIC_USEC=", "STOPPING=1\n"] {
+        ensure!(told.contains(state), "{state:?} is not in {told}");
+    }
+    ensure!(told.rfind("READY=1") > told.find("RELOADING=1"), "ready again after the reload: {told}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_is_written_is_for_its_user_alone() -> Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let upstream = hello().await?;
+    let policy = format!("{}[log]\naccess = \"access.log\"\n", development(&upstream, ""));
+    let palisade = Palisade::serve().policy(&policy).start().await?;
+    ensure!(palisade.https()?.get("/").send().await?.status() == 200);
+    palisade.terminate().await?;
+    let mut folders = vec![palisade.state()];
+    let mut seen = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder)? {
+            let (path, meta) = {
+                let entry = entry?;
+                (entry.path(), entry.metadata()?)
+            };
+            ensure!(meta.permissions().mode() & 0o077 == 0, "{}: {:o}", path.display(), meta.permissions().mode());
+            seen += 1;
+            if meta.is_dir() {
+                folders.push(path);
+            }
+        }
+    }
+    ensure!(seen >= 3, "the authority and its key at least");
+    let log = fs::metadata(palisade.directory().join("access.log"))?;
+    ensure!(log.permissions().mode() & 0o077 == 0);
+    Ok(())
+}

@@ -1,5 +1,6 @@
 //! The server round the stack: listeners, TLS, connections, draining.
 
+mod activation;
 pub mod admin;
 mod admission;
 mod connection;
