@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
+use http::header::{HeaderName, HeaderValue, ORIGIN};
 use http::{HeaderMap, Method, Uri, Version};
 use parking_lot::Mutex;
 
@@ -89,6 +90,8 @@ pub struct Context {
     pub target: Uri,
     /// The protocol as sent.
     pub version: Version,
+    /// `Origin`, where the request has it exactly once.
+    pub origin: Option<HeaderValue>,
     request_id: RequestId,
     path: OnceLock<Box<str>>,
     host: OnceLock<Box<str>>,
@@ -137,6 +140,7 @@ impl Context {
             method: parts.method.clone(),
             target: parts.uri.clone(),
             version: parts.version,
+            origin: once(&parts.headers, &ORIGIN),
             request_id,
             path: OnceLock::new(),
             host: OnceLock::new(),
@@ -249,4 +253,11 @@ impl Context {
         let value = values.next()?.to_str().ok()?;
         values.next().is_none().then_some(value)
     }
+}
+
+/// A header that is there exactly once.
+fn once(headers: &HeaderMap, name: &HeaderName) -> Option<HeaderValue> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next()?;
+    values.next().is_none().then(|| value.clone())
 }

@@ -26,6 +26,8 @@ pub mod policy;
 pub mod refusal;
 pub mod server;
 pub mod stack;
+#[cfg(test)]
+mod testing_local;
 
 pub use error::{Error, Result};
 pub use server::Palisade;

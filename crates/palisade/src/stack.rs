@@ -76,6 +76,9 @@ fn stages(controls: &Controls) -> Stages {
     stages.head(&controls.hosts);
     // Below `hosts`, so that nobody is redirected to a name that is not ours.
     stages.head(&controls.https_redirect);
+    // Preflights end here, before anything that costs more than a list of origins; below limits by address, since
+    // anybody can send them.
+    stages.head(&controls.cors);
     // Below `cors`, since a preflight asks on behalf of another method.
     stages.head(&controls.access);
     // Last of the head: what it refuses has been allowed by everything that costs less than a body.

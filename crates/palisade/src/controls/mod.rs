@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod client_ip;
+pub mod cors;
 pub mod hosts;
 pub mod https_redirect;
 pub mod integrity;
@@ -102,6 +103,7 @@ registry! {
     client_ip: client_ip::ClientIp,
     hosts: hosts::Hosts,
     https_redirect: https_redirect::HttpsRedirect,
+    cors: cors::Cors,
     access: access::Access,
     limits: limits::Limits,
 }
