@@ -12,6 +12,7 @@ use http::{HeaderMap, Method, Uri, Version};
 use parking_lot::Mutex;
 
 use crate::control::{ControlId, Mode};
+use crate::controls::rate_limit;
 use crate::policy::{Policy, Rule};
 use crate::refusal::Refusal;
 use crate::server::request_id::RequestId;
@@ -99,6 +100,9 @@ pub struct Context {
     rule: OnceLock<u16>,
     other_methods: OnceLock<Box<str>>,
     body_limit: OnceLock<u64>,
+    behind_proxy: OnceLock<()>,
+    rate: OnceLock<rate_limit::Facts>,
+    permit: OnceLock<rate_limit::Permit>,
     verdicts: Mutex<Vec<Verdict>>,
     pub(crate) upstream: OnceLock<UpstreamFacts>,
 }
@@ -148,6 +152,9 @@ impl Context {
             rule: OnceLock::new(),
             other_methods: OnceLock::new(),
             body_limit: OnceLock::new(),
+            behind_proxy: OnceLock::new(),
+            rate: OnceLock::new(),
+            permit: OnceLock::new(),
             verdicts: Mutex::default(),
             upstream: OnceLock::new(),
         }
@@ -237,6 +244,31 @@ impl Context {
     pub(crate) fn set_client(&self, client: Client) {
         let fresh = self.client.set(client).is_ok();
         debug_assert!(fresh, "the client of a request is decided once");
+    }
+
+    /// Whether the peer seems to be a proxy that the policy doesn't name, so that its address stands for many clients.
+    pub fn is_behind_unnamed_proxy(&self) -> bool {
+        self.behind_proxy.get().is_some()
+    }
+
+    /// Set by `client_ip`, once.
+    pub(crate) fn set_behind_unnamed_proxy(&self) {
+        let _ = self.behind_proxy.set(());
+    }
+
+    /// How much of its limit is left to this client, where the route is limited.
+    pub(crate) fn rate(&self) -> Option<&rate_limit::Facts> {
+        self.rate.get()
+    }
+
+    /// Set by `rate_limit`, once.
+    pub(crate) fn set_rate(&self, facts: rate_limit::Facts) {
+        let _ = self.rate.set(facts);
+    }
+
+    /// Keeps a place among the requests in flight until this request has ended. Set by `rate_limit`, once.
+    pub(crate) fn set_permit(&self, permit: rate_limit::Permit) {
+        let _ = self.permit.set(permit);
     }
 
     /// Records what a control in `detect` would have refused. Bounded: a request has few controls.

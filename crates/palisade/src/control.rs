@@ -145,6 +145,9 @@ pub struct RouteSection<C: Control> {
 pub struct Routes<'p, R> {
     /// For each rule; the default rule, number 0, has none.
     pub by_rule: Vec<Option<&'p R>>,
+    /// For each rule, what it is called as long as its host, methods and path stay as written: state that outlives a
+    /// reload is kept by it.
+    pub names: &'p [String],
 }
 
 impl<'p, R> Routes<'p, R> {

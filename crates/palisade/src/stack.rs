@@ -76,6 +76,8 @@ fn stages(controls: &Controls) -> Stages {
     stages.head(&controls.hosts);
     // Below `hosts`, so that nobody is redirected to a name that is not ours.
     stages.head(&controls.https_redirect);
+    // By address, before anything that costs more; below `hosts` and the redirect, which cost less than counting.
+    stages.head(&controls.rate_limit);
     // Preflights end here, before anything that costs more than a list of origins; below limits by address, since
     // anybody can send them.
     stages.head(&controls.cors);
@@ -141,11 +143,14 @@ impl Live {
     async fn pass(&self, ctx: &Arc<Context>, request: Request<RequestBody>) -> Result<Response<ResponseBody>, Refusal> {
         let (mut parts, mut body) = request.into_parts();
         for stage in &self.head {
+            let mode = ctx.mode(stage.control);
+            if mode == Mode::Off {
+                continue;
+            }
             let stop = match stage.check.request(ctx, &mut parts) {
                 Ok(()) => continue,
                 Err(stop) => stop,
             };
-            let mode = ctx.mode(stage.control);
             match (stop, mode) {
                 (_, Mode::Off) => {}
                 (Stop::Answer(answer), _) => return Ok(answer),

@@ -1,4 +1,3 @@
-use super::*;
 use crate::testing_local::{Answer, App};
 
 const POLICY: &str = r#"
@@ -163,19 +162,17 @@ async fn a_preflight_needs_its_three_marks_and_asks_for_another_method() {
 async fn answers_of_other_layers_have_them_too() {
     let app = App::start(POLICY);
     let listed = ("origin", "https://app.example.com");
-    let cases: &[(&str, &str, &[(&str, &str)], u16)] = &[
-        ("POST", "/only-get", &[], 405),
-        ("GET", "/inside/x", &[], 403),
-        ("GET", "/panic", &[], 500),
-        ("GET", "/.palisade/nothing", &[], 404),
-        ("GET", "/a%00b", &[], 400),
-        ("GET", "/.git/config", &[], 404),
-        ("POST", "/echo", &[("content-length", "9999999")], 413),
-    ];
-    for (method, path, headers, status) in cases {
-        let headers: Vec<_> = headers.iter().copied().chain([listed]).collect();
-        let answer = app.ask("203.0.113.5", method, path, &headers).await;
-        assert_eq!((answer.status, origin(&answer).as_deref()), (*status, Some(listed.1)), "{path}");
+    for (method, path, length, status) in [
+        ("POST", "/only-get", "0", 405),
+        ("GET", "/inside/x", "0", 403),
+        ("GET", "/panic", "0", 500),
+        ("GET", "/.palisade/nothing", "0", 404),
+        ("GET", "/a%00b", "0", 400),
+        ("GET", "/.git/config", "0", 404),
+        ("POST", "/echo", "9999999", 413),
+    ] {
+        let answer = app.ask("203.0.113.5", method, path, &[("content-length", length), listed]).await;
+        assert_eq!((answer.status, origin(&answer).as_deref()), (status, Some(listed.1)), "{path}");
         assert_eq!(answer.header("vary").as_deref(), Some("Origin"), "{path}");
     }
     // A name that is not ours learns nothing about origins.

@@ -80,6 +80,9 @@ events! {
     APP_STARTED = Info "app.started";
     /// A supervised application ended by itself: `status`, `restart_in_ms`.
     APP_EXITED = Error "app.exited";
+    /// A private peer sends `X-Forwarded-For` and is not trusted, so that its clients can't be told apart: `peer`, and
+    /// the line for `[server]` that would name it: `add`.
+    UNNAMED_PROXY = Warn "client_ip.unnamed_proxy";
     /// A certificate was read again from its file.
     CERTIFICATE = Info "tls.certificate";
 }

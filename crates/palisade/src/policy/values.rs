@@ -18,6 +18,7 @@ pub static FORMATS: &[Format] = &[
     Format::of::<Timeout>(),
     Format::of::<SecretProvider>(),
     Format::of::<OriginPattern>(),
+    Format::of::<crate::controls::rate_limit::By>(),
 ];
 
 /// Where a listener listens, or `off`.
