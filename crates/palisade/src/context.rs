@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 
 use crate::control::{ControlId, Mode};
 use crate::controls::rate_limit;
+use crate::observe::event;
 use crate::policy::{Policy, Rule};
 use crate::refusal::Refusal;
 use crate::server::request_id::RequestId;
@@ -99,10 +100,10 @@ pub struct Context {
     client: OnceLock<Client>,
     rule: OnceLock<u16>,
     other_methods: OnceLock<Box<str>>,
-    body_limit: OnceLock<u64>,
     behind_proxy: OnceLock<()>,
     rate: OnceLock<rate_limit::Facts>,
     permit: OnceLock<rate_limit::Permit>,
+    body_refusal: Mutex<Option<Refusal>>,
     verdicts: Mutex<Vec<Verdict>>,
     pub(crate) upstream: OnceLock<UpstreamFacts>,
 }
@@ -151,10 +152,10 @@ impl Context {
             client: OnceLock::new(),
             rule: OnceLock::new(),
             other_methods: OnceLock::new(),
-            body_limit: OnceLock::new(),
             behind_proxy: OnceLock::new(),
             rate: OnceLock::new(),
             permit: OnceLock::new(),
+            body_refusal: Mutex::default(),
             verdicts: Mutex::default(),
             upstream: OnceLock::new(),
         }
@@ -230,16 +231,6 @@ impl Context {
         let _ = self.other_methods.set(allow.into());
     }
 
-    /// The largest body of this request, in bytes; none until `limits` has said one.
-    pub(crate) fn body_limit(&self) -> Option<u64> {
-        self.body_limit.get().copied()
-    }
-
-    /// Set by `limits`, once.
-    pub(crate) fn set_body_limit(&self, bytes: u64) {
-        let _ = self.body_limit.set(bytes);
-    }
-
     /// Set by `client_ip`, once.
     pub(crate) fn set_client(&self, client: Client) {
         let fresh = self.client.set(client).is_ok();
@@ -271,8 +262,19 @@ impl Context {
         let _ = self.permit.set(permit);
     }
 
-    /// Records what a control in `detect` would have refused. Bounded: a request has few controls.
+    /// Why the body of this request ended before its end: a control refused it while it streamed.
+    pub(crate) fn refuse_body(&self, refusal: Refusal) {
+        self.body_refusal.lock().get_or_insert(refusal);
+    }
+
+    /// Takes that refusal, to answer with it, or to log it where the answer had already begun.
+    pub(crate) fn take_body_refusal(&self) -> Option<Refusal> {
+        self.body_refusal.lock().take()
+    }
+
+    /// Logs and records what a control in `detect` would have refused. Bounded: a request has few controls.
     pub(crate) fn would_refuse(&self, control: ControlId, mode: Mode, refusal: Refusal) {
+        event::refused(self, Some(control), mode, &refusal);
         let mut verdicts = self.verdicts.lock();
         if verdicts.len() < 32 {
             verdicts.push(Verdict { control, mode, refusal });

@@ -114,6 +114,27 @@ pub trait Check: Send + Sync {
     fn answers(&self) -> bool {
         false
     }
+
+    /// A judgement on the body of this request, fed while it streams to whoever reads it; none where its head says that
+    /// there is nothing to judge. Asked once every head control has passed.
+    fn inspect(&self, _ctx: &Context, _parts: &request::Parts) -> Option<Box<dyn Inspect>> {
+        None
+    }
+
+    /// Whether [`Check::inspect`] ever gives one: a stage without it is not asked.
+    fn inspects(&self) -> bool {
+        false
+    }
+}
+
+/// A judgement on a body while it streams past, in the pieces in which it happens to arrive. Nothing is held back: what
+/// must see a whole body before the application sees its start is no inspector.
+pub trait Inspect: Send + fmt::Debug {
+    /// Judges the next piece.
+    ///
+    /// # Errors
+    /// The refusal, which ends the body; in `detect` it is recorded, and this inspector is fed no more.
+    fn feed(&mut self, piece: &[u8]) -> Result<(), Refusal>;
 }
 
 /// A control's section of the policy: its own keys, and `mode` where the control judges.

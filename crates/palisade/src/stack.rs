@@ -6,6 +6,7 @@ use std::sync::Arc;
 use futures_util::FutureExt as _;
 use http::header::{ACCEPT, HeaderValue, SERVER};
 use http::{Request, Response, StatusCode};
+use http_body::Body as _;
 use tower::ServiceExt as _;
 
 use crate::body::{RequestBody, ResponseBody};
@@ -48,6 +49,7 @@ pub struct Live {
     pub policy: Arc<Policy>,
     head: Vec<Stage>,
     answers: Vec<Stage>,
+    inspectors: Vec<Stage>,
     inner: Inner,
 }
 
@@ -55,6 +57,7 @@ pub struct Live {
 struct Stages {
     head: Vec<Stage>,
     answers: Vec<Stage>,
+    inspectors: Vec<Stage>,
 }
 
 impl Stages {
@@ -86,14 +89,15 @@ fn stages(controls: &Controls) -> Stages {
     // Last of the head: what it refuses has been allowed by everything that costs less than a body.
     stages.head(&controls.limits);
     stages.answers = stages.head.iter().filter(|stage| stage.check.answers()).cloned().rev().collect();
+    stages.inspectors = stages.head.iter().filter(|stage| stage.check.inspects()).cloned().collect();
     stages
 }
 
 impl Live {
     /// Builds the stack of a policy round an inner service.
     pub fn new(policy: Arc<Policy>, inner: Inner) -> Self {
-        let Stages { head, answers } = stages(policy.controls());
-        Self { policy, head, answers, inner }
+        let Stages { head, answers, inspectors } = stages(policy.controls());
+        Self { policy, head, answers, inspectors, inner }
     }
 
     /// The names of the controls in this stack, in order.
@@ -139,7 +143,7 @@ impl Live {
         given.flatten().unwrap_or_else(|| RequestId::new(self.policy.clock().now()))
     }
 
-    /// Downwards: the head controls, then the body's limit, then the inner service.
+    /// Downwards: the head controls, then the inner service, whose reading feeds the inspectors of the body.
     async fn pass(&self, ctx: &Arc<Context>, request: Request<RequestBody>) -> Result<Response<ResponseBody>, Refusal> {
         let (mut parts, mut body) = request.into_parts();
         for stage in &self.head {
@@ -158,8 +162,15 @@ impl Live {
                 (Stop::Refuse(refusal), Mode::Detect) => ctx.would_refuse(stage.control, mode, refusal),
             }
         }
-        if let Some(limit) = ctx.body_limit() {
-            body.limit(limit);
+        if !body.is_end_stream() {
+            for stage in &self.inspectors {
+                let mode = ctx.mode(stage.control);
+                if mode != Mode::Off
+                    && let Some(inspect) = stage.check.inspect(ctx, &parts)
+                {
+                    body.watch(ctx, stage.control, mode, inspect);
+                }
+            }
         }
         if let Some(answer) = endpoints::answer(ctx, &parts) {
             return Ok(answer);
@@ -168,7 +179,7 @@ impl Live {
         integrity::strip(&mut parts.headers, websocket);
         forwarded_headers(ctx, &mut parts.headers);
         let request = Request::from_parts(parts, body);
-        match &self.inner {
+        let answer = match &self.inner {
             Inner::Proxy(gateway) => gateway.call(ctx, request).await,
             Inner::Router(router) => {
                 let mut request = request.map(RequestBody::into_axum);
@@ -179,6 +190,11 @@ impl Live {
                 }
             }
             Inner::Nothing => Err(NO_UPSTREAM.refuse("neither `upstream.url` nor `upstream.command`")),
+        };
+        // Whatever became of a request whose body was cut short, this is why.
+        match ctx.take_body_refusal() {
+            Some(refusal) => Err(refusal),
+            None => answer,
         }
     }
 
@@ -225,9 +241,6 @@ impl Live {
         answer.headers_mut().remove(SERVER);
         if let Some(refusal) = refused {
             event::refused(&ctx, None, Mode::Block, refusal);
-        }
-        for verdict in ctx.verdicts().iter() {
-            event::refused(&ctx, Some(verdict.control), verdict.mode, &verdict.refusal);
         }
         let record = Record::new(ctx, answer.status(), refused.map(Refusal::code), bytes_in);
         answer.body_mut().attach(Box::new(record));

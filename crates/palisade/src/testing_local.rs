@@ -73,6 +73,8 @@ fn router() -> Router {
         .route("/echo", any(|body: Bytes| async move { body }))
         .route("/ignore", any(|| async { "not read" }))
         .fallback(own_cors)
+        // What is too large is the policy's to say here.
+        .layer(axum::extract::DefaultBodyLimit::disable())
 }
 
 impl App {
