@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -12,6 +12,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
+use super::linger::Linger;
 use super::tls::Certificates;
 use super::{Phase, ServerState};
 use crate::body::{RequestBody, ResponseBody};
@@ -91,17 +92,22 @@ fn failed(handle: &Handle, peer: SocketAddr, reason: &str) {
 async fn request(
     handle: Arc<Handle>,
     connection: Arc<Connection>,
-    request: Request<Incoming>,
+    request: Request<RequestBody>,
 ) -> Result<Response<ResponseBody>, std::convert::Infallible> {
     let live = handle.live();
-    Ok(live.serve(&connection, request.map(RequestBody::incoming)).await)
+    Ok(live.serve(&connection, request).await)
 }
 
 async fn http1<S>(stream: S, connection: Arc<Connection>, handle: &Arc<Handle>, state: &ServerState)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let service = service_fn(|incoming| request(Arc::clone(handle), Arc::clone(&connection), incoming));
+    let abandoned = Arc::<AtomicBool>::default();
+    let stream = Linger::new(stream, Arc::clone(&abandoned));
+    let service = service_fn(|incoming: Request<Incoming>| {
+        let incoming = incoming.map(|body| RequestBody::incoming(body).tell_abandoned(&abandoned));
+        request(Arc::clone(handle), Arc::clone(&connection), incoming)
+    });
     let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)
@@ -122,7 +128,9 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (handle, connection) = (Arc::clone(handle), Arc::clone(&connection));
-    let service = service_fn(move |incoming| request(Arc::clone(&handle), Arc::clone(&connection), incoming));
+    let service = service_fn(move |incoming: Request<Incoming>| {
+        request(Arc::clone(&handle), Arc::clone(&connection), incoming.map(RequestBody::incoming))
+    });
     let served = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .max_concurrent_streams(128)

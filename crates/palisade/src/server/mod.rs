@@ -1,6 +1,7 @@
 //! The server round the stack: listeners, TLS, connections, draining.
 
 mod connection;
+mod linger;
 mod listen;
 mod local_ca;
 pub mod request_id;
