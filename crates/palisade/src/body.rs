@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context as Task, Poll, ready};
 use std::time::Duration;
 
@@ -14,26 +14,63 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 
+use crate::context::Context;
+use crate::control::{ControlId, Inspect, Mode};
 use crate::observe::access::Record;
+use crate::refusal::Code;
 
 /// Any error of a body; what it was is asked by downcast.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
-/// A request's body ran over the limit of its route.
+/// A control refused a request's body while it streamed. The refusal itself waits in the request's context.
 #[derive(Debug, thiserror::Error)]
-#[error("the body is larger than {limit} bytes")]
-pub struct TooLarge {
-    /// The limit in bytes.
-    pub limit: u64,
+#[error("the body was refused: {}", .code.name)]
+pub struct Refused {
+    /// The kind of refusal.
+    pub code: &'static Code,
 }
 
-/// The body of a request, counted and limited while it streams.
+/// The body of a request, counted and judged while it streams.
 #[derive(Debug)]
 pub struct RequestBody {
     inner: RequestInner,
-    limit: u64,
-    left: u64,
     seen: Arc<AtomicU64>,
+    watch: Option<Box<Watch>>,
+    abandoned: Option<Arc<AtomicBool>>,
+}
+
+/// The inspectors of a body.
+#[derive(Debug)]
+struct Watch {
+    ctx: Arc<Context>,
+    judges: Vec<Judge>,
+}
+
+#[derive(Debug)]
+struct Judge {
+    control: ControlId,
+    mode: Mode,
+    inspect: Box<dyn Inspect>,
+}
+
+impl Watch {
+    fn feed(&mut self, piece: &[u8]) -> Result<(), Refused> {
+        let mut place = 0;
+        while let Some(judge) = self.judges.get_mut(place) {
+            let Err(refusal) = judge.inspect.feed(piece) else {
+                place += 1;
+                continue;
+            };
+            let code = refusal.code();
+            if judge.mode == Mode::Block {
+                self.ctx.refuse_body(refusal);
+                return Err(Refused { code });
+            }
+            self.ctx.would_refuse(judge.control, judge.mode, refusal);
+            self.judges.remove(place);
+        }
+        Ok(())
+    }
 }
 
 #[derive(Debug)]
@@ -60,13 +97,31 @@ impl RequestBody {
     }
 
     fn new(inner: RequestInner) -> Self {
-        Self { inner, limit: u64::MAX, left: u64::MAX, seen: Arc::default() }
+        Self { inner, seen: Arc::default(), watch: None, abandoned: None }
     }
 
-    /// Ends the body with [`TooLarge`] beyond so many bytes.
-    pub fn limit(&mut self, bytes: u64) {
-        self.limit = bytes;
-        self.left = bytes;
+    /// Feeds the body to an inspector of a control; its refusals mean what the mode says.
+    pub(crate) fn watch(&mut self, ctx: &Arc<Context>, control: ControlId, mode: Mode, inspect: Box<dyn Inspect>) {
+        let judge = Judge { control, mode, inspect };
+        match &mut self.watch {
+            Some(watch) => watch.judges.push(judge),
+            None => self.watch = Some(Box::new(Watch { ctx: Arc::clone(ctx), judges: vec![judge] })),
+        }
+    }
+
+    /// Sets a flag should this body be given up before its end: its client may still be sending.
+    pub(crate) fn tell_abandoned(mut self, flag: &Arc<AtomicBool>) -> Self {
+        if !matches!(self.inner, RequestInner::Empty) {
+            self.abandoned = Some(Arc::clone(flag));
+        }
+        self
+    }
+
+    fn abandon(&mut self) {
+        if let Some(flag) = self.abandoned.take() {
+            flag.store(true, Ordering::Relaxed);
+        }
+        self.inner = RequestInner::Empty;
     }
 
     /// The counter of bytes read so far, which outlives the body.
@@ -76,7 +131,7 @@ impl RequestBody {
 
     /// As axum's body, for a router inside the stack.
     pub fn into_axum(self) -> axum::body::Body {
-        match self.inner {
+        match &self.inner {
             RequestInner::Empty => axum::body::Body::empty(),
             _ => axum::body::Body::new(self),
         }
@@ -97,15 +152,16 @@ impl Body for RequestBody {
         if let Some(Ok(frame)) = &frame
             && let Some(data) = frame.data_ref()
         {
-            let length = data.len() as u64;
-            this.seen.fetch_add(length, Ordering::Relaxed);
-            match this.left.checked_sub(length) {
-                Some(left) => this.left = left,
-                None => {
-                    this.inner = RequestInner::Empty;
-                    return Poll::Ready(Some(Err(Box::new(TooLarge { limit: this.limit }))));
-                }
+            this.seen.fetch_add(data.len() as u64, Ordering::Relaxed);
+            if let Some(watch) = &mut this.watch
+                && let Err(refused) = watch.feed(data)
+            {
+                this.abandon();
+                return Poll::Ready(Some(Err(Box::new(refused))));
             }
+        }
+        if frame.is_none() {
+            this.abandoned = None;
         }
         Poll::Ready(frame)
     }
@@ -123,6 +179,14 @@ impl Body for RequestBody {
             RequestInner::Empty => SizeHint::with_exact(0),
             RequestInner::Incoming(body) => body.size_hint(),
             RequestInner::Axum(body) => body.size_hint(),
+        }
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        if self.abandoned.is_some() && !self.is_end_stream() {
+            self.abandon();
         }
     }
 }

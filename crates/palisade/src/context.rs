@@ -7,10 +7,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use http::{HeaderMap, HeaderValue, Method, Uri, Version};
+use http::header::{HeaderName, HeaderValue, ORIGIN};
+use http::{HeaderMap, Method, Uri, Version};
 use parking_lot::Mutex;
 
 use crate::control::{ControlId, Mode};
+use crate::controls::rate_limit;
+use crate::observe::event;
 use crate::policy::{Policy, Rule};
 use crate::refusal::Refusal;
 use crate::server::request_id::RequestId;
@@ -117,13 +120,18 @@ pub struct Context {
     /// Whether it carries a credential: `Authorization`, `Cookie` or `X-API-Key`.
     pub credential: bool,
     host_header: Option<HeaderValue>,
+    /// `Origin`, where the request has it exactly once.
+    pub origin: Option<HeaderValue>,
     request_id: RequestId,
     path: OnceLock<Box<str>>,
     host: OnceLock<Box<str>>,
     client: OnceLock<Client>,
     rule: OnceLock<u16>,
     other_methods: OnceLock<Box<str>>,
-    body_limit: OnceLock<u64>,
+    behind_proxy: OnceLock<()>,
+    rate: OnceLock<rate_limit::Facts>,
+    permit: OnceLock<rate_limit::Permit>,
+    body_refusal: Mutex<Option<Refusal>>,
     verdicts: Mutex<Vec<Verdict>>,
     pub(crate) upstream: OnceLock<UpstreamFacts>,
 }
@@ -167,13 +175,17 @@ impl Context {
             version: parts.version,
             credential: ["authorization", "cookie", "x-api-key"].iter().any(|name| parts.headers.contains_key(*name)),
             host_header: parts.headers.get(http::header::HOST).cloned(),
+            origin: once(&parts.headers, &ORIGIN),
             request_id,
             path: OnceLock::new(),
             host: OnceLock::new(),
             client: OnceLock::new(),
             rule: OnceLock::new(),
             other_methods: OnceLock::new(),
-            body_limit: OnceLock::new(),
+            behind_proxy: OnceLock::new(),
+            rate: OnceLock::new(),
+            permit: OnceLock::new(),
+            body_refusal: Mutex::default(),
             verdicts: Mutex::default(),
             upstream: OnceLock::new(),
         }
@@ -257,24 +269,50 @@ impl Context {
         let _ = self.other_methods.set(allow.into());
     }
 
-    /// The largest body of this request, in bytes; none until `limits` has said one.
-    pub(crate) fn body_limit(&self) -> Option<u64> {
-        self.body_limit.get().copied()
-    }
-
-    /// Set by `limits`, once.
-    pub(crate) fn set_body_limit(&self, bytes: u64) {
-        let _ = self.body_limit.set(bytes);
-    }
-
     /// Set by `client_ip`, once.
     pub(crate) fn set_client(&self, client: Client) {
         let fresh = self.client.set(client).is_ok();
         debug_assert!(fresh, "the client of a request is decided once");
     }
 
-    /// Records what a control in `detect` would have refused. Bounded: a request has few controls.
+    /// Whether the peer seems to be a proxy that the policy doesn't name, so that its address stands for many clients.
+    pub fn is_behind_unnamed_proxy(&self) -> bool {
+        self.behind_proxy.get().is_some()
+    }
+
+    /// Set by `client_ip`, once.
+    pub(crate) fn set_behind_unnamed_proxy(&self) {
+        let _ = self.behind_proxy.set(());
+    }
+
+    /// How much of its limit is left to this client, where the route is limited.
+    pub(crate) fn rate(&self) -> Option<&rate_limit::Facts> {
+        self.rate.get()
+    }
+
+    /// Set by `rate_limit`, once.
+    pub(crate) fn set_rate(&self, facts: rate_limit::Facts) {
+        let _ = self.rate.set(facts);
+    }
+
+    /// Keeps a place among the requests in flight until this request has ended. Set by `rate_limit`, once.
+    pub(crate) fn set_permit(&self, permit: rate_limit::Permit) {
+        let _ = self.permit.set(permit);
+    }
+
+    /// Why the body of this request ended before its end: a control refused it while it streamed.
+    pub(crate) fn refuse_body(&self, refusal: Refusal) {
+        self.body_refusal.lock().get_or_insert(refusal);
+    }
+
+    /// Takes that refusal, to answer with it, or to log it where the answer had already begun.
+    pub(crate) fn take_body_refusal(&self) -> Option<Refusal> {
+        self.body_refusal.lock().take()
+    }
+
+    /// Logs and records what a control in `detect` would have refused. Bounded: a request has few controls.
     pub(crate) fn would_refuse(&self, control: ControlId, mode: Mode, refusal: Refusal) {
+        event::refused(self, Some(control), mode, &refusal);
         let mut verdicts = self.verdicts.lock();
         if verdicts.len() < 32 {
             verdicts.push(Verdict { control, mode, refusal });
@@ -287,4 +325,11 @@ impl Context {
         let value = values.next()?.to_str().ok()?;
         values.next().is_none().then_some(value)
     }
+}
+
+/// A header that is there exactly once.
+fn once(headers: &HeaderMap, name: &HeaderName) -> Option<HeaderValue> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next()?;
+    values.next().is_none().then(|| value.clone())
 }

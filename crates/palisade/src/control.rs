@@ -135,6 +135,17 @@ pub trait Check: Send + Sync {
     fn reads(&self) -> bool {
         false
     }
+
+    /// A judgement on the body of this request, fed while it streams to whoever reads it; none where its head says that
+    /// there is nothing to judge. Asked once every head control has passed.
+    fn inspect(&self, _ctx: &Context, _parts: &request::Parts) -> Option<Box<dyn Inspect>> {
+        None
+    }
+
+    /// Whether [`Check::inspect`] ever gives one: a stage without it is not asked.
+    fn inspects(&self) -> bool {
+        false
+    }
 }
 
 /// How much of a body is read ahead.
@@ -144,6 +155,16 @@ pub struct Peek {
     pub bytes: usize,
     /// And no longer than this.
     pub within: Duration,
+}
+
+/// A judgement on a body while it streams past, in the pieces in which it happens to arrive. Nothing is held back: what
+/// must see a whole body before the application sees its start is no inspector.
+pub trait Inspect: Send + fmt::Debug {
+    /// Judges the next piece.
+    ///
+    /// # Errors
+    /// The refusal, which ends the body; in `detect` it is recorded, and this inspector is fed no more.
+    fn feed(&mut self, piece: &[u8]) -> Result<(), Refusal>;
 }
 
 /// A control's section of the policy: its own keys, and `mode` where the control judges.
@@ -175,6 +196,9 @@ pub struct RouteSection<C: Control> {
 pub struct Routes<'p, R> {
     /// For each rule; the default rule, number 0, has none.
     pub by_rule: Vec<Option<&'p R>>,
+    /// For each rule, what it is called as long as its host, methods and path stay as written: state that outlives a
+    /// reload is kept by it.
+    pub names: &'p [String],
 }
 
 impl<'p, R> Routes<'p, R> {

@@ -31,6 +31,8 @@ mod shard;
 pub mod stack;
 #[cfg(feature = "testing")]
 pub mod testing;
+#[cfg(test)]
+mod testing_local;
 
 pub use embed::{Protected, State};
 pub use error::{Error, Result};

@@ -192,6 +192,8 @@ impl Refusal {
         let text = if html { self.html(ctx) } else { self.problem(ctx) };
         let mut response = Response::new(ResponseBody::fixed(Bytes::from(text)));
         *response.status_mut() = self.answer_status();
+        // What changes answers (CORS, headers) can tell whose refusal this is.
+        response.extensions_mut().insert(self.0.code);
         let content_type = if html { "text/html; charset=utf-8" } else { "application/problem+json" };
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use futures_util::FutureExt as _;
 use http::header::{ACCEPT, HeaderValue, SERVER};
 use http::{Request, Response, StatusCode, response};
+use http_body::Body as _;
 use tower::ServiceExt as _;
 
 use crate::body::{RequestBody, ResponseBody};
@@ -53,6 +54,7 @@ pub struct Live {
     head: Vec<Stage>,
     answers: Vec<Stage>,
     readers: Vec<Stage>,
+    inspectors: Vec<Stage>,
     inner: Inner,
 }
 
@@ -61,6 +63,7 @@ struct Stages {
     head: Vec<Stage>,
     answers: Vec<Stage>,
     readers: Vec<Stage>,
+    inspectors: Vec<Stage>,
 }
 
 impl Stages {
@@ -82,8 +85,13 @@ fn stages(controls: &Controls) -> Stages {
     stages.head(&controls.hosts);
     // Below `hosts`, so that nobody is redirected to a name that is not ours.
     stages.head(&controls.https_redirect);
+    // By address, before anything that costs more; below `hosts` and the redirect, which cost less than counting.
+    stages.head(&controls.rate_limit);
     // Above whatever answers for a host of ours, so that it has the last word on the headers of every answer.
     stages.head(&controls.headers);
+    // Preflights end here, before anything that costs more than a list of origins; below limits by address, since
+    // anybody can send them.
+    stages.head(&controls.cors);
     // Below `cors`, since a preflight asks on behalf of another method.
     stages.head(&controls.access);
     // Last of the head: what it refuses has been allowed by everything that costs less than a body.
@@ -92,14 +100,15 @@ fn stages(controls: &Controls) -> Stages {
     stages.head(&controls.error_mask);
     stages.readers = stages.head.iter().filter(|stage| stage.check.reads()).cloned().rev().collect();
     stages.answers = stages.head.iter().filter(|stage| stage.check.answers()).cloned().rev().collect();
+    stages.inspectors = stages.head.iter().filter(|stage| stage.check.inspects()).cloned().collect();
     stages
 }
 
 impl Live {
     /// Builds the stack of a policy round an inner service.
     pub fn new(policy: Arc<Policy>, inner: Inner) -> Self {
-        let Stages { head, answers, readers } = stages(policy.controls());
-        Self { policy, head, answers, readers, inner }
+        let Stages { head, answers, readers, inspectors } = stages(policy.controls());
+        Self { policy, head, answers, readers, inspectors, inner }
     }
 
     /// The names of the controls in this stack, in order.
@@ -144,17 +153,21 @@ impl Live {
         given.flatten().unwrap_or_else(|| RequestId::new(self.policy.clock().now()))
     }
 
-    /// Downwards: the head controls, then the body's limit, then the inner service.
+    /// Downwards: the head controls, then the inner service, whose reading feeds the inspectors of the body.
     async fn pass(&self, ctx: &Arc<Context>, request: Request<RequestBody>) -> Result<Response<ResponseBody>, Refusal> {
         let (mut parts, mut body) = request.into_parts();
         for stage in &self.head {
+            let mode = ctx.mode(stage.control);
+            if mode == Mode::Off {
+                continue;
+            }
             let stop = match stage.check.request(ctx, &mut parts) {
                 Ok(()) => continue,
                 Err(stop) => stop,
             };
             let mode = match &stop {
-                Stop::Refuse(refusal) => effective(ctx.mode(stage.control), refusal),
-                Stop::Answer(_) => ctx.mode(stage.control),
+                Stop::Refuse(refusal) => effective(mode, refusal),
+                Stop::Answer(_) => mode,
             };
             match (stop, mode) {
                 (_, Mode::Off) => {}
@@ -163,8 +176,15 @@ impl Live {
                 (Stop::Refuse(refusal), Mode::Detect) => ctx.would_refuse(stage.control, mode, refusal),
             }
         }
-        if let Some(limit) = ctx.body_limit() {
-            body.limit(limit);
+        if !body.is_end_stream() {
+            for stage in &self.inspectors {
+                let mode = ctx.mode(stage.control);
+                if mode != Mode::Off
+                    && let Some(inspect) = stage.check.inspect(ctx, &parts)
+                {
+                    body.watch(ctx, stage.control, mode, inspect);
+                }
+            }
         }
         if let Some(answer) = endpoints::answer(ctx, &parts) {
             return Ok(answer);
@@ -172,8 +192,15 @@ impl Live {
         let websocket = integrity::is_websocket(&parts);
         integrity::strip(&mut parts.headers, websocket);
         forwarded_headers(ctx, &mut parts.headers);
-        let answer = self.ask(ctx, Request::from_parts(parts, body)).await?;
-        self.read(ctx, answer).await
+        let answer = match self.ask(ctx, Request::from_parts(parts, body)).await {
+            Ok(answer) => self.read(ctx, answer).await,
+            Err(refusal) => Err(refusal),
+        };
+        // Whatever became of a request whose body was cut short, this is why.
+        match ctx.take_body_refusal() {
+            Some(refusal) => Err(refusal),
+            None => answer,
+        }
     }
 
     /// Passes a request to the inner service.
@@ -268,9 +295,6 @@ impl Live {
         if let Some(refusal) = refused {
             event::refused(&ctx, None, Mode::Block, refusal);
             answer.extensions_mut().insert(RefusedWith(refusal.code()));
-        }
-        for verdict in ctx.verdicts().iter() {
-            event::refused(&ctx, Some(verdict.control), verdict.mode, &verdict.refusal);
         }
         let record = Record::new(ctx, answer.status(), refused.map(Refusal::code), bytes_in);
         answer.body_mut().attach(Box::new(record));

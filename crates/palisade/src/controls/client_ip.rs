@@ -3,6 +3,7 @@
 //! Guide section 8. Below `integrity`; above everything that counts or allows by address. Threat 26.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use http::{HeaderMap, request};
 use palisade_base::{Cidr, canonical_ip};
@@ -10,6 +11,7 @@ use palisade_policy::Problems;
 
 use crate::context::{AddressText, Client, Context};
 use crate::control::{Check, Control, Info, NoRoute, Routes};
+use crate::observe::{Log, event};
 use crate::policy::Env;
 use crate::policy::config::ClientAddressHeader;
 use crate::refusal::Stop;
@@ -19,7 +21,15 @@ use crate::refusal::Stop;
 pub struct ClientIp {
     trusted: Vec<Cidr>,
     header: ClientAddressHeader,
+    reported: Arc<Reported>,
+    log: Arc<Log>,
 }
+
+/// The peers that look like proxies and were reported. A handful is enough to see what is missing.
+#[derive(Debug, Default)]
+struct Reported(parking_lot::RwLock<Vec<IpAddr>>);
+
+const REPORTED: usize = 16;
 
 impl Control for ClientIp {
     type Config = NoRoute;
@@ -44,7 +54,12 @@ impl Control for ClientIp {
                 );
             }
         }
-        (!trusted.is_empty()).then_some(Self { trusted, header: env.server.client_address_header })
+        Some(Self {
+            trusted,
+            header: env.server.client_address_header,
+            reported: env.state.get("client_ip", Reported::default),
+            log: Arc::clone(&env.log),
+        })
     }
 }
 
@@ -52,6 +67,10 @@ impl Check for ClientIp {
     fn request(&self, ctx: &Context, parts: &mut request::Parts) -> Result<(), Stop> {
         let peer = ctx.connection.peer.ip();
         if !self.is_trusted(peer) {
+            if parts.headers.contains_key("x-forwarded-for") && is_private(peer) {
+                ctx.set_behind_unnamed_proxy();
+                self.report(peer);
+            }
             return Ok(());
         }
         let address = match self.header {
@@ -71,6 +90,23 @@ impl Check for ClientIp {
 }
 
 impl ClientIp {
+    fn report(&self, peer: IpAddr) {
+        let known = |peers: &[IpAddr]| peers.contains(&peer) || peers.len() >= REPORTED;
+        if known(&self.reported.0.read()) {
+            return;
+        }
+        let mut reported = self.reported.0.write();
+        if known(&reported) {
+            return;
+        }
+        reported.push(peer);
+        event::UNNAMED_PROXY
+            .line(&self.log)
+            .show("peer", peer)
+            .str("add", &format!("trusted_proxies = [\"{peer}\"]"))
+            .str("why", "it sends `X-Forwarded-For`; until it is named, clients behind it are not limited by address");
+    }
+
     fn is_trusted(&self, address: IpAddr) -> bool {
         self.trusted.iter().any(|network| network.contains(address))
     }
@@ -93,6 +129,20 @@ impl ClientIp {
 
     fn one(&self, peer: IpAddr, value: Option<&str>) -> IpAddr {
         value.and_then(address).unwrap_or(peer)
+    }
+}
+
+/// Whether an address belongs to nobody on the internet: loopback, private, link-local, unique local, or carrier-grade
+/// NAT (RFC 1918, 3927, 4193, 6598).
+fn is_private(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => {
+            v4.is_loopback()
+                || v4.is_private()
+                || v4.is_link_local()
+                || (v4.octets()[0] == 100 && v4.octets()[1] & 0xc0 == 64)
+        }
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local(),
     }
 }
 
@@ -125,7 +175,12 @@ mod tests {
     use super::*;
 
     fn client(header: ClientAddressHeader, headers: &[(&'static str, &'static str)]) -> String {
-        let control = ClientIp { trusted: vec!["10.0.0.0/8".parse().unwrap(), "127.0.0.1".parse().unwrap()], header };
+        let control = ClientIp {
+            trusted: vec!["10.0.0.0/8".parse().unwrap(), "127.0.0.1".parse().unwrap()],
+            header,
+            reported: Arc::default(),
+            log: Arc::new(Log::off(palisade_base::Clock::real())),
+        };
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             map.append(*name, value.parse().unwrap());

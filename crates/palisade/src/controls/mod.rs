@@ -2,12 +2,14 @@
 
 pub mod access;
 pub mod client_ip;
+pub mod cors;
 pub mod error_mask;
 pub mod headers;
 pub mod hosts;
 pub mod https_redirect;
 pub mod integrity;
 pub mod limits;
+pub mod rate_limit;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -84,12 +86,13 @@ macro_rules! registry {
         /// Compiles every control that is not switched off everywhere.
         pub(crate) fn compile(config: &Config, env: &Env, wanted: impl Fn(ControlId) -> bool, problems: &mut Problems) -> Controls {
             let mut numbers = 0..;
+            let names = route_names(config);
             Controls {
                 $($name: {
                     let id = ControlId(numbers.next().unwrap_or_default());
                     let mut by_rule = vec![None];
                     by_rule.extend(config.route.iter().map(|route| route.$name.as_ref().map(|said| &said.config)));
-                    let routes = Routes { by_rule };
+                    let routes = Routes { by_rule, names: &names };
                     // Compiled in any case, so that problems show; dropped where no request needs it.
                     let control = <$control as Control>::compile(&config.$name.config, &routes, env, problems);
                     Compiled::new(id, control.filter(|_| wanted(id)))
@@ -99,11 +102,23 @@ macro_rules! registry {
     };
 }
 
+/// What the rules of a policy are called: see [`Routes::names`].
+fn route_names(config: &Config) -> Vec<String> {
+    let name = |route: &Route| {
+        let methods: Vec<&str> = route.methods.iter().map(|method| method.0.as_str()).collect();
+        let host = route.host.as_ref().map(ToString::to_string).unwrap_or_default();
+        format!("{host} {} {}", methods.join(","), route.path)
+    };
+    std::iter::once("default".to_owned()).chain(config.route.iter().map(|route| name(&route.route))).collect()
+}
+
 registry! {
     integrity: integrity::Integrity,
     client_ip: client_ip::ClientIp,
     hosts: hosts::Hosts,
     https_redirect: https_redirect::HttpsRedirect,
+    rate_limit: rate_limit::RateLimit,
+    cors: cors::Cors,
     headers: headers::Headers,
     error_mask: error_mask::ErrorMask,
     access: access::Access,

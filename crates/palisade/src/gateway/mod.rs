@@ -13,9 +13,9 @@ use std::time::Duration;
 use http::{Request, Response, StatusCode};
 use palisade_h1::client::{Connection, Error, Outcome, ResponseBody as H1Body};
 
-use crate::body::{RequestBody, ResponseBody, TooLarge};
+use crate::body::{RequestBody, ResponseBody};
 use crate::context::{Context, UpstreamFacts};
-use crate::controls::{integrity, limits};
+use crate::controls::integrity;
 use crate::observe::access::micros;
 use crate::policy::config::Upstream as Config;
 use crate::policy::values::UpstreamUrl;
@@ -247,14 +247,12 @@ fn refusal(error: &Error) -> Refusal {
             BAD_ANSWER.refuse("the framing of the answer").with("reason", violation.to_string())
         }
         Error::NothingSent(_) | Error::ClosedBeforeAnswer { .. } => CLOSED.refuse("closed before an answer"),
-        Error::RequestBody(cause) => match cause.downcast_ref::<TooLarge>() {
-            Some(_) => limits::BODY.refuse("the body ran over its limit while it streamed").close(),
-            None => match palisade_h1::Violation::in_error(&**cause) {
-                Some(violation) => {
-                    integrity::FRAMING.refuse("the framing of the body").with("violation", violation.name()).close()
-                }
-                None => CLIENT_GONE.refuse("the client's body failed").close(),
-            },
+        // Where a control ended the body, the stack answers with that control's refusal.
+        Error::RequestBody(cause) => match palisade_h1::Violation::in_error(&**cause) {
+            Some(violation) => {
+                integrity::FRAMING.refuse("the framing of the body").with("violation", violation.name()).close()
+            }
+            None => CLIENT_GONE.refuse("the client's body failed").close(),
         },
         Error::RequestLength => CLIENT_GONE.refuse("the body is not as long as announced").close(),
         Error::Unsendable => BAD_ANSWER.refuse("a request that cannot be sent on"),

@@ -105,6 +105,11 @@ impl Record {
         } else if !self.complete && !ended {
             self.outcome = Outcome::ClientGone;
         }
+        // The answer had begun when the rest of the request's body was refused.
+        if let Some(refusal) = self.ctx.take_body_refusal() {
+            event::refused(&self.ctx, None, Mode::Block, &refusal);
+            self.outcome = Outcome::Refused(refusal.code());
+        }
         self.write();
     }
 

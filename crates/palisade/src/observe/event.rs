@@ -86,6 +86,9 @@ events! {
     APP_READY = Info "app.ready";
     /// A supervised application ended by itself: `status`, `ran_ms`, `restart_in_ms`, `last_lines` of its standard error.
     APP_EXITED = Error "app.exited";
+    /// A private peer sends `X-Forwarded-For` and is not trusted, so that its clients can't be told apart: `peer`, and
+    /// the line for `[server]` that would name it: `add`.
+    UNNAMED_PROXY = Warn "client_ip.unnamed_proxy";
     /// A supervised application was ended with the server: `pid`, `status`, `how`.
     APP_STOPPED = Info "app.stopped";
     /// A certificate was read again: `file`, `not_after`.

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::header::{CONNECTION, HeaderValue};
@@ -16,6 +16,7 @@ use tokio::net::TcpStream;
 
 use super::admission;
 use super::framing::{self, Answering};
+use super::linger::Linger;
 use super::tls::Certificates;
 use super::{Phase, ServerState};
 use crate::body::{RequestBody, ResponseBody};
@@ -99,10 +100,10 @@ fn failed(handle: &Handle, peer: SocketAddr, reason: &str) {
 async fn request(
     handle: Arc<Handle>,
     connection: Arc<Connection>,
-    request: Request<Incoming>,
+    request: Request<RequestBody>,
 ) -> Result<Response<ResponseBody>, std::convert::Infallible> {
     let live = handle.live();
-    Ok(live.serve(&connection, request.map(RequestBody::incoming)).await)
+    Ok(live.serve(&connection, request).await)
 }
 
 /// Ends an HTTP/1 connection with this answer, once nothing is accepted any more.
@@ -117,10 +118,14 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let config = framing::config(&handle.live().policy);
+    // Innermost: a client that still sends what nobody reads gets its answer before the connection is closed.
+    let abandoned = Arc::<AtomicBool>::default();
+    let stream = Linger::new(stream, Arc::clone(&abandoned));
     let guard = Guard::new(stream, config, framing::answers(handle, &connection));
     let guarded = guard.handle();
-    let service = service_fn(|incoming| {
+    let service = service_fn(|incoming: Request<Incoming>| {
         let token = guarded.begin();
+        let incoming = incoming.map(|body| RequestBody::incoming(body).tell_abandoned(&abandoned));
         let answered = request(Arc::clone(handle), Arc::clone(&connection), incoming);
         let guarded = &guarded;
         async move {
@@ -160,7 +165,9 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (handle, connection) = (Arc::clone(handle), Arc::clone(&connection));
-    let service = service_fn(move |incoming| request(Arc::clone(&handle), Arc::clone(&connection), incoming));
+    let service = service_fn(move |incoming: Request<Incoming>| {
+        request(Arc::clone(&handle), Arc::clone(&connection), incoming.map(RequestBody::incoming))
+    });
     let served = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .max_concurrent_streams(128)

@@ -6,6 +6,7 @@ mod admission;
 mod connection;
 pub(crate) mod framing;
 mod keep;
+mod linger;
 mod listen;
 mod local_ca;
 mod notify;

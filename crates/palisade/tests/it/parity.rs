@@ -76,6 +76,17 @@ trusted_proxies = ["127.0.0.1"]
 access = "off"
 security = "off"
 
+[error_mask]
+mask = "all"
+
+[rate_limit]
+default = "100000/minute"
+
+[cors]
+origins = ["https://app.example.com"]
+credentials = true
+methods = ["GET", "POST"]
+
 [limits]
 body = "1KiB"
 url_bytes = "256B"
@@ -278,7 +289,8 @@ async fn both_inner_services_answer_alike() {
 }
 
 /// What the policy above has on.
-const EXPECTED_IN_STACK: &[&str] = &["integrity", "client_ip", "hosts", "headers", "access", "limits", "error_mask"];
+const EXPECTED_IN_STACK: &[&str] =
+    &["integrity", "client_ip", "hosts", "rate_limit", "cors", "headers", "access", "limits", "error_mask"];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_panic_answers_500_and_takes_nothing_else_down() {

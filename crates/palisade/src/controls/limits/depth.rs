@@ -1,0 +1,163 @@
+//! How deep a JSON body is, counted while it streams: no parser, and nothing is kept but a number.
+//!
+//! Parsers that recurse run out of stack on a few kilobytes of `[` (CVE-2022-45688 and its like; Python's `json` raises
+//! a `RecursionError`, a 500). Malformed JSON is the application's to refuse.
+
+use http::HeaderMap;
+
+use super::media_type;
+
+/// A counter of arrays and objects that lie in each other.
+#[derive(Debug, Clone)]
+pub(super) struct Depth {
+    most: u32,
+    depth: u32,
+    state: State,
+    /// The body has no type: it is JSON where its first byte says so.
+    guess: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Nothing but white space so far.
+    Start,
+    /// Between values.
+    Outside,
+    /// Within a string.
+    Text,
+    /// Behind a backslash within a string.
+    Escape,
+    /// Not JSON, or behind the end of the one value.
+    Done,
+}
+
+impl Depth {
+    /// A counter for a body with these headers; none where it is not JSON. Without a type it may be: FastAPI reads it so.
+    pub(super) fn of(headers: &HeaderMap, most: u32) -> Option<Self> {
+        let kind = media_type(headers);
+        let guess = kind.is_empty();
+        (guess || kind.contains("json")).then_some(Self { most, depth: 0, state: State::Start, guess })
+    }
+
+    /// How deep it may be.
+    pub(super) fn most(&self) -> usize {
+        usize::try_from(self.most).unwrap_or(usize::MAX)
+    }
+
+    /// Counts on. False: deeper than it may be.
+    pub(super) fn feed(&mut self, piece: &[u8]) -> bool {
+        for &byte in piece {
+            self.state = match (self.state, byte) {
+                (State::Done, _) => return true,
+                (State::Text, b'"') => State::Outside,
+                (State::Text, b'\\') => State::Escape,
+                (State::Text | State::Escape, _) => State::Text,
+                // White space and a byte order mark, which Python skips.
+                (State::Start, b' ' | b'\t' | b'\r' | b'\n' | 0xef | 0xbb | 0xbf) => State::Start,
+                (State::Start, first) if self.guess && !matches!(first, b'{' | b'[') => State::Done,
+                (_, b'"') => State::Text,
+                (_, b'{' | b'[') => {
+                    self.depth += 1;
+                    if self.depth > self.most {
+                        return false;
+                    }
+                    State::Outside
+                }
+                (_, b'}' | b']') => {
+                    self.depth = self.depth.saturating_sub(1);
+                    // Behind the value of an untyped body anything may follow; typed ones may be lines of JSON.
+                    if self.depth == 0 && self.guess { State::Done } else { State::Outside }
+                }
+                _ => State::Outside,
+            };
+        }
+        true
+    }
+}
+
+/// How many brackets open in a piece, those in strings included: an upper bound of its depth. `[` and `{` differ in one
+/// bit, so that this is one comparison a byte, many bytes at once.
+pub(super) fn openings(piece: &[u8]) -> usize {
+    piece.iter().filter(|byte| **byte | 0x20 == b'{').count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::header::CONTENT_TYPE;
+    use proptest::prelude::*;
+
+    fn counter(kind: Option<&'static str>, most: u32) -> Option<Depth> {
+        let headers: HeaderMap =
+            kind.map(|kind| (CONTENT_TYPE, http::HeaderValue::from_static(kind))).into_iter().collect();
+        Depth::of(&headers, most)
+    }
+
+    fn depth_of(value: &serde_json::Value) -> u32 {
+        match value {
+            serde_json::Value::Array(items) => 1 + items.iter().map(depth_of).max().unwrap_or(0),
+            serde_json::Value::Object(members) => 1 + members.values().map(depth_of).max().unwrap_or(0),
+            _ => 0,
+        }
+    }
+
+    #[test]
+    fn brackets_in_strings_do_not_count() {
+        let cases = [
+            (r#"{"a":[1,{"b":2}]}"#, 3),
+            (r#""[[[[[[""#, 0),
+            (r#"{"a":"[[[\"[[[","b":"\\","c":[]}"#, 2),
+            (r#"{"a\\\"":"\\\\\"{{{"}"#, 1),
+            ("[[],[],[[]]]", 3),
+            ("  \n[1]", 1),
+            ("]]]][[", 2),
+            ("[[\n]]\n[[[\n]]]\n", 3),
+            ("\u{feff}[[1]]", 2),
+        ];
+        for (text, depth) in cases {
+            assert!(counter(Some("application/json"), depth.max(1)).unwrap().feed(text.as_bytes()), "{text}");
+            if depth > 1 {
+                assert!(!counter(Some("application/json"), depth - 1).unwrap().feed(text.as_bytes()), "{text}");
+            }
+            for cut in 0..=text.len() {
+                let mut split = counter(Some("application/problem+json"), depth.max(1)).unwrap();
+                assert!(split.feed(&text.as_bytes()[..cut]) && split.feed(&text.as_bytes()[cut..]), "{text} {cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn without_a_type_the_first_byte_decides() {
+        let deep = "[".repeat(40);
+        assert!(!counter(None, 32).unwrap().feed(deep.as_bytes()));
+        assert!(!counter(None, 32).unwrap().feed(format!("\u{feff} {deep}").as_bytes()));
+        assert!(counter(None, 32).unwrap().feed(format!("\u{1f}\u{8b}{deep}").as_bytes()), "a file");
+        assert!(counter(None, 32).unwrap().feed(format!("{{}}{deep}").as_bytes()), "behind the value");
+        assert!(
+            counter(Some("text/plain"), 32).is_none() && counter(Some("multipart/form-data; a=json"), 32).is_none()
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn equals_a_parser(text in r#"[\[\]{}",:\\a1 ]{0,40}"#, most in 1u32..6) {
+            // Whatever a parser takes is judged by its depth.
+            if let Ok(value) = serde_json::from_str::<serde_json::Value>(&text) {
+                let depth = depth_of(&value);
+                prop_assert_eq!(counter(Some("application/json"), most).unwrap().feed(text.as_bytes()), depth <= most);
+                prop_assert!(openings(text.as_bytes()) >= depth as usize);
+            }
+        }
+
+        #[test]
+        fn equals_the_depth_of_what_serde_writes(texts in prop::collection::vec(any::<String>(), 1..6), lists in prop::collection::vec(any::<bool>(), 0..12)) {
+            let mut value = serde_json::json!(texts);
+            for list in lists {
+                value = if list { serde_json::json!([value, "]"]) } else { serde_json::json!({ "}[\"\\": value }) };
+            }
+            let (text, depth) = (value.to_string(), depth_of(&value));
+            prop_assert!(counter(Some("application/json"), depth).unwrap().feed(text.as_bytes()));
+            prop_assert!(depth == 1 || !counter(Some("application/json"), depth - 1).unwrap().feed(text.as_bytes()));
+        }
+    }
+}

@@ -1,0 +1,333 @@
+//! How much a request may be: its body, its target, its headers.
+//!
+//! Guide section 2. Sizes that no correct client reaches are refused before a byte of the body is read.
+
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderMap, StatusCode, request};
+use palisade_base::ByteSize;
+use palisade_policy::Problems;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::context::Context;
+use crate::control::{Check, Control, Info, Inspect, Routes};
+use crate::policy::Env;
+use crate::policy::config::HARD_HEADER_BYTES;
+use crate::refusal::{Code, Refusal, Stop};
+
+mod depth;
+
+use depth::{Depth, openings};
+
+/// `[limits]`.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Config {
+    /// The largest body, whatever its type. A route that takes more says so.
+    pub body: ByteSize,
+    /// Bodies that the API does not parse as JSON, XML or a form (files, octet streams, multipart) may be of any size.
+    /// They stream. The starter policy says so; with a written policy `body` holds for every body.
+    pub unparsed_unlimited: bool,
+    /// How deep arrays and objects of a JSON body may lie in each other. Judged while the body streams.
+    #[schemars(range(min = 1, max = 10_000))]
+    pub json_depth: u32,
+    /// All header fields of a request together.
+    pub header_bytes: ByteSize,
+    /// The target of a request: path and query.
+    pub url_bytes: ByteSize,
+    /// Connections at once, over all listeners.
+    #[schemars(range(min = 1))]
+    pub connections: u32,
+    /// Connections at once from one address (IPv6: one /64). Does not hold for trusted proxies.
+    #[schemars(range(min = 1))]
+    pub connections_per_address: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            body: ByteSize::mib(1),
+            unparsed_unlimited: false,
+            json_depth: 32,
+            header_bytes: ByteSize::kib(32),
+            url_bytes: ByteSize::kib(8),
+            connections: 10_000,
+            connections_per_address: 100,
+        }
+    }
+}
+
+/// What a route may say.
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Route {
+    /// The largest body of this route.
+    pub body: Option<ByteSize>,
+    /// How deep arrays and objects of a JSON body may lie in each other.
+    #[schemars(range(min = 1, max = 10_000))]
+    pub json_depth: Option<u32>,
+}
+
+/// The body is too large.
+pub static BODY: Code =
+    Code::client("limits.body", StatusCode::PAYLOAD_TOO_LARGE, 2, "the body of this request is too large")
+        .owasp("input_validation_fail");
+/// A JSON body is nested too deeply. 400 and not 413: the body is not too much, and sending it in parts would not help.
+pub static JSON_DEPTH: Code =
+    Code::client("limits.json_depth", StatusCode::BAD_REQUEST, 2, "the JSON body of this request is nested too deeply")
+        .owasp("input_validation_fail");
+/// The header fields are too large.
+pub static HEADERS: Code = Code::client(
+    "limits.headers",
+    StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+    2,
+    "the headers of this request are too large",
+)
+.owasp("input_validation_fail");
+/// The target is too long.
+pub static URL: Code =
+    Code::client("limits.url", StatusCode::URI_TOO_LONG, 2, "the target of this request is too long")
+        .owasp("input_validation_fail");
+
+/// The control.
+#[derive(Debug)]
+pub struct Limits {
+    body: Vec<Option<u64>>,
+    standard: u64,
+    json_depth: Vec<u32>,
+    unparsed_unlimited: bool,
+    header_bytes: usize,
+    url_bytes: usize,
+}
+
+impl Control for Limits {
+    type Config = Config;
+    type Route = Route;
+    const INFO: Info = Info {
+        name: "limits",
+        section: 2,
+        codes: &[&BODY, &JSON_DEPTH, &HEADERS, &URL],
+        judges: true,
+        about: "How much a request may be. Header limits are hard ceilings and always enforce.",
+    };
+
+    fn compile(section: &Config, routes: &Routes<'_, Route>, _: &Env, problems: &mut Problems) -> Option<Self> {
+        if section.header_bytes > HARD_HEADER_BYTES {
+            problems.error(
+                "limits.header_bytes",
+                format!("heads are never larger than {HARD_HEADER_BYTES}"),
+                format!("write at most `{HARD_HEADER_BYTES}`"),
+            );
+        }
+        Some(Self {
+            body: routes.map(|route| route.and_then(|route| route.body).map(ByteSize::bytes)),
+            standard: section.body.bytes(),
+            json_depth: routes.map(|route| route.and_then(|route| route.json_depth).unwrap_or(section.json_depth)),
+            unparsed_unlimited: section.unparsed_unlimited,
+            header_bytes: section.header_bytes.len(),
+            url_bytes: section.url_bytes.len(),
+        })
+    }
+}
+
+impl Check for Limits {
+    fn request(&self, ctx: &Context, parts: &mut request::Parts) -> Result<(), Stop> {
+        if ctx.target.path_and_query().is_some_and(|target| target.as_str().len() > self.url_bytes) {
+            return Err(URL.refuse("longer than `limits.url_bytes`").into());
+        }
+        let header_bytes: usize = parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+        if header_bytes > self.header_bytes {
+            return Err(HEADERS.refuse("more than `limits.header_bytes`").into());
+        }
+        // What announces no length, and what is nested, is judged while it streams.
+        if announced(&parts.headers).is_some_and(|length| length > self.body_limit(ctx, &parts.headers)) {
+            return Err(BODY.refuse("`Content-Length` is larger than `limits.body`").close().into());
+        }
+        Ok(())
+    }
+
+    fn inspect(&self, ctx: &Context, parts: &request::Parts) -> Option<Box<dyn Inspect>> {
+        let announced = announced(&parts.headers);
+        // An announced length was judged with the head, and the HTTP library lets no byte more through.
+        let left = if announced.is_some() { u64::MAX } else { self.body_limit(ctx, &parts.headers) };
+        let most = self.json_depth.get(usize::from(ctx.rule().id)).copied().unwrap_or(u32::MAX);
+        let depth = Depth::of(&parts.headers, most);
+        if left == u64::MAX && depth.is_none() {
+            return None;
+        }
+        Some(Box::new(Amount { left, depth, whole: announced }))
+    }
+
+    fn inspects(&self) -> bool {
+        true
+    }
+}
+
+/// The length that a request announces.
+fn announced(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// How much of a body there is, while it streams.
+#[derive(Debug)]
+struct Amount {
+    left: u64,
+    depth: Option<Depth>,
+    whole: Option<u64>,
+}
+
+impl Inspect for Amount {
+    fn feed(&mut self, piece: &[u8]) -> Result<(), Refusal> {
+        let length = piece.len() as u64;
+        self.left = self
+            .left
+            .checked_sub(length)
+            .ok_or_else(|| BODY.refuse("the body ran over `limits.body` while it streamed").close())?;
+        let Some(depth) = &mut self.depth else { return Ok(()) };
+        // Most bodies come in one piece and have fewer brackets than may lie in each other: counting is cheap, and no
+        // reading is needed.
+        let whole = self.whole.take() == Some(length);
+        if whole && openings(piece) <= depth.most() {
+            return Ok(());
+        }
+        match depth.feed(piece) {
+            true => Ok(()),
+            false => Err(JSON_DEPTH.refuse("deeper than `limits.json_depth`").close()),
+        }
+    }
+}
+
+impl Limits {
+    fn body_limit(&self, ctx: &Context, headers: &HeaderMap) -> u64 {
+        match self.body[usize::from(ctx.rule().id)] {
+            Some(limit) => limit,
+            None if self.unparsed_unlimited && !is_parsed(headers) => u64::MAX,
+            None => self.standard,
+        }
+    }
+}
+
+/// Whether an API would parse a body of this type whole, in memory: JSON, XML, a URL-encoded form, text, or no type at
+/// all, which FastAPI reads as JSON.
+fn is_parsed(headers: &HeaderMap) -> bool {
+    let kind = media_type(headers);
+    kind.is_empty()
+        || kind.starts_with("text/")
+        || ["json", "xml", "x-www-form-urlencoded", "yaml", "graphql", "javascript"]
+            .iter()
+            .any(|word| kind.contains(word))
+}
+
+/// The media type in lower case, without parameters; empty where there is none that can be read.
+pub(super) fn media_type(headers: &HeaderMap) -> String {
+    let text = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing_local::{Answer, App, request};
+
+    /// Sends a body in pieces, without a length.
+    async fn stream(app: &App, path: &str, kind: &str, pieces: Vec<String>) -> Answer {
+        let pieces = pieces.into_iter().map(|piece| Ok::<_, std::io::Error>(bytes::Bytes::from(piece)));
+        let body = axum::body::Body::from_stream(futures_util::stream::iter(pieces));
+        app.send("203.0.113.1", request("POST", path, &[("content-type", kind)], body)).await
+    }
+
+    async fn json(app: &App, path: &str, text: String) -> (u16, Option<String>) {
+        let length = text.len().to_string();
+        let headers = [("content-type", "application/json"), ("content-length", &length)];
+        let answer = app.send("203.0.113.1", request("POST", path, &headers, text.into())).await;
+        (answer.status, answer.code())
+    }
+
+    fn nested(depth: usize) -> String {
+        "[".repeat(depth) + &"]".repeat(depth)
+    }
+
+    const ROUTES: &str = "[[route]]\npath = \"/echo\"\n[[route]]\npath = \"/big\"\nlimits = { body = \"3MiB\", json_depth = 5 }\n[[route]]\npath = \"/free\"\nlimits = { mode = \"off\" }\n";
+
+    #[tokio::test]
+    async fn a_body_without_a_length_is_cut_at_its_limit() {
+        let app = App::start(ROUTES);
+        let mebibyte = || vec!["x".repeat(64 * 1024); 16];
+        let fits = stream(&app, "/echo", "text/plain", mebibyte()).await;
+        assert_eq!((fits.status, fits.text.len()), (200, 1 << 20));
+        let more = mebibyte().into_iter().chain(["x".into()]).collect();
+        let refused = stream(&app, "/echo", "text/plain", more).await;
+        assert_eq!((refused.status, refused.code().as_deref()), (413, Some("limits.body")));
+        assert_eq!(refused.header("connection").as_deref(), Some("close"));
+        // Nobody reads it: nothing to judge.
+        let many = vec!["x".repeat(1 << 20); 3];
+        assert_eq!(stream(&app, "/ignore", "text/plain", many.clone()).await.status, 200);
+        let detect = format!("[limits]\nmode = \"detect\"\n{ROUTES}");
+        for (app, path) in [(App::start(&detect), "/echo"), (App::start("[limits]\nmode = \"off\"\n"), "/echo")] {
+            let answer = stream(&app, path, "text/plain", many.clone()).await;
+            assert_eq!((answer.status, answer.text.len()), (200, 3 << 20));
+        }
+        let starter = App::start(crate::policy::STARTER);
+        let mut large = vec!["x".repeat(1 << 20); 11];
+        assert_eq!(stream(&starter, "/echo", "application/octet-stream", large.clone()).await.text.len(), 11 << 20);
+        assert_eq!(stream(&starter, "/echo", "application/json", large.clone()).await.status, 413);
+        large.truncate(9);
+        assert_ne!(stream(&starter, "/echo", "application/json", large).await.status, 413);
+    }
+
+    #[tokio::test]
+    async fn an_announced_length_is_judged_at_once() {
+        let app = App::start(ROUTES);
+        for (path, length, status) in [
+            ("/echo", 1 << 20, 200),
+            ("/echo", (1 << 20) + 1, 413),
+            ("/big", 3 << 20, 200),
+            ("/big", (3 << 20) + 1, 413),
+            ("/free", 1 << 40, 200),
+        ] {
+            let answer = app.ask("203.0.113.1", "POST", path, &[("content-length", &u64::to_string(&length))]).await;
+            assert_eq!(answer.status, status, "{path} {length}");
+        }
+    }
+
+    #[tokio::test]
+    async fn nesting_is_judged_while_the_body_streams() {
+        let app = App::start(ROUTES);
+        assert_eq!(json(&app, "/echo", nested(32)).await.0, 200);
+        assert_eq!(json(&app, "/echo", nested(33)).await, (400, Some("limits.json_depth".into())));
+        assert_eq!(json(&app, "/echo", format!("\"{}\"", nested(500))).await.0, 200, "in a string");
+        assert_eq!(json(&app, "/echo", format!("[{}[]]", "[],".repeat(500))).await.0, 200, "side by side");
+        let pieces = nested(40).chars().map(String::from).collect::<Vec<_>>();
+        let refused = stream(&app, "/echo", "application/json", pieces.clone()).await;
+        assert_eq!((refused.status, refused.code().as_deref()), (400, Some("limits.json_depth")));
+        assert_eq!(stream(&app, "/echo", "text/plain", pieces).await.status, 200);
+        let detect = App::start(&format!("[limits]\nmode = \"detect\"\n{ROUTES}"));
+        assert_eq!(json(&detect, "/echo", nested(4000)).await.0, 200);
+        let starter = App::start(crate::policy::STARTER);
+        assert_eq!(
+            (json(&starter, "/echo", nested(128)).await.0, json(&starter, "/echo", nested(129)).await.0),
+            (200, 400)
+        );
+    }
+
+    #[test]
+    fn what_an_api_parses() {
+        let parsed = |kind: &'static str| {
+            is_parsed(&HeaderMap::from_iter([(CONTENT_TYPE, http::HeaderValue::from_static(kind))]))
+        };
+        for kind in [
+            "application/json",
+            "application/vnd.api+json; charset=utf-8",
+            "text/xml",
+            "application/x-www-form-urlencoded",
+            "",
+            "TEXT/plain",
+        ] {
+            assert!(parsed(kind), "{kind}");
+        }
+        for kind in ["application/octet-stream", "multipart/form-data; boundary=x", "video/mp4", "image/png"] {
+            assert!(!parsed(kind), "{kind}");
+        }
+        assert!(is_parsed(&HeaderMap::new()));
+    }
+}

@@ -1,0 +1,158 @@
+//! What the policy may say of limits.
+
+use std::fmt;
+use std::str::FromStr;
+
+use http::HeaderName;
+use palisade_base::{BadValue, Cidr, Rate, TextValue, text_value};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// `[rate_limit]`.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Config {
+    /// How many requests an address may send to all routes without a limit of their own, together: `"1000/minute"`, a
+    /// list of which each holds, or `"off"`. `N/period` lets N pass at once from rest, then one every period/N. IPv6
+    /// counts by /64 and, at 16 times the rate, by /48.
+    pub default: Rates,
+    /// Networks that are not counted.
+    pub exempt: Vec<Cidr>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let rate = "1000/minute".parse().map(Rates::One);
+        Self { default: rate.unwrap_or(Rates::Off(Off::Off)), exempt: Vec::new() }
+    }
+}
+
+/// A rate, several, or none.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(inline)]
+pub enum Rates {
+    /// No limit.
+    Off(Off),
+    /// One.
+    One(Rate),
+    /// Each of them holds.
+    Several(#[schemars(length(min = 1, max = 8))] Vec<Rate>),
+}
+
+impl Rates {
+    pub(super) fn as_slice(&self) -> &[Rate] {
+        match self {
+            Self::Off(_) => &[],
+            Self::One(rate) => std::slice::from_ref(rate),
+            Self::Several(rates) => rates,
+        }
+    }
+}
+
+/// `"off"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub enum Off {
+    /// No limit.
+    Off,
+}
+
+/// What a route may say: `"5/minute"`, `["10/second", "1000/day"]`, `"off"`, or a table.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(inline)]
+pub enum Route {
+    /// No limit.
+    Off(Off),
+    /// One, by address, in place of the default.
+    One(Rate),
+    /// Each of them holds, by address, in place of the default.
+    Several(#[schemars(length(min = 1, max = 8))] Vec<Rate>),
+    /// Everything that can be said.
+    Keys(Box<Keys>),
+}
+
+impl Default for Route {
+    fn default() -> Self {
+        Self::Keys(Box::default())
+    }
+}
+
+/// A route's limit as a table. What is not said stays as it is without: `{ cost = 5 }` counts five times against the
+/// default.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+#[schemars(inline)]
+pub struct Keys {
+    /// The rate, several, or `"off"`. It takes the default's place, except that a limit by header comes on top of the
+    /// default by address: whoever may choose a header could otherwise choose a fresh limit with each request.
+    pub limit: Option<Rates>,
+    /// Who is counted: `"address"`, or `"header:X-Tenant"`. A request without the header is counted by its address.
+    pub by: Option<By>,
+    /// How many units a request of this route costs.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub cost: Option<u32>,
+    /// Routes of one group are counted together; they say the same limit.
+    #[schemars(length(min = 1, max = 64))]
+    pub group: Option<String>,
+    /// How many units may be taken at once from rest. Default: the number of the rate.
+    #[schemars(range(min = 1, max = 1_000_000_000))]
+    pub burst: Option<u32>,
+    /// How many requests may be on their way at once, from their head to the last byte of their answer.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub in_flight: Option<u32>,
+}
+
+impl Route {
+    pub(super) fn keys(&self) -> Keys {
+        match self {
+            Self::Off(off) => Keys { limit: Some(Rates::Off(*off)), ..Keys::default() },
+            Self::One(rate) => Keys { limit: Some(Rates::One(*rate)), ..Keys::default() },
+            Self::Several(rates) => Keys { limit: Some(Rates::Several(rates.clone())), ..Keys::default() },
+            Self::Keys(keys) => (**keys).clone(),
+        }
+    }
+}
+
+/// Who is counted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub enum By {
+    /// The client's address; IPv6 by /64 and, at 16 times the rate, by /48.
+    #[default]
+    Address,
+    /// The value of a header, on top of the address.
+    Header(HeaderName),
+}
+
+impl TextValue for By {
+    const FORMAT: &'static str = "limit-key";
+    const NOUN: &'static str = "what a limit counts by";
+    const EXAMPLES: &'static [&'static str] = &["address", "header:X-Tenant"];
+}
+
+impl FromStr for By {
+    type Err = BadValue;
+
+    fn from_str(text: &str) -> Result<Self, BadValue> {
+        match text.split_once(':') {
+            None if text == "address" => Ok(Self::Address),
+            Some(("header", name)) => {
+                name.parse().map(Self::Header).map_err(|_| BadValue::new("not the name of a header behind `header:`"))
+            }
+            _ => Err(BadValue::new("requests are counted by `address` or by a header")),
+        }
+    }
+}
+
+impl fmt::Display for By {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address => f.write_str("address"),
+            Self::Header(name) => write!(f, "header:{name}"),
+        }
+    }
+}
+
+text_value!(By);

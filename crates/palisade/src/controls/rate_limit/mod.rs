@@ -1,0 +1,465 @@
+//! How many requests a client may send.
+//!
+//! Guide section 8. By address below `hosts`, above everything that costs more than a look-up. Counting is exact: what
+//! passes is what the generic cell rate algorithm lets pass, also when many threads ask at once, and a refused request
+//! costs nothing. State outlives policies; a reload refills nothing, also where it changes the rate. Sources: ITU-T I.371
+//! (GCRA), draft-ietf-httpapi-ratelimit-headers-10, RFC 6585 §4; threat 27.
+
+mod config;
+mod gcra;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use http::{HeaderName, HeaderValue, StatusCode, request, response};
+use palisade_base::{Cidr, Rate};
+use palisade_policy::Problems;
+
+use crate::context::Context;
+use crate::control::{Check, Control, Info, Routes};
+use crate::policy::Env;
+use crate::refusal::{Code, Refusal, Stop};
+
+pub use config::{By, Config, Keys, Off, Rates, Route};
+use gcra::Quota;
+use table::{Flights, Key, Place, Table};
+
+/// More requests than the limit allows.
+pub static EXCEEDED: Code = Code::client(
+    "rate_limit.exceeded",
+    StatusCode::TOO_MANY_REQUESTS,
+    8,
+    "too many requests; `Retry-After` says when to come back",
+)
+.owasp("excess_rate_limit_exceeded");
+/// More requests at once than the route allows.
+pub static IN_FLIGHT: Code = Code::client(
+    "rate_limit.in_flight",
+    StatusCode::TOO_MANY_REQUESTS,
+    8,
+    "too many requests at once; wait for the earlier ones",
+)
+.owasp("excess_rate_limit_exceeded");
+/// The header that requests are counted by can be read in two ways.
+pub static KEY: Code = Code::client(
+    "rate_limit.key",
+    StatusCode::BAD_REQUEST,
+    8,
+    "a header that requests are counted by is there twice, or too long",
+)
+.owasp("input_validation_fail");
+
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+/// IPv6 networks of /48 get so many times the rate of a /64.
+const WIDE: u64 = 16;
+/// Header values longer than this are refused instead of hashed.
+const KEY_BYTES: usize = 256;
+const NANOS: u64 = 1_000_000_000;
+
+/// What distinguishes the kinds of subjects of one limit.
+const V6: u64 = 0x7636_0000_0000_0064;
+const V6_WIDE: u64 = 0x7636_0000_0000_0048;
+const BY_HEADER: u64 = 0x6865_6164_6572_0000;
+
+/// The control.
+#[derive(Debug)]
+pub struct RateLimit {
+    plans: Vec<Option<Arc<Plan>>>,
+    exempt: Vec<Cidr>,
+    table: Arc<Table>,
+    flights: Arc<Flights>,
+}
+
+/// What holds for the requests of a rule. Header values are built once.
+#[derive(Debug)]
+struct Plan {
+    limits: Vec<Limit>,
+    cost: u32,
+    in_flight: Option<(Limit, u32)>,
+    /// `RateLimit-Policy`.
+    policy: Option<HeaderValue>,
+}
+
+#[derive(Debug, Clone)]
+struct Limit {
+    /// The same over reloads.
+    id: u64,
+    by: By,
+    quota: Quota,
+    wide: Quota,
+    text: Arc<str>,
+    /// The value of `RateLimit` up to the number of units that are left.
+    head: Arc<str>,
+}
+
+/// How much is left to a client: of the limit that has least.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Facts {
+    limit: u8,
+    /// Units left.
+    pub left: u64,
+    /// Nanoseconds until there is one more.
+    pub wait: u64,
+}
+
+/// A place among the requests in flight, given back when it is dropped.
+#[derive(Debug)]
+pub struct Permit {
+    flights: Arc<Flights>,
+    key: Key,
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.flights.give_back(self.key);
+    }
+}
+
+impl Control for RateLimit {
+    type Config = Config;
+    type Route = Route;
+    const INFO: Info = Info {
+        name: "rate_limit",
+        section: 8,
+        codes: &[&EXCEEDED, &IN_FLIGHT, &KEY],
+        judges: true,
+        about: "How many requests a client may send.",
+    };
+
+    fn compile(section: &Config, routes: &Routes<'_, Route>, env: &Env, problems: &mut Problems) -> Option<Self> {
+        let mut groups = BTreeMap::new();
+        let standard = Said {
+            path: "rate_limit.default".into(),
+            scope: "default".into(),
+            rates: section.default.as_slice(),
+            keys: Keys::default(),
+        };
+        let by_address = standard.limits(problems);
+        let standard = plan(by_address.clone(), 1, None);
+        let mut plans = Vec::with_capacity(routes.by_rule.len());
+        for (rule, said) in routes.by_rule.iter().enumerate() {
+            let Some(said) = said else {
+                plans.push(standard.clone());
+                continue;
+            };
+            let path = format!("route[{}].rate_limit", rule.saturating_sub(1));
+            let keys = said.keys();
+            let own_bucket = keys.limit.is_some() || keys.group.is_some() || keys.burst.is_some();
+            let scope = match &keys.group {
+                Some(group) => format!("group {group}"),
+                None => format!("route {}", routes.names.get(rule).map_or("", String::as_str)),
+            };
+            let rates = keys.limit.clone().unwrap_or_else(|| section.default.clone());
+            let rates = rates.as_slice();
+            let said = Said { path: path.clone(), scope, rates, keys };
+            let mut limits = if own_bucket || said.by() != By::Address { said.limits(problems) } else { Vec::new() };
+            if limits.iter().all(|limit| limit.by != By::Address) && !said.is_off() {
+                // On top of the address, never instead.
+                limits = by_address.iter().cloned().chain(limits).collect();
+            }
+            if let Some(group) = &said.keys.group {
+                let same = (said.rates.to_vec(), said.keys.burst, said.by());
+                if let Some(first) = groups.get(group).filter(|first| **first != same) {
+                    let _: &(Vec<Rate>, Option<u32>, By) = first;
+                    problems.error(
+                        &path,
+                        format!("routes of the group `{group}` say different limits"),
+                        "write the same limit on each, or name another group",
+                    );
+                }
+                groups.insert(group.clone(), same);
+            }
+            let cost = said.keys.cost.unwrap_or(1);
+            if let Some(limit) = limits.iter().find(|limit| limit.quota.take(0, cost, 0).store.is_none()) {
+                problems.error(
+                    &path,
+                    format!("`cost = {cost}` is more than `{}` ever lets pass at once", limit.text),
+                    "lower `cost`, or raise `burst`",
+                );
+            }
+            let in_flight = said.keys.in_flight.zip(said.in_flight());
+            plans.push(plan(limits, cost, in_flight.map(|(most, limit)| (limit, most))));
+        }
+        plans.iter().any(Option::is_some).then(|| Self {
+            plans,
+            exempt: section.exempt.clone(),
+            table: env.state.get("rate_limit", || Table::new(env.clock.instant())),
+            flights: env.state.get("rate_limit", Flights::default),
+        })
+    }
+}
+
+/// What one place of the policy says.
+struct Said<'p> {
+    path: String,
+    scope: String,
+    rates: &'p [Rate],
+    keys: Keys,
+}
+
+impl Said<'_> {
+    fn by(&self) -> By {
+        self.keys.by.clone().unwrap_or_default()
+    }
+
+    fn is_off(&self) -> bool {
+        matches!(self.keys.limit, Some(Rates::Off(_)))
+    }
+
+    fn limits(&self, problems: &mut Problems) -> Vec<Limit> {
+        let by = self.by();
+        let mut limits: Vec<Limit> = Vec::with_capacity(self.rates.len());
+        for (place, rate) in self.rates.iter().enumerate() {
+            let burst = self.keys.burst.unwrap_or_else(|| rate.amount());
+            let Some(quota) = Quota::new(*rate, burst) else {
+                problems.error(
+                    &self.path,
+                    format!("filling a `burst` of {burst} at `{rate}` takes longer than a hundred years"),
+                    "lower `burst`",
+                );
+                continue;
+            };
+            // By period, so that state is kept when the number changes; by count, should a period occur twice.
+            let same = self.rates[..place].iter().filter(|other| other.period() == rate.period()).count();
+            let text: Arc<str> = match &by {
+                By::Address => rate.to_string().into(),
+                By::Header(name) => format!("{rate} by {name}").into(),
+            };
+            limits.push(Limit {
+                id: id(&self.scope, &by, rate.period().as_secs(), same),
+                by: by.clone(),
+                quota,
+                wide: quota.times(WIDE),
+                head: format!("\"{text}\";r=").into(),
+                text,
+            });
+        }
+        limits
+    }
+
+    /// The limit that counts requests in flight: only its identity is used.
+    fn in_flight(&self) -> Option<Limit> {
+        let rate = "1/second".parse::<Rate>().ok()?;
+        let quota = Quota::new(rate, 1)?;
+        let by = self.by();
+        let id = id(&self.scope, &by, 0, 0);
+        Some(Limit { id, by, quota, wide: quota, text: "in_flight".into(), head: "".into() })
+    }
+}
+
+fn id(scope: &str, by: &By, seconds: u64, same: usize) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (scope, by, seconds, same).hash(&mut hasher);
+    hasher.finish()
+}
+
+fn plan(limits: Vec<Limit>, cost: u32, in_flight: Option<(Limit, u32)>) -> Option<Arc<Plan>> {
+    if limits.is_empty() && in_flight.is_none() {
+        return None;
+    }
+    let items: Vec<String> = limits
+        .iter()
+        .filter_map(|limit| {
+            let rate: Rate = limit.text.split(" by ").next()?.parse().ok()?;
+            Some(format!("\"{}\";q={};w={}", limit.text, rate.amount(), rate.period().as_secs()))
+        })
+        .collect();
+    let policy = (!items.is_empty()).then(|| HeaderValue::from_str(&items.join(", ")).ok()).flatten();
+    Some(Arc::new(Plan { limits, cost, in_flight, policy }))
+}
+
+/// One bucket that a request is counted in.
+struct Bucket<'p> {
+    key: Key,
+    neighbours: Key,
+    quota: &'p Quota,
+}
+
+/// Who a request is counted as.
+struct Client<'r> {
+    address: IpAddr,
+    /// The address stands for many clients, because the proxy in front is not named.
+    unnamed: bool,
+    headers: &'r http::HeaderMap,
+}
+
+impl Check for RateLimit {
+    fn request(&self, ctx: &Context, parts: &mut request::Parts) -> Result<(), Stop> {
+        let Some(plan) = self.plan(ctx) else { return Ok(()) };
+        let address = ctx.client_ip();
+        if self.exempt.iter().any(|network| network.contains(address)) {
+            return Ok(());
+        }
+        let client = Client { address, unnamed: ctx.is_behind_unnamed_proxy(), headers: &parts.headers };
+        let now = self.table.time(ctx.start);
+        let mut least: Option<Facts> = None;
+        let mut taken: u32 = 0;
+        let mut shared: u32 = 0;
+        for (place, limit) in plan.limits.iter().enumerate() {
+            for bucket in self.buckets(limit, &client)?.into_iter().flatten() {
+                let (outcome, kept) = self.table.take(bucket.key, bucket.neighbours, bucket.quota, plan.cost, now);
+                let limit_number = u8::try_from(place).unwrap_or(u8::MAX);
+                let facts = Facts { limit: limit_number, left: outcome.left, wait: outcome.wait };
+                if outcome.store.is_none() {
+                    self.give_back(plan, &client, taken, shared);
+                    ctx.set_rate(Facts { left: 0, ..facts });
+                    return Err(EXCEEDED
+                        .refuse("more requests than the limit allows")
+                        .with("limit", limit.text.to_string())
+                        .retry_after(outcome.wait.div_ceil(NANOS))
+                        .into());
+                }
+                shared |= u32::from(kept == Place::Shared) << taken;
+                taken += 1;
+                if least.is_none_or(|least| facts.left < least.left) {
+                    least = Some(facts);
+                }
+            }
+        }
+        if let Some((limit, most)) = &plan.in_flight
+            && let Some(bucket) = self.buckets(limit, &client)?.into_iter().flatten().next()
+        {
+            if !self.flights.take(bucket.key, *most) {
+                self.give_back(plan, &client, taken, shared);
+                return Err(IN_FLIGHT.refuse("more requests at once than `in_flight`").retry_after(1).into());
+            }
+            ctx.set_permit(Permit { flights: Arc::clone(&self.flights), key: bucket.key });
+        }
+        if let Some(least) = least {
+            ctx.set_rate(least);
+        }
+        Ok(())
+    }
+
+    fn response(&self, ctx: &Context, parts: &mut response::Parts) -> Result<(), Refusal> {
+        let Some(facts) = ctx.rate() else { return Ok(()) };
+        let Some(plan) = self.plan(ctx) else { return Ok(()) };
+        if let Some(policy) = &plan.policy {
+            parts.headers.insert(RATE_LIMIT_POLICY, policy.clone());
+        }
+        if let Some(limit) = plan.limits.get(usize::from(facts.limit)) {
+            parts.headers.insert(RATE_LIMIT, facts.header(&limit.head));
+        }
+        Ok(())
+    }
+
+    fn answers(&self) -> bool {
+        true
+    }
+}
+
+impl Facts {
+    /// `"5/minute";r=4;t=12`, written without formatting: it is on every answer.
+    fn header(&self, head: &str) -> HeaderValue {
+        let mut text = [0u8; 128];
+        let mut end = 0;
+        let mut put = |bytes: &[u8]| {
+            if let Some(place) = text.get_mut(end..end + bytes.len()) {
+                place.copy_from_slice(bytes);
+                end += bytes.len();
+            }
+        };
+        put(head.as_bytes());
+        put(Digits::of(self.left).as_bytes());
+        put(b";t=");
+        put(Digits::of(self.wait.div_ceil(NANOS)).as_bytes());
+        HeaderValue::from_bytes(&text[..end]).unwrap_or(HeaderValue::from_static(""))
+    }
+}
+
+/// A number as text, on the stack.
+struct Digits {
+    text: [u8; 20],
+    start: usize,
+}
+
+impl Digits {
+    fn of(mut number: u64) -> Self {
+        let mut digits = Self { text: [b'0'; 20], start: 20 };
+        loop {
+            digits.start -= 1;
+            digits.text[digits.start] = b'0' + (number % 10) as u8;
+            number /= 10;
+            if number == 0 {
+                return digits;
+            }
+        }
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        &self.text[self.start..]
+    }
+}
+
+impl RateLimit {
+    fn plan(&self, ctx: &Context) -> Option<&Plan> {
+        self.plans.get(usize::from(ctx.rule().id))?.as_deref()
+    }
+
+    /// The buckets that a request is counted in under a limit: one, two for IPv6, none where nobody can be told apart.
+    fn buckets<'l>(&self, limit: &'l Limit, client: &Client<'_>) -> Result<[Option<Bucket<'l>>; 2], Refusal> {
+        let mut by_header = None;
+        if let By::Header(name) = &limit.by {
+            let mut values = client.headers.get_all(name).iter();
+            by_header = values.next().map(|value| value.as_bytes());
+            if values.next().is_some() || by_header.is_some_and(|value| value.len() > KEY_BYTES) {
+                return Err(KEY.refuse("twice, or longer than 256 bytes").with("header", name.to_string()));
+            }
+        }
+        if let Some(value) = by_header {
+            let key = Key { limit: limit.id ^ BY_HEADER, subject: self.table.subject(value) };
+            let neighbours = Key { limit: limit.id ^ BY_HEADER, subject: network(client.address) };
+            return Ok([Some(Bucket { key, neighbours, quota: &limit.quota }), None]);
+        }
+        if client.unnamed {
+            return Ok([None, None]);
+        }
+        Ok(match client.address {
+            IpAddr::V4(v4) => {
+                let subject = u64::from(v4.to_bits());
+                let key = Key { limit: limit.id, subject };
+                let neighbours = Key { limit: limit.id, subject: subject >> 16 };
+                [Some(Bucket { key, neighbours, quota: &limit.quota }), None]
+            }
+            IpAddr::V6(v6) => {
+                let prefix = (v6.to_bits() >> 64) as u64;
+                let wide = Key { limit: limit.id ^ V6_WIDE, subject: prefix >> 16 };
+                let key = Key { limit: limit.id ^ V6, subject: prefix };
+                [
+                    Some(Bucket { key, neighbours: Key { limit: limit.id ^ V6, ..wide }, quota: &limit.quota }),
+                    Some(Bucket { key: wide, neighbours: wide, quota: &limit.wide }),
+                ]
+            }
+        })
+    }
+
+    /// Gives back what the first `taken` buckets gave: a refused request costs nothing.
+    fn give_back(&self, plan: &Plan, client: &Client<'_>, taken: u32, shared: u32) {
+        let mut number = 0;
+        for limit in &plan.limits {
+            let Ok(buckets) = self.buckets(limit, client) else { return };
+            for bucket in buckets.into_iter().flatten() {
+                if number == taken {
+                    return;
+                }
+                let place = if shared >> number & 1 == 1 { Place::Shared } else { Place::Own };
+                self.table.give_back(bucket.key, bucket.neighbours, place, bucket.quota, plan.cost);
+                number += 1;
+            }
+        }
+    }
+}
+
+/// The /16 or /48 that an address lies in.
+fn network(address: IpAddr) -> u64 {
+    match address {
+        IpAddr::V4(v4) => u64::from(v4.to_bits() >> 16),
+        IpAddr::V6(v6) => (v6.to_bits() >> 80) as u64 ^ V6,
+    }
+}
