@@ -3,7 +3,10 @@
 //! `cargo xtask test --only build,e2e` runs them; `--filter TEXT` picks some.
 
 mod apps_alone;
+mod bodies;
 mod browser_alone;
 mod deploy;
 mod server;
+mod support;
 mod tools_alone;
+mod websocket;

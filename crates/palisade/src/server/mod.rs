@@ -3,6 +3,7 @@
 pub mod admin;
 mod connection;
 mod keep;
+mod linger;
 mod listen;
 mod local_ca;
 mod notify;
