@@ -7,6 +7,7 @@ mod bodies;
 mod browser_alone;
 mod deploy;
 mod server;
+mod streaming;
 mod support;
 mod tools_alone;
 mod websocket;
