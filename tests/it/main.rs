@@ -6,6 +6,7 @@ mod apps_alone;
 mod bodies;
 mod browser_alone;
 mod deploy;
+mod semantics;
 mod server;
 mod streaming;
 mod support;
