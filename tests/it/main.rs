@@ -2,6 +2,7 @@
 //!
 //! `cargo xtask test --only build,e2e` runs them; `--filter TEXT` picks some.
 
+mod access_log;
 mod apps_alone;
 mod bodies;
 mod browser_alone;
