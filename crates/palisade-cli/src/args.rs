@@ -56,6 +56,8 @@ impl Global {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Try it: a built-in sample API behind the whole gateway, on loopback, with nothing to install or configure.
+    Demo(Demo),
     /// Protect an API: the one behind `--upstream`, or one that is started and supervised.
     Serve(Serve),
     /// Read the policy and say what is wrong with it.
@@ -79,6 +81,13 @@ pub(crate) struct Listening {
     /// Start the controls that judge content or amount in `detect`: they log and change nothing.
     #[arg(long)]
     pub(crate) detect: bool,
+}
+
+/// `palisade demo`.
+#[derive(Debug, Clone, ClapArgs)]
+pub(crate) struct Demo {
+    #[command(flatten)]
+    pub(crate) listening: Listening,
 }
 
 /// `palisade serve`.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use palisade_base::Clock;
-use palisade_policy::{Problems, Snapshot, Sources};
+use palisade_policy::{Origin, Problems, Snapshot, Sources};
 use parking_lot::Mutex;
 
 use crate::controls::Config;
@@ -13,9 +13,11 @@ use crate::gateway::Gateway;
 use crate::observe::Log;
 use crate::observe::event;
 use crate::observe::metrics::Metrics;
+use crate::policy::config::Upstream;
 use crate::policy::values::{SecretProvider, UpstreamUrl};
 use crate::policy::{self, Env, Override, Policy, Situation, State};
 use crate::server::startup::{self, Occasion};
+use crate::server::supervise::{AppStatus, Plan};
 use crate::server::tls;
 use crate::stack::{Inner, Live};
 
@@ -42,7 +44,10 @@ pub fn read(sources: &Sources) -> std::result::Result<Checked, Problems> {
     let schema = serde_json::to_value(policy::schema()).unwrap_or_default();
     let formats = policy::formats();
     snapshot.check(&schema, &formats, &mut problems);
-    let config = snapshot.get::<Config>("", &mut problems);
+    let mut config = snapshot.get::<Config>("", &mut problems);
+    if let Some(config) = &mut config {
+        prefer_flags(&snapshot, &mut config.upstream);
+    }
     match config {
         Some(mut config) if !problems.is_fatal() => {
             resolve(&snapshot, &mut config);
@@ -62,6 +67,16 @@ fn resolve(snapshot: &Snapshot, config: &mut Config) {
         at(&format!("tls.certificate[{place}].key"), &mut pair.key);
     }
     config.server.state.iter_mut().for_each(|path| at("server.state", path));
+}
+
+/// `url` and `command` exclude each other, and a flag beats a file: the other one, if written, does not count.
+fn prefer_flags(snapshot: &Snapshot, upstream: &mut Upstream) {
+    let from_flag = |key: &str| matches!(snapshot.origin(key), Origin::Flag(_));
+    match (from_flag("upstream.url"), from_flag("upstream.command")) {
+        (true, false) => upstream.command.clear(),
+        (false, true) => upstream.url = None,
+        _ => {}
+    }
 }
 
 /// Reads and compiles a policy without putting it in force: opens no log and no listener.
@@ -101,6 +116,10 @@ pub struct Handle {
     log: Arc<Log>,
     metrics: Arc<Metrics>,
     clock: Clock,
+    /// `upstream` as it was when the server started: its command cannot be replaced by a reload.
+    started: Upstream,
+    /// The supervised application until it is started.
+    plan: Mutex<Option<Plan>>,
 }
 
 /// What the policy in force was made of.
@@ -125,16 +144,32 @@ impl Handle {
         let log = Arc::new(Log::open(&checked.config.log, clock.clone())?);
         let metrics = Arc::<Metrics>::default();
         let state = Arc::<State>::default();
+        let started = checked.config.upstream.clone();
+        let mut target = target;
+        let mut plan = None;
+        // A command without a place for the address is a problem that is found, with all others, when compiling.
+        if matches!(target, Target::Policy) && !started.command.is_empty() {
+            let chosen = Plan::new(&started)?;
+            app_status(&state).set_owner(chosen.owner());
+            target = Target::Supervised(chosen.url());
+            plan = Some(chosen);
+        }
+        let plan = Mutex::new(plan);
         let held = Mutex::new(Held { situation: situation.clone(), snapshot: checked.snapshot.clone() });
         let (live, problems) = compile(checked, &target, situation, &state, &log, &metrics, &clock, Occasion::Start)
             .map_err(Error::Policy)?;
         let live = ArcSwap::from_pointee(live);
-        Ok((Arc::new(Self { live, sources, target, held, state, log, metrics, clock }), problems))
+        Ok((Arc::new(Self { live, sources, target, held, state, log, metrics, clock, started, plan }), problems))
     }
 
     /// The policy in force, with its stack.
     pub fn live(&self) -> Arc<Live> {
         self.live.load_full()
+    }
+
+    /// The supervised application that is to be started, once.
+    pub(crate) fn take_plan(&self) -> Option<Plan> {
+        self.plan.lock().take()
     }
 
     /// The logs.
@@ -217,6 +252,15 @@ impl Handle {
         let before = self.live();
         let old = (&held.snapshot, before.policy.config());
         startup::check_change(old, (&checked.snapshot, &checked.config), &mut checked.problems);
+        if !matches!(self.target, Target::Router(_)) {
+            let upstream = &checked.config.upstream;
+            let (now, started) = (upstream, &self.started);
+            if (&now.command, &now.env, &now.user) != (&started.command, &started.env, &started.user) {
+                let fix = "restart Palisade, or write what was there";
+                let message = "the supervised application cannot be replaced by a reload";
+                checked.problems.error("upstream.command", message, fix);
+            }
+        }
         let snapshot = checked.snapshot.clone();
         let (live, mut problems) = compile(
             checked,
@@ -242,6 +286,11 @@ impl Handle {
         *held = Held { situation, snapshot };
         Ok(problems)
     }
+}
+
+/// How the supervised application is doing.
+pub(crate) fn app_status(state: &State) -> Arc<AppStatus> {
+    state.get("app", AppStatus::default)
 }
 
 #[expect(clippy::too_many_arguments, reason = "private, and every one of them is another kind of thing")]
@@ -274,7 +323,10 @@ fn compile(
     let proxy = |url: UpstreamUrl| Inner::Proxy(Arc::new(Gateway::new("upstream", url, &upstream, &env)));
     let inner = match target {
         Target::Router(router) => Inner::Router(router.clone()),
-        Target::Supervised(url) => proxy(url.clone()),
+        Target::Supervised(url) => {
+            let gateway = Gateway::new("upstream", url.clone(), &upstream, &env);
+            Inner::Proxy(Arc::new(gateway.supervised(app_status(state))))
+        }
         Target::Policy => upstream.url.clone().map_or(Inner::Nothing, proxy),
     };
     Ok((Live::new(Arc::new(policy), inner), problems))

@@ -1,7 +1,6 @@
 //! Idle connections to one application, kept apart for each thread, so that a request finds one of its own core.
 
-use std::cell::Cell;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -9,14 +8,11 @@ use palisade_h1::client::{Connection, Recycle};
 use parking_lot::Mutex;
 
 use super::connect::Io;
+use crate::shard;
 
 const SHARDS: usize = 64;
 /// Idle connections that a shard keeps; more are closed.
 const MAX_IDLE: usize = 256;
-
-thread_local! {
-    static SHARD: Cell<usize> = const { Cell::new(usize::MAX) };
-}
 
 /// Idle connections. The newest is taken first, so that the others can end.
 #[derive(Debug)]
@@ -50,13 +46,7 @@ impl Pool {
     }
 
     fn place() -> usize {
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
-        SHARD.with(|shard| {
-            if shard.get() == usize::MAX {
-                shard.set(NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS);
-            }
-            shard.get()
-        })
+        shard::of(SHARDS)
     }
 
     fn longest(&self) -> Duration {

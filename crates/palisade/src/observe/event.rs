@@ -80,8 +80,12 @@ events! {
     DROPPED = Warn "log.dropped";
     /// A supervised application was started: `pid`.
     APP_STARTED = Info "app.started";
-    /// A supervised application ended by itself: `status`, `restart_in_ms`.
+    /// A supervised application accepts connections: `pid`, `after_ms`.
+    APP_READY = Info "app.ready";
+    /// A supervised application ended by itself: `status`, `ran_ms`, `restart_in_ms`, `last_lines` of its standard error.
     APP_EXITED = Error "app.exited";
+    /// A supervised application was ended with the server: `pid`, `status`, `how`.
+    APP_STOPPED = Info "app.stopped";
     /// A certificate was read again: `file`, `not_after`.
     CERTIFICATE = Info "tls.certificate";
     /// A certificate or key that changed cannot be used, the old one stays in force: `reason`.

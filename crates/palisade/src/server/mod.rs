@@ -1,7 +1,10 @@
 //! The server round the stack: listeners, TLS, connections, draining.
 
+mod activation;
 pub mod admin;
+mod admission;
 mod connection;
+pub(crate) mod framing;
 mod keep;
 mod linger;
 mod listen;
@@ -10,6 +13,7 @@ mod notify;
 pub mod request_id;
 pub(crate) mod startup;
 pub mod status;
+pub(crate) mod supervise;
 pub(crate) mod tls;
 mod watch;
 
@@ -20,6 +24,7 @@ use std::time::Duration;
 
 use palisade_base::Clock;
 use palisade_policy::{Problems, Sources};
+use parking_lot::Mutex;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch as phases;
 
@@ -32,6 +37,7 @@ use crate::policy::values::Listen;
 use crate::policy::{Env, Situation};
 
 pub use listen::Bound;
+use supervise::Supervisor;
 
 /// How long an idle connection is kept once nothing is accepted any more. Closing it at once would lose the request that
 /// its client is just sending; within this time that one is answered, with `Connection: close`.
@@ -49,6 +55,7 @@ pub struct ServerState {
     /// The same, for those that ask on every request.
     phase_now: AtomicU8,
     connections: AtomicUsize,
+    admission: admission::Admission,
     since: std::time::Instant,
     listeners: std::sync::OnceLock<Vec<(&'static str, std::net::SocketAddr)>>,
     /// How long idle connections are kept when the server leaves, in milliseconds.
@@ -90,6 +97,7 @@ impl Default for ServerState {
             phase: phases::channel(Phase::Serving).0,
             phase_now: AtomicU8::new(Phase::Serving as u8),
             connections: AtomicUsize::new(0),
+            admission: admission::Admission::default(),
             since: std::time::Instant::now(),
             listeners: std::sync::OnceLock::new(),
             idle_grace_ms: AtomicU64::new(0),
@@ -150,6 +158,10 @@ impl ServerState {
         });
     }
 }
+
+/// The codes of what is refused before there is a request.
+pub(crate) static CODES: &[&crate::refusal::Code] =
+    &[&framing::HEAD_TIME, &admission::CONNECTIONS, &admission::PER_ADDRESS, &admission::HANDSHAKES];
 
 /// The state of the server that an environment belongs to.
 pub fn state(env: &Env) -> Arc<ServerState> {
@@ -235,7 +247,13 @@ impl Palisade {
     pub fn start(self) -> Result<(Running, Problems)> {
         let (handle, problems) = Handle::start(self.sources, self.target, self.situation, self.clock)?;
         let bound = listen::bind(&handle)?;
-        Ok((Running { handle, bound, signals: parking_lot::Mutex::default() }, problems))
+        // Last: a port that is taken must not start an application.
+        let app = handle.take_plan().map(|plan| {
+            let status = crate::live::app_status(handle.state());
+            Supervisor::start(plan, status, Arc::clone(handle.log()))
+        });
+        let app = Mutex::new(app.transpose()?);
+        Ok((Running { handle, bound, app, signals: Mutex::default() }, problems))
     }
 }
 
@@ -246,7 +264,9 @@ pub struct Running {
     pub handle: Arc<Handle>,
     /// The listeners.
     pub bound: Vec<Bound>,
-    signals: parking_lot::Mutex<Option<Signals>>,
+    signals: Mutex<Option<Signals>>,
+    /// The application that is supervised.
+    app: Mutex<Option<Supervisor>>,
 }
 
 impl Running {
@@ -310,12 +330,16 @@ impl Running {
         loop {
             match signals.next().await {
                 Asked::End => break,
-                Asked::Reload => keep::reload(&self.handle).await,
+                Asked::Reload => {
+                    self.handle.log().reopen();
+                    keep::reload(&self.handle).await;
+                }
             }
         }
         tokio::select! {
             () = self.drain() => {}
-            () = signals.once_more() => self.end(),
+            // Whoever asks twice does not want to wait for the application either.
+            () = signals.once_more() => self.end(Duration::ZERO).await,
         }
     }
 
@@ -343,15 +367,19 @@ impl Running {
         while state.connections() > tunnels.count() && tokio::time::Instant::now() < end {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        self.end();
+        self.end(live.policy.config().upstream.stop_timeout.duration()).await;
     }
 
-    /// Ends at once: what still runs is cut.
-    fn end(&self) {
+    /// Ends at once: what still runs is cut. A supervised application gets this long before it is killed.
+    async fn end(&self, patience: Duration) {
         tunnels(&self.handle).end();
         let state = self.state();
         let cut = state.connections();
         state.enter(Phase::Ended);
+        let app = self.app.lock().take();
+        if let Some(app) = app {
+            app.stop(patience).await;
+        }
         drop(event::STOPPED.line(self.handle.log()).u64("cut", cut as u64));
         self.handle.log().flush();
     }
