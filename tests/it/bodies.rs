@@ -15,6 +15,7 @@ const MIB: u64 = 1 << 20;
 const MEMORY: u64 = 64 * MIB;
 
 /// Says what a transfer cost, and fails when it cost too much memory.
+#[expect(clippy::print_stdout, reason = "a test's own output, shown when it fails or is asked for")]
 fn bounded(gateway: &Palisade, what: &str, started: Instant) -> Result<()> {
     let peak = gateway.process().memory()?.peak;
     println!("{what}: {:.1} s, peak {:.1} MiB", started.elapsed().as_secs_f64(), peak as f64 / MIB as f64);
