@@ -1,11 +1,11 @@
 //! FastAPI's documentation pages in a browser, through the gateway.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use palisade_test::python::App;
 use palisade_test::{Palisade, browser};
 use serde_json::{Value, json};
 
-use crate::support::starter;
+use crate::support::{starter, written};
 
 /// Both pages load without a complaint, and "Try it out" shows the app's answer.
 async fn pages_work(gateway: &Palisade) -> Result<Value> {
@@ -32,5 +32,21 @@ async fn the_documentation_pages_work_under_the_starter_policy() -> Result<()> {
     let gateway = starter(&app.url()).await?;
     pages_work(&gateway).await?;
     gateway.access(|line| line["path"] == "/notes" && line["protocol"] == "HTTP/2").await?;
+    Ok(())
+}
+
+/// Under the strict policy, in force: the pages get what they need and nothing else does.
+#[tokio::test]
+async fn the_documentation_pages_work_under_the_strict_csp() -> Result<()> {
+    let app = App::plausible().await?;
+    let gateway = written(&app.url(), "[headers]\nmode = \"block\"\n").await?;
+    let seen = pages_work(&gateway).await?;
+    for page in ["docs", "redoc"] {
+        let csp = seen[page]["csp"].as_str().unwrap_or_default();
+        ensure!(csp.contains("script-src") && !csp.contains("'unsafe-eval'"), "{page}: {csp}");
+    }
+    let plain = gateway.https()?.get("/form").send().await?;
+    let csp = plain.header("content-security-policy").unwrap_or_default();
+    ensure!(csp.contains("default-src") && !csp.contains("'unsafe-inline'") && !csp.contains("jsdelivr"), "{csp}");
     Ok(())
 }
