@@ -2,8 +2,17 @@
 //!
 //! `cargo xtask test --only build,e2e` runs them; `--filter TEXT` picks some.
 
+mod access_log;
 mod apps_alone;
+mod bodies;
 mod browser_alone;
 mod deploy;
+mod docs_pages;
+mod keepalive;
+mod odd_upstreams;
+mod semantics;
 mod server;
+mod streaming;
+mod support;
 mod tools_alone;
+mod websocket;

@@ -367,7 +367,7 @@ impl Body for ResponseBody {
                         record.sent(data.len());
                     }
                 }
-                Some(Err(_)) => record.broken(),
+                Some(Err(error)) => record.broken(crate::gateway::is_clients_fault(error)),
                 None => record.complete(),
             }
         }

@@ -2,6 +2,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use futures_util::FutureExt as _;
 use http::header::{ACCEPT, HeaderValue, SERVER};
@@ -128,6 +129,7 @@ impl Live {
         let ctx = Arc::new(Context::new(Arc::clone(&self.policy), Arc::clone(connection), id, &parts));
         let accept = parts.headers.get(ACCEPT).cloned();
         let bytes_in = body.counter();
+        let unanswered = Unanswered::new(&ctx, &bytes_in);
 
         let passed = AssertUnwindSafe(self.pass(&ctx, Request::from_parts(parts, body))).catch_unwind().await;
         let (mut answer, mut refused) = match passed {
@@ -142,6 +144,7 @@ impl Live {
         if let Some(refusal) = self.answer(&ctx, &mut answer, accept.as_ref()) {
             refused = Some(refusal);
         }
+        unanswered.answered();
         self.finish(ctx, answer, refused.as_ref(), bytes_in)
     }
 
@@ -286,7 +289,7 @@ impl Live {
         ctx: Arc<Context>,
         mut answer: Response<ResponseBody>,
         refused: Option<&Refusal>,
-        bytes_in: Arc<std::sync::atomic::AtomicU64>,
+        bytes_in: Arc<AtomicU64>,
     ) -> Response<ResponseBody> {
         if let Ok(id) = HeaderValue::from_str(ctx.request_id().as_str()) {
             answer.headers_mut().insert(crate::gateway::X_REQUEST_ID, id);
@@ -313,4 +316,26 @@ fn copy(parts: &response::Parts) -> response::Parts {
     copy.status = parts.status;
     copy.headers = parts.headers.clone();
     copy
+}
+
+/// Writes the access line of a request whose client left before there was an answer: the server then drops the future
+/// that would have made one.
+struct Unanswered(Option<(Arc<Context>, Arc<AtomicU64>)>);
+
+impl Unanswered {
+    fn new(ctx: &Arc<Context>, bytes_in: &Arc<AtomicU64>) -> Self {
+        Self(Some((Arc::clone(ctx), Arc::clone(bytes_in))))
+    }
+
+    fn answered(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Unanswered {
+    fn drop(&mut self) {
+        if let Some((ctx, bytes_in)) = self.0.take() {
+            Record::unanswered(ctx, bytes_in).close(false);
+        }
+    }
 }

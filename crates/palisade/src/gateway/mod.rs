@@ -13,7 +13,7 @@ use std::time::Duration;
 use http::{Request, Response, StatusCode};
 use palisade_h1::client::{Connection, Error, Outcome, ResponseBody as H1Body};
 
-use crate::body::{RequestBody, ResponseBody};
+use crate::body::{BodyError, RequestBody, ResponseBody};
 use crate::context::{Context, UpstreamFacts};
 use crate::controls::integrity;
 use crate::observe::access::micros;
@@ -238,6 +238,11 @@ fn retry(error: &Error, fresh: bool) -> Option<bool> {
         Error::ClosedBeforeAnswer { reused: true } => Some(true),
         _ => None,
     }
+}
+
+/// Whether an answer broke off because the request it belongs to did.
+pub(crate) fn is_clients_fault(error: &BodyError) -> bool {
+    matches!(error.downcast_ref(), Some(Error::RequestBody(_) | Error::RequestLength))
 }
 
 fn refusal(error: &Error) -> Refusal {

@@ -74,9 +74,17 @@ impl Record {
     ) -> Self {
         let outcome = match refused {
             None => Outcome::Passed,
+            Some(code) if code.name == crate::gateway::CLIENT_GONE.name => Outcome::ClientGone,
             Some(code) if code.fault == Fault::Upstream => Outcome::UpstreamError(code),
             Some(code) => Outcome::Refused(code),
         };
+        Self { ctx, status, outcome, bytes_in, bytes_out: 0, complete: false, broken: false, done: false }
+    }
+
+    /// Of a request whose client left before it had an answer. The status is 499, as nginx's users know it.
+    pub(crate) fn unanswered(ctx: Arc<Context>, bytes_in: Arc<AtomicU64>) -> Self {
+        let status = StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST);
+        let outcome = Outcome::ClientGone;
         Self { ctx, status, outcome, bytes_in, bytes_out: 0, complete: false, broken: false, done: false }
     }
 
@@ -90,9 +98,9 @@ impl Record {
         self.complete = true;
     }
 
-    /// The application's answer broke off.
-    pub(crate) fn broken(&mut self) {
-        self.broken = true;
+    /// The answer broke off: because the application did not go on, or because the client's own body ended too early.
+    pub(crate) fn broken(&mut self, by_client: bool) {
+        self.broken = !by_client;
     }
 
     /// The body is gone; `ended`: nothing was left of it.

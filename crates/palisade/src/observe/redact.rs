@@ -69,9 +69,18 @@ pub(crate) fn query(query: &str) -> Cow<'_, str> {
 
 fn is_secret_pair(pair: &str) -> bool {
     match pair.split_once('=') {
-        Some((name, value)) => !value.is_empty() && (is_secret_name(&decode(name)) || is_secret_value(&decode(value))),
+        Some((name, value)) => !value.is_empty() && (is_secret_name(&decode(name)) || holds_secret(&decode(value))),
         None => is_secret_value(&decode(pair)),
     }
+}
+
+/// Whether a value is a secret or, as an address to go on to, has one in a query of its own.
+fn holds_secret(value: &str) -> bool {
+    let nested = |part: &str| {
+        let Some((name, value)) = part.split_once('=') else { return false };
+        !value.is_empty() && (is_secret_name(name) || is_secret_value(&decode(value)))
+    };
+    is_secret_value(value) || (value.contains('=') && value.split(['?', '&', '#', ';']).any(nested))
 }
 
 /// A path with segments that look like secrets replaced.
@@ -84,31 +93,40 @@ pub(crate) fn path(path: &str) -> Cow<'_, str> {
     Cow::Owned(segments.join("/"))
 }
 
-/// Whether a value looks like a secret by itself: a JWT, one of our API keys, a payment card.
+/// Whether a value looks like a secret by itself, or has one in it: a JWT, one of our API keys, a payment card.
 pub(crate) fn is_secret_value(value: &str) -> bool {
-    value.len() >= 12 && (is_jwt(value) || value.starts_with("pal_") || is_card(value))
+    value.len() >= 12 && (has_jwt(value) || has_key(value) || has_card(value))
 }
 
-fn is_jwt(value: &str) -> bool {
-    let value = value.strip_prefix("Bearer ").unwrap_or(value);
-    value.starts_with("eyJ") && value.split('.').count() >= 3
+fn has_jwt(value: &str) -> bool {
+    let is_end = |c: char| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '='));
+    value.match_indices("eyJ").any(|(at, _)| {
+        let from = value.get(at..).unwrap_or_default();
+        from.split(is_end).next().is_some_and(|token| token.bytes().filter(|b| *b == b'.').count() >= 2)
+    })
+}
+
+fn has_key(value: &str) -> bool {
+    value.match_indices("pal_").any(|(at, _)| {
+        let before = at.checked_sub(1).and_then(|at| value.as_bytes().get(at));
+        !before.is_some_and(u8::is_ascii_alphanumeric)
+    })
+}
+
+/// Whether a run of digits and what may stand between them is a card.
+fn has_card(value: &str) -> bool {
+    value.split(|c: char| !(c.is_ascii_digit() || matches!(c, ' ' | '-' | '+'))).any(is_card)
 }
 
 /// 13 to 19 digits, blanks and hyphens between them allowed, that pass Luhn's check.
-fn is_card(value: &str) -> bool {
+fn is_card(run: &str) -> bool {
     let mut digits = 0_u32;
     let mut sum = 0;
-    for byte in value.bytes().rev() {
-        match byte {
-            b'0'..=b'9' => {
-                let digit = u32::from(byte - b'0');
-                let doubled = if digits % 2 == 1 { digit * 2 } else { digit };
-                sum += doubled / 10 + doubled % 10;
-                digits += 1;
-            }
-            b' ' | b'-' | b'+' => {}
-            _ => return false,
-        }
+    for byte in run.bytes().rev().filter(u8::is_ascii_digit) {
+        let digit = u32::from(byte - b'0');
+        let doubled = if digits % 2 == 1 { digit * 2 } else { digit };
+        sum += doubled / 10 + doubled % 10;
+        digits += 1;
     }
     (13..=19).contains(&digits) && sum % 10 == 0
 }
@@ -252,6 +270,11 @@ mod tests {
             ("q=eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.sig", "q=[redacted]"),
             ("n=4111+1111-1111%201111", "n=[redacted]"),
             ("n=4111111111111112", "n=4111111111111112"),
+            ("next=/x%3Ftoken%3Dabc&q=1", "next=[redacted]&q=1"),
+            ("q=is%20eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.sig%20mine", "q=[redacted]"),
+            ("q=card:4111111111111111!", "q=[redacted]"),
+            ("q=opal_x1234567", "q=opal_x1234567"),
+            ("next=/x%3Fpage%3D2", "next=/x%3Fpage%3D2"),
             ("shipping=fast&pin=1234&api-key=x", "shipping=fast&pin=[redacted]&api-key=[redacted]"),
             ("password=", "password="),
             ("", ""),

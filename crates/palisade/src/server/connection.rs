@@ -138,6 +138,8 @@ where
             Ok::<_, std::convert::Infallible>(answer.map(|body| Answering::new(body, token)))
         }
     });
+    // Not with `pipeline_flush`: hyper then buffers an answer without bound for a client that does not read, and forgets
+    // the 101 before a client's first frame.
     let served = hyper::server::conn::http1::Builder::new()
         // The guard has one timer for heads and idle connections, which costs less than one a request.
         .header_read_timeout(None)

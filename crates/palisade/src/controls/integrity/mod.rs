@@ -6,7 +6,7 @@
 pub(crate) mod host;
 mod path;
 
-use http::header::{ACCESS_CONTROL_REQUEST_METHOD, CONNECTION, EXPECT, ORIGIN, UPGRADE};
+use http::header::{ACCESS_CONTROL_REQUEST_METHOD, CONNECTION, COOKIE, EXPECT, HeaderValue, ORIGIN, UPGRADE};
 use http::{HeaderMap, HeaderName, Method, StatusCode, Version, request};
 use palisade_policy::Problems;
 use schemars::JsonSchema;
@@ -109,6 +109,7 @@ impl Check for Integrity {
             return Err(METHOD.refuse("no route names this method").into());
         }
         check_headers(parts)?;
+        join_cookies(&mut parts.headers);
         if parts.uri.path() == "*" && parts.method == Method::OPTIONS {
             ctx.set_target(None, 0);
             return Ok(());
@@ -208,6 +209,23 @@ fn check_headers(parts: &request::Parts) -> Result<(), Refusal> {
         return Err(HEADER.refuse("`TE` other than `trailers` in HTTP/2"));
     }
     Ok(())
+}
+
+/// One `Cookie`, in the order sent: HTTP/2 clients may split it so that it compresses better (RFC 9113 §8.2.3), and an
+/// application behind reads the first or the last of several.
+fn join_cookies(headers: &mut HeaderMap) {
+    let mut values = headers.get_all(COOKIE).iter();
+    let Some(first) = values.next() else { return };
+    let Some(second) = values.next() else { return };
+    let mut joined = first.as_bytes().to_vec();
+    for value in std::iter::once(second).chain(values) {
+        joined.extend_from_slice(b"; ");
+        joined.extend_from_slice(value.as_bytes());
+    }
+    // Valid, as each part is.
+    if let Ok(joined) = HeaderValue::from_bytes(&joined) {
+        headers.insert(COOKIE, joined);
+    }
 }
 
 fn count(headers: &HeaderMap, name: HeaderName) -> usize {

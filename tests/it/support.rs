@@ -1,0 +1,61 @@
+//! What the tests behind the gateway share.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use palisade_test::{Client, Palisade, Wire};
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+/// The deadline of a condition that holds within milliseconds on a machine with nothing else to do.
+pub(crate) const SOON: Duration = Duration::from_secs(20);
+
+static MACHINE: RwLock<()> = RwLock::const_new(());
+
+/// For a test that pushes gigabytes: it has the machine for itself among those that measure time.
+pub(crate) async fn heavy() -> RwLockWriteGuard<'static, ()> {
+    MACHINE.write().await
+}
+
+/// For a test that measures time: nothing heavy runs beside it.
+pub(crate) async fn timed() -> RwLockReadGuard<'static, ()> {
+    MACHINE.read().await
+}
+
+/// The gateway under the starter policy, as `palisade serve --upstream URL` starts it.
+pub(crate) async fn starter(url: &str) -> Result<Palisade> {
+    Palisade::serve().upstream(url).start().await
+}
+
+/// The gateway under a policy that somebody wrote: development, this upstream, and what follows.
+pub(crate) async fn written(url: &str, more: &str) -> Result<Palisade> {
+    Palisade::serve().policy(&written_policy(url, more)).start().await
+}
+
+/// The policy of [`written`].
+pub(crate) fn written_policy(url: &str, more: &str) -> String {
+    format!("[server]\nmode = \"development\"\n\n[upstream]\nurl = \"{url}\"\n\n{more}")
+}
+
+/// A client by each way in: HTTP/1.1 without TLS, with TLS, HTTP/2.
+pub(crate) fn ways(gateway: &Palisade) -> Result<[(&'static str, Client); 3]> {
+    Ok([("http", gateway.http()?), ("https", gateway.https()?), ("h2", gateway.https()?.http2())])
+}
+
+/// A connection for raw bytes by each way in that has raw bytes.
+pub(crate) async fn wires(gateway: &Palisade) -> Result<[(&'static str, Wire); 2]> {
+    Ok([("http", gateway.wire_http().await?), ("https", gateway.wire().await?)])
+}
+
+/// Numbers that look random and are the same in each run (splitmix64).
+pub(crate) struct Seeded(pub(crate) u64);
+
+impl Seeded {
+    /// A number below `bound`.
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % bound
+    }
+}
