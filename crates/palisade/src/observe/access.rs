@@ -113,7 +113,7 @@ impl Record {
         let env = ctx.policy.env();
         let micros = micros(env.clock.instant().saturating_duration_since(ctx.start));
         let upstream_micros = ctx.upstream.get().map(|upstream| upstream.micros);
-        env.metrics.request(ctx.rule(), self.status, micros, upstream_micros);
+        ctx.policy.times(ctx.rule().id).request(&env.metrics, ctx.rule(), self.status, micros, upstream_micros);
         env.log.access.line(false, |out| {
             let from = out.len();
             self.line(out, micros);
