@@ -31,7 +31,7 @@ pub(super) enum Role {
 #[derive(Debug)]
 enum Hold {
     /// A socket of ours that does not listen: it holds the port while the workers' own come and go.
-    Port(Socket),
+    Port(#[expect(dead_code, reason = "held, not used")] Socket),
     /// A listening socket that the service manager opened and keeps: its queue outlives this process, so that a restart
     /// refuses nobody.
     Given(std::net::TcpListener),
