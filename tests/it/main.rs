@@ -4,4 +4,6 @@
 
 mod apps_alone;
 mod browser_alone;
+mod deploy;
+mod server;
 mod tools_alone;

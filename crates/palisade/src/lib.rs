@@ -17,16 +17,21 @@ pub mod body;
 pub mod context;
 pub mod control;
 pub mod controls;
+mod embed;
 pub mod endpoints;
 mod error;
 pub mod gateway;
+pub mod guide;
 pub mod live;
 pub mod observe;
 pub mod policy;
 pub mod refusal;
 pub mod server;
 pub mod stack;
+#[cfg(feature = "testing")]
+pub mod testing;
 
+pub use embed::{Protected, State};
 pub use error::{Error, Result};
 pub use server::Palisade;
 
