@@ -85,7 +85,16 @@ pub static CLIENT_GONE: Code =
     Code::client("upstream.client_gone", StatusCode::BAD_REQUEST, 20, "the body of this request broke off");
 
 /// Every code of the gateway.
-pub static CODES: &[&Code] = &[&UNREACHABLE, &STARTING, &TIMEOUT, &BAD_ANSWER, &CLOSED, &BROKEN, &CLIENT_GONE];
+pub static CODES: &[&Code] = &[
+    &UNREACHABLE,
+    &STARTING,
+    &TIMEOUT,
+    &BAD_ANSWER,
+    &CLOSED,
+    &BROKEN,
+    &CLIENT_GONE,
+    &crate::controls::error_mask::ERROR,
+];
 
 /// One application behind.
 #[derive(Debug)]
