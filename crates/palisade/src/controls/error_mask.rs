@@ -41,7 +41,7 @@ pub struct Config {
 
 /// The application failed, and what it said is not for strangers.
 pub static ERROR: Code = Code::upstream(
-    "upstream.error",
+    "error_mask.upstream",
     StatusCode::INTERNAL_SERVER_ERROR,
     13,
     "the application behind this gateway failed",
@@ -69,8 +69,7 @@ impl Control for ErrorMask {
     const INFO: Info = Info {
         name: "error_mask",
         section: 13,
-        // Its code is one of the upstream's, listed with those.
-        codes: &[],
+        codes: &[&ERROR],
         judges: false,
         about: "What the application says of itself in an error reaches the log and not the client.",
     };
@@ -335,7 +334,7 @@ mod tests {
         let masked = app.get("/text").await;
         assert_eq!((masked.status(), masked.refusal()), (503, Some(&ERROR)));
         let document: serde_json::Value = serde_json::from_str(&masked.text()).unwrap();
-        assert_eq!((&document["status"], &document["code"]), (&503.into(), &"upstream.error".into()));
+        assert_eq!((&document["status"], &document["code"]), (&503.into(), &"error_mask.upstream".into()));
         assert_eq!((masked.header("retry-after"), masked.header("x-own")), ("7", ""));
         assert_eq!(masked.header("access-control-allow-origin"), "*");
         let html = app.send(Method::GET, "/text", &[("accept", "text/html")], "").await;
