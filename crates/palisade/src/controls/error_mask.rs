@@ -307,4 +307,41 @@ mod tests {
         assert!(kept.starts_with("password=[redacted] é") && kept.ends_with("the end é"));
         assert_eq!(super::kept(b"\xff short"), "\u{fffd} short");
     }
+
+    /// An application that fails in three ways.
+    fn failing() -> axum::Router {
+        use axum::routing::get;
+        let answer = |kind: &'static str, body: &'static str| {
+            move || async move {
+                let headers = [
+                    ("content-type", kind),
+                    ("retry-after", "7"),
+                    ("access-control-allow-origin", "*"),
+                    ("x-own", "1"),
+                ];
+                (StatusCode::SERVICE_UNAVAILABLE, headers, body)
+            }
+        };
+        axum::Router::new()
+            .route("/text", get(answer("text/plain", PYTHON)))
+            .route("/json", get(answer("application/json", "{\"detail\":\"busy\"}")))
+            .route("/fine", get(|| async { ([("content-type", "text/plain")], PYTHON) }))
+    }
+
+    #[tokio::test]
+    async fn through_the_stack_the_status_stays_and_the_body_goes() {
+        let app = crate::testing::Harness::new("[error_mask]\nmask = \"all\"", failing());
+        let masked = app.get("/text").await;
+        assert_eq!((masked.status(), masked.refusal()), (503, Some(&ERROR)));
+        let document: serde_json::Value = serde_json::from_str(&masked.text()).unwrap();
+        assert_eq!((&document["status"], &document["code"]), (&503.into(), &"error_mask.upstream".into()));
+        assert_eq!((masked.header("retry-after"), masked.header("x-own")), ("7", ""));
+        assert_eq!(masked.header("access-control-allow-origin"), "*");
+        let html = app.send(Method::GET, "/text", &[("accept", "text/html")], "").await;
+        assert!(html.text().contains("<h1>Service Unavailable</h1>"), "{}", html.text());
+        assert_eq!(app.get("/json").await.text(), "{\"detail\":\"busy\"}");
+        assert_eq!(app.get("/fine").await.text(), PYTHON);
+        let development = crate::testing::Harness::new("", failing());
+        assert_eq!(development.get("/text").await.text(), PYTHON);
+    }
 }

@@ -309,6 +309,12 @@ mod tests {
             ("password: \"cut off", "password: \"[redacted]"),
             ("password", "password"),
             ("shipping: fast", "shipping: fast"),
+            ("ValueError: no such note", "ValueError: no such note"),
+            ("  File \"/srv/main.py\", line 7, in note", "  File \"/srv/main.py\", line 7, in note"),
+            ("{'password': 'hunter2', 'a': 1}", "{'password': '[redacted]', 'a': 1}"),
+            ("connect postgres://u:hunter2@db/x failed", "connect postgres://u:[redacted]@db/x failed"),
+            ("GET /x?token=abc HTTP/1.1", "GET /x?token=[redacted] HTTP/1.1"),
+            ("got (eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.sig)", "got ([redacted])"),
             ("", ""),
         ];
         for (raw, shown) in cases {

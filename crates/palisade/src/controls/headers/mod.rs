@@ -512,3 +512,102 @@ impl Check for Headers {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+
+    use super::*;
+    use crate::testing::Harness;
+
+    const PAGE: &str = "<script src=https://cdn.jsdelivr.net/a.js></script><script>alert(1)</script>";
+
+    fn app(policy: &str) -> Harness {
+        use axum::routing::get;
+        let header = |name: &'static str, value: &'static str| get(move || async move { ([(name, value)], "{}") });
+        let router = axum::Router::new()
+            .route(
+                "/json",
+                get(|| async {
+                    ([("content-type", "application/json"), ("server", "x"), ("x-powered-by", "y")], "{}")
+                }),
+            )
+            .route("/page", get(|| async { axum::response::Html("<p>") }))
+            .route("/docs", get(|| async { axum::response::Html(PAGE) }))
+            .route("/own", header("content-security-policy", "default-src https://a.example"))
+            .route("/hsts", header("strict-transport-security", "max-age=1"))
+            .route("/public", header("cache-control", "public, max-age=9"))
+            .route("/cookie", header("set-cookie", "a=1"))
+            .route("/away", get(|| async { (StatusCode::FOUND, [("location", "https://evil.example/")]) }))
+            .route("/http", get(|| async { (StatusCode::FOUND, [("location", "http://localhost/x")]) }));
+        Harness::new(policy, router)
+    }
+
+    #[tokio::test]
+    async fn every_answer_has_its_set() {
+        let app = app("");
+        for (path, csp) in [
+            ("/json", "default-src 'none'; frame-ancestors 'none'"),
+            ("/page", "default-src 'self'; frame-ancestors 'none'"),
+            ("/own", "default-src https://a.example"),
+            ("/nothing", "default-src 'none'; frame-ancestors 'none'"),
+            ("/.palisade/nothing", "default-src 'none'; frame-ancestors 'none'"),
+        ] {
+            let answer = app.get(path).await;
+            assert_eq!(answer.header("content-security-policy"), csp, "{path}");
+            for (name, value) in [
+                ("x-content-type-options", "nosniff"),
+                ("x-frame-options", "DENY"),
+                ("cross-origin-opener-policy", "same-origin-allow-popups"),
+                ("cross-origin-resource-policy", "same-site"),
+                ("strict-transport-security", ""),
+                ("server", ""),
+                ("x-powered-by", ""),
+            ] {
+                assert_eq!(answer.header(name), value, "{path}: {name}");
+            }
+        }
+        let refused = app.send(Method::GET, "/json", &[("host", "evil.example")], "").await;
+        assert_eq!((refused.status(), refused.header("x-content-type-options")), (421, "nosniff"));
+        assert_eq!(app.get("/hsts").await.header("strict-transport-security"), "");
+    }
+
+    #[tokio::test]
+    async fn personal_answers_and_cookies() {
+        let app = app("[[route]]\npath = \"/public\"\nmethods = [\"GET\"]\nheaders = { cache = \"upstream\" }");
+        let login = [("cookie", "s=1")];
+        assert_eq!(app.get("/json").await.header("cache-control"), "");
+        assert_eq!(app.send(Method::GET, "/json", &login, "").await.header("cache-control"), "no-store");
+        assert_eq!(app.send(Method::GET, "/public", &login, "").await.header("cache-control"), "public, max-age=9");
+        let cookie = app.get("/cookie").await;
+        assert_eq!(
+            (cookie.header("set-cookie"), cookie.header("cache-control")),
+            ("a=1; Secure; SameSite=Lax", "no-store")
+        );
+        assert_eq!(app.plain().get("/cookie").await.header("set-cookie"), "a=1; SameSite=Lax");
+    }
+
+    #[tokio::test]
+    async fn redirects_are_mended_and_judged() {
+        let watched = app("");
+        assert_eq!(watched.get("/http").await.header("location"), "https://localhost/x");
+        assert_eq!(watched.get("/away").await.header("location"), "https://evil.example/");
+        let refused = app("[headers]\nlocation = \"block\"").get("/away").await;
+        assert_eq!((refused.status(), refused.refusal()), (502, Some(&LOCATION_CODE)));
+        assert_eq!((refused.header("location"), refused.header("x-content-type-options")), ("", "nosniff"));
+        let allowed = app("[headers]\nlocation = \"block\"\nredirects = [\"*.example\"]").get("/away").await;
+        assert_eq!(allowed.status(), 302);
+    }
+
+    #[tokio::test]
+    async fn documentation_is_open_with_its_own_policy_or_closed() {
+        let open = app("").get("/docs").await;
+        assert_eq!(open.text(), PAGE);
+        assert!(open.header("content-security-policy").contains("script-src https://cdn.jsdelivr.net/a.js 'sha256-"));
+        let closed = app("[headers]\ndocs = \"closed\"");
+        for path in ["/docs", "/docs/", "/redoc", "/docs/oauth2-redirect", "/openapi.json"] {
+            assert_eq!(closed.get(path).await.refusal(), Some(&DOCS), "{path}");
+        }
+        assert_eq!(closed.get("/page").await.status(), 200);
+    }
+}
