@@ -16,16 +16,19 @@
 pub mod body;
 pub mod context;
 pub mod control;
+pub mod control_socket;
 pub mod controls;
 pub mod endpoints;
 mod error;
 pub mod gateway;
 pub mod live;
 pub mod observe;
+pub mod operate;
 pub mod policy;
 pub mod refusal;
 pub mod server;
 pub mod stack;
+pub mod status;
 
 pub use error::{Error, Result};
 pub use server::Palisade;

@@ -33,7 +33,10 @@ pub struct Checked {
 /// # Errors
 /// Every problem of the texts, when one is fatal.
 pub fn read(sources: &Sources) -> std::result::Result<Checked, Problems> {
-    let mut snapshot = Snapshot::read(sources)?;
+    typed(Snapshot::read(sources)?)
+}
+
+fn typed(mut snapshot: Snapshot) -> std::result::Result<Checked, Problems> {
     let mut problems = snapshot.problems();
     let schema = serde_json::to_value(policy::schema()).unwrap_or_default();
     let formats = policy::formats();
@@ -77,6 +80,8 @@ pub struct Handle {
     sources: Sources,
     target: Target,
     situation: Mutex<Situation>,
+    /// What is in force was read from this: a switch at three in the morning depends on no file.
+    snapshot: Mutex<Snapshot>,
     state: Arc<State>,
     log: Arc<Log>,
     metrics: Arc<Metrics>,
@@ -95,6 +100,7 @@ impl Handle {
         clock: Clock,
     ) -> Result<(Arc<Self>, Problems)> {
         let checked = read(&sources).map_err(Error::Policy)?;
+        let snapshot = Mutex::new(checked.snapshot.clone());
         let log = Arc::new(Log::open(&checked.config.log, clock.clone())?);
         let metrics = Arc::<Metrics>::default();
         let state = Arc::<State>::default();
@@ -102,7 +108,7 @@ impl Handle {
             compile(checked, &target, situation.clone(), &state, &log, &metrics, &clock).map_err(Error::Policy)?;
         let live = ArcSwap::from_pointee(live);
         let situation = Mutex::new(situation);
-        Ok((Arc::new(Self { live, sources, target, situation, state, log, metrics, clock }), problems))
+        Ok((Arc::new(Self { live, sources, target, situation, snapshot, state, log, metrics, clock }), problems))
     }
 
     /// The policy in force, with its stack.
@@ -137,7 +143,7 @@ impl Handle {
     pub fn reload(&self) -> std::result::Result<Problems, Problems> {
         // One reload at a time; the situation is read under the lock, so that a switch and a reload cannot cross.
         let situation = self.situation.lock();
-        let outcome = self.replace(situation.clone());
+        let outcome = read(&self.sources).and_then(|checked| self.replace(checked, situation.clone()));
         drop(situation);
         match &outcome {
             Ok(_) => drop(event::RELOADED.line(&self.log).str("policy_hash", self.live().policy.hash())),
@@ -146,26 +152,73 @@ impl Handle {
         outcome
     }
 
-    /// Puts a switch of `palisade set` in force; expired ones go.
+    /// Puts a switch of `palisade set` in force, over the policy that is; expired ones go.
     ///
     /// # Errors
-    /// When the policy on disk is no longer in order.
+    /// When the policy in force cannot be compiled with it.
     pub fn switch(&self, over: Override) -> std::result::Result<(), Problems> {
+        let replaced = |kept: &Override| kept.control == over.control && kept.route == over.route;
+        let over = over.clone();
+        self.change(replaced, Some(over)).map(drop)
+    }
+
+    /// Takes switches back; returns those that were in force.
+    ///
+    /// # Errors
+    /// When the policy in force cannot be compiled without them.
+    pub fn unswitch(&self, which: impl Fn(&Override) -> bool) -> std::result::Result<Vec<Override>, Problems> {
+        self.change(which, None)
+    }
+
+    fn change(
+        &self,
+        gone: impl Fn(&Override) -> bool,
+        new: Option<Override>,
+    ) -> std::result::Result<Vec<Override>, Problems> {
         let mut situation = self.situation.lock();
         let now = self.clock.now();
         let mut next = situation.clone();
-        next.overrides.retain(|kept| kept.until > now && !(kept.control == over.control && kept.route == over.route));
-        next.overrides.push(over);
-        self.replace(next.clone())?;
+        next.overrides.retain(|kept| kept.until > now);
+        let (taken, kept): (Vec<_>, Vec<_>) = next.overrides.into_iter().partition(gone);
+        next.overrides = kept;
+        next.overrides.extend(new);
+        let checked = typed(self.snapshot.lock().clone())?;
+        self.replace(checked, next.clone())?;
         *situation = next;
-        Ok(())
+        Ok(taken)
     }
 
-    fn replace(&self, situation: Situation) -> std::result::Result<Problems, Problems> {
-        let checked = read(&self.sources)?;
+    /// The switches in force.
+    pub fn overrides(&self) -> Vec<Override> {
+        let now = self.clock.now();
+        self.situation.lock().overrides.iter().filter(|over| over.until > now).cloned().collect()
+    }
+
+    /// Where time comes from.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// The files that the policy in force was read from; none for the starter policy.
+    pub fn files(&self) -> Vec<std::path::PathBuf> {
+        self.snapshot.lock().files().map(std::path::Path::to_path_buf).collect()
+    }
+
+    /// Where the application listens, when it is one behind.
+    pub(crate) fn upstream_url(&self, policy: &Policy) -> Option<UpstreamUrl> {
+        match &self.target {
+            Target::Supervised(url) => Some(url.clone()),
+            Target::Policy => policy.config().upstream.url.clone(),
+            Target::Router(_) => None,
+        }
+    }
+
+    fn replace(&self, checked: Checked, situation: Situation) -> std::result::Result<Problems, Problems> {
+        let snapshot = checked.snapshot.clone();
         let (live, problems) =
             compile(checked, &self.target, situation, &self.state, &self.log, &self.metrics, &self.clock)?;
         self.live.store(Arc::new(live));
+        *self.snapshot.lock() = snapshot;
         Ok(problems)
     }
 }

@@ -96,6 +96,11 @@ impl Live {
         self.head.iter().map(|stage| stage.control.info().name).collect()
     }
 
+    /// The control of this name, where it is in the stack.
+    pub fn control(&self, name: &str) -> Option<&dyn Check> {
+        self.head.iter().find(|stage| stage.control.info().name == name).map(|stage| &*stage.check)
+    }
+
     /// What requests are passed to.
     pub fn inner(&self) -> &Inner {
         &self.inner
@@ -220,6 +225,9 @@ impl Live {
         }
         for verdict in ctx.verdicts().iter() {
             event::refused(&ctx, Some(verdict.control), verdict.mode, &verdict.refusal);
+        }
+        if refused.is_some() || !ctx.verdicts().is_empty() {
+            self.policy.decisions().decided(&ctx, answer.status(), refused);
         }
         let record = Record::new(ctx, answer.status(), refused.map(Refusal::code), bytes_in);
         answer.body_mut().attach(Box::new(record));

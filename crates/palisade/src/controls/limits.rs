@@ -10,10 +10,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::context::Context;
-use crate::control::{Check, Control, Info, Routes};
+use crate::control::{Asked, Check, Control, Info, Remedy, Routes};
 use crate::policy::Env;
 use crate::policy::config::HARD_HEADER_BYTES;
 use crate::refusal::{Code, Stop};
+
+/// The largest body where a policy says nothing, in bytes.
+pub(crate) const STRICT_BODY: u64 = 1 << 20;
 
 /// `[limits]`.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
@@ -127,11 +130,29 @@ impl Check for Limits {
             parts.headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u64>().ok())
             && length > limit
         {
-            return Err(BODY.refuse("`Content-Length` is larger than `limits.body`").close().into());
+            let refusal = BODY.refuse("`Content-Length` is larger than `limits.body`").close();
+            return Err(refusal.with("bytes", length.to_string()).with("limit", limit.to_string()).into());
         }
         // The rest of the judgement falls while the body streams: see `stack.rs`.
         ctx.set_body_limit(limit);
         Ok(())
+    }
+
+    fn remedy(&self, asked: &Asked<'_>) -> Option<Remedy> {
+        let judged = asked.judged;
+        if *judged.code == BODY {
+            // A body that streamed was cut at the limit: how large it would have become is not known.
+            let said = judged.field("bytes").and_then(|bytes| bytes.parse::<u64>().ok());
+            let limit = self.body.get(usize::from(asked.rule.id)).copied().flatten().unwrap_or(self.standard);
+            let wanted = round_up(said.unwrap_or(limit.saturating_mul(2)));
+            return Some(Remedy::Route(format!("limits = {{ body = \"{wanted}\" }}")));
+        }
+        if *judged.code == URL {
+            let wanted = (self.url_bytes as u64).saturating_mul(2).div_ceil(1024);
+            return Some(Remedy::Section(format!("[limits]\nurl_bytes = \"{wanted}KiB\"")));
+        }
+        let wanted = (self.header_bytes as u64).saturating_mul(2).min(HARD_HEADER_BYTES.bytes()).div_ceil(1024);
+        Some(Remedy::Section(format!("[limits]\nheader_bytes = \"{wanted}KiB\"")))
     }
 }
 
@@ -143,6 +164,11 @@ impl Limits {
             None => self.standard,
         }
     }
+}
+
+/// The next whole KiB, or MiB from one on.
+fn round_up(bytes: u64) -> ByteSize {
+    if bytes < STRICT_BODY { ByteSize::kib(bytes.div_ceil(1024)) } else { ByteSize::mib(bytes.div_ceil(STRICT_BODY)) }
 }
 
 /// Whether an API would parse a body of this type whole, in memory: JSON, XML, a URL-encoded form, text, or no type at

@@ -21,6 +21,7 @@ use crate::context::Context;
 use crate::control::{ControlId, Mode};
 use crate::controls::{self, Config, Controls};
 use crate::observe::Log;
+use crate::observe::decisions::Decisions;
 use crate::observe::metrics::Metrics;
 
 /// The starter policy: what `palisade serve` runs when there is no policy file.
@@ -135,6 +136,8 @@ pub struct Policy {
     modes: Vec<Vec<Mode>>,
     overrides: Vec<Override>,
     hash: Box<str>,
+    decisions: Arc<Decisions>,
+    number: u16,
     env: Env,
 }
 
@@ -174,8 +177,11 @@ impl Policy {
         if problems.is_fatal() {
             return Err(problems);
         }
-        let hash = data_encoding::HEXLOWER.encode(&snapshot.hash()[..8]).into();
-        Ok((Self { config, rules, controls, modes, overrides: situation.overrides, hash, env }, problems))
+        let hash: Box<str> = data_encoding::HEXLOWER.encode(&snapshot.hash()[..8]).into();
+        let decisions = env.state.get("decisions", Decisions::default);
+        let number = decisions.policy(&hash, &rules, env.clock.now());
+        let overrides = situation.overrides;
+        Ok((Self { config, rules, controls, modes, overrides, hash, decisions, number, env }, problems))
     }
 
     /// What was written, with defaults.
@@ -211,6 +217,16 @@ impl Policy {
     /// The start of the SHA-256 of all that was read: `policy_hash` of the access log.
     pub fn hash(&self) -> &str {
         &self.hash
+    }
+
+    /// What was decided about recent requests; outlives the policy.
+    pub fn decisions(&self) -> &Arc<Decisions> {
+        &self.decisions
+    }
+
+    /// The number that decisions made under this policy are kept with.
+    pub(crate) fn number(&self) -> u16 {
+        self.number
     }
 
     /// The switches in force, expired ones included until the next reload.

@@ -157,9 +157,22 @@ impl Palisade {
     /// # Errors
     /// When the policy is not in order, a certificate cannot be used, or a port is taken.
     pub fn start(self) -> Result<(Running, Problems)> {
+        let embedded = matches!(self.target, Target::Router(_));
         let (handle, problems) = Handle::start(self.sources, self.target, self.situation, self.clock)?;
+        // Before any port: one that is taken by a gateway on the same state is better told from this end.
+        let control = match crate::control_socket::open(&handle) {
+            // An application may run more than one of its kind in a directory; commands reach the first.
+            Err(crate::Error::State(reason)) if embedded => {
+                event::STATE.line(handle.log()).str("reason", &reason);
+                None
+            }
+            opened => opened?,
+        };
+        if control.is_some() {
+            crate::operate::restore(&handle);
+        }
         let bound = listen::bind(&handle)?;
-        Ok((Running { handle, bound }, problems))
+        Ok((Running { handle, bound, control }, problems))
     }
 }
 
@@ -170,6 +183,8 @@ pub struct Running {
     pub handle: Arc<Handle>,
     /// The listeners.
     pub bound: Vec<Bound>,
+    /// The state directory and its control socket, where it can be written.
+    pub control: Option<crate::control_socket::Opened>,
 }
 
 impl Running {
@@ -195,9 +210,13 @@ impl Running {
         Ok(threads)
     }
 
-    /// Says that everything is up.
+    /// Says that everything is up, and answers commands on the current runtime.
     pub fn ready(&self) {
+        if let Some(control) = &self.control {
+            control.serve_here(&self.handle);
+        }
         for bound in &self.bound {
+            crate::status::listening(self.handle.live().policy.env(), bound.name(), bound.address().to_string());
             event::LISTENING.line(self.handle.log()).str("listener", bound.name()).show("address", bound.address());
         }
         state(self.handle.live().policy.env()).ready.store(true, Ordering::Relaxed);

@@ -57,6 +57,7 @@ fn config(policy: &Policy) -> Result<Arc<ServerConfig>> {
         let (chain, key) = local_ca::certificate(&policy.state_dir(), &server.hosts)?;
         keys.push(Arc::new(CertifiedKey::from_der(chain, key, &provider()).map_err(|e| Error::Tls(e.to_string()))?));
     }
+    crate::status::certificates(policy.env(), &keys);
     let builder = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(versions)
         .map_err(|error| Error::Tls(error.to_string()))?
