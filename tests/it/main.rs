@@ -4,4 +4,5 @@
 
 mod apps_alone;
 mod browser_alone;
+mod operate;
 mod tools_alone;

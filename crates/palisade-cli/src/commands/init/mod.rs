@@ -66,10 +66,12 @@ pub(crate) fn run(global: &Global, init: &Init) -> anyhow::Result<Done> {
     }
     let allowed = seen.routes(|question| ask.yes(question, true))?;
 
-    let mut settings = vec![
-        Setting::new("server.mode", json!(if production { "production" } else { "development" })),
-        Setting::new("upstream.url", json!(upstream.to_string())),
-    ];
+    let mut settings = vec![Setting::new("server.mode", json!(if production { "production" } else { "development" }))];
+    // One that was started and supervised here goes on being so, unless an address was named.
+    match seen.command.as_slice() {
+        [_, ..] if init.upstream.is_none() => settings.push(Setting::new("upstream.command", json!(seen.command))),
+        _ => settings.push(Setting::new("upstream.url", json!(upstream.to_string()))),
+    }
     if !hosts.is_empty() {
         settings.push(Setting::new("server.hosts", json!(hosts)));
     }

@@ -17,6 +17,8 @@ use crate::args::Global;
 pub(super) struct Seen {
     /// Where the application listened.
     pub(super) upstream: Option<String>,
+    /// The command that started it, where Palisade did.
+    pub(super) command: Vec<String>,
     /// How many requests there were.
     pub(super) requests: u64,
     value: Value,
@@ -39,6 +41,7 @@ impl Seen {
     fn of(value: Value) -> Self {
         Self {
             upstream: value["upstream"].as_str().map(str::to_owned),
+            command: items(&value["command"]).iter().filter_map(|word| word.as_str().map(str::to_owned)).collect(),
             requests: value["requests"].as_u64().unwrap_or(0),
             value,
         }
