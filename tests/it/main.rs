@@ -4,5 +4,7 @@
 
 mod apps_alone;
 mod browser_alone;
+mod deploy;
 mod operate;
+mod server;
 mod tools_alone;

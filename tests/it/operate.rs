@@ -124,7 +124,7 @@ async fn a_switch_holds_at_once_is_seen_and_survives_a_restart() -> Result<()> {
     let status = palisade.run(&["status", "--json"]).await?.json()?;
     assert_eq!(status["overrides"][0]["route"], "/small/*");
     assert_eq!(status["ready"], true);
-    assert_eq!(status["upstreams"][0]["reachable"], true);
+    assert_eq!(status["upstream"]["reachable"], true);
     assert_eq!(status["certificates"][0]["names"][0], "localhost");
     assert!(status["listeners"].as_array().is_some_and(|all| all.len() >= 2), "{status}");
     let people = palisade.run(&["status"]).await?;

@@ -1,6 +1,7 @@
 //! What is done to the project rather than by it. A module a subcommand.
 
 mod bench;
+mod r#gen;
 mod test;
 
 use std::process::ExitCode;
@@ -19,6 +20,8 @@ struct Arguments {
 enum Task {
     /// Measures the gateway beside nginx and haproxy and writes docs/benchmarks.md.
     Bench(bench::Arguments),
+    /// Writes the generated parts of the documentation.
+    Gen(r#gen::Arguments),
     /// Installs what the tests need, runs all of them and counts.
     Test(test::Arguments),
 }
@@ -26,6 +29,7 @@ enum Task {
 fn main() -> ExitCode {
     let result = match Arguments::parse().task {
         Task::Bench(arguments) => bench::run(&arguments),
+        Task::Gen(arguments) => r#gen::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),
     };
     result.unwrap_or_else(|error| {

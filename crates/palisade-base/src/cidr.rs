@@ -42,7 +42,8 @@ pub fn canonical_ip(address: IpAddr) -> IpAddr {
 
 impl TextValue for Cidr {
     const FORMAT: &'static str = "cidr";
-    const EXPECTED: &'static str = "a network such as `10.0.0.0/8`, or one address";
+    const NOUN: &'static str = "a network";
+    const EXAMPLES: &'static [&'static str] = &["10.0.0.0/8", "192.0.2.7", "2001:db8::/32"];
 }
 
 impl FromStr for Cidr {

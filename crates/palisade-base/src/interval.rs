@@ -38,7 +38,8 @@ impl Interval {
 
 impl TextValue for Interval {
     const FORMAT: &'static str = "interval";
-    const EXPECTED: &'static str = "a length of time such as `250ms`, `5s`, `15m`, `12h` or `7d`";
+    const NOUN: &'static str = "a length of time";
+    const EXAMPLES: &'static [&'static str] = &["5s", "250ms", "15m", "7d"];
 }
 
 impl FromStr for Interval {

@@ -37,7 +37,8 @@ impl Rate {
 
 impl TextValue for Rate {
     const FORMAT: &'static str = "rate";
-    const EXPECTED: &'static str = "a rate such as `5/minute`, `10/second` or `1000/day`";
+    const NOUN: &'static str = "a rate";
+    const EXAMPLES: &'static [&'static str] = &["600/minute", "10/second", "1000/day"];
 }
 
 impl FromStr for Rate {

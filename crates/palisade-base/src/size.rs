@@ -51,7 +51,8 @@ impl ByteSize {
 
 impl TextValue for ByteSize {
     const FORMAT: &'static str = "byte-size";
-    const EXPECTED: &'static str = "a size such as `32KiB`, `10MiB` or `2GiB`";
+    const NOUN: &'static str = "a size";
+    const EXAMPLES: &'static [&'static str] = &["1MiB", "32KiB", "2GiB"];
 }
 
 impl FromStr for ByteSize {

@@ -10,8 +10,10 @@ use std::str::FromStr;
 pub trait TextValue: Sized + FromStr<Err = BadValue> + Display {
     /// The name of the grammar, as it stands in the JSON Schema.
     const FORMAT: &'static str;
-    /// What is expected, with an example: ``a size such as `10MiB` ``.
-    const EXPECTED: &'static str;
+    /// What such a value is called in a message: `a size`.
+    const NOUN: &'static str;
+    /// Values as people write them; the first is the one that a message shows.
+    const EXAMPLES: &'static [&'static str];
 }
 
 /// Why a text is not such a value: lower case, no full stop, never the value itself.
@@ -38,17 +40,14 @@ impl std::error::Error for BadValue {}
 pub struct Format {
     /// The `format` of the JSON Schema.
     pub name: &'static str,
-    /// What is expected, with an example.
-    pub expected: &'static str,
-    /// Says why a text does not fit, and what would.
+    /// Says why a text does not fit.
     pub check: fn(&str) -> Result<(), String>,
 }
 
 impl Format {
     /// The grammar of a type.
     pub const fn of<T: TextValue>() -> Self {
-        let check = |text: &str| text.parse::<T>().map(drop).map_err(|why| format!("{why}; expected {}", T::EXPECTED));
-        Self { name: T::FORMAT, expected: T::EXPECTED, check }
+        Self { name: T::FORMAT, check: |text| text.parse::<T>().map(drop).map_err(|why| why.0) }
     }
 }
 
@@ -87,7 +86,12 @@ macro_rules! text_value {
             }
 
             fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-                schemars::json_schema!({ "type": "string", "format": <$type as $crate::TextValue>::FORMAT })
+                schemars::json_schema!({
+                    "type": "string",
+                    "format": <$type as $crate::TextValue>::FORMAT,
+                    "x-expected": <$type as $crate::TextValue>::NOUN,
+                    "examples": <$type as $crate::TextValue>::EXAMPLES,
+                })
             }
         }
     };

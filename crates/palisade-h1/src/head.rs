@@ -2,8 +2,8 @@
 
 use http::uri::{PathAndQuery, Scheme, Uri};
 
-use crate::Violation;
 use crate::scan::{self, Line};
+use crate::{Violation, wide};
 
 /// Bounds of a head. All of them count before anything is allocated for the message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,24 +87,33 @@ pub(crate) struct Fields {
 
 impl Fields {
     /// Takes one line. Most names differ from the ones that matter in their length already.
+    #[inline]
     pub(crate) fn note(&mut self, name: &[u8], value: &[u8], limits: &Limits) -> Result<(), Violation> {
+        const LENGTHS: u32 = 1 << 6 | 1 << 7 | 1 << 10 | 1 << 14 | 1 << 17;
         self.count += 1;
         if self.count > limits.headers {
             return Err(Violation::TooManyHeaders);
         }
+        if name.len() > 17 || LENGTHS >> name.len() & 1 == 0 {
+            return Ok(());
+        }
+        self.note_known(name, value)
+    }
+
+    fn note_known(&mut self, name: &[u8], value: &[u8]) -> Result<(), Violation> {
         match name.len() {
-            6 if name.eq_ignore_ascii_case(b"expect") => self.expect = true,
-            7 if name.eq_ignore_ascii_case(b"upgrade") => self.upgrade_field = true,
-            10 if name.eq_ignore_ascii_case(b"connection") => self.note_connection(value),
-            14 if name.eq_ignore_ascii_case(b"content-length") => {
+            6 if wide::is(name, b"expect") => self.expect = true,
+            7 if wide::is(name, b"upgrade") => self.upgrade_field = true,
+            10 if wide::is(name, b"connection") => self.note_connection(value),
+            14 if wide::is(name, b"content-length") => {
                 if self.length.is_some() {
                     return Err(Violation::DuplicateContentLength);
                 }
                 self.length = Some(content_length(value)?);
             }
-            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
+            17 if wide::is(name, b"transfer-encoding") => {
                 // A second line makes a list of two codings; `chunked` must be applied once (RFC 9112 §7.1).
-                if self.coded || !value.eq_ignore_ascii_case(b"chunked") {
+                if self.coded || !wide::is(value, b"chunked") {
                     return Err(Violation::UnknownTransferCoding);
                 }
                 self.coded = true;
@@ -115,11 +124,16 @@ impl Fields {
     }
 
     fn note_connection(&mut self, value: &[u8]) {
+        // What nearly every client and server says.
+        if wide::is(value, b"keep-alive") {
+            self.keep_alive = true;
+            return;
+        }
         for token in value.split(|&b| b == b',').map(<[u8]>::trim_ascii).filter(|token| !token.is_empty()) {
             match token.len() {
-                5 if token.eq_ignore_ascii_case(b"close") => self.close = true,
-                7 if token.eq_ignore_ascii_case(b"upgrade") => self.upgrade_token = true,
-                10 if token.eq_ignore_ascii_case(b"keep-alive") => self.keep_alive = true,
+                5 if wide::is(token, b"close") => self.close = true,
+                7 if wide::is(token, b"upgrade") => self.upgrade_token = true,
+                10 if wide::is(token, b"keep-alive") => self.keep_alive = true,
                 _ => self.other_token = true,
             }
         }
@@ -162,10 +176,10 @@ fn content_length(value: &[u8]) -> Result<u64, Violation> {
 /// The fields that a trailer section may not have, because they would frame or route the message after the fact.
 pub(crate) fn is_forbidden_trailer(name: &[u8]) -> bool {
     match name.len() {
-        4 => name.eq_ignore_ascii_case(b"host"),
-        10 => name.eq_ignore_ascii_case(b"connection"),
-        14 => name.eq_ignore_ascii_case(b"content-length"),
-        17 => name.eq_ignore_ascii_case(b"transfer-encoding"),
+        4 => wide::is(name, b"host"),
+        10 => wide::is(name, b"connection"),
+        14 => wide::is(name, b"content-length"),
+        17 => wide::is(name, b"transfer-encoding"),
         _ => false,
     }
 }

@@ -16,6 +16,7 @@ pub mod guard;
 pub mod head;
 mod scan;
 mod violation;
+mod wide;
 
 pub use head::{Framing, HeadFacts, Limits};
 pub use violation::Violation;

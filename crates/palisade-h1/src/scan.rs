@@ -1,6 +1,7 @@
 //! One pass over the bytes of a field line. Everything else in this crate that reads heads or trailers goes through here.
 
 use crate::Violation;
+use crate::wide;
 
 /// One line of a header or trailer section. All numbers are offsets into the slice that was given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +17,7 @@ pub(crate) enum Line {
 const TOKEN: u8 = 1;
 const TARGET: u8 = 2;
 const ODD_TARGET: u8 = 4;
+const TEXT: u8 = 8;
 
 /// What each byte may be part of: a table look-up is one load, and one branch per byte is what a head costs.
 static CLASS: [u8; 256] = classes();
@@ -36,8 +38,11 @@ const fn classes() -> [u8; 256] {
         }
         // Wider than RFC 3986: what clients send although they should not (`|`, `{`) is the path check's to judge. `#` is
         // not: a fragment is dropped by one parser and kept by the next.
-        if matches!(b, 0x21 | 0x24..=0x3b | 0x3d | 0x3f..=0x5f | 0x61..=0x7e) {
+        if !wide::is_unusual_in_target(b) {
             table[i] |= TARGET | ODD_TARGET;
+        }
+        if b >= 0x20 && b != 0x7f {
+            table[i] |= TEXT;
         }
         // Allowed by some in the path, by some in the query: looked at more closely.
         if matches!(b, b'"' | b'`' | 0x80..) {
@@ -49,49 +54,41 @@ const fn classes() -> [u8; 256] {
 }
 
 /// The offset of the first byte from `at` on that is not in a token.
+#[inline]
 pub(crate) fn token_end(bytes: &[u8], at: usize) -> usize {
-    end_of(bytes, at, TOKEN)
+    let usual = wide::skip_name(bytes, at);
+    match bytes.get(usual) {
+        // How nearly every name ends.
+        Some(b':') => usual,
+        _ => end_of(bytes, usual, TOKEN),
+    }
 }
 
 /// The offset of the first byte from `at` on that cannot be in a request target, and whether some before it is unusual.
+#[inline]
 pub(crate) fn target_end(bytes: &[u8], at: usize) -> (usize, bool) {
-    let end = end_of(bytes, at, TARGET);
+    let end = end_of(bytes, wide::skip_target(bytes, at), TARGET);
     match bytes.get(end) {
         Some(&b) if CLASS[usize::from(b)] & ODD_TARGET != 0 => (end_of(bytes, end, ODD_TARGET), true),
         _ => (end, false),
     }
 }
 
+/// The offset of the first control character (below 0x20, or DEL) from `at` on, or the length.
+#[inline]
+pub(crate) fn control_at(bytes: &[u8], at: usize) -> usize {
+    end_of(bytes, wide::skip_text(bytes, at), TEXT)
+}
+
+/// Byte by byte: the rest of a block, and what is unusual.
+#[inline]
 fn end_of(bytes: &[u8], at: usize, class: u8) -> usize {
     let rest = bytes.get(at..).unwrap_or_default();
     at + rest.iter().position(|&b| CLASS[usize::from(b)] & class == 0).unwrap_or(rest.len())
 }
 
-const ONES: u64 = u64::from_ne_bytes([1; 8]);
-const HIGH: u64 = u64::from_ne_bytes([0x80; 8]);
-
-/// The offset of the first control character (below 0x20, or DEL) from `at` on, or the length.
-///
-/// Eight bytes at a time: values are most of a head. The two tests are "a byte less than n" and "a zero byte" of the
-/// usual kind; borrows travel upwards only, so that the lowest hit, the first byte in memory, is exact.
-pub(crate) fn control_at(bytes: &[u8], mut at: usize) -> usize {
-    while let Some(word) = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
-        let word = u64::from_le_bytes(*word);
-        let below_space = word.wrapping_sub(ONES * 0x20) & !word;
-        let no_del = word ^ (ONES * 0x7f);
-        let hits = (below_space | (no_del.wrapping_sub(ONES) & !no_del)) & HIGH;
-        if hits != 0 {
-            return at + (hits.trailing_zeros() / 8) as usize;
-        }
-        at += 8;
-    }
-    while bytes.get(at).is_some_and(|&b| b >= 0x20 && b != 0x7f) {
-        at += 1;
-    }
-    at
-}
-
 /// Reads the field line that starts at `at`.
+#[inline]
 pub(crate) fn field_line(bytes: &[u8], at: usize) -> Result<Line, Violation> {
     let colon = token_end(bytes, at);
     let Some(&after_name) = bytes.get(colon) else { return Ok(Line::Partial) };
@@ -135,6 +132,7 @@ fn wrong(stop: u8, at_start: bool) -> Violation {
     }
 }
 
+#[cold]
 fn not_a_field(bytes: &[u8], at: usize, stop: usize, byte: u8) -> Result<Line, Violation> {
     if byte != b'\r' {
         return Err(wrong(byte, stop == at));

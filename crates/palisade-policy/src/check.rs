@@ -43,7 +43,7 @@ impl Snapshot {
     /// `properties` is closed unless this says otherwise), `required`, `items`, `prefixItems`, `minItems`, `maxItems`,
     /// `uniqueItems`, `anyOf`, `oneOf`, `allOf`, `const`, `enum`, `format`, `minimum`, `maximum` and their exclusive forms,
     /// `minLength`, `maxLength`, `deprecated`, `default`, `examples`, and the extensions `x-renamed-from` (a name or a
-    /// list; with a dot a path from the top), `x-expected` (what to call the expected value), `x-secret` (a reference to the
+    /// list; with a dot a path from the top), `x-expected` (what to call the expected value), `x-why` (why only these values exist), `x-secret` (a reference to the
     /// secret store; an object with the one key `secret` is one as well). `pattern` is left to `formats`.
     pub fn check(&mut self, schema: &Json, formats: Formats<'_>, problems: &mut Problems) {
         let schema = Schema::new(schema);
@@ -327,13 +327,12 @@ impl<'a> Walk<'a, '_> {
             None => {
                 let shown: String = text.chars().take(60).collect();
                 let message = format!("{name} cannot be `\"{shown}\"`");
-                (
-                    message,
-                    likely.map_or_else(
-                        || format!("write one of {}", all()),
-                        |likely| format!("{likely} it can be {}", all()),
-                    ),
-                )
+                let reason = views.iter().find_map(|view| view.text("x-why")).map(str::to_owned);
+                let listed = || match likely {
+                    None => format!("write one of {}", all()),
+                    Some(likely) => format!("{likely} it can be {}", all()),
+                };
+                (message, reason.unwrap_or_else(listed))
             }
         };
         if secret {

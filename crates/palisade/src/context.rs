@@ -199,13 +199,15 @@ impl Context {
         self.verdicts.lock()
     }
 
-    /// Set by `integrity`, once.
-    pub(crate) fn set_target(&self, host: Box<str>, path: Option<Box<str>>, rule: u16) {
-        let mut fresh = self.host.set(host).is_ok();
-        if let Some(path) = path {
-            fresh &= self.path.set(path).is_ok();
-        }
-        fresh &= self.rule.set(rule).is_ok();
+    /// Set by `integrity`, once, before anything about the path is judged, so that refusals are logged with it.
+    pub(crate) fn set_host(&self, host: Box<str>) {
+        let fresh = self.host.set(host).is_ok();
+        debug_assert!(fresh, "the host of a request is decided once");
+    }
+
+    /// Set by `integrity`, once. `path`: where it differs from the one sent.
+    pub(crate) fn set_target(&self, path: Option<Box<str>>, rule: u16) {
+        let fresh = path.is_none_or(|path| self.path.set(path).is_ok()) & self.rule.set(rule).is_ok();
         debug_assert!(fresh, "the target of a request is decided once");
     }
 

@@ -248,13 +248,19 @@ impl<C: Control> Serialize for Section<C> {
 }
 
 fn with_mode<C: Control>(mut schema: Schema, default: Option<&str>) -> Schema {
-    if !C::INFO.judges {
-        return schema;
-    }
-    let mut mode = serde_json::json!({
-        "description": "`block` enforces, `detect` logs and counts what would have been refused, `off` removes the control.",
-        "enum": ["block", "detect", "off"],
-    });
+    let mut mode = if C::INFO.judges {
+        serde_json::json!({
+            "description": "`block` enforces, `detect` logs and counts what would have been refused, `off` removes the control.",
+            "enum": ["block", "detect", "off"],
+        })
+    } else {
+        // Named, so that a policy which asks for another mode is told why it cannot have it.
+        serde_json::json!({
+            "description": "This control always enforces; no other mode exists.",
+            "enum": ["block"],
+            "x-why": "this control always enforces, since it decides what a request is or who may send it: remove the line",
+        })
+    };
     if let Some(default) = default {
         mode["default"] = default.into();
     }

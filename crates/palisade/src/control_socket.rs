@@ -36,7 +36,7 @@ const MAX_ADDRESS: usize = 100;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "snake_case")]
 pub enum Request {
-    /// How the server is doing: [`crate::status::status`].
+    /// How the server is doing: [`crate::server::status::status`].
     Status,
     /// [`operate::report`].
     Report {
@@ -122,17 +122,22 @@ pub fn call(state: &Path, request: &Request) -> std::result::Result<Value, CallE
 pub struct Opened {
     path: PathBuf,
     listener: parking_lot::Mutex<Option<std::os::unix::net::UnixListener>>,
-    _lock: File,
+    /// The socket's inode: after a takeover the path is the newer server's.
+    inode: u64,
+    lock: Arc<File>,
+    locked: bool,
 }
 
 /// Takes the state directory of the policy, making it where it is not there. `None` where it cannot be written, which
-/// is logged: the gateway protects without it.
+/// is logged: the gateway protects without it. With `server.takeover` the directory may still be another server's, which
+/// is about to leave.
 ///
 /// # Errors
 /// When another server uses the directory.
 pub(crate) fn open(handle: &Handle) -> Result<Option<Opened>> {
-    let state = handle.live().policy.state_dir();
-    match try_open(&state) {
+    let live = handle.live();
+    let state = live.policy.state_dir();
+    match try_open(&state, live.policy.config().server.takeover) {
         Ok(opened) => Ok(Some(opened)),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
             let other = fs::read_to_string(state.join(LOCK)).unwrap_or_default();
@@ -150,18 +155,19 @@ pub(crate) fn open(handle: &Handle) -> Result<Option<Opened>> {
     }
 }
 
-fn try_open(state: &Path) -> io::Result<Opened> {
+fn try_open(state: &Path, takeover: bool) -> io::Result<Opened> {
     make_private_dir(state)?;
     let mut lock =
         OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(state.join(LOCK))?;
-    match lock.try_lock() {
-        Ok(()) => {}
+    let locked = match lock.try_lock() {
+        Ok(()) => true,
+        Err(fs::TryLockError::WouldBlock) if takeover => false,
         Err(fs::TryLockError::WouldBlock) => return Err(io::ErrorKind::WouldBlock.into()),
         Err(fs::TryLockError::Error(error)) => return Err(error),
-    }
+    };
     lock.set_len(0)?;
     lock.write_all(format!("{}\n", std::process::id()).as_bytes())?;
-    // Whatever lies there is stale: the lock is ours.
+    // Whatever lies there is stale, or of the server that leaves: it answers who is connected already.
     let path = state.join(SOCKET);
     match fs::remove_file(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -171,7 +177,8 @@ fn try_open(state: &Path) -> io::Result<Opened> {
     let listener = std::os::unix::net::UnixListener::bind(address)?;
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
     listener.set_nonblocking(true)?;
-    Ok(Opened { path, listener: Some(listener).into(), _lock: lock })
+    let inode = fs::metadata(&path)?.ino();
+    Ok(Opened { path, listener: Some(listener).into(), inode, lock: Arc::new(lock), locked })
 }
 
 /// The address of a socket in a directory. The system's limit is 108 bytes: a longer path goes through the open
@@ -219,6 +226,15 @@ impl Opened {
     /// Answers commands on the current runtime, for as long as it runs. A second call does nothing.
     pub(crate) fn serve_here(&self, handle: &Arc<Handle>) {
         let Some(listener) = self.listener.lock().take() else { return };
+        if !self.locked {
+            let lock = Arc::clone(&self.lock);
+            tokio::spawn(async move {
+                // Asked for again and again, since a thread that waits for it would keep the process from ending.
+                while let Err(fs::TryLockError::WouldBlock) = lock.try_lock() {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+            });
+        }
         match UnixListener::from_std(listener) {
             Ok(listener) => drop(tokio::spawn(accept(listener, Arc::clone(handle), self.path.clone()))),
             Err(error) => {
@@ -230,7 +246,9 @@ impl Opened {
 
 impl Drop for Opened {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
+        if fs::metadata(&self.path).is_ok_and(|there| there.ino() == self.inode) {
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -268,8 +286,7 @@ async fn converse(mut stream: UnixStream, handle: Arc<Handle>, own: Option<u32>)
         }
         let handle = Arc::clone(&handle);
         let complete = line.ends_with(b"\n");
-        // Reading a policy and asking the upstream block for a moment.
-        let answer = tokio::task::spawn_blocking(move || answer(&handle, &line, uid)).await?;
+        let answer = answer(handle, line, uid).await?;
         write.write_all(&answer).await?;
         if !complete {
             return Ok(());
@@ -277,16 +294,18 @@ async fn converse(mut stream: UnixStream, handle: Arc<Handle>, own: Option<u32>)
     }
 }
 
-fn answer(handle: &Handle, line: &[u8], uid: u32) -> Vec<u8> {
-    let outcome = match serde_json::from_slice::<Request>(line) {
-        Ok(request) => respond(handle, request, &format!("uid {uid}")),
+async fn answer(handle: Arc<Handle>, line: Vec<u8>, uid: u32) -> io::Result<Vec<u8>> {
+    let outcome = match serde_json::from_slice::<Request>(&line) {
+        Ok(Request::Status) => Ok(crate::server::status::status(&handle).await),
+        // Compiling a policy and writing files block for a moment.
+        Ok(request) => tokio::task::spawn_blocking(move || respond(&handle, request, &format!("uid {uid}"))).await?,
         Err(error) => Err(format!("not a command of this version: {error}")),
     };
     let mut text = encode(&outcome);
     if text.len() as u64 > MAX_LINE {
         text = encode(&Err("the answer is larger than 1 MiB; ask for one control with `--control`".into()));
     }
-    text
+    Ok(text)
 }
 
 fn encode(outcome: &std::result::Result<Value, String>) -> Vec<u8> {
@@ -301,7 +320,7 @@ fn encode(outcome: &std::result::Result<Value, String>) -> Vec<u8> {
 
 fn respond(handle: &Handle, request: Request, by: &str) -> std::result::Result<Value, String> {
     match request {
-        Request::Status => Ok(crate::status::status(handle)),
+        Request::Status => Err("the status is asked for elsewhere".into()),
         Request::Report { control } => {
             let known = |name: &str| {
                 crate::controls::INFOS.iter().any(|info| info.name == name) || ["upstream", "palisade"].contains(&name)

@@ -37,6 +37,9 @@ pub enum Error {
         /// What the system said.
         error: io::Error,
     },
+    /// The supervised application cannot be started.
+    #[error("{0}")]
+    App(String),
     /// Anything else that the system refused.
     #[error(transparent)]
     Io(#[from] io::Error),

@@ -18,9 +18,11 @@ pub mod context;
 pub mod control;
 pub mod control_socket;
 pub mod controls;
+mod embed;
 pub mod endpoints;
 mod error;
 pub mod gateway;
+pub mod guide;
 pub mod live;
 pub mod observe;
 pub mod operate;
@@ -28,8 +30,10 @@ pub mod policy;
 pub mod refusal;
 pub mod server;
 pub mod stack;
-pub mod status;
+#[cfg(feature = "testing")]
+pub mod testing;
 
+pub use embed::{Protected, State};
 pub use error::{Error, Result};
 pub use server::Palisade;
 

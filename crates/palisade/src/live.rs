@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use palisade_base::Clock;
-use palisade_policy::{Problems, Snapshot, Sources};
+use palisade_policy::{Origin, Problems, Snapshot, Sources};
 use parking_lot::Mutex;
 
 use crate::controls::Config;
@@ -13,8 +13,12 @@ use crate::gateway::Gateway;
 use crate::observe::Log;
 use crate::observe::event;
 use crate::observe::metrics::Metrics;
+use crate::policy::config::Upstream;
 use crate::policy::values::{SecretProvider, UpstreamUrl};
 use crate::policy::{self, Env, Override, Policy, Situation, State};
+use crate::server::startup::{self, Occasion};
+use crate::server::supervise::{AppStatus, Plan};
+use crate::server::tls;
 use crate::stack::{Inner, Live};
 
 /// What was read and checked, before it is compiled.
@@ -38,13 +42,43 @@ pub fn read(sources: &Sources) -> std::result::Result<Checked, Problems> {
 
 fn typed(mut snapshot: Snapshot) -> std::result::Result<Checked, Problems> {
     let mut problems = snapshot.problems();
+    let pages = crate::guide::pages();
+    problems.set_guides(pages.iter().map(|(name, section, page)| (*name, *section, page.as_str())));
     let schema = serde_json::to_value(policy::schema()).unwrap_or_default();
     let formats = policy::formats();
     snapshot.check(&schema, &formats, &mut problems);
-    let config = snapshot.get::<Config>("", &mut problems);
+    let mut config = snapshot.get::<Config>("", &mut problems);
+    if let Some(config) = &mut config {
+        prefer_flags(&snapshot, &mut config.upstream);
+    }
     match config {
-        Some(config) if !problems.is_fatal() => Ok(Checked { snapshot, config, problems }),
+        Some(mut config) if !problems.is_fatal() => {
+            resolve(&snapshot, &mut config);
+            Ok(Checked { snapshot, config, problems })
+        }
         _ => Err(problems),
+    }
+}
+
+/// Relative paths start at the file that they were written in.
+fn resolve(snapshot: &Snapshot, config: &mut Config) {
+    let at = |key: &str, path: &mut std::path::PathBuf| *path = snapshot.base_dir(key).join(&*path);
+    config.tls.cert.iter_mut().for_each(|path| at("tls.cert", path));
+    config.tls.key.iter_mut().for_each(|path| at("tls.key", path));
+    for (place, pair) in config.tls.certificate.iter_mut().enumerate() {
+        at(&format!("tls.certificate[{place}].cert"), &mut pair.cert);
+        at(&format!("tls.certificate[{place}].key"), &mut pair.key);
+    }
+    config.server.state.iter_mut().for_each(|path| at("server.state", path));
+}
+
+/// `url` and `command` exclude each other, and a flag beats a file: the other one, if written, does not count.
+fn prefer_flags(snapshot: &Snapshot, upstream: &mut Upstream) {
+    let from_flag = |key: &str| matches!(snapshot.origin(key), Origin::Flag(_));
+    match (from_flag("upstream.url"), from_flag("upstream.command")) {
+        (true, false) => upstream.command.clear(),
+        (false, true) => upstream.url = None,
+        _ => {}
     }
 }
 
@@ -57,8 +91,9 @@ pub fn check(sources: &Sources) -> std::result::Result<(Snapshot, Problems), Pro
     let snapshot = checked.snapshot.clone();
     let clock = Clock::real();
     let log = Arc::new(Log::off(clock.clone()));
-    let (_, problems) =
-        compile(checked, &Target::Policy, Situation::default(), &Arc::default(), &log, &Arc::default(), &clock)?;
+    let (state, metrics) = Default::default();
+    let situation = Situation::default();
+    let (_, problems) = compile(checked, &Target::Policy, situation, &state, &log, &metrics, &clock, Occasion::Start)?;
     Ok((snapshot, problems))
 }
 
@@ -79,13 +114,22 @@ pub struct Handle {
     live: ArcSwap<Live>,
     sources: Sources,
     target: Target,
-    situation: Mutex<Situation>,
-    /// What is in force was read from this: a switch at three in the morning depends on no file.
-    snapshot: Mutex<Snapshot>,
+    held: Mutex<Held>,
     state: Arc<State>,
     log: Arc<Log>,
     metrics: Arc<Metrics>,
     clock: Clock,
+    /// `upstream` as it was when the server started: its command cannot be replaced by a reload.
+    started: Upstream,
+    /// The supervised application until it is started.
+    plan: Mutex<Option<Plan>>,
+}
+
+/// What the policy in force was made of.
+#[derive(Debug)]
+struct Held {
+    situation: Situation,
+    snapshot: Snapshot,
 }
 
 impl Handle {
@@ -100,20 +144,35 @@ impl Handle {
         clock: Clock,
     ) -> Result<(Arc<Self>, Problems)> {
         let checked = read(&sources).map_err(Error::Policy)?;
-        let snapshot = Mutex::new(checked.snapshot.clone());
         let log = Arc::new(Log::open(&checked.config.log, clock.clone())?);
         let metrics = Arc::<Metrics>::default();
         let state = Arc::<State>::default();
-        let (live, problems) =
-            compile(checked, &target, situation.clone(), &state, &log, &metrics, &clock).map_err(Error::Policy)?;
+        let started = checked.config.upstream.clone();
+        let mut target = target;
+        let mut plan = None;
+        // A command without a place for the address is a problem that is found, with all others, when compiling.
+        if matches!(target, Target::Policy) && !started.command.is_empty() {
+            let chosen = Plan::new(&started)?;
+            app_status(&state).set_owner(chosen.owner());
+            target = Target::Supervised(chosen.url());
+            plan = Some(chosen);
+        }
+        let plan = Mutex::new(plan);
+        let held = Mutex::new(Held { situation: situation.clone(), snapshot: checked.snapshot.clone() });
+        let (live, problems) = compile(checked, &target, situation, &state, &log, &metrics, &clock, Occasion::Start)
+            .map_err(Error::Policy)?;
         let live = ArcSwap::from_pointee(live);
-        let situation = Mutex::new(situation);
-        Ok((Arc::new(Self { live, sources, target, situation, snapshot, state, log, metrics, clock }), problems))
+        Ok((Arc::new(Self { live, sources, target, held, state, log, metrics, clock, started, plan }), problems))
     }
 
     /// The policy in force, with its stack.
     pub fn live(&self) -> Arc<Live> {
         self.live.load_full()
+    }
+
+    /// The supervised application that is to be started, once.
+    pub(crate) fn take_plan(&self) -> Option<Plan> {
+        self.plan.lock().take()
     }
 
     /// The logs.
@@ -136,15 +195,20 @@ impl Handle {
         &self.sources
     }
 
-    /// Reads everything again and puts it in force, or keeps what is and says why.
+    /// The texts that the policy in force was read from.
+    pub fn snapshot(&self) -> Snapshot {
+        self.held.lock().snapshot.clone()
+    }
+
+    /// Reads everything again, certificates too, and puts it in force, or keeps what is and says why.
     ///
     /// # Errors
     /// The problems of the new policy; the old one stays in force.
     pub fn reload(&self) -> std::result::Result<Problems, Problems> {
         // One reload at a time; the situation is read under the lock, so that a switch and a reload cannot cross.
-        let situation = self.situation.lock();
-        let outcome = read(&self.sources).and_then(|checked| self.replace(checked, situation.clone()));
-        drop(situation);
+        let mut held = self.held.lock();
+        let outcome = self.replace(&mut held, None);
+        drop(held);
         match &outcome {
             Ok(_) => drop(event::RELOADED.line(&self.log).str("policy_hash", self.live().policy.hash())),
             Err(problems) => drop(event::REJECTED.line(&self.log).str("problems", &problems.render(false))),
@@ -152,7 +216,26 @@ impl Handle {
         outcome
     }
 
-    /// Puts a switch of `palisade set` in force, over the policy that is; expired ones go.
+    /// Reads the certificates of the policy in force again.
+    ///
+    /// # Errors
+    /// When one cannot be used; the old ones stay in force.
+    pub fn reload_certificates(&self) -> Result<()> {
+        // Held, so that a reload of the policy cannot put older certificates over these.
+        let held = self.held.lock();
+        let live = self.live();
+        let certificates = tls::certificates(live.policy.env());
+        let loaded = certificates.read(&live.policy)?;
+        certificates.store(loaded);
+        drop(held);
+        for fact in certificates.facts() {
+            event::CERTIFICATE.line(&self.log).str("file", &fact.source).show("not_after", fact.not_after.date());
+        }
+        Ok(())
+    }
+
+    /// Puts a switch of `palisade set` in force, over the policy that is; expired ones go. The files on disk are not
+    /// read: they may be broken at that moment.
     ///
     /// # Errors
     /// When the policy in force cannot be compiled with it.
@@ -175,23 +258,21 @@ impl Handle {
         gone: impl Fn(&Override) -> bool,
         new: Option<Override>,
     ) -> std::result::Result<Vec<Override>, Problems> {
-        let mut situation = self.situation.lock();
+        let mut held = self.held.lock();
         let now = self.clock.now();
-        let mut next = situation.clone();
+        let mut next = held.situation.clone();
         next.overrides.retain(|kept| kept.until > now);
         let (taken, kept): (Vec<_>, Vec<_>) = next.overrides.into_iter().partition(gone);
         next.overrides = kept;
         next.overrides.extend(new);
-        let checked = typed(self.snapshot.lock().clone())?;
-        self.replace(checked, next.clone())?;
-        *situation = next;
+        self.replace(&mut held, Some(next))?;
         Ok(taken)
     }
 
     /// The switches in force.
     pub fn overrides(&self) -> Vec<Override> {
         let now = self.clock.now();
-        self.situation.lock().overrides.iter().filter(|over| over.until > now).cloned().collect()
+        self.held.lock().situation.overrides.iter().filter(|over| over.until > now).cloned().collect()
     }
 
     /// Where time comes from.
@@ -201,28 +282,62 @@ impl Handle {
 
     /// The files that the policy in force was read from; none for the starter policy.
     pub fn files(&self) -> Vec<std::path::PathBuf> {
-        self.snapshot.lock().files().map(std::path::Path::to_path_buf).collect()
+        self.held.lock().snapshot.files().map(std::path::Path::to_path_buf).collect()
     }
 
-    /// Where the application listens, when it is one behind.
-    pub(crate) fn upstream_url(&self, policy: &Policy) -> Option<UpstreamUrl> {
-        match &self.target {
-            Target::Supervised(url) => Some(url.clone()),
-            Target::Policy => policy.config().upstream.url.clone(),
-            Target::Router(_) => None,
+    /// With a situation it is a switch, over the texts in force; without one a reload.
+    fn replace(&self, held: &mut Held, switched: Option<Situation>) -> std::result::Result<Problems, Problems> {
+        let occasion = if switched.is_some() { Occasion::Switch } else { Occasion::Reload };
+        let mut checked = match &switched {
+            Some(_) => typed(held.snapshot.clone())?,
+            None => read(&self.sources)?,
+        };
+        let situation = switched.unwrap_or_else(|| held.situation.clone());
+        let before = self.live();
+        let old = (&held.snapshot, before.policy.config());
+        startup::check_change(old, (&checked.snapshot, &checked.config), &mut checked.problems);
+        if !matches!(self.target, Target::Router(_)) {
+            let upstream = &checked.config.upstream;
+            let (now, started) = (upstream, &self.started);
+            if (&now.command, &now.env, &now.user) != (&started.command, &started.env, &started.user) {
+                let fix = "restart Palisade, or write what was there";
+                let message = "the supervised application cannot be replaced by a reload";
+                checked.problems.error("upstream.command", message, fix);
+            }
         }
-    }
-
-    fn replace(&self, checked: Checked, situation: Situation) -> std::result::Result<Problems, Problems> {
         let snapshot = checked.snapshot.clone();
-        let (live, problems) =
-            compile(checked, &self.target, situation, &self.state, &self.log, &self.metrics, &self.clock)?;
+        let (live, mut problems) = compile(
+            checked,
+            &self.target,
+            situation.clone(),
+            &self.state,
+            &self.log,
+            &self.metrics,
+            &self.clock,
+            occasion,
+        )?;
+        let certificates = tls::certificates(live.policy.env());
+        if occasion == Occasion::Reload && certificates.are_used() {
+            match certificates.read(&live.policy) {
+                Ok(loaded) => certificates.store(loaded),
+                Err(error) => {
+                    problems.error("tls", error.to_string(), "mend the file; the old certificates stay in force");
+                    return Err(problems);
+                }
+            }
+        }
         self.live.store(Arc::new(live));
-        *self.snapshot.lock() = snapshot;
+        *held = Held { situation, snapshot };
         Ok(problems)
     }
 }
 
+/// How the supervised application is doing.
+pub(crate) fn app_status(state: &State) -> Arc<AppStatus> {
+    state.get("app", AppStatus::default)
+}
+
+#[expect(clippy::too_many_arguments, reason = "private, and every one of them is another kind of thing")]
 fn compile(
     checked: Checked,
     target: &Target,
@@ -231,8 +346,9 @@ fn compile(
     log: &Arc<Log>,
     metrics: &Arc<Metrics>,
     clock: &Clock,
+    occasion: Occasion,
 ) -> std::result::Result<(Live, Problems), Problems> {
-    let Checked { snapshot, config, problems } = checked;
+    let Checked { snapshot, config, mut problems } = checked;
     let secrets: Arc<dyn palisade_vault::Provider> = match &config.secrets.provider {
         SecretProvider::Env => Arc::new(palisade_vault::Env),
         SecretProvider::Dir(path) => Arc::new(palisade_vault::Dir::new(path)),
@@ -245,12 +361,16 @@ fn compile(
         metrics: Arc::clone(metrics),
         secrets,
     };
+    startup::check(&snapshot, &config, &env, occasion, &mut problems);
     let upstream = config.upstream.clone();
     let (policy, problems) = Policy::compile(&snapshot, config, env.clone(), situation, problems)?;
     let proxy = |url: UpstreamUrl| Inner::Proxy(Arc::new(Gateway::new("upstream", url, &upstream, &env)));
     let inner = match target {
         Target::Router(router) => Inner::Router(router.clone()),
-        Target::Supervised(url) => proxy(url.clone()),
+        Target::Supervised(url) => {
+            let gateway = Gateway::new("upstream", url.clone(), &upstream, &env);
+            Inner::Proxy(Arc::new(gateway.supervised(app_status(state))))
+        }
         Target::Policy => upstream.url.clone().map_or(Inner::Nothing, proxy),
     };
     Ok((Live::new(Arc::new(policy), inner), problems))

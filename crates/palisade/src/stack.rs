@@ -30,6 +30,10 @@ pub static NO_UPSTREAM: Code =
 /// Every code that no control owns.
 pub static CODES: &[&Code] = &[&PANIC, &NO_UPSTREAM];
 
+/// In the extensions of a refused answer: why. For whoever embeds the stack, and for tests.
+#[derive(Debug, Clone, Copy)]
+pub struct RefusedWith(pub &'static Code);
+
 /// What a request is passed to in the end.
 #[derive(Debug, Clone)]
 pub enum Inner {
@@ -222,6 +226,7 @@ impl Live {
         answer.headers_mut().remove(SERVER);
         if let Some(refusal) = refused {
             event::refused(&ctx, None, Mode::Block, refusal);
+            answer.extensions_mut().insert(RefusedWith(refusal.code()));
         }
         for verdict in ctx.verdicts().iter() {
             event::refused(&ctx, Some(verdict.control), verdict.mode, &verdict.refusal);

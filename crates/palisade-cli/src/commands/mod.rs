@@ -2,6 +2,7 @@
 
 mod check;
 mod completions;
+mod demo;
 mod explain;
 mod init;
 mod output;
@@ -21,6 +22,7 @@ use crate::exit::Done;
 /// Runs what was asked for.
 pub(crate) fn run(args: Args) -> anyhow::Result<Done> {
     match args.command {
+        Command::Demo(demo) => demo::run(&args.global, &demo),
         Command::Serve(serve) => serve::run(&args.global, &serve),
         Command::Init(init) => init::run(&args.global, &init),
         Command::Check(check) => check::run(&args.global, &check),

@@ -13,6 +13,12 @@ pub(crate) fn run(global: &Global, serve: &Serve) -> anyhow::Result<Done> {
     if let Some(url) = &serve.upstream {
         sources = sources.flag("--upstream", "upstream.url", serde_json::to_string(url)?);
     }
+    if serve.takeover {
+        sources = sources.flag("--takeover", "server.takeover", "true");
+    }
+    if !serve.command.is_empty() {
+        sources = sources.flag("--", "upstream.command", serde_json::to_string(&serve.command)?);
+    }
     let sources = policy::with_ports(sources, &serve.listening)?;
     let (running, problems) = Palisade::from_sources(sources).detect(serve.listening.detect).start()?;
     if !problems.is_empty() {

@@ -23,16 +23,19 @@ pub(crate) fn run(global: &Global) -> anyhow::Result<Done> {
 
 fn shown(status: &Value) -> String {
     let mut out = String::new();
-    let ready = if status["ready"] == true { "ready" } else { "not ready" };
-    let files = match items(&status["policy"]["files"]) {
+    let ready = match status["not_ready"].as_str() {
+        None => "ready".to_owned(),
+        Some(why) => format!("NOT READY: {why}"),
+    };
+    let files = match items(&status["policy_files"]) {
         [] => "starter policy".to_owned(),
-        _ => text(&status["policy"]["files"]),
+        _ => text(&status["policy_files"]),
     };
     let rows = [
         ("palisade", format!("{} (process {})", text(&status["version"]), text(&status["pid"]))),
         ("state", format!("{}, {ready}, {}", text(&status["phase"]), text(&status["mode"]))),
         ("started", text(&status["started"])),
-        ("policy", format!("{files}, {} since {}", text(&status["policy"]["hash"]), text(&status["policy"]["since"]))),
+        ("policy", format!("{files}, {} since {}", text(&status["policy_hash"]), text(&status["policy_since"]))),
         (
             "connections",
             format!("{} of {}", text(&status["connections"]["open"]), text(&status["connections"]["limit"])),
@@ -52,25 +55,31 @@ fn shown(status: &Value) -> String {
 
     let listeners = items(&status["listeners"]);
     section(&mut out, "listeners", listeners, |one| vec![text(&one["listener"]), text(&one["address"])]);
-    section(&mut out, "upstreams", items(&status["upstreams"]), |one| {
-        let reachable = if one["reachable"] == true { "reachable" } else { "NOT REACHABLE" };
-        vec![text(&one["upstream"]), text(&one["url"]), reachable.to_owned()]
-    });
-    section(&mut out, "controls", items(&status["controls"]), |one| {
-        let mode = if one["always_enforces"] == true { "always".to_owned() } else { text(&one["mode"]) };
+    if !status["upstream"].is_null() {
+        section(&mut out, "upstream", std::slice::from_ref(&status["upstream"]), |one| {
+            let reachable = if one["reachable"] == true { "reachable" } else { "NOT REACHABLE" };
+            vec![text(&one["target"]), reachable.to_owned()]
+        });
+    }
+    let modes: Vec<Value> = palisade::controls::INFOS
+        .iter()
+        .map(|info| match status["modes"].get(info.name) {
+            Some(mode) => serde_json::json!({ "control": info.name, "mode": mode["mode"], "routes": mode["routes"] }),
+            None => serde_json::json!({ "control": info.name, "mode": "always", "routes": [] }),
+        })
+        .collect();
+    section(&mut out, "controls", &modes, |one| {
         let routes: Vec<String> = items(&one["routes"])
             .iter()
             .map(|route| format!("{} on {} ({})", text(&route["mode"]), text(&route["route"]), text(&route["policy"])))
             .collect();
-        vec![text(&one["control"]), mode, routes.join(", ")]
+        vec![text(&one["control"]), text(&one["mode"]), routes.join(", ")]
     });
     section(&mut out, "switches (`palisade set`)", items(&status["overrides"]), switch);
     section(&mut out, "certificates", items(&status["certificates"]), |one| {
-        vec![
-            text(&one["names"]),
-            format!("{} days left", text(&one["days_left"])),
-            format!("until {}", text(&one["not_after"])),
-        ]
+        let days = one["expires_in_seconds"].as_i64().unwrap_or(0).div_euclid(86_400);
+        let left = if one["valid"] == true { format!("{days} days left") } else { "NOT VALID".to_owned() };
+        vec![text(&one["names"]), left, format!("until {}", text(&one["not_after"])), text(&one["source"])]
     });
     out
 }

@@ -584,6 +584,21 @@ async fn quick_answers_do_not_touch_the_timer() {
     assert_eq!(start.elapsed().as_secs(), 10);
 }
 
+/// Futures run in multi-threaded runtimes, too; and nothing needs to be pinned.
+#[test]
+fn everything_is_send() {
+    fn is_send<T: Send + Unpin + 'static>() {}
+    type Io = tokio::net::TcpStream;
+    type Back = fn(Connection<Io>);
+    is_send::<Connection<Io>>();
+    is_send::<super::Sending<Io, Full<Bytes>, Back>>();
+    is_send::<Outcome<Io, Full<Bytes>, Back>>();
+    is_send::<ResponseBody<Io, Full<Bytes>, Back>>();
+    is_send::<Failure<Full<Bytes>>>();
+    is_send::<crate::guard::Guard<Io, fn(&Violation) -> Bytes>>();
+    is_send::<crate::guard::Handle>();
+}
+
 /// Counts the calls that reach the other side.
 struct Counted(DuplexStream, Arc<AtomicUsize>);
 

@@ -97,6 +97,9 @@ async fn read(method: Method, answer: &[u8], piece: usize, close: bool) -> Want 
     drop(body);
     // Only now is everything there that the peer had to say.
     let _open = peer.await.unwrap();
+    if let Some(connection) = &*back.lock().unwrap() {
+        assert!(connection.inner.read.is_empty(), "what comes back has nothing left of an answer");
+    }
     let reusable = back.lock().unwrap().take().is_some_and(|mut connection| connection.is_reusable());
     Want::Answer(code, String::from_utf8(data).unwrap(), trailers, reusable)
 }

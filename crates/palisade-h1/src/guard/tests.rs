@@ -98,9 +98,9 @@ where
     (handle, tokio::spawn(connection))
 }
 
-fn logging(
-    log: &Log,
-) -> impl Fn(Request<Incoming>, Handle, InFlight) -> Pin<Box<dyn Future<Output = Response<Answer>> + Send>> + use<> {
+type Answering = Pin<Box<dyn Future<Output = Response<Answer>> + Send>>;
+
+fn logging(log: &Log) -> impl Fn(Request<Incoming>, Handle, InFlight) -> Answering + use<> {
     let log = Arc::clone(log);
     move |request, _, token| {
         let log = Arc::clone(&log);
@@ -190,6 +190,8 @@ const TABLE: &[Row] = &[
         None,
     ),
     ("GET /\u{e9} HTTP/1.1\r\n\r\n", &["GET /\u{e9}"], &[200], None),
+    ("OPTIONS * HTTP/1.1\r\n\r\n", &["OPTIONS *"], &[200], None),
+    ("GET http://a.example/1 HTTP/1.1\r\n\r\n", &["GET http://a.example/1"], &[200], None),
     ("", &[], &[], None),
     ("GET /1 HT", &[], &[], None),
     // refused at once
@@ -325,6 +327,27 @@ async fn answers_before_a_violation_come_first_and_whole() {
     let output = String::from_utf8(output).unwrap();
     assert_eq!(statuses(output.as_bytes()), [200, 400]);
     assert!(output.contains("three\r\n0\r\n\r\nHTTP/1.1 400 ") && output.ends_with("bad_header_name"), "{output}");
+    server.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn an_answer_that_waits_for_its_reader_comes_first_and_whole() {
+    // Larger than the pipe: the answer is over for the service long before it is written.
+    const LONG: &str = match std::str::from_utf8(&[b'x'; 5000]) {
+        Ok(text) => text,
+        Err(_) => "",
+    };
+    let (mut client, server) = tokio::io::duplex(200);
+    let (handle, server) = start_on(server, Config::default(), |_, _, token| async move { text(200, LONG, token) });
+    client.write_all(b"GET / HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\nA\r\n\r\n").await.unwrap();
+    while handle.violation().is_none() {
+        tokio::task::yield_now().await;
+    }
+    let mut output = Vec::new();
+    let read = client.read_to_end(&mut output);
+    tokio::time::timeout(Duration::from_secs(5), read).await.expect("nobody is forgotten").unwrap();
+    assert_eq!(statuses(&output), [200, 400]);
+    assert!(String::from_utf8(output).unwrap().contains("xxxHTTP/1.1 400 "));
     server.await.unwrap().unwrap();
 }
 

@@ -3,24 +3,13 @@
 //! Guide section 1. Below `cors`, since a preflight carries no credential and asks on behalf of another method.
 
 use http::{StatusCode, request};
-use palisade_base::Cidr;
 use palisade_policy::Problems;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 
 use crate::context::Context;
 use crate::control::{Asked, Check, Control, Info, NoRoute, Remedy, Routes};
 use crate::controls::integrity::preflight_method;
 use crate::policy::Env;
 use crate::refusal::{Code, Stop};
-
-/// What a route may say.
-#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(default)]
-pub struct Route {
-    /// The route is for clients of these networks only.
-    pub address: Vec<Cidr>,
-}
 
 /// A route of the path names other methods.
 pub static METHOD: Code =
@@ -30,15 +19,13 @@ pub static ADDRESS: Code =
     Code::client("access.address", StatusCode::FORBIDDEN, 1, "this path is not open to your network")
         .owasp("authz_fail");
 
-/// The control.
+/// The control. Its keys are `methods` and `address` of routes.
 #[derive(Debug)]
-pub struct Access {
-    networks: Vec<Vec<Cidr>>,
-}
+pub struct Access;
 
 impl Control for Access {
     type Config = NoRoute;
-    type Route = Route;
+    type Route = NoRoute;
     const INFO: Info = Info {
         name: "access",
         section: 1,
@@ -47,8 +34,8 @@ impl Control for Access {
         about: "What a route answers to, and whom.",
     };
 
-    fn compile(_: &NoRoute, routes: &Routes<'_, Route>, _: &Env, _: &mut Problems) -> Option<Self> {
-        Some(Self { networks: routes.map(|route| route.map(|route| route.address.clone()).unwrap_or_default()) })
+    fn compile(_: &NoRoute, _: &Routes<'_, NoRoute>, _: &Env, _: &mut Problems) -> Option<Self> {
+        Some(Self)
     }
 }
 
@@ -59,7 +46,7 @@ impl Check for Access {
         {
             return Err(METHOD.refuse("no route of this path names the method").allow(allow).into());
         }
-        let networks = &self.networks[usize::from(ctx.rule().id)];
+        let networks = &ctx.rule().address;
         if !networks.is_empty() && !networks.iter().any(|network| network.contains(ctx.client_ip())) {
             return Err(ADDRESS.refuse("not in the route's `address`").into());
         }
@@ -72,8 +59,7 @@ impl Check for Access {
             methods.push(asked.method.as_str());
             return Some(Remedy::Route(format!("methods = {methods:?}")));
         }
-        let mut networks: Vec<String> =
-            self.networks.get(usize::from(asked.rule.id))?.iter().map(ToString::to_string).collect();
+        let mut networks: Vec<String> = asked.rule.address.iter().map(ToString::to_string).collect();
         networks.push(asked.client.to_owned());
         Some(Remedy::Route(format!("address = {networks:?}")))
     }

@@ -21,12 +21,19 @@ use crate::policy::config::Upstream as Config;
 use crate::policy::values::UpstreamUrl;
 use crate::refusal::{Code, Refusal};
 
+use crate::server::supervise::{self, AppStatus, Patience};
+
 use connect::Io;
 use pool::{Pool, Return};
 
 pub(crate) use forward::X_REQUEST_ID;
 pub use forward::forwarded_headers;
 pub(crate) use tunnel::Tunnels;
+
+/// How often a request that waits for a supervised application looks again.
+const POLL: Duration = Duration::from_millis(20);
+/// How often a request tries to reach a supervised application that should answer: for a second.
+const TRIES: u32 = 50;
 
 /// The body of an upstream's answer.
 pub(crate) type UpstreamBody = H1Body<Io, RequestBody, Return>;
@@ -37,6 +44,13 @@ pub static UNREACHABLE: Code = Code::upstream(
     StatusCode::BAD_GATEWAY,
     21,
     "the application behind this gateway cannot be reached",
+);
+/// The supervised application is starting, or could not be started.
+pub static STARTING: Code = Code::upstream(
+    "upstream.starting",
+    StatusCode::SERVICE_UNAVAILABLE,
+    21,
+    "the application behind this gateway is starting",
 );
 /// The application took too long. The key is `upstream.response_timeout`.
 pub static TIMEOUT: Code = Code::upstream(
@@ -71,7 +85,7 @@ pub static CLIENT_GONE: Code =
     Code::client("upstream.client_gone", StatusCode::BAD_REQUEST, 20, "the body of this request broke off");
 
 /// Every code of the gateway.
-pub static CODES: &[&Code] = &[&UNREACHABLE, &TIMEOUT, &BAD_ANSWER, &CLOSED, &BROKEN, &CLIENT_GONE];
+pub static CODES: &[&Code] = &[&UNREACHABLE, &STARTING, &TIMEOUT, &BAD_ANSWER, &CLOSED, &BROKEN, &CLIENT_GONE];
 
 /// One application behind.
 #[derive(Debug)]
@@ -82,6 +96,8 @@ pub struct Gateway {
     connect_timeout: Duration,
     response_timeout: Option<Duration>,
     tunnels: Arc<Tunnels>,
+    /// How the application is doing, where it is supervised.
+    app: Option<Arc<AppStatus>>,
 }
 
 impl Gateway {
@@ -96,7 +112,14 @@ impl Gateway {
             response_timeout: config.response_timeout.duration(),
             tunnels: env.state.get("tunnels", Tunnels::default),
             target,
+            app: None,
         }
+    }
+
+    /// The same to an application that is supervised: requests wait while it starts.
+    pub(crate) fn supervised(mut self, app: Arc<AppStatus>) -> Self {
+        self.app = Some(app);
+        self
     }
 
     /// Where the application listens.
@@ -106,7 +129,7 @@ impl Gateway {
 
     /// Whether a connection can be made just now.
     pub async fn is_reachable(&self) -> bool {
-        matches!(tokio::time::timeout(self.connect_timeout, connect::connect(&self.target)).await, Ok(Ok(_)))
+        matches!(tokio::time::timeout(self.connect_timeout, self.open()).await, Ok(Ok(_)))
     }
 
     /// Sends a request and answers with what comes back.
@@ -156,7 +179,48 @@ impl Gateway {
     }
 
     async fn connect(&self) -> Result<Io, Refusal> {
-        match tokio::time::timeout(self.connect_timeout, connect::connect(&self.target)).await {
+        match (self.connect_now().await, &self.app) {
+            (Err(refusal), Some(app)) => self.connect_when_up(app, refusal).await,
+            (outcome, _) => outcome,
+        }
+    }
+
+    /// Waits for a supervised application that is starting, or is about to be started again.
+    async fn connect_when_up(&self, app: &AppStatus, mut last: Refusal) -> Result<Io, Refusal> {
+        let Some(_place) = app.queue() else {
+            return Err(STARTING.refuse("too many requests wait for the application").retry_after(1));
+        };
+        let start = tokio::time::Instant::now();
+        let mut tried = 0;
+        loop {
+            match app.patience(start.elapsed()) {
+                Patience::Wait => {}
+                // It has just ended, and the supervisor is about to notice; or it does not accept, for all it runs.
+                Patience::Try if tried == TRIES => return Err(last),
+                Patience::Try => {
+                    tried += 1;
+                    match self.connect_now().await {
+                        Ok(io) => return Ok(io),
+                        Err(refusal) => last = refusal,
+                    }
+                }
+                Patience::GiveUp(seconds) => {
+                    return Err(STARTING.refuse("the supervised application does not run").retry_after(seconds));
+                }
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    async fn open(&self) -> std::io::Result<Io> {
+        match (&self.app, &self.target) {
+            (Some(app), UpstreamUrl::Unix(path)) => supervise::socket::connect(path, app.owner()).await.map(Io::Unix),
+            _ => connect::connect(&self.target).await,
+        }
+    }
+
+    async fn connect_now(&self) -> Result<Io, Refusal> {
+        match tokio::time::timeout(self.connect_timeout, self.open()).await {
             Ok(Ok(io)) => Ok(io),
             Ok(Err(error)) => {
                 Err(UNREACHABLE.refuse("connecting failed").with("reason", error.to_string()).retry_after(1))

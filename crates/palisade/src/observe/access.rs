@@ -12,6 +12,36 @@ use crate::observe::decisions::Ending;
 use crate::observe::{event, json, redact};
 use crate::refusal::{Code, Fault};
 
+/// A field of a log line: its name, its JSON type, what it says.
+pub type Field = (&'static str, &'static str, &'static str);
+
+/// The fields of an access line, in order. Public interface.
+pub static FIELDS: &[Field] = &[
+    ("time", "string", "when the answer had ended, RFC 3339, UTC, milliseconds"),
+    ("event", "string", "always `access`"),
+    ("request_id", "string", "ours, or the one a trusted proxy gave; `X-Request-Id` of the answer"),
+    ("trace_id", "string or null", "the W3C trace that the request belongs to"),
+    ("client", "string", "the client's address, read through `server.trusted_proxies`"),
+    ("peer", "string", "the other end of the connection"),
+    ("host", "string", "the host, lower case, without port"),
+    ("method", "string", "the method"),
+    ("path", "string", "the path as decided on, secrets replaced"),
+    ("query", "string", "the query, secrets replaced"),
+    ("route", "string", "the path of the `[[route]]` that matched, or `default`"),
+    ("protocol", "string", "`HTTP/1.0`, `HTTP/1.1`, `HTTP/2`"),
+    ("status", "number", "the status of the answer"),
+    ("code", "string or null", "the code of the refusal, or of what `detect` would have refused"),
+    ("outcome", "string", "`passed`, `refused`, `would_refuse`, `upstream_error` or `client_gone`"),
+    ("bytes_in", "number", "bytes of the request's body that were read"),
+    ("bytes_out", "number", "bytes of the answer's body that were sent"),
+    ("duration_ms", "number", "from the request's head to the end of the answer"),
+    ("upstream", "string or null", "the upstream that answered"),
+    ("upstream_ms", "number or null", "until the first byte of its answer"),
+    ("user", "string or null", "the id of the user"),
+    ("key_id", "string or null", "the id of the API key"),
+    ("policy_hash", "string", "the start of the SHA-256 of the policy in force"),
+];
+
 /// What became of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
@@ -84,7 +114,11 @@ impl Record {
         let upstream_micros = ctx.upstream.get().map(|upstream| upstream.micros);
         env.metrics.request(ctx.rule(), self.status, micros, upstream_micros);
         self.remember();
-        env.log.access.line(false, |out| self.line(out, micros));
+        env.log.access.line(false, |out| {
+            let from = out.len();
+            self.line(out, micros);
+            env.log.dress(out, from);
+        });
     }
 
     /// What `explain` can say about a request that nobody refused; the others were kept when they were decided.

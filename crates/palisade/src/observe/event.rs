@@ -69,6 +69,8 @@ events! {
     SWITCHED = Warn "policy.switched";
     /// The state directory cannot be used, so that commands do not reach this server: `path`, `reason`.
     STATE = Warn "server.state";
+    /// A policy is in force although something about it is doubtful: `problems`.
+    WARNINGS = Warn "policy.warnings";
     /// An environment variable overrides the policy: `name`.
     OVERRIDDEN = Info "policy.overridden";
     /// A request was refused, or would have been: `control`, `code`, `mode`, `policy`, `request_id`.
@@ -83,10 +85,16 @@ events! {
     DROPPED = Warn "log.dropped";
     /// A supervised application was started: `pid`.
     APP_STARTED = Info "app.started";
-    /// A supervised application ended by itself: `status`, `restart_in_ms`.
+    /// A supervised application accepts connections: `pid`, `after_ms`.
+    APP_READY = Info "app.ready";
+    /// A supervised application ended by itself: `status`, `ran_ms`, `restart_in_ms`, `last_lines` of its standard error.
     APP_EXITED = Error "app.exited";
-    /// A certificate was read again from its file.
+    /// A supervised application was ended with the server: `pid`, `status`, `how`.
+    APP_STOPPED = Info "app.stopped";
+    /// A certificate was read again: `file`, `not_after`.
     CERTIFICATE = Info "tls.certificate";
+    /// A certificate or key that changed cannot be used, the old one stays in force: `reason`.
+    CERTIFICATE_REJECTED = Error "tls.rejected";
 }
 
 /// A line in the making; written when it is dropped.
@@ -131,8 +139,10 @@ impl Line<'_> {
 impl Drop for Line<'_> {
     fn drop(&mut self) {
         self.log.security.line(true, |out| {
+            let from = out.len();
             out.extend_from_slice(&self.text);
             out.extend_from_slice(b"}\n");
+            self.log.dress(out, from);
         });
     }
 }
@@ -161,6 +171,17 @@ pub(crate) fn refused(ctx: &Context, control: Option<ControlId>, mode: Mode, ref
         line = line.str(name, value);
     }
     drop(line);
+}
+
+/// The line that a sink writes itself when it had to drop some.
+pub(crate) fn dropped(out: &mut Vec<u8>, lines: u64) {
+    out.extend_from_slice(b"{\"time\":\"");
+    time(out, palisade_base::Clock::real().now());
+    out.push(b'"');
+    json::field_str(out, "event", DROPPED.name);
+    json::field_str(out, "level", DROPPED.level.as_str());
+    json::field_u64(out, "lines", lines);
+    out.extend_from_slice(b"}\n");
 }
 
 thread_local! {

@@ -33,6 +33,11 @@ struct ResourceLabels {
     resource: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CertificateLabels {
+    certificate: ArcText,
+}
+
 /// Shared text as a label value.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct ArcText(Arc<str>);
@@ -53,6 +58,7 @@ pub struct Metrics {
     upstream: Family<RouteLabels, Histogram, fn() -> Histogram>,
     refusals: Family<RefusalLabels, Counter>,
     saturation: Family<ResourceLabels, Gauge<f64, std::sync::atomic::AtomicU64>>,
+    certificates: Family<CertificateLabels, Gauge>,
 }
 
 fn histogram() -> Histogram {
@@ -66,6 +72,7 @@ impl Default for Metrics {
         let upstream = Family::new_with_constructor(histogram as fn() -> Histogram);
         let refusals = Family::default();
         let saturation = Family::default();
+        let certificates = Family::default();
         registry.register_with_unit(
             "request",
             "Time of a request without the upstream's part",
@@ -80,7 +87,13 @@ impl Default for Metrics {
         );
         registry.register("refusals", "Requests refused, or that would have been", refusals.clone());
         registry.register("saturation", "Share of a bounded resource in use, 0 to 1", saturation.clone());
-        Self { registry, requests, upstream, refusals, saturation }
+        registry.register_with_unit(
+            "certificate_expiry",
+            "Time until a certificate ends; negative once it has",
+            Unit::Seconds,
+            certificates.clone(),
+        );
+        Self { registry, requests, upstream, refusals, saturation, certificates }
     }
 }
 
@@ -103,12 +116,45 @@ impl Metrics {
         self.saturation.get_or_create(&ResourceLabels { resource }).set(share);
     }
 
-    /// The text that Prometheus scrapes.
-    pub fn text(&self) -> String {
+    /// Says in how many seconds each certificate ends; those not named are forgotten.
+    pub(crate) fn certificates(&self, certificates: impl Iterator<Item = (Arc<str>, i64)>) {
+        self.certificates.clear();
+        for (certificate, seconds) in certificates {
+            self.certificates.get_or_create(&CertificateLabels { certificate: ArcText(certificate) }).set(seconds);
+        }
+    }
+
+    /// The text that Prometheus scrapes: OpenMetrics 1.0 for who asks for it, else the format 0.0.4 that everything reads.
+    pub fn text(&self, openmetrics: bool) -> String {
         let mut text = String::new();
         let _ = encode(&mut text, &self.registry);
-        text
+        if openmetrics { text } else { classic(&text) }
     }
+}
+
+/// OpenMetrics in the older format: there a counter's name in `HELP` and `TYPE` is that of its samples, with `_total`,
+/// and there are neither units nor an end mark.
+fn classic(openmetrics: &str) -> String {
+    let counters: Vec<&str> =
+        openmetrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter")).collect();
+    let mut out = String::with_capacity(openmetrics.len());
+    for line in openmetrics.lines() {
+        let about = |keyword: &str| line.strip_prefix(keyword).and_then(|rest| rest.split_once(' '));
+        let renamed = [("# HELP ", about("# HELP ")), ("# TYPE ", about("# TYPE "))]
+            .into_iter()
+            .find_map(|(keyword, about)| about.filter(|(name, _)| counters.contains(name)).map(|it| (keyword, it)));
+        match renamed {
+            Some((keyword, (name, rest))) => {
+                let _ = std::fmt::Write::write_fmt(&mut out, format_args!("{keyword}{name}_total {rest}\n"));
+            }
+            None if line.starts_with("# UNIT ") || line == "# EOF" => {}
+            None => {
+                out.push_str(line);
+                out.push('\n');
+            }
+        }
+    }
+    out
 }
 
 fn class(status: StatusCode) -> &'static str {
@@ -118,5 +164,34 @@ fn class(status: StatusCode) -> &'static str {
         3 => "3xx",
         4 => "4xx",
         _ => "5xx",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_formats_name_what_is_promised() {
+        let metrics = Metrics::default();
+        metrics.refused("hosts", "hosts.unknown", Mode::Block);
+        metrics.saturation("connections", 0.5);
+        metrics.certificates([(Arc::from("a \"quoted\" name"), -3)].into_iter());
+        let (new, old) = (metrics.text(true), metrics.text(false));
+        assert!(new.ends_with("# EOF\n") && new.contains("# TYPE palisade_refusals counter\n"), "{new}");
+        assert!(old.contains("# TYPE palisade_refusals_total counter\n") && !old.contains("# UNIT"), "{old}");
+        for text in [&new, &old] {
+            for line in [
+                "palisade_refusals_total{control=\"hosts\",code=\"hosts.unknown\",mode=\"block\"} 1\n",
+                "# TYPE palisade_request_seconds histogram\n",
+                "# TYPE palisade_upstream_seconds histogram\n",
+                "palisade_saturation{resource=\"connections\"} 0.5\n",
+                "palisade_certificate_expiry_seconds{certificate=\"a \\\"quoted\\\" name\"} -3\n",
+            ] {
+                assert!(text.contains(line), "{line} is not in {text}");
+            }
+        }
+        metrics.certificates(std::iter::empty());
+        assert!(!metrics.text(true).contains("quoted"));
     }
 }

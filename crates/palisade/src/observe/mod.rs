@@ -1,10 +1,11 @@
 //! Logs, events and metrics. Guide section 16.
 
-pub(crate) mod access;
+pub mod access;
 pub mod decisions;
 pub mod event;
 pub(crate) mod json;
 pub mod metrics;
+mod pretty;
 pub(crate) mod redact;
 pub mod sink;
 
@@ -39,6 +40,19 @@ impl Log {
     /// Logs that go nowhere.
     pub fn off(clock: Clock) -> Self {
         Self { access: Sink::off(), security: Sink::off(), format: LogFormat::Json, clock }
+    }
+
+    /// Gives the line that begins at `from` the form that `log.format` asks for.
+    fn dress(&self, out: &mut Vec<u8>, from: usize) {
+        if self.format == LogFormat::Pretty {
+            pretty::rewrite(out, from);
+        }
+    }
+
+    /// Opens files again under their names, after somebody has moved them away.
+    pub fn reopen(&self) {
+        self.access.reopen();
+        self.security.reopen();
     }
 
     /// Waits until all lines so far are written.

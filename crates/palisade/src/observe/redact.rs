@@ -67,6 +67,59 @@ pub(crate) fn query(query: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
+/// A line that an application printed, with what looks like a secret replaced: the value after a secret's name, passwords
+/// in URLs, tokens and cards.
+pub(crate) fn text(line: &str) -> String {
+    let mut out = String::with_capacity(line.len());
+    let mut secret_next = false;
+    for (place, word) in line.split(' ').enumerate() {
+        if place > 0 {
+            out.push(' ');
+        }
+        if word.is_empty() {
+            continue;
+        }
+        if std::mem::take(&mut secret_next) {
+            // `Authorization: Bearer …`: the scheme is none.
+            if ["bearer", "basic", "token", "digest"].contains(&word.to_ascii_lowercase().as_str()) {
+                secret_next = true;
+                out.push_str(word);
+            } else {
+                out.push_str(REDACTED);
+            }
+            continue;
+        }
+        secret_next = self::word(word, &mut out);
+    }
+    out
+}
+
+/// Appends a word without its secrets; true when the next word is the secret of this one's name.
+fn word(word: &str, out: &mut String) -> bool {
+    if let Some((before, rest)) = word.split_once("://")
+        && let Some((_, after)) = rest.rsplit_once('@')
+    {
+        out.extend([before, "://", REDACTED, "@", after]);
+        return false;
+    }
+    let bare = |text: &str| text.trim_matches(|c: char| !c.is_ascii_alphanumeric()).to_owned();
+    if let Some(end) = word.find(['=', ':'])
+        && is_secret_name(&bare(word[..end].rsplit(['?', '&', '{', '(', ',', ';']).next().unwrap_or_default()))
+    {
+        let (name, value) = word.split_at(end + 1);
+        out.push_str(name);
+        // `"password": "…"` has its value in the next word.
+        if bare(value).is_empty() {
+            out.push_str(value);
+            return true;
+        }
+        out.push_str(REDACTED);
+        return false;
+    }
+    out.push_str(if is_secret_value(&bare(word)) { REDACTED } else { word });
+    false
+}
+
 fn is_secret_pair(pair: &str) -> bool {
     match pair.split_once('=') {
         Some((name, value)) => !value.is_empty() && (is_secret_name(&decode(name)) || is_secret_value(&decode(value))),
@@ -159,5 +212,23 @@ mod tests {
         }
         assert_eq!(path("/pay/4111111111111111/x"), "/pay/[redacted]/x");
         assert_eq!(path("/users/7"), "/users/7");
+    }
+
+    #[test]
+    fn secrets_in_printed_lines_are_replaced() {
+        let cases = [
+            ("ValueError: no such note", "ValueError: no such note"),
+            ("  File \"/srv/main.py\", line 7, in note", "  File \"/srv/main.py\", line 7, in note"),
+            ("password=hunter2 for alice", "password=[redacted] for alice"),
+            ("{'password': 'hunter2', 'a': 1}", "{'password': [redacted] 'a': 1}"),
+            ("connect postgres://u:hunter2@db/x failed", "connect postgres://[redacted]@db/x failed"),
+            ("Authorization: Bearer abc.def", "Authorization: Bearer [redacted]"),
+            ("GET /x?token=abc HTTP/1.1", "GET /x?token=[redacted] HTTP/1.1"),
+            ("got (eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.sig)", "got [redacted]"),
+            ("", ""),
+        ];
+        for (raw, shown) in cases {
+            assert_eq!(text(raw), shown, "{raw}");
+        }
     }
 }

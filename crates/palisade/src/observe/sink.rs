@@ -4,14 +4,17 @@
 //! for a disk: a full buffer drops the line and counts it, and the count is logged.
 
 use std::cell::Cell;
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
+
+use super::event;
 
 const SHARDS: usize = 16;
 /// A shard drops lines beyond this.
@@ -53,7 +56,7 @@ struct Wake {
     urgent: bool,
     asked: u64,
     done: u64,
-    closed: bool,
+    reopen: bool,
 }
 
 impl Sink {
@@ -62,13 +65,12 @@ impl Sink {
     /// # Errors
     /// When the file cannot be opened.
     pub fn open(target: &str) -> io::Result<Self> {
-        let writer: Box<dyn Write + Send> = match target {
-            "off" => return Ok(Self::off()),
-            "stdout" => Box::new(io::stdout()),
-            "stderr" => Box::new(io::stderr()),
-            path => Box::new(OpenOptions::new().create(true).append(true).mode(0o600).open(path)?),
-        };
-        Self::start(writer)
+        match target {
+            "off" => Ok(Self::off()),
+            "stdout" => Self::start(Box::new(io::stdout())),
+            "stderr" => Self::start(Box::new(io::stderr())),
+            path => Self::run(Box::new(open_file(path.as_ref())?), Some(path.into())),
+        }
     }
 
     /// Goes nowhere, and costs nothing.
@@ -81,6 +83,10 @@ impl Sink {
     /// # Errors
     /// When no thread can be started.
     pub fn start(writer: Box<dyn Write + Send>) -> io::Result<Self> {
+        Self::run(writer, None)
+    }
+
+    fn run(writer: Box<dyn Write + Send>, path: Option<PathBuf>) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             buffers: Default::default(),
             wake: Mutex::default(),
@@ -89,7 +95,7 @@ impl Sink {
             dropped: AtomicU64::new(0),
         });
         let for_thread = Arc::clone(&shared);
-        std::thread::Builder::new().name("palisade-log".into()).spawn(move || for_thread.run(writer))?;
+        std::thread::Builder::new().name("palisade-log".into()).spawn(move || for_thread.run(writer, path))?;
         Ok(Self(Some(shared)))
     }
 
@@ -122,9 +128,14 @@ impl Sink {
         }
     }
 
-    /// How many lines were dropped since the last call.
-    pub fn take_dropped(&self) -> u64 {
-        self.0.as_ref().map_or(0, |shared| shared.dropped.swap(0, Ordering::Relaxed))
+    /// Opens a file again under its name. What was buffered goes to the old one.
+    pub fn reopen(&self) {
+        let Some(shared) = &self.0 else { return };
+        let mut wake = shared.wake.lock();
+        wake.reopen = true;
+        wake.dirty = true;
+        wake.urgent = true;
+        shared.woken.notify_one();
     }
 
     /// Waits until all lines so far are written, at most five seconds.
@@ -136,15 +147,15 @@ impl Sink {
         wake.dirty = true;
         wake.urgent = true;
         shared.woken.notify_one();
-        shared.flushed.wait_while_for(&mut wake, |wake| wake.done < mine && !wake.closed, Duration::from_secs(5));
+        shared.flushed.wait_while_for(&mut wake, |wake| wake.done < mine, Duration::from_secs(5));
     }
 }
 
 impl Shared {
-    fn run(&self, mut writer: Box<dyn Write + Send>) {
+    fn run(&self, mut writer: Box<dyn Write + Send>, path: Option<PathBuf>) {
         let mut batch = Vec::with_capacity(EAGER);
         loop {
-            let asked = {
+            let (asked, reopen) = {
                 let mut wake = self.wake.lock();
                 self.woken.wait_while(&mut wake, |wake| !wake.dirty);
                 if !wake.urgent {
@@ -152,7 +163,7 @@ impl Shared {
                 }
                 wake.dirty = false;
                 wake.urgent = false;
-                wake.asked
+                (wake.asked, std::mem::take(&mut wake.reopen))
             };
             for buffer in &self.buffers {
                 let mut buffer = buffer.lock();
@@ -165,13 +176,27 @@ impl Shared {
                     batch.shrink_to(MAX_BUFFERED / 4);
                 }
             }
+            let dropped = self.dropped.swap(0, Ordering::Relaxed);
+            if dropped > 0 {
+                event::dropped(&mut batch, dropped);
+                let _ = writer.write_all(&batch);
+                batch.clear();
+            }
             let _ = writer.flush();
+            // A file that cannot be opened again is no reason to lose the lines: the old one stays.
+            if reopen && let Some(file) = path.as_deref().and_then(|path| open_file(path).ok()) {
+                writer = Box::new(file);
+            }
             let mut wake = self.wake.lock();
             wake.done = asked;
             drop(wake);
             self.flushed.notify_all();
         }
     }
+}
+
+fn open_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).append(true).mode(0o600).open(path)
 }
 
 #[cfg(test)]
@@ -212,5 +237,37 @@ mod tests {
         lines.sort_unstable();
         lines.dedup();
         assert_eq!(lines.len(), 4000);
+    }
+
+    #[test]
+    fn a_file_that_was_moved_away_is_opened_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, moved) = (dir.path().join("a.log"), dir.path().join("a.log.1"));
+        let sink = Sink::open(path.to_str().unwrap()).unwrap();
+        sink.line(true, |out| out.extend_from_slice(b"old\n"));
+        sink.flush();
+        std::fs::rename(&path, &moved).unwrap();
+        sink.reopen();
+        sink.flush();
+        sink.line(true, |out| out.extend_from_slice(b"new\n"));
+        sink.flush();
+        assert_eq!(
+            (std::fs::read_to_string(moved).unwrap(), std::fs::read_to_string(path).unwrap()),
+            ("old\n".into(), "new\n".into())
+        );
+    }
+
+    #[test]
+    fn what_had_to_be_dropped_is_counted_and_said() {
+        let shown = Shown::default();
+        let sink = Sink::start(Box::new(shown.clone())).unwrap();
+        sink.0.as_ref().unwrap().dropped.store(7, Ordering::Relaxed);
+        sink.line(true, |out| out.extend_from_slice(b"line\n"));
+        sink.flush();
+        assert!(
+            String::from_utf8(shown.0.lock().clone())
+                .unwrap()
+                .contains("\"event\":\"log.dropped\",\"level\":\"warn\",\"lines\":7")
+        );
     }
 }

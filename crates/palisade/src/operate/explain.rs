@@ -87,7 +87,7 @@ fn time_of(id: &str) -> Option<String> {
 }
 
 fn unknown(handle: &Handle, id: &str) -> Value {
-    let started = crate::status::started(handle);
+    let started = crate::server::status::started(handle);
     let text = match RequestId::time_of(id) {
         None => "this is no request id of Palisade: it is the `request_id` of the answer, 26 letters and digits".into(),
         Some(time) if time < started => format!(

@@ -25,7 +25,7 @@ pub fn report(handle: &Handle, control: Option<&str>) -> Value {
     let more = groups.len().saturating_sub(MAX_GROUPS);
     let shown: Vec<Value> = groups.iter().take(MAX_GROUPS).map(|(key, group)| group_value(&live, key, group)).collect();
     json!({
-        "since": rfc3339(crate::status::started(handle)),
+        "since": rfc3339(crate::server::status::started(handle)),
         "requests": all.requests, "refused": all.refused, "would_refuse": all.would_refuse,
         "groups": shown, "groups_not_shown": more, "not_grouped": all.other,
     })

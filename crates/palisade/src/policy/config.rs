@@ -64,6 +64,9 @@ pub struct Server {
     /// What must answer for `/ready` to succeed, besides the gateway itself: `["upstream"]`. Empty by default, since
     /// all instances would leave together.
     pub ready_needs: Vec<ReadyNeed>,
+    /// Shares ports that an older process of the same user still listens on, so that it can leave without a refused
+    /// connection. Without it, a taken port is an error.
+    pub takeover: bool,
     /// I/O threads. Default: one a core.
     #[schemars(range(min = 1, max = 1024))]
     pub workers: Option<usize>,
@@ -92,6 +95,7 @@ impl Default for Server {
             drain: Interval::secs(25),
             public_health: false,
             ready_needs: Vec::new(),
+            takeover: false,
             workers: None,
             insecure_development_on_network: false,
         }
@@ -200,6 +204,14 @@ pub struct Tls {
     pub min: TlsVersion,
 }
 
+impl Tls {
+    /// Every certificate with its key, where both are named.
+    pub fn pairs(&self) -> impl Iterator<Item = (&std::path::Path, &std::path::Path)> {
+        let single = self.cert.as_deref().zip(self.key.as_deref());
+        single.into_iter().chain(self.certificate.iter().map(|pair| (&*pair.cert, &*pair.key)))
+    }
+}
+
 /// One certificate of `[[tls.certificate]]`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Certificate {
@@ -269,6 +281,10 @@ pub struct Route {
     pub host: Option<HostPattern>,
     /// The methods. Default: all. `HEAD` comes with `GET`. A method that no route of the path names answers 405.
     pub methods: Vec<MethodName>,
+    /// Open to everybody, without a login. Without `[auth]` every route is.
+    pub public: Option<bool>,
+    /// The networks whose clients this route is for. Default: everybody.
+    pub address: Vec<Cidr>,
     /// Encoded slashes in this route's paths are allowed and forwarded as sent.
     pub encoded_slash: Option<bool>,
     /// `;` parameters in this route's paths are allowed.

@@ -340,6 +340,7 @@ fn check_server(config: &Config, problems: &mut Problems) {
             "keep the one that says where the application is",
         );
     }
+    crate::server::supervise::check(&config.upstream, problems);
     if let Some(values::UpstreamUrl::Http { host, port }) = &config.upstream.url {
         let own = listeners.iter().find(|(_, listen)| {
             listen.address().is_some_and(|at| {

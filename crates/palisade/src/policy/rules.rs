@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use http::Method;
+use palisade_base::Cidr;
 
 use super::config::Route;
 use super::values::{HostPattern, PathPattern};
@@ -21,6 +22,8 @@ pub struct Rule {
     pub label: Arc<str>,
     /// Where it stands: `palisade.toml:14`.
     pub line: Arc<str>,
+    /// The networks whose clients it is for; all where empty.
+    pub address: Vec<Cidr>,
     /// Encoded slashes are allowed.
     pub encoded_slash: Option<bool>,
     /// `;` parameters are allowed.
@@ -73,6 +76,7 @@ impl Rules {
             id: 0,
             label: "default".into(),
             line: "default".into(),
+            address: Vec::new(),
             encoded_slash: None,
             path_parameters: None,
             slashes: None,
@@ -85,6 +89,7 @@ impl Rules {
                 id: u16::try_from(place + 1).unwrap_or(u16::MAX),
                 label: route.path.as_str().into(),
                 line: line(place),
+                address: route.address.clone(),
                 encoded_slash: route.encoded_slash,
                 path_parameters: route.path_parameters,
                 slashes: route.slashes,

@@ -51,7 +51,8 @@ impl Listen {
 
 impl TextValue for Listen {
     const FORMAT: &'static str = "listen";
-    const EXPECTED: &'static str = "an address and port such as `0.0.0.0:443` or `[::1]:8443`, or `off`";
+    const NOUN: &'static str = "an address and port, or `off`";
+    const EXAMPLES: &'static [&'static str] = &["0.0.0.0:443", "127.0.0.1:8443", "[::1]:8443", "off"];
 }
 
 impl FromStr for Listen {
@@ -97,7 +98,8 @@ impl Timeout {
 
 impl TextValue for Timeout {
     const FORMAT: &'static str = "timeout";
-    const EXPECTED: &'static str = "a length of time such as `60s`, or `off`";
+    const NOUN: &'static str = "a length of time, or `off`";
+    const EXAMPLES: &'static [&'static str] = &["60s", "off"];
 }
 
 impl FromStr for Timeout {
@@ -177,7 +179,8 @@ pub(crate) fn host_name(text: &str) -> Option<Box<str>> {
 
 impl TextValue for HostPattern {
     const FORMAT: &'static str = "host-pattern";
-    const EXPECTED: &'static str = "a host such as `api.example.com` or `*.example.com`";
+    const NOUN: &'static str = "a host";
+    const EXAMPLES: &'static [&'static str] = &["api.example.com", "*.example.com"];
 }
 
 impl FromStr for HostPattern {
@@ -222,7 +225,8 @@ pub struct MethodName(pub Method);
 
 impl TextValue for MethodName {
     const FORMAT: &'static str = "method";
-    const EXPECTED: &'static str = "a method such as `GET` or `POST`, in upper case";
+    const NOUN: &'static str = "a method";
+    const EXAMPLES: &'static [&'static str] = &["GET", "POST"];
 }
 
 impl FromStr for MethodName {
@@ -260,7 +264,8 @@ pub enum UpstreamUrl {
 
 impl TextValue for UpstreamUrl {
     const FORMAT: &'static str = "upstream-url";
-    const EXPECTED: &'static str = "a URL such as `http://127.0.0.1:8000` or `unix:/run/app.sock`";
+    const NOUN: &'static str = "the URL of an upstream";
+    const EXAMPLES: &'static [&'static str] = &["http://127.0.0.1:8000", "unix:/run/app.sock"];
 }
 
 impl FromStr for UpstreamUrl {
@@ -320,7 +325,8 @@ pub enum SecretProvider {
 
 impl TextValue for SecretProvider {
     const FORMAT: &'static str = "secret-provider";
-    const EXPECTED: &'static str = "`env`, or a directory such as `dir:/run/secrets`";
+    const NOUN: &'static str = "a provider of secrets";
+    const EXAMPLES: &'static [&'static str] = &["env", "dir:/run/secrets"];
 }
 
 impl FromStr for SecretProvider {
@@ -381,7 +387,8 @@ impl OriginPattern {
 
 impl TextValue for OriginPattern {
     const FORMAT: &'static str = "origin";
-    const EXPECTED: &'static str = "an origin such as `https://app.example.com` or `https://*.example.com`";
+    const NOUN: &'static str = "an origin";
+    const EXAMPLES: &'static [&'static str] = &["https://app.example.com", "https://*.example.com"];
 }
 
 impl FromStr for OriginPattern {
@@ -547,7 +554,8 @@ impl Default for PathPattern {
 
 impl TextValue for PathPattern {
     const FORMAT: &'static str = "path-pattern";
-    const EXPECTED: &'static str = "a path such as `/admin/*`, `/users/{id:int}` or `/health`";
+    const NOUN: &'static str = "a path";
+    const EXAMPLES: &'static [&'static str] = &["/admin/*", "/users/{id:int}", "/health"];
 }
 
 impl FromStr for PathPattern {

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::header::{CONNECTION, HeaderValue};
+use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -54,7 +55,8 @@ pub(super) async fn serve(
             http1(stream, connection, &handle, &counted.0).await;
         }
         Some(certificates) => {
-            let mut accept = tokio_rustls::TlsAcceptor::from(certificates.config()).accept(stream);
+            let Some(config) = certificates.public() else { return };
+            let mut accept = tokio_rustls::TlsAcceptor::from(config).accept(stream);
             // Reading what a client sends is bounded by rustls; what a slow one makes us keep, by this.
             if let Some(stream) = accept.get_mut() {
                 let _ = stream.set_nodelay(true);
@@ -97,11 +99,25 @@ async fn request(
     Ok(live.serve(&connection, request.map(RequestBody::incoming)).await)
 }
 
+/// Ends an HTTP/1 connection with this answer, once nothing is accepted any more.
+fn last_answer(answer: &mut Response<ResponseBody>, state: &ServerState) {
+    if state.is_draining() && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+        answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+}
+
 async fn http1<S>(stream: S, connection: Arc<Connection>, handle: &Arc<Handle>, state: &ServerState)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let service = service_fn(|incoming| request(Arc::clone(handle), Arc::clone(&connection), incoming));
+    let service = service_fn(|incoming| {
+        let answered = request(Arc::clone(handle), Arc::clone(&connection), incoming);
+        async move {
+            let mut answer = answered.await?;
+            last_answer(&mut answer, state);
+            Ok::<_, std::convert::Infallible>(answer)
+        }
+    });
     let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)
@@ -112,7 +128,13 @@ where
     tokio::select! {
         // How a connection ends is the client's business.
         _ = &mut served => return,
-        () = state.reached(Phase::Draining) => served.as_mut().graceful_shutdown(),
+        () = state.reached(Phase::Draining) => {}
+    }
+    // Every answer ends its connection now. One that is idle stays a moment, for the request that may be on its way.
+    let grace = Duration::from_millis(state.idle_grace_ms.load(Ordering::Relaxed));
+    tokio::select! {
+        _ = &mut served => return,
+        () = tokio::time::sleep(grace) => served.as_mut().graceful_shutdown(),
     }
     let _ = served.await;
 }

@@ -3,7 +3,7 @@
 //! Guide section 20. First in the stack: every later control reads the path, host and rule that are fixed here, and
 //! nobody parses them again. Sources: RFC 9110, RFC 9112, RFC 3986 §6.2.2; threats 5 to 8, 23, 24.
 
-mod host;
+pub(crate) mod host;
 mod path;
 
 use http::header::{ACCESS_CONTROL_REQUEST_METHOD, CONNECTION, EXPECT, ORIGIN, UPGRADE};
@@ -103,12 +103,14 @@ impl Control for Integrity {
 impl Check for Integrity {
     fn request(&self, ctx: &Context, parts: &mut request::Parts) -> Result<(), Stop> {
         let host = host::host(parts).map_err(|why| HOST_CODE.refuse(why).close())?;
+        ctx.set_host(host);
+        let host = ctx.host();
         if !ctx.policy.rules().knows(&parts.method) {
             return Err(METHOD.refuse("no route names this method").into());
         }
         check_headers(parts)?;
         if parts.uri.path() == "*" && parts.method == Method::OPTIONS {
-            ctx.set_target(host, None, 0);
+            ctx.set_target(None, 0);
             return Ok(());
         }
         let read = path::read(parts.uri.path()).map_err(|why| PATH.refuse(why))?;
@@ -116,14 +118,14 @@ impl Check for Integrity {
         if path::is_hidden(normal) {
             return Err(HIDDEN_FILE.refuse("a segment begins with a dot or names a backup or key").into());
         }
-        let found = ctx.policy.rules().find(&host, normal, asked_method(parts));
+        let found = ctx.policy.rules().find(host, normal, asked_method(parts));
         let (rule, others) = match found {
             Found::Rule(rule) => (rule, None),
             Found::OtherMethods(rule, allow) => (rule, Some(allow)),
         };
         self.check_facts(ctx, rule, &read)?;
         if let Some(path) = read.decoded_slashes() {
-            let other = match ctx.policy.rules().find(&host, &path, asked_method(parts)) {
+            let other = match ctx.policy.rules().find(host, &path, asked_method(parts)) {
                 Found::Rule(rule) | Found::OtherMethods(rule, _) => rule,
             };
             if other != rule {
@@ -135,7 +137,7 @@ impl Check for Integrity {
         if let Some(path) = &forwarded {
             parts.uri = with_path(&parts.uri, path).ok_or_else(|| PATH.refuse("the normalised path is no target"))?;
         }
-        ctx.set_target(host, read.normal.map(Into::into), rule);
+        ctx.set_target(read.normal.map(Into::into), rule);
         if let Some(allow) = others {
             ctx.set_other_methods(allow);
         }

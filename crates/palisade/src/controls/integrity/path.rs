@@ -62,7 +62,7 @@ fn is_plain(path: &[u8]) -> bool {
     for &byte in path {
         let suspicious = match byte {
             b'/' | b'.' => last == b'/',
-            b'%' | b';' | b'\\' => true,
+            b'%' | b';' | b'\\' | b'#' => true,
             _ => !(0x21..0x7f).contains(&byte),
         };
         if suspicious {

@@ -1,0 +1,5 @@
+//! Tests of the library from outside.
+
+mod docs;
+mod parity;
+mod problems;

@@ -1,0 +1,293 @@
+//! One stack, two inner services: a table of requests goes through a gateway with the application behind it and through
+//! the same policy round the same router in this process. Every answer must be the same.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Redirect, Response};
+use axum::routing::{any, get, post};
+use palisade::Palisade;
+use palisade::live::Target;
+use palisade::server::Running;
+use palisade_policy::Sources;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+
+/// The application: plain axum, so that it can stand behind a gateway and inside one.
+fn application() -> Router {
+    Router::new()
+        .route("/", get(|| async { "hello" }))
+        .route("/json", get(|| async { axum::Json(serde_json::json!({ "a": 1 })) }))
+        .route("/html", get(|| async { axum::response::Html("<p>hi</p>") }))
+        .route("/echo", any(echo))
+        .route("/echo/{*rest}", any(echo))
+        .route("/body", post(|body: Bytes| async move { body.len().to_string() }))
+        .route("/cookie", get(|| async { ([(header::SET_COOKIE, "a=b; Path=/")], "cookie") }))
+        .route(
+            "/cached",
+            get(|| async { ([(header::CACHE_CONTROL, "public, max-age=60"), (header::ETAG, "\"1\"")], "cached") }),
+        )
+        .route("/powered", get(|| async { ([(header::SERVER, "secret/1.0")], [("x-powered-by", "magic")], "powered") }))
+        .route("/redirect", get(|| async { Redirect::to("/json") }))
+        .route("/empty", get(|| async { StatusCode::NO_CONTENT }))
+        .route("/not-modified", get(|| async { StatusCode::NOT_MODIFIED }))
+        .route("/teapot", get(|| async { StatusCode::IM_A_TEAPOT }))
+        .route(
+            "/failure",
+            get(|| async { (StatusCode::INTERNAL_SERVER_ERROR, axum::Json(serde_json::json!({ "detail": "no" }))) }),
+        )
+        .route(
+            "/framed",
+            get(|| async { ([("x-frame-options", "SAMEORIGIN")], axum::response::Html("<p>framed</p>")) }),
+        )
+        .route("/many/{n}", get(|axum::extract::Path(n): axum::extract::Path<usize>| async move { "x".repeat(n) }))
+}
+
+/// What the application sees, but for what each connection has of its own.
+async fn echo(method: Method, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
+    let mut seen: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (name, value) in &headers {
+        seen.entry(name.to_string()).or_default().push(String::from_utf8_lossy(value.as_bytes()).into_owned());
+    }
+    // Framing belongs to each hop, and the id to each request.
+    for name in ["x-request-id", "content-length", "transfer-encoding"] {
+        seen.remove(name);
+    }
+    let target = uri.path_and_query().map(|target| target.as_str().to_owned());
+    axum::Json(serde_json::json!({ "method": method.as_str(), "target": target, "headers": seen, "body": body.len() }))
+        .into_response()
+}
+
+/// A policy with every control on that exists for both.
+const POLICY: &str = r#"
+[server]
+mode = "development"
+https = "off"
+http = "127.0.0.1:0"
+admin = "off"
+hosts = ["localhost", "*.example.com"]
+trusted_proxies = ["127.0.0.1"]
+
+[log]
+access = "off"
+security = "off"
+
+[limits]
+body = "1KiB"
+url_bytes = "256B"
+header_bytes = "2KiB"
+
+[[route]]
+path = "/json"
+methods = ["GET"]
+
+[[route]]
+path = "/body"
+methods = ["POST"]
+limits = { body = "2KiB" }
+
+[[route]]
+path = "/echo/private/*"
+address = ["203.0.113.0/24"]
+
+[[route]]
+path = "/echo/files/*"
+encoded_slash = true
+slashes = "keep"
+"#;
+
+/// Requests as they go over the wire, `HOST` standing for `localhost` headers and a closed connection.
+fn table() -> Vec<(&'static str, Vec<u8>)> {
+    let mut table: Vec<(&'static str, String)> = Vec::new();
+    let mut plain = |name: &'static str, line: &str, headers: &str, body: &str| {
+        let length = if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
+        let host = if headers.to_ascii_lowercase().contains("host:") { "" } else { "Host: localhost\r\n" };
+        table.push((name, format!("{line} HTTP/1.1\r\n{host}Connection: close\r\n{headers}{length}\r\n{body}")));
+    };
+    for (name, line) in [
+        ("root", "GET /"),
+        ("json", "GET /json"),
+        ("html", "GET /html"),
+        ("head", "HEAD /html"),
+        ("missing", "GET /nothing-here"),
+        ("cookie", "GET /cookie"),
+        ("cached", "GET /cached"),
+        ("powered", "GET /powered"),
+        ("redirect", "GET /redirect"),
+        ("no content", "GET /empty"),
+        ("not modified", "GET /not-modified"),
+        ("teapot", "GET /teapot"),
+        ("failure", "GET /failure"),
+        ("framed", "GET /framed"),
+        ("large", "GET /many/100000"),
+        ("options", "OPTIONS /echo"),
+        ("put", "PUT /echo"),
+        ("patch", "PATCH /echo"),
+        ("delete", "DELETE /echo"),
+        ("method of the application", "DELETE /html"),
+        ("query", "GET /echo?a=1&b=%20x"),
+        ("empty query", "GET /echo?"),
+        ("405 by route", "POST /json"),
+        ("405 by route 2", "PUT /body"),
+        ("head of a GET route", "HEAD /json"),
+        ("unknown method", "BREW /"),
+        ("trace", "TRACE /"),
+        ("lower case method", "get /"),
+        ("dots", "GET /echo/a/../b"),
+        ("encoded dots", "GET /echo/a/%2e%2e/b"),
+        ("double slash", "GET /echo//b"),
+        ("kept slash", "GET /echo/files//b"),
+        ("encoded slash", "GET /echo/a%2Fb"),
+        ("allowed encoded slash", "GET /echo/files/a%2Fb"),
+        ("encoded slash to another route", "GET /echo/files%2F..%2Fjson"),
+        ("backslash", "GET /echo/a%5cb"),
+        ("nul", "GET /echo/%00"),
+        ("double encoding", "GET /echo/%252e%252e"),
+        ("bad escape", "GET /echo/%zz"),
+        ("semicolon", "GET /echo/a;b"),
+        ("unreserved", "GET /%65cho"),
+        ("utf-8", "GET /echo/%c3%a9"),
+        ("not utf-8", "GET /echo/%ff"),
+        ("dotfile", "GET /.env"),
+        ("git", "GET /echo/.git/config"),
+        ("backup", "GET /echo/db.sql~"),
+        ("key file", "GET /echo/server.key"),
+        ("well-known", "GET /.well-known/security.txt"),
+        ("problem page", "GET /.palisade/problems/limits.body"),
+        ("own path", "GET /.palisade/x"),
+        ("private", "GET /echo/private/x"),
+        ("slash at the end", "GET /json/"),
+    ] {
+        plain(name, line, "", "");
+    }
+    let long = format!("GET /echo/{}", "a".repeat(300));
+    plain("long target", &long, "", "");
+    for (name, headers) in [
+        ("other host", "Host: evil.example\r\n"),
+        ("wildcard host", "Host: api.example.com\r\n"),
+        ("host with port", "Host: LOCALHOST:8080\r\n"),
+        ("bad host", "Host: a/b\r\n"),
+        ("two hosts", "Host: localhost\r\nHost: localhost\r\n"),
+        ("forged address", "X-Forwarded-For: 1.1.1.1, 203.0.113.7\r\n"),
+        ("forged protocol", "X-Forwarded-Proto: https\r\nX-Forwarded-For: 198.51.100.9\r\n"),
+        ("override", "X-HTTP-Method-Override: DELETE\r\n"),
+        ("underscore", "X_Forwarded_For: 1.1.1.1\r\n"),
+        ("original url", "X-Original-URL: /admin\r\n"),
+        ("connection names a header", "Connection: authorization\r\n"),
+        ("bad expectation", "Expect: x\r\n"),
+        ("bad upgrade", "Connection: upgrade\r\nUpgrade: h2c\r\n"),
+        ("browser", "Accept: text/html\r\n"),
+        ("cookie sent", "Cookie: a=b\r\n"),
+        ("bearer", "Authorization: Bearer x\r\n"),
+        ("origin", "Origin: https://app.example.com\r\n"),
+    ] {
+        plain(name, "GET /echo", headers, "");
+    }
+    plain("html refusal", "GET /.env", "Accept: text/html,*/*;q=0.1\r\n", "");
+    plain("large header", "GET /echo", &format!("X-Large: {}\r\n", "a".repeat(3000)), "");
+    plain("allowed from the private network", "GET /echo/private/x", "X-Forwarded-For: 203.0.113.7\r\n", "");
+    plain("small body", "POST /echo", "", "hello");
+    plain("body at the limit", "POST /echo", "", &"a".repeat(1024));
+    plain("body over the limit", "POST /echo", "", &"a".repeat(1025));
+    plain("route's own limit", "POST /body", "", &"a".repeat(2048));
+    plain("over the route's own limit", "POST /body", "", &"a".repeat(2049));
+    plain("chunked", "POST /echo", "Transfer-Encoding: chunked\r\n", "");
+    plain(
+        "preflight",
+        "OPTIONS /json",
+        "Origin: https://app.example.com\r\nAccess-Control-Request-Method: POST\r\n",
+        "",
+    );
+    table
+        .into_iter()
+        .map(|(name, text)| {
+            let text = if name == "chunked" { format!("{text}5\r\nhello\r\n0\r\n\r\n") } else { text };
+            (name, text.into_bytes())
+        })
+        .collect()
+}
+
+fn start(extra: &str, target: Target) -> Running {
+    let sources = Sources::new().builtin("parity", format!("{POLICY}{extra}"));
+    let (running, _) = Palisade::from_sources(sources).target(target).start().unwrap();
+    running.serve_here().unwrap();
+    running
+}
+
+fn address(running: &Running) -> SocketAddr {
+    running.bound.first().expect("one listener").address()
+}
+
+/// Sends bytes and reads until the other side closes; without what differs by nature: dates and ids.
+async fn ask(address: SocketAddr, request: &[u8]) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(request).await.unwrap();
+    let mut bytes = Vec::new();
+    // A reset behind the answer takes nothing away from it.
+    let _ =
+        tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut bytes)).await.expect("an answer in time");
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+    let mut lines: Vec<String> = head.split("\r\n").map(str::to_owned).collect();
+    let id = lines.iter().find_map(|line| line.strip_prefix("x-request-id: ")).unwrap_or("no id").to_owned();
+    lines.retain(|line| !line.starts_with("date: ") && !line.starts_with("x-request-id: "));
+    lines[1..].sort();
+    format!("{}\n\n{}", lines.join("\n"), body.replace(&id, "ID"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_inner_services_answer_alike() {
+    let behind = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let upstream = behind.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(behind, application()).await });
+
+    let gateway = start(&format!("\n[upstream]\nurl = \"http://{upstream}\"\n"), Target::Policy);
+    let library = start("", Target::Router(application()));
+
+    // The same controls, in the same order, and none of the registry missing that this policy has on.
+    let stages = gateway.handle.live().controls();
+    assert_eq!(stages, library.handle.live().controls());
+    for info in palisade::controls::INFOS {
+        assert!(
+            stages.contains(&info.name) || !EXPECTED_IN_STACK.contains(&info.name),
+            "`{}` is not in the stack",
+            info.name
+        );
+    }
+
+    let table = table();
+    assert!(table.len() >= 60, "{} requests", table.len());
+    let mut different = Vec::new();
+    for (name, request) in &table {
+        let (one, two) = (ask(address(&gateway), request).await, ask(address(&library), request).await);
+        assert!(one.starts_with("HTTP/1.1 "), "{name}: no answer: {one:?}");
+        if one != two {
+            different.push(format!("### {name}\n--- gateway\n{one}\n--- library\n{two}\n"));
+        }
+    }
+    assert!(different.is_empty(), "{} of {} answers differ:\n{}", different.len(), table.len(), different.join("\n"));
+}
+
+/// What the policy above has on.
+const EXPECTED_IN_STACK: &[&str] = &["integrity", "client_ip", "hosts", "access", "limits"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panic_answers_500_and_takes_nothing_else_down() {
+    async fn panics() -> &'static str {
+        panic!("a handler that panics")
+    }
+    let running = start("", Target::Router(Router::new().route("/panic", get(panics)).fallback(|| async { "fine" })));
+    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").into_bytes();
+    let answer = ask(address(&running), &get("/panic")).await;
+    assert!(
+        answer.starts_with("HTTP/1.1 500 ")
+            && answer.contains("palisade.panic")
+            && !answer.contains("a handler that panics"),
+        "{answer}"
+    );
+    assert!(ask(address(&running), &get("/other")).await.starts_with("HTTP/1.1 200 "));
+}

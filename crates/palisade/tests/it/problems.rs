@@ -1,0 +1,114 @@
+//! What an operator reads when the policy is wrong: one snapshot a kind, made by the real schema and the real checks.
+
+use palisade::live;
+use palisade_policy::Sources;
+
+/// A policy that would start, with room for a mistake.
+const GOOD: &str = r#"
+[server]
+hosts = ["api.example.com"]
+
+[tls]
+self_signed = true
+
+[upstream]
+url = "http://127.0.0.1:8000"
+"#;
+
+/// Each kind of mistake: its name and the whole policy.
+const CASES: &[(&str, &str)] = &[
+    ("unknown_section", "[corse]\norigins = []"),
+    ("unknown_key_with_suggestion", "[server]\nhtps = \"0.0.0.0:443\""),
+    ("unknown_key_of_another_section", "[server]\nbody = \"1MiB\""),
+    ("unknown_key_in_route", "[[route]]\npath = \"/\"\nmethod = [\"GET\"]"),
+    ("wrong_type_number_for_size", "[limits]\nbody = 5"),
+    ("wrong_type_text_for_list", "[server]\nhosts = \"api.example.com\""),
+    ("wrong_type_list_for_text", "[upstream]\nurl = [\"http://127.0.0.1:8000\"]"),
+    ("wrong_type_text_for_boolean", "[server]\nplaintext = \"yes\""),
+    ("bad_size", "[limits]\nbody = \"1MB\""),
+    ("bad_interval", "[server]\ndrain = \"25\""),
+    ("bad_timeout_of_zero", "[upstream]\nresponse_timeout = \"0s\""),
+    ("bad_listener", "[server]\nhttps = \"443\""),
+    ("bad_host_with_scheme", "[server]\nhosts = [\"https://api.example.com\"]"),
+    ("bad_network", "[server]\ntrusted_proxies = [\"10.0.0.1/8\"]"),
+    ("bad_method", "[[route]]\npath = \"/\"\nmethods = [\"get\"]"),
+    ("bad_path", "[[route]]\npath = \"admin\""),
+    ("bad_path_wildcard", "[[route]]\npath = \"/a*\""),
+    ("bad_path_type", "[[route]]\npath = \"/users/{id:float}\""),
+    ("bad_upstream_scheme", "[upstream]\nurl = \"ftp://127.0.0.1\""),
+    ("bad_upstream_with_path", "[upstream]\nurl = \"http://127.0.0.1:8000/api\""),
+    ("password_in_a_url", "[upstream]\nurl = \"http://admin:hunter2@127.0.0.1:8000\""),
+    ("secret_in_the_policy", "[server]\nadmin_token = \"hunter2-hunter2\""),
+    ("bad_secret_provider", "[secrets]\nprovider = \"vualt\""),
+    ("unknown_word", "[server]\nmode = \"prodution\""),
+    ("number_out_of_range", "[server]\nworkers = 0"),
+    ("version_of_the_future", "version = 2"),
+    ("mode_of_a_control_that_enforces", "[integrity]\nmode = \"detect\""),
+    ("toml_syntax", "[server\nhosts = []"),
+    ("toml_duplicate_key", "[limits]\nbody = \"1MiB\"\nbody = \"2MiB\""),
+    ("several_at_once", "[server]\nhtps = 1\ndrain = \"x\"\n\n[limits]\nbody = true"),
+];
+
+/// Contradictions and what production refuses: these policies are whole.
+const WHOLE: &[(&str, &str)] = &[
+    ("no_hosts_in_production", "[tls]\nself_signed = true"),
+    ("any_host_in_production", "[server]\nhosts = [\"*\"]\n[tls]\nself_signed = true"),
+    ("no_certificate_in_production", "[server]\nhosts = [\"a.example\"]"),
+    ("no_tls_in_production", "[server]\nhosts = [\"a.example\"]\nhttps = \"off\""),
+    (
+        "nothing_serves_the_api",
+        "[server]\nhosts = [\"a.example\"]\nhttps = \"off\"\ntrusted_proxies = [\"10.0.0.0/8\"]",
+    ),
+    (
+        "trusts_the_internet",
+        "[server]\nhosts = [\"a.example\"]\ntrusted_proxies = [\"0.0.0.0/0\"]\n[tls]\nself_signed = true",
+    ),
+    ("certificate_without_key", "[server]\nhosts = [\"a.example\"]\n[tls]\ncert = \"a.pem\""),
+    (
+        "two_listeners_on_one_port",
+        "[server]\nhosts = [\"a.example\"]\nhttps = \"0.0.0.0:443\"\nhttp = \"0.0.0.0:443\"\n[tls]\nself_signed = true",
+    ),
+    ("development_on_the_network", "[server]\nmode = \"development\"\nhttps = \"0.0.0.0:8443\""),
+    ("upstream_is_our_own_listener", "[server]\nmode = \"development\"\n[upstream]\nurl = \"http://127.0.0.1:9443\""),
+    (
+        "url_and_command",
+        "[server]\nmode = \"development\"\n[upstream]\nurl = \"http://127.0.0.1:8000\"\ncommand = [\"uvicorn\"]",
+    ),
+    ("lame_duck_longer_than_drain", "[server]\nmode = \"development\"\nlame_duck = \"30s\""),
+    ("unreachable_route", "[server]\nmode = \"development\"\n[[route]]\npath = \"/*\"\n[[route]]\npath = \"/admin/*\""),
+    ("header_limit_over_the_ceiling", "[server]\nmode = \"development\"\n[limits]\nheader_bytes = \"1MiB\""),
+];
+
+/// All that is said about a policy, as it is shown without colours.
+fn said(text: &str) -> String {
+    let sources = Sources::new().builtin("palisade.toml", text);
+    match live::check(&sources) {
+        Ok((_, problems)) if problems.is_empty() => "no problem".into(),
+        Ok((_, problems)) => problems.render(false),
+        Err(problems) => problems.render(false),
+    }
+}
+
+#[test]
+fn a_good_policy_has_no_problem() {
+    assert_eq!(said(GOOD), "no problem");
+    assert_eq!(said(palisade::policy::STARTER), "no problem");
+}
+
+#[test]
+fn every_mistake_is_said_with_its_place_and_its_fix() {
+    for (name, text) in CASES.iter().chain(WHOLE) {
+        let shown = said(text);
+        assert!(shown.contains("error"), "{name}: {shown}");
+        assert!(!shown.contains("hunter2"), "{name}: {shown}");
+        insta::assert_snapshot!(*name, shown, text);
+    }
+}
+
+#[test]
+fn every_kind_has_a_place_and_a_caret() {
+    for (name, text) in CASES {
+        let shown = said(text);
+        assert!(shown.contains("<palisade.toml>:") && shown.contains('^'), "{name}: {shown}");
+    }
+}
