@@ -73,6 +73,14 @@ async fn any_request_is_explained_and_the_proposed_line_allows_it() -> Result<()
     eventually(Duration::from_secs(10), "the request passes", passes).await?;
     assert_eq!(explained(&palisade, &refused).await?["policy_in_force"], false);
 
+    // A head that is refused before it is a request has an id too.
+    let answer = palisade.wire_http().await?.ask("GET / HTTP/1.1\r\nHost: a\r\n folded\r\n\r\n").await?;
+    assert_eq!(answer.status(), 400);
+    let framed = answer.header("x-request-id").context("no `X-Request-Id`")?;
+    let why = explained(&palisade, framed).await?;
+    assert_eq!(why["decisions"][0]["code"], "integrity.framing");
+    assert_eq!(why["decisions"][0]["remedy"]["kind"], "elsewhere");
+
     let unknown = palisade.run(&["explain", "0123456789abcdefghjkmnpqrs"]).await?;
     assert_eq!(unknown.code, Some(1), "{}", unknown.out);
     Ok(())

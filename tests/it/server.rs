@@ -424,3 +424,157 @@ async fn a_taken_port_names_its_owner_and_can_be_taken_over() -> Result<()> {
     load.stop().await?;
     Ok(())
 }
+
+/// The guard in front of the HTTP library: refused before there is a request, with a document, a line and an event.
+#[tokio::test]
+async fn ambiguous_framing_is_refused_by_name() -> Result<()> {
+    let upstream = hello().await?;
+    let palisade = Palisade::serve().policy(&development(&upstream, "")).start().await?;
+    let big = format!("GET / HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r\n", "a".repeat(70_000));
+    let long = format!("GET /{} HTTP/1.1\r\nHost: localhost\r\n\r\n", "a".repeat(9_000));
+    for (request, status, code) in [
+        ("GET / HTTP/1.1\nHost: localhost\n\n", 400, "integrity.framing"),
+        ("GET / HTTP/1.1\r\nHost : localhost\r\n\r\n", 400, "integrity.framing"),
+        (
+            "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            400,
+            "integrity.framing",
+        ),
+        (
+            "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\nabc",
+            400,
+            "integrity.framing",
+        ),
+        ("POST / HTTP/1.0\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400, "integrity.framing"),
+        (&big, 431, "limits.headers"),
+        (&long, 414, "limits.url"),
+    ] {
+        for tls in [true, false] {
+            let mut wire = if tls { palisade.wire().await? } else { palisade.wire_http().await? };
+            let answer = wire.ask(request).await?;
+            let what = &request[..request.len().min(80)];
+            ensure!(answer.status() == status, "{what:?}: {} {}", answer.status(), answer.text());
+            let document = answer.json()?;
+            ensure!(document["code"] == code && answer.header("connection") == Some("close"), "{what:?}: {document}");
+            let id = document["request_id"].clone();
+            palisade.event("request.refused", |line| line["request_id"] == id && line["code"] == code).await?;
+            palisade.access(|line| line["request_id"] == id && line["status"] == status).await?;
+            wire.closed(SOON).await?;
+        }
+    }
+    ensure!(upstream.requests().is_empty(), "nothing of it was forwarded");
+    // What is correct passes, twice on one connection.
+    let mut wire = palisade.wire_http().await?;
+    for _ in 0..2 {
+        ensure!(wire.ask("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await?.status() == 200);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn connections_over_the_limits_are_refused_and_counted() -> Result<()> {
+    let upstream = hello().await?;
+    let more = "admin_token = { secret = \"admin-token\" }\n[limits]\nconnections_per_address = 3";
+    let palisade = Palisade::serve()
+        .policy(&development(&upstream, more))
+        .env("PALISADE_SECRET_ADMIN_TOKEN", TOKEN)
+        .start()
+        .await?;
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        let mut connection = palisade.http()?.connect().await?;
+        connection.get("/").send().await?.drain().await?;
+        held.push(connection);
+    }
+    let mut refused = palisade.http()?.get("/").send().await?;
+    ensure!(refused.status() == 503 && refused.header("retry-after") == Some("1"));
+    ensure!(refused.json().await?["code"] == "limits.connections_per_address");
+    ensure!(palisade.https()?.get("/").send().await.is_err(), "under TLS it is closed");
+    palisade.event("connection.failed", |line| line["reason"] == "limits.connections_per_address").await?;
+    let mut scrape =
+        palisade.admin()?.get("/metrics").header("authorization", &format!("Bearer {TOKEN}")).send().await?;
+    let counted =
+        "palisade_refusals_total{control=\"limits\",code=\"limits.connections_per_address\",mode=\"block\"} 2";
+    ensure!(scrape.text().await?.contains(counted));
+    drop(held);
+    let free = async || palisade.https()?.get("/").send().await;
+    let answer = eventually(SOON, "there is room again", free).await?;
+    ensure!(answer.status() == 200);
+    Ok(())
+}
+
+/// As systemd does it: a socket that listens already is descriptor 3, and a datagram socket wants to know how things are.
+#[tokio::test]
+async fn a_service_manager_gives_sockets_and_is_told() -> Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    const MANAGER: &str = "#!/usr/bin/env python3\n\
+        import os, socket, sys\n\
+        s = socket.socket(); s.bind(('127.0.0.1', 0)); s.listen()\n\
+        open('given', 'w').write(str(s.getsockname()[1]))\n\
+        os.dup2(s.fileno(), 3); os.set_inheritable(3, True)\n\
+        os.environ.update(LISTEN_FDS='1', LISTEN_PID=str(os.getpid()), LISTEN_FDNAMES='http')\n\
+        os.execv(os.environ['REAL'], ['palisade'] + sys.argv[1:])\n";
+    let upstream = hello().await?;
+    let folder = tempfile::tempdir()?;
+    let manager = folder.path().join("manager");
+    fs::write(&manager, MANAGER)?;
+    fs::set_permissions(&manager, fs::Permissions::from_mode(0o755))?;
+    let notified = std::os::unix::net::UnixDatagram::bind(folder.path().join("notify"))?;
+    notified.set_read_timeout(Some(SOON))?;
+    let palisade = Palisade::serve()
+        .binary(&manager)
+        .env("REAL", &palisade_test::paths::binary()?.to_string_lossy())
+        .env("NOTIFY_SOCKET", &folder.path().join("notify").to_string_lossy())
+        .env("WATCHDOG_USEC", "400000")
+        .policy(&development(&upstream, ""))
+        .start()
+        .await?;
+    let given = fs::read_to_string(palisade.directory().join("given"))?;
+    ensure!(palisade.address("http")?.port().to_string() == given);
+    ensure!(palisade.http()?.get("/").send().await?.status() == 200);
+    ensure!(palisade.https()?.get("/").send().await?.status() == 200);
+    palisade.reload()?;
+    palisade.event("policy.reloaded", |_| true).await?;
+    ensure!(palisade.terminate().await?.code() == Some(0));
+    notified.set_nonblocking(true)?;
+    let mut told = String::new();
+    let mut buffer = [0; 256];
+    while let Ok(count) = notified.recv(&mut buffer) {
+        told.push_str(std::str::from_utf8(&buffer[..count])?);
+    }
+    ensure!(told.starts_with("READY=1\n") || told.starts_with("WATCHDOG=1\n"), "{told}");
+    for state in ["READY=1\n", "WATCHDOG=1\n", "RELOADING=1\nMONOTONIC_USEC=", "STOPPING=1\n"] {
+        ensure!(told.contains(state), "{state:?} is not in {told}");
+    }
+    ensure!(told.rfind("READY=1") > told.find("RELOADING=1"), "ready again after the reload: {told}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_is_written_is_for_its_user_alone() -> Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let upstream = hello().await?;
+    let policy = format!("{}[log]\naccess = \"access.log\"\n", development(&upstream, ""));
+    let palisade = Palisade::serve().policy(&policy).start().await?;
+    ensure!(palisade.https()?.get("/").send().await?.status() == 200);
+    palisade.terminate().await?;
+    let mut folders = vec![palisade.state()];
+    let mut seen = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder)? {
+            let (path, meta) = {
+                let entry = entry?;
+                (entry.path(), entry.metadata()?)
+            };
+            ensure!(meta.permissions().mode() & 0o077 == 0, "{}: {:o}", path.display(), meta.permissions().mode());
+            seen += 1;
+            if meta.is_dir() {
+                folders.push(path);
+            }
+        }
+    }
+    ensure!(seen >= 3, "the authority and its key at least");
+    let log = fs::metadata(palisade.directory().join("access.log"))?;
+    ensure!(log.permissions().mode() & 0o077 == 0);
+    Ok(())
+}

@@ -173,11 +173,6 @@ impl ResponseBody {
     pub(crate) fn attach(&mut self, record: Box<Record>) {
         self.record = Some(record);
     }
-
-    /// Takes the record off again, where another body replaces this one.
-    pub(crate) fn detach(&mut self) -> Option<Box<Record>> {
-        self.record.take()
-    }
 }
 
 impl Default for ResponseBody {

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use http::{HeaderMap, Method, Uri, Version};
+use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 use parking_lot::Mutex;
 
 use crate::control::{ControlId, Mode};
@@ -21,13 +21,38 @@ pub struct Connection {
     /// The other end of the socket.
     pub peer: SocketAddr,
     /// The peer's address as text, rendered once a connection.
-    pub peer_text: Arc<str>,
+    pub peer_text: AddressText,
     /// Our end of the socket.
     pub local: SocketAddr,
     /// Facts of the TLS session, where there is one.
     pub tls: Option<Tls>,
     /// Which listener took it.
     pub listener: Listener,
+}
+
+/// An IP address as text, rendered once: for logs, and as a header without a copy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AddressText(HeaderValue);
+
+impl AddressText {
+    /// The text of an address.
+    pub fn new(address: IpAddr) -> Self {
+        // An address in text is hexadecimal digits, dots and colons.
+        Self(HeaderValue::try_from(address.to_string()).unwrap_or(HeaderValue::from_static("unknown")))
+    }
+
+    /// As a header's value.
+    pub fn value(&self) -> HeaderValue {
+        self.0.clone()
+    }
+}
+
+impl std::ops::Deref for AddressText {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        self.0.to_str().unwrap_or_default()
+    }
 }
 
 /// Facts of a TLS session.
@@ -59,7 +84,7 @@ impl Connection {
     /// A connection as a listener took it.
     pub fn new(peer: SocketAddr, local: SocketAddr, tls: Option<Tls>, listener: Listener) -> Self {
         let peer = SocketAddr::new(palisade_base::canonical_ip(peer.ip()), peer.port());
-        Self { peer, peer_text: peer.ip().to_string().into(), local, tls, listener }
+        Self { peer, peer_text: AddressText::new(peer.ip()), local, tls, listener }
     }
 }
 
@@ -106,7 +131,7 @@ pub struct Client {
     /// Its address.
     pub address: IpAddr,
     /// The same as text.
-    pub text: Arc<str>,
+    pub text: AddressText,
     /// Whether the request reached the outermost trusted hop over TLS.
     pub secure: bool,
     /// Whether it came through a trusted proxy.
@@ -170,7 +195,7 @@ impl Context {
     }
 
     /// The client's address as text.
-    pub fn client_text(&self) -> &str {
+    pub fn client_text(&self) -> &AddressText {
         self.client.get().map_or(&self.connection.peer_text, |client| &client.text)
     }
 

@@ -29,6 +29,7 @@ pub mod operate;
 pub mod policy;
 pub mod refusal;
 pub mod server;
+mod shard;
 pub mod stack;
 #[cfg(feature = "testing")]
 pub mod testing;

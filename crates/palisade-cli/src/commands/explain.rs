@@ -26,7 +26,8 @@ fn shown(answer: &Value) -> String {
     if answer["known"] != true {
         return out;
     }
-    if answer["method"].is_string() {
+    // Of a head that could not be read nothing is known.
+    if answer["path"].as_str().is_some_and(|path| !path.is_empty()) {
         let _ = writeln!(out, "  {} {}", text(&answer["method"]), text(&answer["path"]));
     }
     for (name, key) in

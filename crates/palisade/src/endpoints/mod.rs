@@ -19,6 +19,7 @@ pub fn codes() -> impl Iterator<Item = &'static Code> {
         .chain(crate::gateway::CODES.iter().copied())
         .chain(crate::stack::CODES.iter().copied())
         .chain(crate::server::admin::CODES.iter().copied())
+        .chain(crate::server::CODES.iter().copied())
         .chain([&NOT_FOUND])
 }
 

@@ -14,10 +14,10 @@ use http::{Method, StatusCode};
 use palisade_base::Timestamp;
 use parking_lot::Mutex;
 
-use crate::context::Context;
+use crate::context::{Connection, Context};
 use crate::control::Mode;
 use crate::observe::redact;
-use crate::policy::Rules;
+use crate::policy::{Policy, Rules};
 use crate::refusal::{Code, Fault, Refusal};
 use crate::server::request_id::RequestId;
 
@@ -302,7 +302,7 @@ impl Decisions {
         let decision = Decision {
             id: *ctx.request_id(),
             time: ctx.policy.clock().now(),
-            client: ctx.client_text().into(),
+            client: Box::from(&**ctx.client_text()),
             host: cut(ctx.host()),
             method: ctx.method.clone(),
             path: cut(&redact::path(ctx.path())),
@@ -314,6 +314,38 @@ impl Decisions {
             refused: refused.is_some(),
             verdicts,
         };
+        self.keep(decision);
+    }
+
+    /// A request whose head was refused before it was one: nothing of it is known, or to be believed.
+    pub(crate) fn refused_head(
+        &self,
+        policy: &Policy,
+        connection: &Connection,
+        id: RequestId,
+        code: &'static Code,
+        (why, violation): (&'static str, &'static str),
+    ) {
+        let rule = policy.rule(0);
+        let fields = vec![("violation", violation.into())];
+        self.keep(Decision {
+            id,
+            time: policy.clock().now(),
+            client: Box::from(&*connection.peer_text),
+            host: Box::default(),
+            method: Method::from_bytes(b"-").unwrap_or_default(),
+            path: Box::default(),
+            rule: rule.id,
+            route: Arc::clone(&rule.label),
+            line: Arc::clone(&rule.line),
+            policy: policy.number(),
+            status: code.status,
+            refused: true,
+            verdicts: vec![Judged { control: code.control(), code, mode: Mode::Block, why, fields }],
+        });
+    }
+
+    fn keep(&self, decision: Decision) {
         let mut inside = self.shard().lock();
         inside.requests += 1;
         if decision.refused {

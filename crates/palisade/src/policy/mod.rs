@@ -22,7 +22,7 @@ use crate::control::{ControlId, Mode};
 use crate::controls::{self, Config, Controls};
 use crate::observe::Log;
 use crate::observe::decisions::Decisions;
-use crate::observe::metrics::Metrics;
+use crate::observe::metrics::{Metrics, RouteTimes};
 
 /// The starter policy: what `palisade serve` runs when there is no policy file.
 pub const STARTER: &str = include_str!("starter.toml");
@@ -136,6 +136,7 @@ pub struct Policy {
     modes: Vec<Vec<Mode>>,
     overrides: Vec<Override>,
     hash: Box<str>,
+    times: Vec<RouteTimes>,
     decisions: Arc<Decisions>,
     number: u16,
     env: Env,
@@ -177,11 +178,12 @@ impl Policy {
         if problems.is_fatal() {
             return Err(problems);
         }
+        let times = rules.iter().map(|_| RouteTimes::default()).collect();
         let hash: Box<str> = data_encoding::HEXLOWER.encode(&snapshot.hash()[..8]).into();
         let decisions = env.state.get("decisions", Decisions::default);
         let number = decisions.policy(&hash, &rules, env.clock.now());
         let overrides = situation.overrides;
-        Ok((Self { config, rules, controls, modes, overrides, hash, decisions, number, env }, problems))
+        Ok((Self { config, rules, controls, modes, overrides, hash, times, decisions, number, env }, problems))
     }
 
     /// What was written, with defaults.
@@ -237,6 +239,11 @@ impl Policy {
     /// The directory for what Palisade writes.
     pub fn state_dir(&self) -> PathBuf {
         state_dir(&self.env.server)
+    }
+
+    /// The times of a rule's requests.
+    pub(crate) fn times(&self, rule: u16) -> &RouteTimes {
+        self.times.get(usize::from(rule)).unwrap_or(&self.times[0])
     }
 
     /// The mode of a control for a request.

@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 
 use super::admin::{self, Door};
 use super::tls::{Certificates, certificates};
-use super::{Phase, connection, listeners, state};
+use super::{Phase, activation, connection, listeners, state};
 use crate::context::Listener;
 use crate::error::{Error, Result};
 use crate::live::Handle;
@@ -27,14 +27,23 @@ pub(super) enum Role {
     Control(Door),
 }
 
+/// What keeps the port.
+#[derive(Debug)]
+enum Hold {
+    /// A socket of ours that does not listen: it holds the port while the workers' own come and go.
+    Port(Socket),
+    /// A listening socket that the service manager opened and keeps: its queue outlives this process, so that a restart
+    /// refuses nobody.
+    Given(std::net::TcpListener),
+}
+
 /// An open listener.
 #[derive(Debug)]
 pub struct Bound {
     key: &'static str,
     role: Role,
     address: SocketAddr,
-    /// Holds the port while workers come and go; nothing is accepted from it, since it does not listen.
-    _hold: Socket,
+    hold: Hold,
     certificates: Arc<Certificates>,
 }
 
@@ -47,12 +56,20 @@ pub(super) fn bind(handle: &Arc<Handle>) -> Result<Vec<Bound>> {
         certificates.store(certificates.read(&live.policy)?);
     }
     let mut bound = Vec::new();
+    let mut given = activation::take()?;
     for (key, role, listen) in listeners(handle) {
         let Some(address) = listen.address() else { continue };
-        let hold = hold(key, address, server.takeover)?;
-        let address = hold.local_addr()?.as_socket().unwrap_or(address);
-        bound.push(Bound { key, role, address, _hold: hold, certificates: Arc::clone(&certificates) });
+        let (hold, address) = match given.find(name(key), address) {
+            Some((listener, address)) => (Hold::Given(listener), address),
+            None => {
+                let socket = hold(key, address, server.takeover)?;
+                let address = socket.local_addr()?.as_socket().unwrap_or(address);
+                (Hold::Port(socket), address)
+            }
+        };
+        bound.push(Bound { key, role, address, hold, certificates: Arc::clone(&certificates) });
     }
+    given.close(handle.log());
     Ok(bound)
 }
 
@@ -133,7 +150,7 @@ impl Bound {
 
     /// `https` or `http`.
     pub fn name(&self) -> &'static str {
-        self.key.strip_prefix("server.").unwrap_or(self.key)
+        name(self.key)
     }
 
     /// Accepts connections to the API on the current runtime, from a listener of its own under the shared port.
@@ -152,14 +169,24 @@ impl Bound {
     }
 
     fn listener(&self) -> Result<TcpListener> {
-        let socket = socket(self.address, true)?;
-        socket.bind(&self.address.into())?;
-        socket.listen(BACKLOG)?;
+        let socket = match &self.hold {
+            Hold::Given(listener) => Socket::from(listener.try_clone()?),
+            Hold::Port(_) => {
+                let socket = socket(self.address, true)?;
+                socket.bind(&self.address.into())?;
+                socket.listen(BACKLOG)?;
+                socket
+            }
+        };
         // Inherited by accepted sockets on Linux: no system call a connection.
         socket.set_tcp_nodelay(true)?;
         socket.set_nonblocking(true)?;
         Ok(TcpListener::from_std(socket.into())?)
     }
+}
+
+fn name(key: &'static str) -> &'static str {
+    key.strip_prefix("server.").unwrap_or(key)
 }
 
 async fn accept(listener: TcpListener, kind: Listener, handle: Arc<Handle>, tls: Option<Arc<Certificates>>) {

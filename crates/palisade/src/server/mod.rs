@@ -1,7 +1,10 @@
 //! The server round the stack: listeners, TLS, connections, draining.
 
+mod activation;
 pub mod admin;
+mod admission;
 mod connection;
+pub(crate) mod framing;
 mod keep;
 mod listen;
 mod local_ca;
@@ -51,6 +54,7 @@ pub struct ServerState {
     /// The same, for those that ask on every request.
     phase_now: AtomicU8,
     connections: AtomicUsize,
+    admission: admission::Admission,
     since: std::time::Instant,
     listeners: std::sync::OnceLock<Vec<(&'static str, std::net::SocketAddr)>>,
     /// How long idle connections are kept when the server leaves, in milliseconds.
@@ -92,6 +96,7 @@ impl Default for ServerState {
             phase: phases::channel(Phase::Serving).0,
             phase_now: AtomicU8::new(Phase::Serving as u8),
             connections: AtomicUsize::new(0),
+            admission: admission::Admission::default(),
             since: std::time::Instant::now(),
             listeners: std::sync::OnceLock::new(),
             idle_grace_ms: AtomicU64::new(0),
@@ -152,6 +157,10 @@ impl ServerState {
         });
     }
 }
+
+/// The codes of what is refused before there is a request.
+pub(crate) static CODES: &[&crate::refusal::Code] =
+    &[&framing::HEAD_TIME, &admission::CONNECTIONS, &admission::PER_ADDRESS, &admission::HANDSHAKES];
 
 /// The state of the server that an environment belongs to.
 pub fn state(env: &Env) -> Arc<ServerState> {
@@ -338,7 +347,10 @@ impl Running {
         loop {
             match signals.next().await {
                 Asked::End => break,
-                Asked::Reload => keep::reload(&self.handle).await,
+                Asked::Reload => {
+                    self.handle.log().reopen();
+                    keep::reload(&self.handle).await;
+                }
             }
         }
         tokio::select! {

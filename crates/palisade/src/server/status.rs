@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use super::admission::handshake_limit;
 use super::state;
 use super::tls::certificates;
 use crate::control::ControlId;
@@ -65,7 +66,10 @@ pub async fn status(handle: &Arc<Handle>) -> Value {
         "listeners": listeners,
         "upstream": upstream,
         "connections": { "open": server.connections(), "limit": limit },
-        "saturation": { "connections": share(server.connections(), limit as usize) },
+        "saturation": {
+            "connections": share(server.connections(), limit as usize),
+            "handshakes": share(server.admission.handshakes(), handshake_limit(policy)),
+        },
         "certificates": certificates,
         "modes": modes(policy),
         "overrides": operate::list(handle),
@@ -107,6 +111,7 @@ pub(super) fn observe(handle: &Handle) {
     let limit = live.policy.config().limits.config.connections;
     let metrics = handle.metrics();
     metrics.saturation("connections", share(server.connections(), limit as usize));
+    metrics.saturation("handshakes", share(server.admission.handshakes(), handshake_limit(&live.policy)));
     metrics.certificates(
         certificates(env).facts().iter().map(|fact| (Arc::clone(&fact.source), (fact.not_after.0 - now.0) / 1000)),
     );
