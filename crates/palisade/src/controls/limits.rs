@@ -151,6 +151,11 @@ impl Check for Limits {
             let wanted = (self.url_bytes as u64).saturating_mul(2).div_ceil(1024);
             return Some(Remedy::Section(format!("[limits]\nurl_bytes = \"{wanted}KiB\"")));
         }
+        if *judged.code != HEADERS {
+            let text =
+                "the limits on connections hold for all requests: see `[limits]`; a head arrives within its time";
+            return Some(Remedy::Elsewhere(text.into()));
+        }
         let wanted = (self.header_bytes as u64).saturating_mul(2).min(HARD_HEADER_BYTES.bytes()).div_ceil(1024);
         Some(Remedy::Section(format!("[limits]\nheader_bytes = \"{wanted}KiB\"")))
     }
