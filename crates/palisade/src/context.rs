@@ -114,6 +114,9 @@ pub struct Context {
     pub target: Uri,
     /// The protocol as sent.
     pub version: Version,
+    /// Whether it carries a credential: `Authorization`, `Cookie` or `X-API-Key`.
+    pub credential: bool,
+    host_header: Option<HeaderValue>,
     request_id: RequestId,
     path: OnceLock<Box<str>>,
     host: OnceLock<Box<str>>,
@@ -162,6 +165,8 @@ impl Context {
             method: parts.method.clone(),
             target: parts.uri.clone(),
             version: parts.version,
+            credential: ["authorization", "cookie", "x-api-key"].iter().any(|name| parts.headers.contains_key(*name)),
+            host_header: parts.headers.get(http::header::HOST).cloned(),
             request_id,
             path: OnceLock::new(),
             host: OnceLock::new(),
@@ -187,6 +192,12 @@ impl Context {
     /// The host without port, in lower case; empty until it is known.
     pub fn host(&self) -> &str {
         self.host.get().map_or("", |host| host)
+    }
+
+    /// Host and port as the client wrote them; valid once [`Context::host`] is known.
+    pub fn authority(&self) -> &str {
+        let header = || self.host_header.as_ref().and_then(|value| value.to_str().ok());
+        self.target.authority().map(http::uri::Authority::as_str).or_else(header).unwrap_or_default()
     }
 
     /// The client's address: the peer's until trusted proxies have been asked.

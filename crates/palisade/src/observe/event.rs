@@ -79,6 +79,8 @@ events! {
     FAILED = Warn "request.failed";
     /// A handler or a layer panicked: `request_id`.
     PANIC = Error "request.panic";
+    /// A cookie of the application was dropped, as browsers do: `name`, `why`, `route`, `request_id`.
+    COOKIE = Warn "upstream.cookie_dropped";
     /// A connection could not be accepted, or its TLS handshake failed: `reason`.
     CONNECTION = Info "connection.failed";
     /// Log lines were dropped because their target is too slow: `lines`.

@@ -171,6 +171,8 @@ pub struct Upstream {
     /// How long a connection without a request is kept. Shorter than the application's own keep-alive (uvicorn: 5 s),
     /// so that no request meets a closing connection.
     pub idle_timeout: Interval,
+    /// The application's OpenAPI document: a path on the upstream (FastAPI's `openapi_url`), a file (`./…`), or `off`.
+    pub openapi: String,
 }
 
 impl Default for Upstream {
@@ -184,6 +186,7 @@ impl Default for Upstream {
             connect_timeout: Interval::secs(5),
             response_timeout: Timeout::After(Interval::secs(60)),
             idle_timeout: Interval::secs(3),
+            openapi: "/openapi.json".into(),
         }
     }
 }

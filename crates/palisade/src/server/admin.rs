@@ -294,7 +294,7 @@ fn refused(handle: &Handle, code: &'static Code, peer: SocketAddr) -> Response<F
         .str("mode", Mode::Block.as_str())
         .str("request_id", id.as_str())
         .show("client", canonical_ip(peer.ip()));
-    let mut answer = text(code.status, "application/problem+json", problem_document(code, id.as_str()));
+    let mut answer = text(code.status, "application/problem+json", problem_document(code, code.status, id.as_str()));
     let headers = answer.headers_mut();
     match code.status {
         StatusCode::UNAUTHORIZED => {

@@ -203,7 +203,7 @@ pub(super) async fn refuse(
     let told = admission.told.fetch_add(1, Ordering::Relaxed);
     if told < TOLD {
         let id = RequestId::new(handle.live().policy.clock().now());
-        let document = problem_document(code, id.as_str());
+        let document = problem_document(code, code.status, id.as_str());
         let mut answer = format!(
             "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nContent-Length: {}\r\n\
              Cache-Control: no-store\r\nRetry-After: 1\r\nX-Request-Id: {id}\r\nConnection: close\r\n\r\n",

@@ -65,7 +65,7 @@ pub(super) fn answer(handle: &Handle, connection: &Connection, violation: Violat
     let policy = &live.policy;
     let code = code(violation);
     let id = RequestId::new(policy.clock().now());
-    let document = problem_document(code, id.as_str());
+    let document = problem_document(code, code.status, id.as_str());
     handle.metrics().refused(code.control(), code.name, Mode::Block);
     event::REFUSED
         .line(handle.log())
