@@ -10,6 +10,7 @@ mod deploy;
 mod docs_pages;
 mod keepalive;
 mod odd_upstreams;
+mod operate;
 mod semantics;
 mod server;
 mod streaming;

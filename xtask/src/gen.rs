@@ -5,7 +5,7 @@ use std::process::{Command, ExitCode};
 
 /// Options of `cargo xtask gen`.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// Only say whether they are up to date.
     #[arg(long)]
     check: bool,
@@ -15,7 +15,7 @@ pub struct Arguments {
 ///
 /// # Errors
 /// When cargo cannot be started.
-pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(["test", "--quiet", "--package", "palisade", "--test", "it", "docs::"]);
     if !arguments.check {

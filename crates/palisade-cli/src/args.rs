@@ -60,10 +60,26 @@ pub(crate) enum Command {
     Demo(Demo),
     /// Protect an API: the one behind `--upstream`, or one that is started and supervised.
     Serve(Serve),
+    /// Write a policy for the application in this directory, from what was found and seen.
+    Init(Init),
     /// Read the policy and say what is wrong with it.
     Check(Check),
+    /// Show how the running gateway is doing.
+    Status,
+    /// Show what was refused, or would have been, and the lines of policy that would allow it.
+    Report(Report),
+    /// Say what was decided about one request, by which rule, and what would allow it.
+    Explain(Explain),
+    /// Put a control of the running gateway into another mode, for a while.
+    Set(Set),
     /// Print the JSON Schema of the policy file.
     Schema,
+    /// Make this machine trust the local authority, whose certificates development uses.
+    Trust(Trust),
+    /// Print the completions of a shell.
+    Completions(Completions),
+    /// Print the version.
+    Version,
 }
 
 /// Ports and modes that `serve` and `demo` share. Flags beat the environment, which beats the file.
@@ -113,4 +129,85 @@ pub(crate) struct Check {
     /// Print what is in force, line by line, with where it comes from.
     #[arg(long)]
     pub(crate) effective: bool,
+}
+
+/// `palisade init`.
+#[derive(Debug, Clone, ClapArgs)]
+pub(crate) struct Init {
+    /// Print the starter policy, which `palisade serve` runs without a file.
+    #[arg(long, conflicts_with_all = ["yes", "force", "production", "host", "upstream"])]
+    pub(crate) starter: bool,
+    /// Ask nothing: take what was found, and the defaults.
+    #[arg(long, short)]
+    pub(crate) yes: bool,
+    /// Overwrite a file that is there.
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Write a policy for production. Needs `--host`.
+    #[arg(long, requires = "host")]
+    pub(crate) production: bool,
+    /// A host that the gateway serves, such as `api.example.com`; may be given more than once.
+    #[arg(long, value_name = "HOST")]
+    pub(crate) host: Vec<String>,
+    /// The application: `http://127.0.0.1:8000` or `unix:/run/app.sock`.
+    #[arg(long, value_name = "URL")]
+    pub(crate) upstream: Option<String>,
+    /// Where to write it.
+    #[arg(long, short, value_name = "FILE", default_value = "palisade.toml")]
+    pub(crate) output: PathBuf,
+}
+
+/// `palisade report`.
+#[derive(Debug, Clone, ClapArgs)]
+pub(crate) struct Report {
+    /// Of this control only.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) control: Option<String>,
+}
+
+/// `palisade explain`.
+#[derive(Debug, Clone, ClapArgs)]
+pub(crate) struct Explain {
+    /// The request's id: `X-Request-Id` of the answer, `request_id` of the problem document and of the logs.
+    #[arg(value_name = "ID")]
+    pub(crate) id: String,
+}
+
+/// `palisade set`.
+#[derive(Debug, Clone, ClapArgs)]
+pub(crate) struct Set {
+    /// The control and its mode, such as `limits=detect`; with `--clear` the control alone.
+    #[arg(value_name = "CONTROL=MODE", required_unless_present = "list")]
+    pub(crate) what: Option<String>,
+    /// For these paths only, such as `/articles/*`.
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) route: Option<String>,
+    /// For how long: `15m`, `1h`, at most `30d`.
+    #[arg(long = "for", value_name = "TIME")]
+    pub(crate) time: Option<palisade_base::Interval>,
+    /// Why; it stands in status and logs.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
+    /// Show the switches in force.
+    #[arg(long, conflicts_with_all = ["what", "route", "time", "reason", "clear"])]
+    pub(crate) list: bool,
+    /// Take the control's switches back.
+    #[arg(long, conflicts_with_all = ["time", "reason"])]
+    pub(crate) clear: bool,
+}
+
+/// `palisade trust`.
+#[derive(Debug, Clone, ClapArgs)]
+pub(crate) struct Trust {
+    /// Print the authority's certificate (PEM) and change nothing.
+    #[arg(long)]
+    pub(crate) print: bool,
+}
+
+/// `palisade completions`.
+#[derive(Debug, Clone, ClapArgs)]
+pub(crate) struct Completions {
+    /// The shell.
+    #[arg(value_enum)]
+    pub(crate) shell: clap_complete::Shell,
 }

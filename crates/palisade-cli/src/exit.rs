@@ -9,6 +9,8 @@ pub(crate) enum Done {
     Ok,
     /// Findings.
     Findings,
+    /// The policy is not in order, and that was said.
+    Broken,
 }
 
 /// Shows an error, if there was one, and gives the exit code.
@@ -17,6 +19,7 @@ pub(crate) fn code(outcome: anyhow::Result<Done>, color: bool) -> ExitCode {
     match outcome {
         Ok(Done::Ok) => ExitCode::SUCCESS,
         Ok(Done::Findings) => ExitCode::from(1),
+        Ok(Done::Broken) => ExitCode::from(2),
         Err(error) => match error.downcast_ref::<palisade::Error>() {
             Some(palisade::Error::Policy(problems)) => {
                 eprint!("{}", problems.render(color));

@@ -8,7 +8,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, StatusCode, request, response};
+use http::{HeaderMap, Method, StatusCode, request, response};
 use palisade_policy::Problems;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::DeserializeOwned;
@@ -16,7 +16,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::body::Start;
 use crate::context::Context;
-use crate::policy::Env;
+use crate::observe::decisions::Judged;
+use crate::policy::{Env, Policy, Rule};
 use crate::refusal::{Code, Refusal, Stop};
 
 /// What a verdict of a control means.
@@ -112,6 +113,12 @@ pub trait Check: Send + Sync {
         Ok(())
     }
 
+    /// The smallest change that would let exactly this request pass. Without an answer of the control's own, one that
+    /// judges is put into `detect` for the request's route, and of one that always enforces it is said that it does.
+    fn remedy(&self, _asked: &Asked<'_>) -> Option<Remedy> {
+        None
+    }
+
     /// Whether [`Check::response`] does anything: a stage without it is not visited on the way out.
     fn answers(&self) -> bool {
         false
@@ -165,6 +172,36 @@ pub trait Inspect: Send + fmt::Debug {
     /// # Errors
     /// The refusal, which ends the body; in `detect` it is recorded, and this inspector is fed no more.
     fn feed(&mut self, piece: &[u8]) -> Result<(), Refusal>;
+}
+
+/// A request that was refused, or would have been, as [`Check::remedy`] sees it.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// What the control said.
+    pub judged: &'a Judged,
+    /// The method.
+    pub method: &'a Method,
+    /// The host, empty where it was not read.
+    pub host: &'a str,
+    /// The path, redacted.
+    pub path: &'a str,
+    /// The client's address.
+    pub client: &'a str,
+    /// The policy in force now.
+    pub policy: &'a Policy,
+    /// The request's rule in it.
+    pub rule: &'a Rule,
+}
+
+/// What would let a request pass that was refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Remedy {
+    /// A key of the request's route, such as `limits = { body = "2MiB" }`.
+    Route(String),
+    /// Lines of a section, its header included.
+    Section(String),
+    /// Nothing that a policy could say: what has to change instead.
+    Elsewhere(String),
 }
 
 /// A control's section of the policy: its own keys, and `mode` where the control judges.

@@ -23,6 +23,9 @@ pub enum Error {
         /// What the system said, and who has the port.
         reason: String,
     },
+    /// The state directory is another server's.
+    #[error("{0}")]
+    State(String),
     /// A certificate or key could not be used.
     #[error("{0}")]
     Tls(String),

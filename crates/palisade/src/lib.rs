@@ -16,6 +16,7 @@
 pub mod body;
 pub mod context;
 pub mod control;
+pub mod control_socket;
 pub mod controls;
 mod embed;
 pub mod endpoints;
@@ -24,6 +25,7 @@ pub mod gateway;
 pub mod guide;
 pub mod live;
 pub mod observe;
+pub mod operate;
 pub mod policy;
 pub mod refusal;
 pub mod server;

@@ -37,7 +37,10 @@ pub struct Checked {
 /// # Errors
 /// Every problem of the texts, when one is fatal.
 pub fn read(sources: &Sources) -> std::result::Result<Checked, Problems> {
-    let mut snapshot = Snapshot::read(sources)?;
+    typed(Snapshot::read(sources)?)
+}
+
+fn typed(mut snapshot: Snapshot) -> std::result::Result<Checked, Problems> {
     let mut problems = snapshot.problems();
     let pages = crate::guide::pages();
     problems.set_guides(pages.iter().map(|(name, section, page)| (*name, *section, page.as_str())));
@@ -231,24 +234,65 @@ impl Handle {
         Ok(())
     }
 
-    /// Puts a switch of `palisade set` in force; expired ones go.
+    /// Puts a switch of `palisade set` in force, over the policy that is; expired ones go. The files on disk are not
+    /// read: they may be broken at that moment.
     ///
     /// # Errors
-    /// When the policy on disk is no longer in order.
+    /// When the policy in force cannot be compiled with it.
     pub fn switch(&self, over: Override) -> std::result::Result<(), Problems> {
+        let replaced = |kept: &Override| kept.control == over.control && kept.route == over.route;
+        let over = over.clone();
+        self.change(replaced, Some(over)).map(drop)
+    }
+
+    /// Takes switches back; returns those that were in force.
+    ///
+    /// # Errors
+    /// When the policy in force cannot be compiled without them.
+    pub fn unswitch(&self, which: impl Fn(&Override) -> bool) -> std::result::Result<Vec<Override>, Problems> {
+        self.change(which, None)
+    }
+
+    fn change(
+        &self,
+        gone: impl Fn(&Override) -> bool,
+        new: Option<Override>,
+    ) -> std::result::Result<Vec<Override>, Problems> {
         let mut held = self.held.lock();
         let now = self.clock.now();
         let mut next = held.situation.clone();
-        next.overrides.retain(|kept| kept.until > now && !(kept.control == over.control && kept.route == over.route));
-        next.overrides.push(over);
-        self.replace(&mut held, Some(next)).map(drop)
+        next.overrides.retain(|kept| kept.until > now);
+        let (taken, kept): (Vec<_>, Vec<_>) = next.overrides.into_iter().partition(gone);
+        next.overrides = kept;
+        next.overrides.extend(new);
+        self.replace(&mut held, Some(next))?;
+        Ok(taken)
     }
 
-    /// With a situation it is a switch, without one a reload.
+    /// The switches in force.
+    pub fn overrides(&self) -> Vec<Override> {
+        let now = self.clock.now();
+        self.held.lock().situation.overrides.iter().filter(|over| over.until > now).cloned().collect()
+    }
+
+    /// Where time comes from.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// The files that the policy in force was read from; none for the starter policy.
+    pub fn files(&self) -> Vec<std::path::PathBuf> {
+        self.held.lock().snapshot.files().map(std::path::Path::to_path_buf).collect()
+    }
+
+    /// With a situation it is a switch, over the texts in force; without one a reload.
     fn replace(&self, held: &mut Held, switched: Option<Situation>) -> std::result::Result<Problems, Problems> {
         let occasion = if switched.is_some() { Occasion::Switch } else { Occasion::Reload };
+        let mut checked = match &switched {
+            Some(_) => typed(held.snapshot.clone())?,
+            None => read(&self.sources)?,
+        };
         let situation = switched.unwrap_or_else(|| held.situation.clone());
-        let mut checked = read(&self.sources)?;
         let before = self.live();
         let old = (&held.snapshot, before.policy.config());
         startup::check_change(old, (&checked.snapshot, &checked.config), &mut checked.problems);

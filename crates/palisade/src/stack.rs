@@ -117,6 +117,11 @@ impl Live {
         self.head.iter().map(|stage| stage.control.info().name).collect()
     }
 
+    /// The control of this name, where it is in the stack.
+    pub fn control(&self, name: &str) -> Option<&dyn Check> {
+        self.head.iter().find(|stage| stage.control.info().name == name).map(|stage| &*stage.check)
+    }
+
     /// What requests are passed to.
     pub fn inner(&self) -> &Inner {
         &self.inner
@@ -298,6 +303,9 @@ impl Live {
         if let Some(refusal) = refused {
             event::refused(&ctx, None, Mode::Block, refusal);
             answer.extensions_mut().insert(RefusedWith(refusal.code()));
+        }
+        if refused.is_some() || !ctx.verdicts().is_empty() {
+            self.policy.decisions().decided(&ctx, answer.status(), refused);
         }
         let record = Record::new(ctx, answer.status(), refused.map(Refusal::code), bytes_in);
         answer.body_mut().attach(Box::new(record));

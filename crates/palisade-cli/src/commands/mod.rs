@@ -1,10 +1,20 @@
 //! The commands, one file each.
 
 mod check;
+mod completions;
 mod demo;
+mod explain;
+mod init;
+mod output;
 mod policy;
+mod report;
+mod running;
 mod schema;
 mod serve;
+mod set;
+mod status;
+mod trust;
+mod version;
 
 use crate::args::{Args, Command};
 use crate::exit::Done;
@@ -14,7 +24,15 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Done> {
     match args.command {
         Command::Demo(demo) => demo::run(&args.global, &demo),
         Command::Serve(serve) => serve::run(&args.global, &serve),
+        Command::Init(init) => init::run(&args.global, &init),
         Command::Check(check) => check::run(&args.global, &check),
+        Command::Status => status::run(&args.global),
+        Command::Report(report) => report::run(&args.global, &report),
+        Command::Explain(explain) => explain::run(&args.global, &explain),
+        Command::Set(set) => set::run(&args.global, &set),
         Command::Schema => schema::run(),
+        Command::Trust(trust) => trust::run(&args.global, &trust),
+        Command::Completions(completions) => completions::run(&completions),
+        Command::Version => version::run(&args.global),
     }
 }

@@ -34,5 +34,12 @@ pub(crate) fn run(global: &Global, serve: &Serve) -> anyhow::Result<Done> {
     for worker in workers {
         let _ = worker.join();
     }
+    // For `palisade init`; a state directory that cannot be written was reported at the start.
+    let _ = palisade::operate::save_seen(&running.handle);
+    if (running.handle.files().is_empty() || serve.listening.detect)
+        && let Some(summary) = palisade::operate::summary(&running.handle)
+    {
+        eprint!("{summary}");
+    }
     Ok(Done::Ok)
 }

@@ -6,7 +6,7 @@ use http::{StatusCode, request};
 use palisade_policy::Problems;
 
 use crate::context::Context;
-use crate::control::{Check, Control, Info, NoRoute, Routes};
+use crate::control::{Asked, Check, Control, Info, NoRoute, Remedy, Routes};
 use crate::controls::integrity::preflight_method;
 use crate::policy::Env;
 use crate::refusal::{Code, Stop};
@@ -51,5 +51,16 @@ impl Check for Access {
             return Err(ADDRESS.refuse("not in the route's `address`").into());
         }
         Ok(())
+    }
+
+    fn remedy(&self, asked: &Asked<'_>) -> Option<Remedy> {
+        if *asked.judged.code == METHOD {
+            let mut methods: Vec<&str> = asked.rule.methods().iter().map(http::Method::as_str).collect();
+            methods.push(asked.method.as_str());
+            return Some(Remedy::Route(format!("methods = {methods:?}")));
+        }
+        let mut networks: Vec<String> = asked.rule.address.iter().map(ToString::to_string).collect();
+        networks.push(asked.client.to_owned());
+        Some(Remedy::Route(format!("address = {networks:?}")))
     }
 }

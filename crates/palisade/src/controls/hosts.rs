@@ -6,7 +6,7 @@ use http::{StatusCode, request};
 use palisade_policy::Problems;
 
 use crate::context::Context;
-use crate::control::{Check, Control, Info, NoRoute, Routes};
+use crate::control::{Asked, Check, Control, Info, NoRoute, Remedy, Routes};
 use crate::policy::Env;
 use crate::policy::values::HostPattern;
 use crate::refusal::{Code, Stop};
@@ -65,6 +65,17 @@ impl Check for Hosts {
             return Ok(());
         }
         Err(UNKNOWN.refuse("not in `server.hosts`").into())
+    }
+
+    fn remedy(&self, asked: &Asked<'_>) -> Option<Remedy> {
+        let mut hosts: Vec<String> = self.named.iter().map(ToString::to_string).collect();
+        if self.loopback {
+            // A written list takes the place of the default.
+            hosts.extend(["localhost", "127.0.0.1", "[::1]"].map(String::from));
+        }
+        asked.host.parse::<HostPattern>().ok()?;
+        hosts.push(asked.host.to_owned());
+        Some(Remedy::Section(format!("[server]\nhosts = {hosts:?}")))
     }
 }
 

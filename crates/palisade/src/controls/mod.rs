@@ -14,10 +14,15 @@ pub mod rate_limit;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::control::{Compiled, Control, ControlId, Info, RouteSection, Routes, Section};
+use crate::control::{Compiled, Control, ControlId, Info, Mode, RouteSection, Routes, Section};
 use crate::policy::Env;
 use crate::policy::config::{Logs, Route, Secrets, Server, Tls, Upstream};
 use palisade_policy::Problems;
+
+/// The mode of every control as its section says it, in the order of [`INFOS`].
+pub fn section_modes(config: &Config) -> Vec<Mode> {
+    written_modes(config).iter().map(|written| written.section.unwrap_or(Mode::Block)).collect()
+}
 
 macro_rules! registry {
     ($($name:ident: $control:ty,)*) => {

@@ -8,6 +8,7 @@ use http::{StatusCode, Version};
 
 use crate::context::{Connection, Context};
 use crate::control::Mode;
+use crate::observe::decisions::Ending;
 use crate::observe::{event, json, redact};
 use crate::policy::Policy;
 use crate::refusal::{Code, Fault};
@@ -127,11 +128,31 @@ impl Record {
         let micros = micros(env.clock.instant().saturating_duration_since(ctx.start));
         let upstream_micros = ctx.upstream.get().map(|upstream| upstream.micros);
         ctx.policy.times(ctx.rule().id).request(&env.metrics, ctx.rule(), self.status, micros, upstream_micros);
+        self.remember();
         env.log.access.line(false, |out| {
             let from = out.len();
             self.line(out, micros);
             env.log.dress(out, from);
         });
+    }
+
+    /// What `explain` can say about a request that nobody refused; the others were kept when they were decided.
+    fn remember(&self) {
+        let ctx = &*self.ctx;
+        let ending = match self.outcome {
+            Outcome::Passed => Ending::Passed,
+            Outcome::ClientGone => Ending::ClientGone,
+            Outcome::UpstreamError(code) if *code == crate::gateway::BROKEN => Ending::Broken,
+            Outcome::UpstreamError(_) | Outcome::Refused(_) => return,
+        };
+        if !ctx.verdicts().is_empty() {
+            return;
+        }
+        ctx.policy.decisions().passed(ctx, self.status, ending);
+        let bytes_in = self.bytes_in.load(Ordering::Relaxed);
+        if bytes_in > crate::controls::limits::STRICT_BODY && self.outcome == Outcome::Passed {
+            ctx.policy.decisions().large_body(&ctx.method, ctx.path(), bytes_in);
+        }
     }
 
     /// The fields of the specification, in its order.

@@ -64,6 +64,11 @@ events! {
     RELOADED = Info "policy.reloaded";
     /// A policy was not taken, the old one stays in force: `problems`.
     REJECTED = Error "policy.rejected";
+    /// `palisade set` put a control into another mode, or took that back: `control`, `mode`, `route`, `until`, `reason`,
+    /// `by`.
+    SWITCHED = Warn "policy.switched";
+    /// The state directory cannot be used, so that commands do not reach this server: `path`, `reason`.
+    STATE = Warn "server.state";
     /// A policy is in force although something about it is doubtful: `problems`.
     WARNINGS = Warn "policy.warnings";
     /// An environment variable overrides the policy: `name`.

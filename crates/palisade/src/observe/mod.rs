@@ -1,6 +1,7 @@
 //! Logs, events and metrics. Guide section 16.
 
 pub mod access;
+pub mod decisions;
 pub mod event;
 pub(crate) mod json;
 pub mod metrics;

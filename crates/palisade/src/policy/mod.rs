@@ -21,6 +21,7 @@ use crate::context::Context;
 use crate::control::{ControlId, Mode};
 use crate::controls::{self, Config, Controls};
 use crate::observe::Log;
+use crate::observe::decisions::Decisions;
 use crate::observe::metrics::{Metrics, RouteTimes};
 
 /// The starter policy: what `palisade serve` runs when there is no policy file.
@@ -136,6 +137,8 @@ pub struct Policy {
     overrides: Vec<Override>,
     hash: Box<str>,
     times: Vec<RouteTimes>,
+    decisions: Arc<Decisions>,
+    number: u16,
     env: Env,
 }
 
@@ -176,8 +179,11 @@ impl Policy {
             return Err(problems);
         }
         let times = rules.iter().map(|_| RouteTimes::default()).collect();
-        let hash = data_encoding::HEXLOWER.encode(&snapshot.hash()[..8]).into();
-        Ok((Self { config, rules, controls, modes, overrides: situation.overrides, hash, times, env }, problems))
+        let hash: Box<str> = data_encoding::HEXLOWER.encode(&snapshot.hash()[..8]).into();
+        let decisions = env.state.get("decisions", Decisions::default);
+        let number = decisions.policy(&hash, &rules, env.clock.now());
+        let overrides = situation.overrides;
+        Ok((Self { config, rules, controls, modes, overrides, hash, times, decisions, number, env }, problems))
     }
 
     /// What was written, with defaults.
@@ -213,6 +219,16 @@ impl Policy {
     /// The start of the SHA-256 of all that was read: `policy_hash` of the access log.
     pub fn hash(&self) -> &str {
         &self.hash
+    }
+
+    /// What was decided about recent requests; outlives the policy.
+    pub fn decisions(&self) -> &Arc<Decisions> {
+        &self.decisions
+    }
+
+    /// The number that decisions made under this policy are kept with.
+    pub(crate) fn number(&self) -> u16 {
+        self.number
     }
 
     /// The switches in force, expired ones included until the next reload.

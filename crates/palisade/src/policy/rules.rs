@@ -36,6 +36,11 @@ pub struct Rule {
 }
 
 impl Rule {
+    /// The methods that the route names; none: all of the usual ones.
+    pub fn methods(&self) -> &[Method] {
+        &self.methods
+    }
+
     fn takes(&self, host: &str, path: &str) -> bool {
         self.path.matches(path) && self.host.as_ref().is_none_or(|pattern| pattern.matches(host))
     }

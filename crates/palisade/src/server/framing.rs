@@ -78,6 +78,7 @@ pub(super) fn answer(handle: &Handle, connection: &Connection, violation: Violat
         .str("client", &connection.peer_text)
         .str("why", violation.text())
         .str("violation", violation.name());
+    policy.decisions().refused_head(policy, connection, id, code, (violation.text(), violation.name()));
     access::refused_head(policy, connection, &id, code, document.len());
     let mut answer = format!(
         "HTTP/1.1 {} {}\r\nContent-Type: application/problem+json\r\nContent-Length: {}\r\nCache-Control: no-store\r\n\

@@ -245,7 +245,20 @@ impl Palisade {
     /// # Errors
     /// When the policy is not in order, a certificate cannot be used, or a port is taken.
     pub fn start(self) -> Result<(Running, Problems)> {
+        let embedded = matches!(self.target, Target::Router(_));
         let (handle, problems) = Handle::start(self.sources, self.target, self.situation, self.clock)?;
+        // Before any port: one that is taken by a gateway on the same state is better told from this end.
+        let control = match crate::control_socket::open(&handle) {
+            // An application may run more than one of its kind in a directory; commands reach the first.
+            Err(crate::Error::State(reason)) if embedded => {
+                event::STATE.line(handle.log()).str("reason", &reason);
+                None
+            }
+            opened => opened?,
+        };
+        if control.is_some() {
+            crate::operate::restore(&handle);
+        }
         let bound = listen::bind(&handle)?;
         // Last: a port that is taken must not start an application.
         let app = handle.take_plan().map(|plan| {
@@ -253,7 +266,7 @@ impl Palisade {
             Supervisor::start(plan, status, Arc::clone(handle.log()))
         });
         let app = Mutex::new(app.transpose()?);
-        Ok((Running { handle, bound, app, signals: Mutex::default() }, problems))
+        Ok((Running { handle, bound, control, app, signals: Mutex::default() }, problems))
     }
 }
 
@@ -264,6 +277,8 @@ pub struct Running {
     pub handle: Arc<Handle>,
     /// The listeners.
     pub bound: Vec<Bound>,
+    /// The state directory and its control socket, where it can be written.
+    control: Option<crate::control_socket::Opened>,
     signals: Mutex<Option<Signals>>,
     /// The application that is supervised.
     app: Mutex<Option<Supervisor>>,
@@ -305,6 +320,9 @@ impl Running {
         // Before anybody is told to send one: a signal without a handler ends the process.
         *self.signals.lock() = Signals::new().ok();
         tokio::spawn(keep::keep(Arc::clone(&self.handle)));
+        if let Some(control) = &self.control {
+            control.serve_here(&self.handle);
+        }
         let _ = self.state().listeners.set(self.bound.iter().map(|bound| (bound.name(), bound.address())).collect());
         for bound in &self.bound {
             if let Err(error) = bound.serve_control(&self.handle) {

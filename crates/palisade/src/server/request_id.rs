@@ -49,6 +49,20 @@ impl RequestId {
         })
     }
 
+    /// When an id of our own was made: its first 48 bits.
+    pub fn time_of(id: &str) -> Option<Timestamp> {
+        if id.len() != LENGTH {
+            return None;
+        }
+        let mut bits: u128 = 0;
+        for byte in id.bytes() {
+            let digit = ALPHABET.iter().position(|known| *known == byte)?;
+            // 26 digits hold 130 bits; the first of ours is at most 7.
+            bits = bits.checked_mul(32)? | digit as u128;
+        }
+        i64::try_from(bits >> 80).ok().map(Timestamp)
+    }
+
     /// The id as text.
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.text[..usize::from(self.length)]).unwrap_or_default()
@@ -77,6 +91,9 @@ mod tests {
             (RequestId::new(Timestamp(1_000)), RequestId::new(Timestamp(2_000)), RequestId::new(Timestamp(2_000)));
         assert!(a.as_str() < b.as_str());
         assert_ne!(b, c);
+        assert_eq!(RequestId::time_of(b.as_str()), Some(Timestamp(2_000)));
+        assert_eq!(RequestId::time_of("zzzzzzzzzzzzzzzzzzzzzzzzzz"), None);
+        assert_eq!(RequestId::time_of("x"), None);
         assert_eq!(RequestId::adopt("3f2b8a10-0000-4000-8000-000000000000").unwrap().as_str().len(), 36);
         for bad in ["", "short", "with space in it", "<script>alert(1)</script>", &"a".repeat(49)] {
             assert_eq!(RequestId::adopt(bad), None, "{bad}");

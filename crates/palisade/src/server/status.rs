@@ -10,6 +10,7 @@ use super::tls::certificates;
 use crate::control::ControlId;
 use crate::controls::INFOS;
 use crate::live::Handle;
+use crate::operate::{self, rfc3339};
 use crate::stack::Inner;
 
 /// Everything about a server that an operator asks for, as JSON.
@@ -46,24 +47,17 @@ pub async fn status(handle: &Arc<Handle>) -> Value {
         Inner::Router(_) => json!({ "target": "router", "reachable": true }),
         Inner::Nothing => Value::Null,
     };
-    let overrides: Vec<Value> = policy
-        .overrides()
-        .iter()
-        .filter(|over| over.until > now)
-        .map(|over| {
-            json!({
-                "control": over.control.info().name,
-                "mode": over.mode.as_str(),
-                "route": over.route.as_ref().map(|route| route.as_str()),
-                "until": rfc3339(over.until),
-                "reason": over.reason,
-            })
-        })
-        .collect();
+    let (requests, refused, would_refuse) = policy.decisions().counts();
+    let since = policy.decisions().latest().map(|facts| rfc3339(facts.since));
     let limit = policy.config().limits.config.connections;
     json!({
         "version": env!("CARGO_PKG_VERSION"),
+        "pid": std::process::id(),
         "policy_hash": policy.hash(),
+        "policy_files": handle.files(),
+        "policy_since": since,
+        "state": policy.state_dir(),
+        "started": rfc3339(started(handle)),
         "uptime_seconds": server.uptime().as_secs(),
         "phase": server.phase().as_str(),
         "ready": not_ready.is_none(),
@@ -78,7 +72,8 @@ pub async fn status(handle: &Arc<Handle>) -> Value {
         },
         "certificates": certificates,
         "modes": modes(policy),
-        "overrides": overrides,
+        "overrides": operate::list(handle),
+        "requests": { "seen": requests, "refused": refused, "would_refuse": would_refuse },
     })
 }
 
@@ -89,15 +84,18 @@ fn modes(policy: &crate::policy::Policy) -> Value {
         let default = policy.written_mode(control, 0);
         let routes = policy.rules().iter().skip(1).filter(|rule| policy.written_mode(control, rule.id) != default);
         let routes: Vec<Value> = routes
-            .map(|rule| json!({ "route": &*rule.label, "mode": policy.written_mode(control, rule.id).as_str() }))
+            .map(|rule| json!({ "route": &*rule.label, "policy": &*rule.line, "mode": policy.written_mode(control, rule.id).as_str() }))
             .collect();
         (info.name.to_owned(), json!({ "mode": default.as_str(), "routes": routes }))
     });
     Value::Object(table.collect())
 }
 
-fn rfc3339(time: palisade_base::Timestamp) -> Option<String> {
-    time.date().format(&time::format_description::well_known::Rfc3339).ok()
+/// When the server started.
+pub(crate) fn started(handle: &Handle) -> palisade_base::Timestamp {
+    let live = handle.live();
+    let uptime = i64::try_from(state(live.policy.env()).uptime().as_millis()).unwrap_or(i64::MAX);
+    palisade_base::Timestamp(live.policy.clock().now().0.saturating_sub(uptime))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a share, for people")]

@@ -13,7 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::context::Context;
-use crate::control::{Check, Control, Info, NoRoute, Routes};
+use crate::control::{Asked, Check, Control, Info, NoRoute, Remedy, Routes};
 use crate::policy::{Env, Found};
 use crate::refusal::{Code, Refusal, Stop};
 
@@ -143,6 +143,34 @@ impl Check for Integrity {
             ctx.set_other_methods(allow);
         }
         Ok(())
+    }
+
+    fn remedy(&self, asked: &Asked<'_>) -> Option<Remedy> {
+        let why = asked.judged.why;
+        let key = ["encoded_slash = true", "path_parameters = true"].iter().find(|key| why.contains(**key));
+        if let Some(key) = key {
+            return Some(Remedy::Route((*key).into()));
+        }
+        if why.contains("slashes = \"refuse\"") {
+            return Some(Remedy::Route("slashes = \"merge\"".into()));
+        }
+        if *asked.judged.code == METHOD {
+            return Some(Remedy::Route(format!("methods = [\"{}\"]", asked.method)));
+        }
+        let change = match asked.judged.code.name {
+            "integrity.path" => "the client sends the path in its plain form, without the escapes that hide characters",
+            "integrity.host" => "the client sends one `Host` that is a name or address, with a port at most",
+            "integrity.header" => {
+                "the client leaves the header out: `Connection` names nothing but `close`, `keep-alive`, `upgrade` and `te`, `Upgrade` is `websocket`"
+            }
+            "integrity.expect" => "the client leaves `Expect` out, or sends `100-continue`",
+            "integrity.hidden_file" => "the application serves the file under a name without a leading dot",
+            "integrity.framing" => {
+                "the client, or a proxy before this one, frames the request in one way only: `Content-Length` or chunks, lines that end in CR LF"
+            }
+            _ => return None,
+        };
+        Some(Remedy::Elsewhere(format!("`integrity` always enforces: {change}")))
     }
 }
 

@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::context::Context;
-use crate::control::{Check, Control, Info, Inspect, Routes};
+use crate::control::{Asked, Check, Control, Info, Inspect, Remedy, Routes};
 use crate::policy::Env;
 use crate::policy::config::HARD_HEADER_BYTES;
 use crate::refusal::{Code, Refusal, Stop};
@@ -18,6 +18,9 @@ use crate::refusal::{Code, Refusal, Stop};
 mod depth;
 
 use depth::{Depth, openings};
+
+/// The largest body where a policy says nothing, in bytes.
+pub(crate) const STRICT_BODY: u64 = 1 << 20;
 
 /// `[limits]`.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
@@ -140,8 +143,10 @@ impl Check for Limits {
             return Err(HEADERS.refuse("more than `limits.header_bytes`").into());
         }
         // What announces no length, and what is nested, is judged while it streams.
-        if announced(&parts.headers).is_some_and(|length| length > self.body_limit(ctx, &parts.headers)) {
-            return Err(BODY.refuse("`Content-Length` is larger than `limits.body`").close().into());
+        let limit = self.body_limit(ctx, &parts.headers);
+        if let Some(length) = announced(&parts.headers).filter(|length| *length > limit) {
+            let refusal = BODY.refuse("`Content-Length` is larger than `limits.body`").close();
+            return Err(refusal.with("bytes", length.to_string()).with("limit", limit.to_string()).into());
         }
         Ok(())
     }
@@ -160,6 +165,32 @@ impl Check for Limits {
 
     fn inspects(&self) -> bool {
         true
+    }
+
+    fn remedy(&self, asked: &Asked<'_>) -> Option<Remedy> {
+        let judged = asked.judged;
+        if *judged.code == BODY {
+            // A body that streamed was cut at the limit: how large it would have become is not known.
+            let said = judged.field("bytes").and_then(|bytes| bytes.parse::<u64>().ok());
+            let limit = self.body.get(usize::from(asked.rule.id)).copied().flatten().unwrap_or(self.standard);
+            let wanted = round_up(said.unwrap_or(limit.saturating_mul(2)));
+            return Some(Remedy::Route(format!("limits = {{ body = \"{wanted}\" }}")));
+        }
+        if *judged.code == JSON_DEPTH {
+            let most = self.json_depth.get(usize::from(asked.rule.id)).copied().unwrap_or(u32::MAX);
+            return Some(Remedy::Route(format!("limits = {{ json_depth = {} }}", most.saturating_mul(2))));
+        }
+        if *judged.code == URL {
+            let wanted = (self.url_bytes as u64).saturating_mul(2).div_ceil(1024);
+            return Some(Remedy::Section(format!("[limits]\nurl_bytes = \"{wanted}KiB\"")));
+        }
+        if *judged.code != HEADERS {
+            let text =
+                "the limits on connections hold for all requests: see `[limits]`; a head arrives within its time";
+            return Some(Remedy::Elsewhere(text.into()));
+        }
+        let wanted = (self.header_bytes as u64).saturating_mul(2).min(HARD_HEADER_BYTES.bytes()).div_ceil(1024);
+        Some(Remedy::Section(format!("[limits]\nheader_bytes = \"{wanted}KiB\"")))
     }
 }
 
@@ -205,6 +236,11 @@ impl Limits {
             None => self.standard,
         }
     }
+}
+
+/// The next whole KiB, or MiB from one on.
+fn round_up(bytes: u64) -> ByteSize {
+    if bytes < STRICT_BODY { ByteSize::kib(bytes.div_ceil(1024)) } else { ByteSize::mib(bytes.div_ceil(STRICT_BODY)) }
 }
 
 /// Whether an API would parse a body of this type whole, in memory: JSON, XML, a URL-encoded form, text, or no type at
