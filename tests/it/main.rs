@@ -4,4 +4,6 @@
 
 mod apps_alone;
 mod browser_alone;
+mod demo;
+mod supervise;
 mod tools_alone;
