@@ -37,20 +37,21 @@ class Handler(http.server.BaseHTTPRequestHandler):
             inside = subprocess.Popen(["sleep", "1000"])
             outside = subprocess.Popen(["sleep", "1000"], start_new_session=True)
             said = [inside.pid, outside.pid]
-        if self.path == "/deaf":
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if self.path == "/slow":
+            sys.stderr.write("slow request\n"); sys.stderr.flush()
             time.sleep(1.5)
         body = json.dumps(said).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+    do_POST = do_GET
 
 class Unix(socketserver.ThreadingMixIn, socketserver.UnixStreamServer): daemon_threads = True
 class Tcp(socketserver.ThreadingMixIn, http.server.HTTPServer): daemon_threads = True
 sys.stdout.write("a line of standard output\n"); sys.stdout.flush()
-if len(sys.argv) > 2: time.sleep(float(sys.argv[2]))
+if sys.argv[2:] == ["deaf"]: signal.signal(signal.SIGTERM, signal.SIG_IGN)
+elif len(sys.argv) > 2: time.sleep(float(sys.argv[2]))
 if where.isdigit(): Tcp(("127.0.0.1", int(where)), Handler).serve_forever()
 os.umask(0)
 Unix(where, Handler).serve_forever()
@@ -180,9 +181,10 @@ async fn one_that_dies_is_started_again_and_its_end_is_shown() -> Result<()> {
     for place in ["{socket}", "{port}"] {
         let palisade = probe(&[place]).start().await?;
         let before = pid(&given(&palisade).await?)?;
-        let died = palisade.http()?.get("/die").send().await?;
+        let died = palisade.http()?.post("/die").send().await?;
         assert_eq!(died.status(), 502, "it died while it answered");
-        // No request after that is lost.
+        palisade.event("app.exited", |_| true).await?;
+        // What comes while it is away waits for it.
         let after = pid(&given(&palisade).await?)?;
         ensure!(before != after);
         let exited = palisade.event("app.exited", |_| true).await?;
@@ -218,20 +220,17 @@ async fn one_that_never_comes_up_is_tried_less_and_less() -> Result<()> {
 async fn its_whole_family_goes_with_it() -> Result<()> {
     for deaf in [false, true] {
         let policy = "[server]\nmode = \"development\"\n[upstream]\nstop_timeout = \"300ms\"\n";
-        let palisade = probe(&["{socket}"]).policy(policy).start().await?;
+        let arguments = if deaf { &["{socket}", "deaf"][..] } else { &["{socket}"] };
+        let palisade = probe(arguments).policy(policy).start().await?;
         let client = palisade.http()?;
         let family = client.get("/family").send().await?.json().await?;
         let mut pids: Vec<u64> = family.as_array().context("two")?.iter().filter_map(Value::as_u64).collect();
         pids.push(pid(&given(&palisade).await?)?);
         assert_eq!(pids.len(), 3);
-        if deaf {
-            client.get("/deaf").send().await?;
-        }
         // A request that runs is finished first.
         let slow = tokio::spawn(async move { client.get("/slow").send().await });
-        let runs = async || palisade.output().contains("\"event\":\"server.draining\"") || !slow.is_finished();
-        eventually(SOON, "it runs", runs).await?;
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        let runs = |line: &palisade_test::Line| line.text.contains("slow request").then_some(());
+        palisade.output().find(SOON, "it runs", runs).await?;
         assert_eq!(palisade.interrupt().await?.code(), Some(0));
         assert_eq!(slow.await??.status(), 200);
         let stopped = palisade.event("app.stopped", |_| true).await?;

@@ -191,7 +191,7 @@ mod tests {
             ("/venv/bin/fastapi dev", Some("fastapi dev main.py --port {port}")),
             ("app {socket} {port}", Some("keep `{socket}`")),
         ] {
-            let mut problems = Problems::default();
+            let mut problems = palisade_policy::Snapshot::from_text("test", "").unwrap().problems();
             check(&Upstream { command: words(command), ..Upstream::default() }, &mut problems);
             let found = problems.iter().next().and_then(palisade_policy::Problem::fix).map(str::to_owned);
             assert_eq!(found.is_some(), fix.is_some(), "{command}");
