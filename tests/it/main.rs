@@ -6,4 +6,6 @@ mod apps_alone;
 mod browser_alone;
 mod demo;
 mod supervise;
+mod deploy;
+mod server;
 mod tools_alone;

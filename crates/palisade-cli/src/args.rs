@@ -70,13 +70,13 @@ pub(crate) enum Command {
 #[derive(Debug, Clone, Default, ClapArgs)]
 pub(crate) struct Listening {
     /// The port for HTTPS; 0 lets the system choose.
-    #[arg(long, value_name = "PORT")]
+    #[arg(long, value_name = "PORT", overrides_with = "https_port")]
     pub(crate) https_port: Option<u16>,
     /// The port for plain HTTP; 0 lets the system choose.
-    #[arg(long, value_name = "PORT")]
+    #[arg(long, value_name = "PORT", overrides_with = "http_port")]
     pub(crate) http_port: Option<u16>,
     /// The port of the admin listener; 0 lets the system choose.
-    #[arg(long, value_name = "PORT")]
+    #[arg(long, value_name = "PORT", overrides_with = "admin_port")]
     pub(crate) admin_port: Option<u16>,
     /// Start the controls that judge content or amount in `detect`: they log and change nothing.
     #[arg(long)]
@@ -98,6 +98,10 @@ pub(crate) struct Serve {
     pub(crate) upstream: Option<String>,
     #[command(flatten)]
     pub(crate) listening: Listening,
+    /// Share the ports that an older Palisade of this user still serves, so that it can leave without a refused
+    /// connection: start the new one, wait until it is ready, end the old one.
+    #[arg(long)]
+    pub(crate) takeover: bool,
     /// The command that starts the application, behind `--`: `uvicorn main:app --uds {socket}`, or with `{port}`.
     #[arg(last = true, value_name = "COMMAND")]
     pub(crate) command: Vec<String>,

@@ -8,6 +8,8 @@ mod exit;
 use clap::Parser as _;
 
 fn main() -> std::process::ExitCode {
+    // Whatever this process writes is for its user alone: state, keys, logs, sockets.
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
     let args = args::Args::parse();
     let color = args.global.color();
     exit::code(commands::run(args), color)

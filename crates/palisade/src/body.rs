@@ -2,10 +2,13 @@
 //!
 //! One type each, an enum, so that the stack is compiled once and a plain answer costs no box.
 
+use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context as Task, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -137,6 +140,68 @@ enum ResponseInner {
     Fixed(Bytes),
     Upstream(Box<crate::gateway::UpstreamBody>),
     Boxed(UnsyncBoxBody<Bytes, BodyError>),
+    /// What was read ahead, and what follows it.
+    Started(VecDeque<Result<Frame<Bytes>, BodyError>>, Box<ResponseInner>),
+}
+
+impl ResponseInner {
+    fn poll_frame(&mut self, cx: &mut Task<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Self::Started(read, rest) = self {
+            if let Some(frame) = read.pop_front() {
+                return Poll::Ready(Some(frame));
+            }
+            let rest = std::mem::replace(rest.as_mut(), Self::Empty);
+            *self = rest;
+        }
+        Poll::Ready(match self {
+            Self::Empty | Self::Started(..) => None,
+            Self::Fixed(bytes) => {
+                let bytes = std::mem::take(bytes);
+                *self = Self::Empty;
+                Some(Ok(Frame::data(bytes)))
+            }
+            Self::Upstream(body) => ready!(Pin::new(body.as_mut()).poll_frame(cx)).map(|f| f.map_err(BodyError::from)),
+            Self::Boxed(body) => ready!(Pin::new(body).poll_frame(cx)),
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Fixed(_) => false,
+            Self::Upstream(body) => body.is_end_stream(),
+            Self::Boxed(body) => body.is_end_stream(),
+            Self::Started(read, rest) => read.is_empty() && rest.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Fixed(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Upstream(body) => body.size_hint(),
+            Self::Boxed(body) => body.size_hint(),
+            Self::Started(read, rest) => {
+                let ahead = read_ahead(read);
+                let rest = rest.size_hint();
+                let mut hint = SizeHint::new();
+                hint.set_lower(rest.lower().saturating_add(ahead));
+                if let Some(upper) = rest.upper() {
+                    hint.set_upper(upper.saturating_add(ahead));
+                }
+                hint
+            }
+        }
+    }
+}
+
+/// The start of a body that was read ahead.
+#[derive(Debug, Default)]
+pub struct Start {
+    /// What was read.
+    pub bytes: Vec<u8>,
+    /// Whether that is all of it.
+    pub whole: bool,
 }
 
 impl ResponseBody {
@@ -169,14 +234,52 @@ impl ResponseBody {
         Self { inner: ResponseInner::Boxed(body.map_err(Into::into).boxed_unsync()), record: None }
     }
 
+    /// Reads ahead: until `bytes` are there, or `within` is over, or the body has ended. Nothing is lost: what was read is
+    /// sent before what follows.
+    pub(crate) async fn start(&mut self, bytes: usize, within: Duration) -> Start {
+        let mut start = Start::default();
+        let mut read = VecDeque::new();
+        let inner = &mut self.inner;
+        let reading = async {
+            while start.bytes.len() < bytes {
+                if inner.is_end_stream() {
+                    start.whole = true;
+                    return;
+                }
+                match poll_fn(|cx| inner.poll_frame(cx)).await {
+                    None => {
+                        start.whole = true;
+                        return;
+                    }
+                    Some(frame) => {
+                        let failed = frame.is_err();
+                        if let Ok(frame) = &frame
+                            && let Some(data) = frame.data_ref()
+                        {
+                            let wanted = data.len().min(bytes - start.bytes.len());
+                            start.bytes.extend_from_slice(&data[..wanted]);
+                        }
+                        read.push_back(frame);
+                        if failed {
+                            return;
+                        }
+                    }
+                }
+            }
+            // Exactly as many as were asked for, and nothing behind: that is all of it too.
+            start.whole = inner.is_end_stream() && start.bytes.len() as u64 == read_ahead(&read);
+        };
+        let _late = tokio::time::timeout(within, reading).await;
+        if !read.is_empty() {
+            let rest = std::mem::replace(&mut self.inner, ResponseInner::Empty);
+            self.inner = ResponseInner::Started(read, Box::new(rest));
+        }
+        start
+    }
+
     /// Attaches what is written to the access log when this body ends.
     pub(crate) fn attach(&mut self, record: Box<Record>) {
         self.record = Some(record);
-    }
-
-    /// Takes the record off again, where another body replaces this one.
-    pub(crate) fn detach(&mut self) -> Option<Box<Record>> {
-        self.record.take()
     }
 }
 
@@ -192,18 +295,7 @@ impl Body for ResponseBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Task<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
-        let frame = match &mut this.inner {
-            ResponseInner::Empty => None,
-            ResponseInner::Fixed(bytes) => {
-                let bytes = std::mem::take(bytes);
-                this.inner = ResponseInner::Empty;
-                Some(Ok(Frame::data(bytes)))
-            }
-            ResponseInner::Upstream(body) => {
-                ready!(Pin::new(body.as_mut()).poll_frame(cx)).map(|f| f.map_err(BodyError::from))
-            }
-            ResponseInner::Boxed(body) => ready!(Pin::new(body).poll_frame(cx)),
-        };
+        let frame = ready!(this.inner.poll_frame(cx));
         if let Some(record) = &mut this.record {
             match &frame {
                 Some(Ok(frame)) => {
@@ -219,22 +311,16 @@ impl Body for ResponseBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.inner {
-            ResponseInner::Empty => true,
-            ResponseInner::Fixed(_) => false,
-            ResponseInner::Upstream(body) => body.is_end_stream(),
-            ResponseInner::Boxed(body) => body.is_end_stream(),
-        }
+        self.inner.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.inner {
-            ResponseInner::Empty => SizeHint::with_exact(0),
-            ResponseInner::Fixed(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            ResponseInner::Upstream(body) => body.size_hint(),
-            ResponseInner::Boxed(body) => body.size_hint(),
-        }
+        self.inner.size_hint()
     }
+}
+
+fn read_ahead(read: &VecDeque<Result<Frame<Bytes>, BodyError>>) -> u64 {
+    read.iter().filter_map(|frame| frame.as_ref().ok()?.data_ref()).map(|data| data.len() as u64).sum()
 }
 
 impl Drop for ResponseBody {
@@ -244,5 +330,61 @@ impl Drop for ResponseBody {
         if let Some(mut record) = self.record.take() {
             record.close(ended);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::BodyExt as _;
+    use http_body_util::StreamBody;
+
+    fn body(frames: Vec<Result<Frame<Bytes>, BodyError>>) -> ResponseBody {
+        ResponseBody::boxed(StreamBody::new(futures_util::stream::iter(frames)))
+    }
+
+    fn data(text: &'static str) -> Result<Frame<Bytes>, BodyError> {
+        Ok(Frame::data(Bytes::from_static(text.as_bytes())))
+    }
+
+    #[tokio::test]
+    async fn what_is_read_ahead_is_sent_all_the_same() {
+        let long = Duration::from_secs(60);
+        for (ask, seen, whole) in
+            [(0, "", false), (1, "a", false), (3, "abc", false), (4, "abcd", false), (9, "abcdef", true)]
+        {
+            let mut trailers = http::HeaderMap::new();
+            trailers.insert("x-sum", http::HeaderValue::from_static("1"));
+            let mut body = body(vec![data("abc"), data("def"), Ok(Frame::trailers(trailers))]);
+            let start = body.start(ask, long).await;
+            assert_eq!((start.bytes, start.whole), (seen.as_bytes().to_vec(), whole), "{ask}");
+            let all = body.collect().await.unwrap();
+            assert_eq!(all.trailers().unwrap()["x-sum"], "1");
+            assert_eq!(all.to_bytes(), "abcdef");
+        }
+        let mut fixed = ResponseBody::fixed("abcd");
+        let start = fixed.start(4, long).await;
+        assert!(start.whole && start.bytes == b"abcd");
+        assert_eq!(fixed.size_hint().exact(), Some(4));
+        assert!(ResponseBody::empty().start(1, long).await.whole);
+    }
+
+    #[tokio::test]
+    async fn an_error_comes_where_it_was() {
+        let mut body = body(vec![data("abc"), Err("broken".into())]);
+        let start = body.start(100, Duration::from_secs(60)).await;
+        assert!(!start.whole && start.bytes == b"abc");
+        assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "abc");
+        assert_eq!(body.frame().await.unwrap().unwrap_err().to_string(), "broken");
+    }
+
+    #[tokio::test]
+    async fn a_slow_body_is_not_waited_for() {
+        use futures_util::StreamExt as _;
+        let frames = futures_util::stream::iter([data("abc")]).chain(futures_util::stream::pending());
+        let mut body = ResponseBody::boxed(StreamBody::new(frames));
+        let start = body.start(100, Duration::from_millis(20)).await;
+        assert!(!start.whole && start.bytes == b"abc");
+        assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "abc");
     }
 }

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use http::{HeaderMap, Method, Uri, Version};
+use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 use parking_lot::Mutex;
 
 use crate::control::{ControlId, Mode};
@@ -21,13 +21,38 @@ pub struct Connection {
     /// The other end of the socket.
     pub peer: SocketAddr,
     /// The peer's address as text, rendered once a connection.
-    pub peer_text: Arc<str>,
+    pub peer_text: AddressText,
     /// Our end of the socket.
     pub local: SocketAddr,
     /// Facts of the TLS session, where there is one.
     pub tls: Option<Tls>,
     /// Which listener took it.
     pub listener: Listener,
+}
+
+/// An IP address as text, rendered once: for logs, and as a header without a copy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AddressText(HeaderValue);
+
+impl AddressText {
+    /// The text of an address.
+    pub fn new(address: IpAddr) -> Self {
+        // An address in text is hexadecimal digits, dots and colons.
+        Self(HeaderValue::try_from(address.to_string()).unwrap_or(HeaderValue::from_static("unknown")))
+    }
+
+    /// As a header's value.
+    pub fn value(&self) -> HeaderValue {
+        self.0.clone()
+    }
+}
+
+impl std::ops::Deref for AddressText {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        self.0.to_str().unwrap_or_default()
+    }
 }
 
 /// Facts of a TLS session.
@@ -59,7 +84,7 @@ impl Connection {
     /// A connection as a listener took it.
     pub fn new(peer: SocketAddr, local: SocketAddr, tls: Option<Tls>, listener: Listener) -> Self {
         let peer = SocketAddr::new(palisade_base::canonical_ip(peer.ip()), peer.port());
-        Self { peer, peer_text: peer.ip().to_string().into(), local, tls, listener }
+        Self { peer, peer_text: AddressText::new(peer.ip()), local, tls, listener }
     }
 }
 
@@ -89,6 +114,9 @@ pub struct Context {
     pub target: Uri,
     /// The protocol as sent.
     pub version: Version,
+    /// Whether it carries a credential: `Authorization`, `Cookie` or `X-API-Key`.
+    pub credential: bool,
+    host_header: Option<HeaderValue>,
     request_id: RequestId,
     path: OnceLock<Box<str>>,
     host: OnceLock<Box<str>>,
@@ -106,7 +134,7 @@ pub struct Client {
     /// Its address.
     pub address: IpAddr,
     /// The same as text.
-    pub text: Arc<str>,
+    pub text: AddressText,
     /// Whether the request reached the outermost trusted hop over TLS.
     pub secure: bool,
     /// Whether it came through a trusted proxy.
@@ -137,6 +165,8 @@ impl Context {
             method: parts.method.clone(),
             target: parts.uri.clone(),
             version: parts.version,
+            credential: ["authorization", "cookie", "x-api-key"].iter().any(|name| parts.headers.contains_key(*name)),
+            host_header: parts.headers.get(http::header::HOST).cloned(),
             request_id,
             path: OnceLock::new(),
             host: OnceLock::new(),
@@ -164,13 +194,19 @@ impl Context {
         self.host.get().map_or("", |host| host)
     }
 
+    /// Host and port as the client wrote them; valid once [`Context::host`] is known.
+    pub fn authority(&self) -> &str {
+        let header = || self.host_header.as_ref().and_then(|value| value.to_str().ok());
+        self.target.authority().map(http::uri::Authority::as_str).or_else(header).unwrap_or_default()
+    }
+
     /// The client's address: the peer's until trusted proxies have been asked.
     pub fn client_ip(&self) -> IpAddr {
         self.client.get().map_or_else(|| self.connection.peer.ip(), |client| client.address)
     }
 
     /// The client's address as text.
-    pub fn client_text(&self) -> &str {
+    pub fn client_text(&self) -> &AddressText {
         self.client.get().map_or(&self.connection.peer_text, |client| &client.text)
     }
 

@@ -6,13 +6,15 @@
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
+use std::time::Duration;
 
-use http::{request, response};
+use http::{HeaderMap, StatusCode, request, response};
 use palisade_policy::Problems;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::body::Start;
 use crate::context::Context;
 use crate::policy::Env;
 use crate::refusal::{Code, Refusal, Stop};
@@ -114,6 +116,34 @@ pub trait Check: Send + Sync {
     fn answers(&self) -> bool {
         false
     }
+
+    /// How much of the body of the application's answer this control has to see before the head goes out: nothing of
+    /// almost every answer, which then streams untouched.
+    fn peeks(&self, _ctx: &Context, _status: StatusCode, _headers: &HeaderMap) -> Option<Peek> {
+        None
+    }
+
+    /// Judges the application's answer by the start of its body, or changes its head.
+    ///
+    /// # Errors
+    /// The refusal that takes the answer's place.
+    fn peeked(&self, _ctx: &Context, _parts: &mut response::Parts, _start: &Start) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    /// Whether [`Check::peeks`] ever asks for anything.
+    fn reads(&self) -> bool {
+        false
+    }
+}
+
+/// How much of a body is read ahead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peek {
+    /// At most so many bytes.
+    pub bytes: usize,
+    /// And no longer than this.
+    pub within: Duration,
 }
 
 /// A control's section of the policy: its own keys, and `mode` where the control judges.

@@ -27,6 +27,7 @@ pub mod observe;
 pub mod policy;
 pub mod refusal;
 pub mod server;
+mod shard;
 pub mod stack;
 #[cfg(feature = "testing")]
 pub mod testing;

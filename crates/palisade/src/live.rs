@@ -16,7 +16,9 @@ use crate::observe::metrics::Metrics;
 use crate::policy::config::Upstream;
 use crate::policy::values::{SecretProvider, UpstreamUrl};
 use crate::policy::{self, Env, Override, Policy, Situation, State};
+use crate::server::startup::{self, Occasion};
 use crate::server::supervise::{AppStatus, Plan};
+use crate::server::tls;
 use crate::stack::{Inner, Live};
 
 /// What was read and checked, before it is compiled.
@@ -47,9 +49,24 @@ pub fn read(sources: &Sources) -> std::result::Result<Checked, Problems> {
         prefer_flags(&snapshot, &mut config.upstream);
     }
     match config {
-        Some(config) if !problems.is_fatal() => Ok(Checked { snapshot, config, problems }),
+        Some(mut config) if !problems.is_fatal() => {
+            resolve(&snapshot, &mut config);
+            Ok(Checked { snapshot, config, problems })
+        }
         _ => Err(problems),
     }
+}
+
+/// Relative paths start at the file that they were written in.
+fn resolve(snapshot: &Snapshot, config: &mut Config) {
+    let at = |key: &str, path: &mut std::path::PathBuf| *path = snapshot.base_dir(key).join(&*path);
+    config.tls.cert.iter_mut().for_each(|path| at("tls.cert", path));
+    config.tls.key.iter_mut().for_each(|path| at("tls.key", path));
+    for (place, pair) in config.tls.certificate.iter_mut().enumerate() {
+        at(&format!("tls.certificate[{place}].cert"), &mut pair.cert);
+        at(&format!("tls.certificate[{place}].key"), &mut pair.key);
+    }
+    config.server.state.iter_mut().for_each(|path| at("server.state", path));
 }
 
 /// `url` and `command` exclude each other, and a flag beats a file: the other one, if written, does not count.
@@ -71,8 +88,9 @@ pub fn check(sources: &Sources) -> std::result::Result<(Snapshot, Problems), Pro
     let snapshot = checked.snapshot.clone();
     let clock = Clock::real();
     let log = Arc::new(Log::off(clock.clone()));
-    let (_, problems) =
-        compile(checked, &Target::Policy, Situation::default(), &Arc::default(), &log, &Arc::default(), &clock)?;
+    let (state, metrics) = Default::default();
+    let situation = Situation::default();
+    let (_, problems) = compile(checked, &Target::Policy, situation, &state, &log, &metrics, &clock, Occasion::Start)?;
     Ok((snapshot, problems))
 }
 
@@ -93,7 +111,7 @@ pub struct Handle {
     live: ArcSwap<Live>,
     sources: Sources,
     target: Target,
-    situation: Mutex<Situation>,
+    held: Mutex<Held>,
     state: Arc<State>,
     log: Arc<Log>,
     metrics: Arc<Metrics>,
@@ -102,6 +120,13 @@ pub struct Handle {
     started: Upstream,
     /// The supervised application until it is started.
     plan: Mutex<Option<Plan>>,
+}
+
+/// What the policy in force was made of.
+#[derive(Debug)]
+struct Held {
+    situation: Situation,
+    snapshot: Snapshot,
 }
 
 impl Handle {
@@ -130,11 +155,11 @@ impl Handle {
             plan = Some(chosen);
         }
         let plan = Mutex::new(plan);
-        let (live, problems) =
-            compile(checked, &target, situation.clone(), &state, &log, &metrics, &clock).map_err(Error::Policy)?;
+        let held = Mutex::new(Held { situation: situation.clone(), snapshot: checked.snapshot.clone() });
+        let (live, problems) = compile(checked, &target, situation, &state, &log, &metrics, &clock, Occasion::Start)
+            .map_err(Error::Policy)?;
         let live = ArcSwap::from_pointee(live);
-        let situation = Mutex::new(situation);
-        Ok((Arc::new(Self { live, sources, target, situation, state, log, metrics, clock, started, plan }), problems))
+        Ok((Arc::new(Self { live, sources, target, held, state, log, metrics, clock, started, plan }), problems))
     }
 
     /// The policy in force, with its stack.
@@ -167,15 +192,20 @@ impl Handle {
         &self.sources
     }
 
-    /// Reads everything again and puts it in force, or keeps what is and says why.
+    /// The texts that the policy in force was read from.
+    pub fn snapshot(&self) -> Snapshot {
+        self.held.lock().snapshot.clone()
+    }
+
+    /// Reads everything again, certificates too, and puts it in force, or keeps what is and says why.
     ///
     /// # Errors
     /// The problems of the new policy; the old one stays in force.
     pub fn reload(&self) -> std::result::Result<Problems, Problems> {
         // One reload at a time; the situation is read under the lock, so that a switch and a reload cannot cross.
-        let situation = self.situation.lock();
-        let outcome = self.replace(situation.clone());
-        drop(situation);
+        let mut held = self.held.lock();
+        let outcome = self.replace(&mut held, None);
+        drop(held);
         match &outcome {
             Ok(_) => drop(event::RELOADED.line(&self.log).str("policy_hash", self.live().policy.hash())),
             Err(problems) => drop(event::REJECTED.line(&self.log).str("problems", &problems.render(false))),
@@ -183,23 +213,45 @@ impl Handle {
         outcome
     }
 
+    /// Reads the certificates of the policy in force again.
+    ///
+    /// # Errors
+    /// When one cannot be used; the old ones stay in force.
+    pub fn reload_certificates(&self) -> Result<()> {
+        // Held, so that a reload of the policy cannot put older certificates over these.
+        let held = self.held.lock();
+        let live = self.live();
+        let certificates = tls::certificates(live.policy.env());
+        let loaded = certificates.read(&live.policy)?;
+        certificates.store(loaded);
+        drop(held);
+        for fact in certificates.facts() {
+            event::CERTIFICATE.line(&self.log).str("file", &fact.source).show("not_after", fact.not_after.date());
+        }
+        Ok(())
+    }
+
     /// Puts a switch of `palisade set` in force; expired ones go.
     ///
     /// # Errors
     /// When the policy on disk is no longer in order.
     pub fn switch(&self, over: Override) -> std::result::Result<(), Problems> {
-        let mut situation = self.situation.lock();
+        let mut held = self.held.lock();
         let now = self.clock.now();
-        let mut next = situation.clone();
+        let mut next = held.situation.clone();
         next.overrides.retain(|kept| kept.until > now && !(kept.control == over.control && kept.route == over.route));
         next.overrides.push(over);
-        self.replace(next.clone())?;
-        *situation = next;
-        Ok(())
+        self.replace(&mut held, Some(next)).map(drop)
     }
 
-    fn replace(&self, situation: Situation) -> std::result::Result<Problems, Problems> {
+    /// With a situation it is a switch, without one a reload.
+    fn replace(&self, held: &mut Held, switched: Option<Situation>) -> std::result::Result<Problems, Problems> {
+        let occasion = if switched.is_some() { Occasion::Switch } else { Occasion::Reload };
+        let situation = switched.unwrap_or_else(|| held.situation.clone());
         let mut checked = read(&self.sources)?;
+        let before = self.live();
+        let old = (&held.snapshot, before.policy.config());
+        startup::check_change(old, (&checked.snapshot, &checked.config), &mut checked.problems);
         if !matches!(self.target, Target::Router(_)) {
             let upstream = &checked.config.upstream;
             let (now, started) = (upstream, &self.started);
@@ -209,9 +261,29 @@ impl Handle {
                 checked.problems.error("upstream.command", message, fix);
             }
         }
-        let (live, problems) =
-            compile(checked, &self.target, situation, &self.state, &self.log, &self.metrics, &self.clock)?;
+        let snapshot = checked.snapshot.clone();
+        let (live, mut problems) = compile(
+            checked,
+            &self.target,
+            situation.clone(),
+            &self.state,
+            &self.log,
+            &self.metrics,
+            &self.clock,
+            occasion,
+        )?;
+        let certificates = tls::certificates(live.policy.env());
+        if occasion == Occasion::Reload && certificates.are_used() {
+            match certificates.read(&live.policy) {
+                Ok(loaded) => certificates.store(loaded),
+                Err(error) => {
+                    problems.error("tls", error.to_string(), "mend the file; the old certificates stay in force");
+                    return Err(problems);
+                }
+            }
+        }
         self.live.store(Arc::new(live));
+        *held = Held { situation, snapshot };
         Ok(problems)
     }
 }
@@ -221,6 +293,7 @@ pub(crate) fn app_status(state: &State) -> Arc<AppStatus> {
     state.get("app", AppStatus::default)
 }
 
+#[expect(clippy::too_many_arguments, reason = "private, and every one of them is another kind of thing")]
 fn compile(
     checked: Checked,
     target: &Target,
@@ -229,8 +302,9 @@ fn compile(
     log: &Arc<Log>,
     metrics: &Arc<Metrics>,
     clock: &Clock,
+    occasion: Occasion,
 ) -> std::result::Result<(Live, Problems), Problems> {
-    let Checked { snapshot, config, problems } = checked;
+    let Checked { snapshot, config, mut problems } = checked;
     let secrets: Arc<dyn palisade_vault::Provider> = match &config.secrets.provider {
         SecretProvider::Env => Arc::new(palisade_vault::Env),
         SecretProvider::Dir(path) => Arc::new(palisade_vault::Dir::new(path)),
@@ -243,6 +317,7 @@ fn compile(
         metrics: Arc::clone(metrics),
         secrets,
     };
+    startup::check(&snapshot, &config, &env, occasion, &mut problems);
     let upstream = config.upstream.clone();
     let (policy, problems) = Policy::compile(&snapshot, config, env.clone(), situation, problems)?;
     let proxy = |url: UpstreamUrl| Inner::Proxy(Arc::new(Gateway::new("upstream", url, &upstream, &env)));

@@ -84,7 +84,15 @@ impl Code {
     /// Refuses a request. `why` is for the log: static text, no value of the request.
     #[track_caller]
     pub fn refuse(&'static self, why: &'static str) -> Refusal {
-        Refusal(Box::new(Inner { code: self, why, fields: Vec::new(), headers: Vec::new(), close: false }))
+        Refusal(Box::new(Inner {
+            code: self,
+            why,
+            fields: Vec::new(),
+            headers: Vec::new(),
+            close: false,
+            status: None,
+            watched: false,
+        }))
     }
 
     /// The control that the code belongs to: what stands before the dot.
@@ -104,6 +112,8 @@ struct Inner {
     fields: Vec<(&'static str, Cow<'static, str>)>,
     headers: Vec<(HeaderName, HeaderValue)>,
     close: bool,
+    status: Option<StatusCode>,
+    watched: bool,
 }
 
 impl Refusal {
@@ -134,6 +144,28 @@ impl Refusal {
         self
     }
 
+    /// Another status than the code's: the application's own, where its body is replaced.
+    pub fn status(mut self, status: StatusCode) -> Self {
+        self.0.status = Some(status);
+        self
+    }
+
+    /// Only noted, also where the control enforces: as if the control were in `detect`, for this rule of its.
+    pub fn watched(mut self) -> Self {
+        self.0.watched = true;
+        self
+    }
+
+    /// Whether it is noted and does not end the request.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.0.watched
+    }
+
+    /// The status of the answer.
+    pub(crate) fn answer_status(&self) -> StatusCode {
+        self.0.status.unwrap_or(self.0.code.status)
+    }
+
     /// Tells the client when to come back.
     pub fn retry_after(self, seconds: u64) -> Self {
         self.header(RETRY_AFTER, HeaderValue::from(seconds))
@@ -159,7 +191,7 @@ impl Refusal {
         let html = prefers_html(accept);
         let text = if html { self.html(ctx) } else { self.problem(ctx) };
         let mut response = Response::new(ResponseBody::fixed(Bytes::from(text)));
-        *response.status_mut() = self.0.code.status;
+        *response.status_mut() = self.answer_status();
         let content_type = if html { "text/html; charset=utf-8" } else { "application/problem+json" };
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
@@ -178,19 +210,19 @@ impl Refusal {
     }
 
     fn problem(&self, ctx: &Context) -> Vec<u8> {
-        problem_document(self.0.code, ctx.request_id().as_str())
+        problem_document(self.0.code, self.answer_status(), ctx.request_id().as_str())
     }
 
     fn html(&self, ctx: &Context) -> Vec<u8> {
         let code = self.0.code;
-        let title = title(code);
         let mut page = String::with_capacity(512);
         // Everything here is our own static text or a request id of our own alphabet: nothing to escape.
         let _ = write!(
             page,
             "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>{status} {title}</title>\
              <h1>{title}</h1><p>{sentence}</p><p>Request <code>{id}</code>, reason <code>{name}</code>.</p></html>",
-            status = code.status.as_u16(),
+            status = self.answer_status().as_u16(),
+            title = title(self.answer_status()),
             sentence = code.sentence,
             id = ctx.request_id().as_str(),
             name = code.name,
@@ -200,13 +232,13 @@ impl Refusal {
 }
 
 /// The problem document of a code (RFC 9457). `detail` is what clients of FastAPI read.
-pub(crate) fn problem_document(code: &Code, request_id: &str) -> Vec<u8> {
+pub(crate) fn problem_document(code: &Code, status: StatusCode, request_id: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(320);
     out.extend_from_slice(b"{\"type\":\"/.palisade/problems/");
     out.extend_from_slice(code.name.as_bytes());
     out.push(b'"');
-    json::field_str(&mut out, "title", title(code));
-    json::field_u64(&mut out, "status", u64::from(code.status.as_u16()));
+    json::field_str(&mut out, "title", title(status));
+    json::field_u64(&mut out, "status", u64::from(status.as_u16()));
     json::field_str(&mut out, "detail", code.sentence);
     json::field_str(&mut out, "code", code.name);
     json::field_str(&mut out, "request_id", request_id);
@@ -214,8 +246,8 @@ pub(crate) fn problem_document(code: &Code, request_id: &str) -> Vec<u8> {
     out
 }
 
-fn title(code: &Code) -> &'static str {
-    code.status.canonical_reason().unwrap_or("Refused")
+fn title(status: StatusCode) -> &'static str {
+    status.canonical_reason().unwrap_or("Refused")
 }
 
 /// Whether `Accept` names HTML before anything else that we could answer with (RFC 9110 §12.5.1, with the order
@@ -277,7 +309,7 @@ mod tests {
     fn the_problem_document_is_json_with_the_promised_members() {
         static CODE: Code =
             Code::client("hosts.unknown", StatusCode::MISDIRECTED_REQUEST, 7, "this host is not served here");
-        let document: serde_json::Value = serde_json::from_slice(&problem_document(&CODE, "abc")).unwrap();
+        let document: serde_json::Value = serde_json::from_slice(&problem_document(&CODE, CODE.status, "abc")).unwrap();
         assert_eq!(
             document,
             serde_json::json!({

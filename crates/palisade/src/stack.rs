@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 use http::header::{ACCEPT, HeaderValue, SERVER};
-use http::{Request, Response, StatusCode};
+use http::{Request, Response, StatusCode, response};
 use tower::ServiceExt as _;
 
 use crate::body::{RequestBody, ResponseBody};
@@ -52,6 +52,7 @@ pub struct Live {
     pub policy: Arc<Policy>,
     head: Vec<Stage>,
     answers: Vec<Stage>,
+    readers: Vec<Stage>,
     inner: Inner,
 }
 
@@ -59,6 +60,7 @@ pub struct Live {
 struct Stages {
     head: Vec<Stage>,
     answers: Vec<Stage>,
+    readers: Vec<Stage>,
 }
 
 impl Stages {
@@ -80,10 +82,15 @@ fn stages(controls: &Controls) -> Stages {
     stages.head(&controls.hosts);
     // Below `hosts`, so that nobody is redirected to a name that is not ours.
     stages.head(&controls.https_redirect);
+    // Above whatever answers for a host of ours, so that it has the last word on the headers of every answer.
+    stages.head(&controls.headers);
     // Below `cors`, since a preflight asks on behalf of another method.
     stages.head(&controls.access);
     // Last of the head: what it refuses has been allowed by everything that costs less than a body.
     stages.head(&controls.limits);
+    // On the way up the first: what the application says of itself in an error reaches nobody above.
+    stages.head(&controls.error_mask);
+    stages.readers = stages.head.iter().filter(|stage| stage.check.reads()).cloned().rev().collect();
     stages.answers = stages.head.iter().filter(|stage| stage.check.answers()).cloned().rev().collect();
     stages
 }
@@ -91,8 +98,8 @@ fn stages(controls: &Controls) -> Stages {
 impl Live {
     /// Builds the stack of a policy round an inner service.
     pub fn new(policy: Arc<Policy>, inner: Inner) -> Self {
-        let Stages { head, answers } = stages(policy.controls());
-        Self { policy, head, answers, inner }
+        let Stages { head, answers, readers } = stages(policy.controls());
+        Self { policy, head, answers, readers, inner }
     }
 
     /// The names of the controls in this stack, in order.
@@ -123,8 +130,7 @@ impl Live {
                 (refusal.render(&ctx, accept.as_ref()), Some(refusal))
             }
         };
-        if let Some(refusal) = self.answer(&ctx, &mut answer) {
-            answer = refusal.render(&ctx, accept.as_ref());
+        if let Some(refusal) = self.answer(&ctx, &mut answer, accept.as_ref()) {
             refused = Some(refusal);
         }
         self.finish(ctx, answer, refused.as_ref(), bytes_in)
@@ -146,7 +152,10 @@ impl Live {
                 Ok(()) => continue,
                 Err(stop) => stop,
             };
-            let mode = ctx.mode(stage.control);
+            let mode = match &stop {
+                Stop::Refuse(refusal) => effective(ctx.mode(stage.control), refusal),
+                Stop::Answer(_) => ctx.mode(stage.control),
+            };
             match (stop, mode) {
                 (_, Mode::Off) => {}
                 (Stop::Answer(answer), _) => return Ok(answer),
@@ -163,7 +172,12 @@ impl Live {
         let websocket = integrity::is_websocket(&parts);
         integrity::strip(&mut parts.headers, websocket);
         forwarded_headers(ctx, &mut parts.headers);
-        let request = Request::from_parts(parts, body);
+        let answer = self.ask(ctx, Request::from_parts(parts, body)).await?;
+        self.read(ctx, answer).await
+    }
+
+    /// Passes a request to the inner service.
+    async fn ask(&self, ctx: &Arc<Context>, request: Request<RequestBody>) -> Result<Response<ResponseBody>, Refusal> {
         match &self.inner {
             Inner::Proxy(gateway) => gateway.call(ctx, request).await,
             Inner::Router(router) => {
@@ -178,29 +192,61 @@ impl Live {
         }
     }
 
+    /// Upwards: the controls that must see the start of some bodies. All other answers stream untouched.
+    async fn read(&self, ctx: &Context, answer: Response<ResponseBody>) -> Result<Response<ResponseBody>, Refusal> {
+        let mut answer = answer;
+        for stage in &self.readers {
+            let Some(peek) = stage.check.peeks(ctx, answer.status(), answer.headers()) else { continue };
+            let mode = ctx.mode(stage.control);
+            if mode == Mode::Off {
+                continue;
+            }
+            let (mut parts, mut body) = answer.into_parts();
+            let start = body.start(peek.bytes, peek.within).await;
+            let outcome = if mode == Mode::Block {
+                stage.check.peeked(ctx, &mut parts, &start)
+            } else {
+                stage.check.peeked(ctx, &mut copy(&parts), &start)
+            };
+            if let Err(refusal) = outcome {
+                match effective(mode, &refusal) {
+                    Mode::Block => return Err(refusal),
+                    mode => ctx.would_refuse(stage.control, mode, refusal),
+                }
+            }
+            answer = Response::from_parts(parts, body);
+        }
+        Ok(answer)
+    }
+
     /// Upwards: controls that change or judge answers, in reverse order.
-    fn answer(&self, ctx: &Context, answer: &mut Response<ResponseBody>) -> Option<Refusal> {
+    fn answer(
+        &self,
+        ctx: &Context,
+        answer: &mut Response<ResponseBody>,
+        accept: Option<&HeaderValue>,
+    ) -> Option<Refusal> {
         if self.answers.is_empty() {
             return None;
         }
-        let (mut parts, body) = std::mem::take(answer).into_parts();
+        let (mut parts, mut body) = std::mem::take(answer).into_parts();
         let mut refused = None;
         for stage in &self.answers {
             let mode = ctx.mode(stage.control);
             let outcome = match mode {
                 Mode::Off => continue,
                 Mode::Block => stage.check.response(ctx, &mut parts),
-                Mode::Detect => {
-                    let mut copy = Response::new(()).into_parts().0;
-                    copy.status = parts.status;
-                    copy.headers = parts.headers.clone();
-                    stage.check.response(ctx, &mut copy)
-                }
+                Mode::Detect => stage.check.response(ctx, &mut copy(&parts)),
             };
-            match (outcome, mode) {
-                (Err(refusal), Mode::Block) => refused = Some(refusal),
-                (Err(refusal), _) => ctx.would_refuse(stage.control, mode, refusal),
-                (Ok(()), _) => {}
+            let Err(refusal) = outcome else { continue };
+            match effective(mode, &refusal) {
+                Mode::Block => {
+                    // The layers further in have answered in vain; this one and those further out see the refusal.
+                    (parts, body) = refusal.render(ctx, accept).into_parts();
+                    let _its_own_refusal = stage.check.response(ctx, &mut parts);
+                    refused = Some(refusal);
+                }
+                mode => ctx.would_refuse(stage.control, mode, refusal),
             }
         }
         *answer = Response::from_parts(parts, body);
@@ -230,4 +276,17 @@ impl Live {
         answer.body_mut().attach(Box::new(record));
         answer
     }
+}
+
+/// What a refusal means: a watched one is noted where its control would enforce.
+fn effective(mode: Mode, refusal: &Refusal) -> Mode {
+    if mode == Mode::Block && refusal.is_watched() { Mode::Detect } else { mode }
+}
+
+/// The head of an answer, for a control that may change nothing.
+fn copy(parts: &response::Parts) -> response::Parts {
+    let mut copy = Response::new(()).into_parts().0;
+    copy.status = parts.status;
+    copy.headers = parts.headers.clone();
+    copy
 }

@@ -13,6 +13,9 @@ pub(crate) fn run(global: &Global, serve: &Serve) -> anyhow::Result<Done> {
     if let Some(url) = &serve.upstream {
         sources = sources.flag("--upstream", "upstream.url", serde_json::to_string(url)?);
     }
+    if serve.takeover {
+        sources = sources.flag("--takeover", "server.takeover", "true");
+    }
     if !serve.command.is_empty() {
         sources = sources.flag("--", "upstream.command", serde_json::to_string(&serve.command)?);
     }

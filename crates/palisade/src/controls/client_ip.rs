@@ -3,13 +3,12 @@
 //! Guide section 8. Below `integrity`; above everything that counts or allows by address. Threat 26.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 
 use http::{HeaderMap, request};
 use palisade_base::{Cidr, canonical_ip};
 use palisade_policy::Problems;
 
-use crate::context::{Client, Context};
+use crate::context::{AddressText, Client, Context};
 use crate::control::{Check, Control, Info, NoRoute, Routes};
 use crate::policy::Env;
 use crate::policy::config::ClientAddressHeader;
@@ -65,7 +64,7 @@ impl Check for ClientIp {
             Some(proto) => proto.trim().eq_ignore_ascii_case("https") || proto.trim().eq_ignore_ascii_case("wss"),
             None => ctx.connection.tls.is_some(),
         };
-        let text = if address == peer { Arc::clone(&ctx.connection.peer_text) } else { address.to_string().into() };
+        let text = if address == peer { ctx.connection.peer_text.clone() } else { AddressText::new(address) };
         ctx.set_client(Client { address, text, secure, proxied: true });
         Ok(())
     }

@@ -2,6 +2,8 @@
 
 pub mod access;
 pub mod client_ip;
+pub mod error_mask;
+pub mod headers;
 pub mod hosts;
 pub mod https_redirect;
 pub mod integrity;
@@ -102,6 +104,8 @@ registry! {
     client_ip: client_ip::ClientIp,
     hosts: hosts::Hosts,
     https_redirect: https_redirect::HttpsRedirect,
+    headers: headers::Headers,
+    error_mask: error_mask::ErrorMask,
     access: access::Access,
     limits: limits::Limits,
 }

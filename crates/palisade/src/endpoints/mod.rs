@@ -1,11 +1,11 @@
 //! Palisade's own routes on the public port: `/.palisade/*`, and `/health` and `/ready` where asked for.
 
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use http::{Method, Response, StatusCode, request};
 
 use crate::body::ResponseBody;
 use crate::context::Context;
-use crate::refusal::{Code, problem_document};
+use crate::refusal::Code;
 
 /// Nothing of Palisade's is here.
 pub static NOT_FOUND: Code =
@@ -18,17 +18,20 @@ pub fn codes() -> impl Iterator<Item = &'static Code> {
         .flat_map(|info| info.codes.iter().copied())
         .chain(crate::gateway::CODES.iter().copied())
         .chain(crate::stack::CODES.iter().copied())
+        .chain(crate::server::admin::CODES.iter().copied())
+        .chain(crate::server::CODES.iter().copied())
         .chain([&NOT_FOUND])
 }
 
 /// The answer, where the path is one of ours.
 pub(crate) fn answer(ctx: &Context, parts: &request::Parts) -> Option<Response<ResponseBody>> {
     let path = ctx.path();
+    let accept = parts.headers.get(ACCEPT);
     if let Some(own) = path.strip_prefix("/.palisade/") {
-        return Some(own_path(ctx, own));
+        return Some(own_path(ctx, own, accept));
     }
     if path == "/.palisade" {
-        return Some(own_path(ctx, ""));
+        return Some(own_path(ctx, "", accept));
     }
     if ctx.policy.env().server.public_health && matches!(parts.method, Method::GET | Method::HEAD) {
         return match path {
@@ -41,7 +44,7 @@ pub(crate) fn answer(ctx: &Context, parts: &request::Parts) -> Option<Response<R
     None
 }
 
-fn own_path(ctx: &Context, own: &str) -> Response<ResponseBody> {
+fn own_path(ctx: &Context, own: &str, accept: Option<&HeaderValue>) -> Response<ResponseBody> {
     let described = own.strip_prefix("problems/").and_then(|name| codes().find(|code| code.name == name));
     match described {
         Some(code) => {
@@ -54,13 +57,7 @@ fn own_path(ctx: &Context, own: &str) -> Response<ResponseBody> {
             );
             text(StatusCode::OK, page)
         }
-        None => {
-            let mut answer =
-                Response::new(ResponseBody::fixed(problem_document(&NOT_FOUND, ctx.request_id().as_str())));
-            *answer.status_mut() = NOT_FOUND.status;
-            answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-            answer
-        }
+        None => NOT_FOUND.refuse("no endpoint of Palisade's").render(ctx, accept),
     }
 }
 

@@ -16,7 +16,7 @@ pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-i
 /// protocol, one host, the request id.
 pub fn forwarded_headers(ctx: &Context, headers: &mut HeaderMap) {
     let text = |text: &str| HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("unknown"));
-    headers.insert(X_FORWARDED_FOR, text(ctx.client_text()));
+    headers.insert(X_FORWARDED_FOR, ctx.client_text().value());
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(if ctx.is_secure() { "https" } else { "http" }));
     if let Some(host) = headers.get(HOST).cloned() {
         headers.insert(X_FORWARDED_HOST, host);

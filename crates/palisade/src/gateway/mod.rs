@@ -15,7 +15,7 @@ use palisade_h1::client::{Connection, Error, Outcome, ResponseBody as H1Body};
 
 use crate::body::{RequestBody, ResponseBody, TooLarge};
 use crate::context::{Context, UpstreamFacts};
-use crate::controls::limits;
+use crate::controls::{integrity, limits};
 use crate::observe::access::micros;
 use crate::policy::config::Upstream as Config;
 use crate::policy::values::UpstreamUrl;
@@ -249,7 +249,12 @@ fn refusal(error: &Error) -> Refusal {
         Error::NothingSent(_) | Error::ClosedBeforeAnswer { .. } => CLOSED.refuse("closed before an answer"),
         Error::RequestBody(cause) => match cause.downcast_ref::<TooLarge>() {
             Some(_) => limits::BODY.refuse("the body ran over its limit while it streamed").close(),
-            None => CLIENT_GONE.refuse("the client's body failed").close(),
+            None => match palisade_h1::Violation::in_error(&**cause) {
+                Some(violation) => {
+                    integrity::FRAMING.refuse("the framing of the body").with("violation", violation.name()).close()
+                }
+                None => CLIENT_GONE.refuse("the client's body failed").close(),
+            },
         },
         Error::RequestLength => CLIENT_GONE.refuse("the body is not as long as announced").close(),
         Error::Unsendable => BAD_ANSWER.refuse("a request that cannot be sent on"),

@@ -1,22 +1,18 @@
 //! Idle connections to one application, kept apart for each thread, so that a request finds one of its own core.
 
-use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use palisade_h1::client::{Connection, Recycle};
 use parking_lot::Mutex;
 
 use super::connect::Io;
+use crate::shard;
 
 const SHARDS: usize = 64;
 /// Idle connections that a shard keeps; more are closed.
 const MAX_IDLE: usize = 256;
-
-thread_local! {
-    static SHARD: Cell<usize> = const { Cell::new(usize::MAX) };
-}
 
 /// Idle connections. The newest is taken first, so that the others can end.
 #[derive(Debug)]
@@ -43,14 +39,7 @@ impl Pool {
     }
 
     fn shard(&self) -> &Mutex<Vec<Idle>> {
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
-        let place = SHARD.with(|shard| {
-            if shard.get() == usize::MAX {
-                shard.set(NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS);
-            }
-            shard.get()
-        });
-        &self.shards[place]
+        &self.shards[shard::of(SHARDS)]
     }
 
     /// An idle connection that is still good.

@@ -6,10 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::{StatusCode, Version};
 
-use crate::context::Context;
+use crate::context::{Connection, Context};
 use crate::control::Mode;
 use crate::observe::{event, json, redact};
+use crate::policy::Policy;
 use crate::refusal::{Code, Fault};
+use crate::server::request_id::RequestId;
 
 /// A field of a log line: its name, its JSON type, what it says.
 pub type Field = (&'static str, &'static str, &'static str);
@@ -111,7 +113,7 @@ impl Record {
         let env = ctx.policy.env();
         let micros = micros(env.clock.instant().saturating_duration_since(ctx.start));
         let upstream_micros = ctx.upstream.get().map(|upstream| upstream.micros);
-        env.metrics.request(ctx.rule(), self.status, micros, upstream_micros);
+        ctx.policy.times(ctx.rule().id).request(&env.metrics, ctx.rule(), self.status, micros, upstream_micros);
         env.log.access.line(false, |out| {
             let from = out.len();
             self.line(out, micros);
@@ -175,6 +177,44 @@ impl Record {
             }
         }
     }
+}
+
+/// The line of a request whose head was refused before it was one: nothing of it is known, or to be believed.
+pub(crate) fn refused_head(
+    policy: &Policy,
+    connection: &Connection,
+    request_id: &RequestId,
+    code: &Code,
+    bytes_out: usize,
+) {
+    let env = policy.env();
+    env.log.access.line(false, |out| {
+        let from = out.len();
+        out.extend_from_slice(b"{\"time\":\"");
+        event::time(out, policy.clock().now());
+        out.extend_from_slice(b"\",\"event\":\"access\"");
+        json::field_str(out, "request_id", request_id.as_str());
+        json::field_null(out, "trace_id");
+        json::field_str(out, "client", &connection.peer_text);
+        json::field_str(out, "peer", &connection.peer_text);
+        for unknown in ["host", "method", "path", "query"] {
+            json::field_str(out, unknown, "");
+        }
+        json::field_str(out, "route", "default");
+        json::field_str(out, "protocol", "HTTP/1.1");
+        json::field_u64(out, "status", u64::from(code.status.as_u16()));
+        json::field_str(out, "code", code.name);
+        json::field_str(out, "outcome", "refused");
+        json::field_u64(out, "bytes_in", 0);
+        json::field_u64(out, "bytes_out", bytes_out as u64);
+        json::field_millis(out, "duration_ms", 0);
+        for absent in ["upstream", "upstream_ms", "user", "key_id"] {
+            json::field_null(out, absent);
+        }
+        json::field_str(out, "policy_hash", policy.hash());
+        let _ = out.write_all(b"}\n");
+        env.log.dress(out, from);
+    });
 }
 
 pub(crate) fn micros(duration: std::time::Duration) -> u64 {

@@ -74,6 +74,8 @@ events! {
     FAILED = Warn "request.failed";
     /// A handler or a layer panicked: `request_id`.
     PANIC = Error "request.panic";
+    /// A cookie of the application was dropped, as browsers do: `name`, `why`, `route`, `request_id`.
+    COOKIE = Warn "upstream.cookie_dropped";
     /// A connection could not be accepted, or its TLS handshake failed: `reason`.
     CONNECTION = Info "connection.failed";
     /// Log lines were dropped because their target is too slow: `lines`.
@@ -86,8 +88,10 @@ events! {
     APP_EXITED = Error "app.exited";
     /// A supervised application was ended with the server: `pid`, `status`, `how`.
     APP_STOPPED = Info "app.stopped";
-    /// A certificate was read again from its file.
+    /// A certificate was read again: `file`, `not_after`.
     CERTIFICATE = Info "tls.certificate";
+    /// A certificate or key that changed cannot be used, the old one stays in force: `reason`.
+    CERTIFICATE_REJECTED = Error "tls.rejected";
 }
 
 /// A line in the making; written when it is dropped.

@@ -7,6 +7,7 @@ pub mod metrics;
 mod pretty;
 pub(crate) mod redact;
 pub mod sink;
+mod timing;
 
 use std::io;
 

@@ -67,59 +67,6 @@ pub(crate) fn query(query: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// A line that an application printed, with what looks like a secret replaced: the value after a secret's name, passwords
-/// in URLs, tokens and cards.
-pub(crate) fn text(line: &str) -> String {
-    let mut out = String::with_capacity(line.len());
-    let mut secret_next = false;
-    for (place, word) in line.split(' ').enumerate() {
-        if place > 0 {
-            out.push(' ');
-        }
-        if word.is_empty() {
-            continue;
-        }
-        if std::mem::take(&mut secret_next) {
-            // `Authorization: Bearer …`: the scheme is none.
-            if ["bearer", "basic", "token", "digest"].contains(&word.to_ascii_lowercase().as_str()) {
-                secret_next = true;
-                out.push_str(word);
-            } else {
-                out.push_str(REDACTED);
-            }
-            continue;
-        }
-        secret_next = self::word(word, &mut out);
-    }
-    out
-}
-
-/// Appends a word without its secrets; true when the next word is the secret of this one's name.
-fn word(word: &str, out: &mut String) -> bool {
-    if let Some((before, rest)) = word.split_once("://")
-        && let Some((_, after)) = rest.rsplit_once('@')
-    {
-        out.extend([before, "://", REDACTED, "@", after]);
-        return false;
-    }
-    let bare = |text: &str| text.trim_matches(|c: char| !c.is_ascii_alphanumeric()).to_owned();
-    if let Some(end) = word.find(['=', ':'])
-        && is_secret_name(&bare(word[..end].rsplit(['?', '&', '{', '(', ',', ';']).next().unwrap_or_default()))
-    {
-        let (name, value) = word.split_at(end + 1);
-        out.push_str(name);
-        // `"password": "…"` has its value in the next word.
-        if bare(value).is_empty() {
-            out.push_str(value);
-            return true;
-        }
-        out.push_str(REDACTED);
-        return false;
-    }
-    out.push_str(if is_secret_value(&bare(word)) { REDACTED } else { word });
-    false
-}
-
 fn is_secret_pair(pair: &str) -> bool {
     match pair.split_once('=') {
         Some((name, value)) => !value.is_empty() && (is_secret_name(&decode(name)) || is_secret_value(&decode(value))),
@@ -164,6 +111,108 @@ fn is_card(value: &str) -> bool {
         }
     }
     (13..=19).contains(&digits) && sum % 10 == 0
+}
+
+/// Free text, such as an error page: the values behind names of secrets (`password=…`, `"token": "…"`,
+/// `Authorization: Bearer …`), passwords in URLs, and words that look like a secret are replaced.
+pub(crate) fn text(text: &str) -> String {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '+');
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while !rest.is_empty() {
+        let gap = rest.find(is_word).unwrap_or(rest.len());
+        out.push_str(&rest[..gap]);
+        rest = &rest[gap..];
+        if let Some(length) = spaced_card(rest) {
+            out.push_str(REDACTED);
+            rest = &rest[length..];
+            continue;
+        }
+        let end = rest.find(|c| !is_word(c)).unwrap_or(rest.len());
+        let (word, behind) = rest.split_at(end);
+        rest = behind;
+        if word.is_empty() {
+            continue;
+        }
+        if is_secret_value(word) {
+            out.push_str(REDACTED);
+            continue;
+        }
+        out.push_str(word);
+        if let Some(userinfo) = rest.strip_prefix("://").filter(|_| !word.contains('.')) {
+            // `postgres://user:password@host`
+            let authority = userinfo.split(|c: char| c.is_whitespace() || matches!(c, '/' | '?' | '"' | '\'')).next();
+            if let Some((user, host)) = authority.unwrap_or_default().rsplit_once('@')
+                && let Some((user, _password)) = user.split_once(':')
+            {
+                for part in ["://", user, ":", REDACTED, "@"] {
+                    out.push_str(part);
+                }
+                rest = &userinfo[authority.map_or(0, str::len) - host.len()..];
+            }
+            continue;
+        }
+        let last = word.rsplit('.').next().unwrap_or(word);
+        if is_secret_name(last)
+            && let Some((between, value)) = assigned(rest)
+        {
+            out.push_str(&rest[..between]);
+            out.push_str(REDACTED);
+            rest = &rest[between + value..];
+        }
+    }
+    out
+}
+
+/// Behind a name: the length of what joins it to a value (`=`, `": "`, `%3D`), and of the value, where there is one.
+fn assigned(text: &str) -> Option<(usize, usize)> {
+    let quote = |c: char| matches!(c, '"' | '\'' | '\\' | ']');
+    let behind_name = text.trim_start_matches(quote).trim_start_matches([' ', '\t']);
+    let joint = ["=>", "&#34;:", "&quot;:", "&#x27;:", "==", "=", ":", "%3D", "%3d"]
+        .into_iter()
+        .find(|j| behind_name.starts_with(j))?;
+    let mut value = behind_name[joint.len()..].trim_start_matches([' ', '\t']);
+    let mut closing = None;
+    for opening in ["\\\"", "\\'", "\"", "'", "&#34;", "&quot;", "&#x27;"] {
+        if let Some(inner) = value.strip_prefix(opening) {
+            closing = Some(opening);
+            value = inner;
+            break;
+        }
+    }
+    let mut length = match closing {
+        // To its end, wherever that is; a text cut off in a secret is a secret to its end.
+        Some(closing) => value.find(closing).unwrap_or(value.len()),
+        None => bare(value),
+    };
+    if closing.is_none()
+        && ["Bearer", "Basic", "Digest", "Token"].iter().any(|s| value[..length].eq_ignore_ascii_case(s))
+    {
+        let token = value[length..].trim_start_matches(' ');
+        length = value.len() - token.len() + bare(token);
+    }
+    (length > 0).then_some((text.len() - value.len(), length))
+}
+
+fn bare(value: &str) -> usize {
+    value
+        .find(|c: char| {
+            c.is_whitespace() || matches!(c, '"' | '\'' | ',' | ';' | '&' | '<' | '>' | ')' | '}' | ']' | '\\')
+        })
+        .unwrap_or(value.len())
+}
+
+/// The length of a payment card at the start of the text, written with blanks or hyphens.
+fn spaced_card(text: &str) -> Option<usize> {
+    let length = text.find(|c: char| !(c.is_ascii_digit() || matches!(c, ' ' | '-'))).unwrap_or(text.len());
+    let candidate = text[..length].trim_end_matches([' ', '-']);
+    // Other numbers may stand beside it: every run of whole groups is tried, the longest first.
+    let mut ends: Vec<usize> =
+        candidate.match_indices([' ', '-']).map(|(at, _)| at).take_while(|at| *at < 40).collect();
+    if candidate.len() <= 40 {
+        ends.push(candidate.len());
+    }
+    ends.into_iter().rev().find(|end| is_card(&candidate[..*end]))
 }
 
 fn decode(text: &str) -> Cow<'_, str> {
@@ -215,20 +264,35 @@ mod tests {
     }
 
     #[test]
-    fn secrets_in_printed_lines_are_replaced() {
+    fn secrets_in_free_text_are_replaced() {
         let cases = [
-            ("ValueError: no such note", "ValueError: no such note"),
-            ("  File \"/srv/main.py\", line 7, in note", "  File \"/srv/main.py\", line 7, in note"),
-            ("password=hunter2 for alice", "password=[redacted] for alice"),
-            ("{'password': 'hunter2', 'a': 1}", "{'password': [redacted] 'a': 1}"),
-            ("connect postgres://u:hunter2@db/x failed", "connect postgres://[redacted]@db/x failed"),
-            ("Authorization: Bearer abc.def", "Authorization: Bearer [redacted]"),
-            ("GET /x?token=abc HTTP/1.1", "GET /x?token=[redacted] HTTP/1.1"),
-            ("got (eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.sig)", "got [redacted]"),
+            ("nothing here, really", "nothing here, really"),
+            ("password=hunter2 user=bob", "password=[redacted] user=bob"),
+            (r#"{"password": "hunter two", "a": 1}"#, r#"{"password": "[redacted]", "a": 1}"#),
+            (r#""{\"api_key\": \"abc\"}""#, r#""{\"api_key\": \"[redacted]\"}""#),
+            ("{'token': 'abc'}", "{'token': '[redacted]'}"),
+            ("Authorization: Bearer abc.def\nHost: a", "Authorization: [redacted]\nHost: a"),
+            ("authorization: Basic dTpw", "authorization: [redacted]"),
+            ("settings.secret_key = 'x'", "settings.secret_key = '[redacted]'"),
+            ("postgres://bob:hunter2@db/app", "postgres://bob:[redacted]@db/app"),
+            ("redis://:hunter2@db:6379", "redis://:[redacted]@db:6379"),
+            ("http://db/app?x@y", "http://db/app?x@y"),
+            ("jwt eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.sig!", "jwt [redacted]!"),
+            ("card 4111 1111 1111 1111.", "card [redacted]."),
+            ("card 4111-1111-1111-1111 12", "card [redacted] 12"),
+            ("n=4111111111111111", "n=[redacted]"),
+            ("key &quot;password&quot;: &quot;x y&quot;", "key &quot;password&quot;: &quot;[redacted]&quot;"),
+            ("environ['DB_PASSWORD'] = 'x'", "environ['DB_PASSWORD'] = '[redacted]'"),
+            ("password: \"cut off", "password: \"[redacted]"),
+            ("password", "password"),
+            ("shipping: fast", "shipping: fast"),
             ("", ""),
         ];
         for (raw, shown) in cases {
             assert_eq!(text(raw), shown, "{raw}");
+        }
+        for odd in ["é=é", "password=é", "token:", "a://", "password='", "4é", "-", ".", "://@", "x://a:b@"] {
+            let _ = text(odd);
         }
     }
 }

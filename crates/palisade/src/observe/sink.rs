@@ -3,18 +3,18 @@
 //! A line costs an append under a lock that only this thread and, ten times a second, the writer take. Nothing waits
 //! for a disk: a full buffer drops the line and counts it, and the count is logged.
 
-use std::cell::Cell;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
 use super::event;
+use crate::shard;
 
 const SHARDS: usize = 16;
 /// A shard drops lines beyond this.
@@ -22,20 +22,6 @@ const MAX_BUFFERED: usize = 1 << 20;
 /// A shard this full is written at once.
 const EAGER: usize = 60_000;
 const INTERVAL: Duration = Duration::from_millis(100);
-
-thread_local! {
-    static SHARD: Cell<usize> = const { Cell::new(usize::MAX) };
-}
-
-fn shard() -> usize {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    SHARD.with(|shard| {
-        if shard.get() == usize::MAX {
-            shard.set(NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS);
-        }
-        shard.get()
-    })
-}
 
 /// A target of log lines. Clones share it.
 #[derive(Debug, Clone)]
@@ -107,7 +93,7 @@ impl Sink {
     /// Appends what `write` appends; it ends with a line end. An urgent line is written at once.
     pub fn line(&self, urgent: bool, write: impl FnOnce(&mut Vec<u8>)) {
         let Some(shared) = &self.0 else { return };
-        let mut buffer = shared.buffers[shard()].lock();
+        let mut buffer = shared.buffers[shard::of(SHARDS)].lock();
         if buffer.len() >= MAX_BUFFERED {
             shared.dropped.fetch_add(1, Ordering::Relaxed);
             return;

@@ -64,6 +64,9 @@ pub struct Server {
     /// What must answer for `/ready` to succeed, besides the gateway itself: `["upstream"]`. Empty by default, since
     /// all instances would leave together.
     pub ready_needs: Vec<ReadyNeed>,
+    /// Shares ports that an older process of the same user still listens on, so that it can leave without a refused
+    /// connection. Without it, a taken port is an error.
+    pub takeover: bool,
     /// I/O threads. Default: one a core.
     #[schemars(range(min = 1, max = 1024))]
     pub workers: Option<usize>,
@@ -92,6 +95,7 @@ impl Default for Server {
             drain: Interval::secs(25),
             public_health: false,
             ready_needs: Vec::new(),
+            takeover: false,
             workers: None,
             insecure_development_on_network: false,
         }
@@ -167,6 +171,8 @@ pub struct Upstream {
     /// How long a connection without a request is kept. Shorter than the application's own keep-alive (uvicorn: 5 s),
     /// so that no request meets a closing connection.
     pub idle_timeout: Interval,
+    /// The application's OpenAPI document: a path on the upstream (FastAPI's `openapi_url`), a file (`./…`), or `off`.
+    pub openapi: String,
 }
 
 impl Default for Upstream {
@@ -180,6 +186,7 @@ impl Default for Upstream {
             connect_timeout: Interval::secs(5),
             response_timeout: Timeout::After(Interval::secs(60)),
             idle_timeout: Interval::secs(3),
+            openapi: "/openapi.json".into(),
         }
     }
 }
@@ -198,6 +205,14 @@ pub struct Tls {
     pub self_signed: Option<bool>,
     /// The oldest TLS version that is spoken.
     pub min: TlsVersion,
+}
+
+impl Tls {
+    /// Every certificate with its key, where both are named.
+    pub fn pairs(&self) -> impl Iterator<Item = (&std::path::Path, &std::path::Path)> {
+        let single = self.cert.as_deref().zip(self.key.as_deref());
+        single.into_iter().chain(self.certificate.iter().map(|pair| (&*pair.cert, &*pair.key)))
+    }
 }
 
 /// One certificate of `[[tls.certificate]]`.

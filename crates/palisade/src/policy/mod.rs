@@ -21,7 +21,7 @@ use crate::context::Context;
 use crate::control::{ControlId, Mode};
 use crate::controls::{self, Config, Controls};
 use crate::observe::Log;
-use crate::observe::metrics::Metrics;
+use crate::observe::metrics::{Metrics, RouteTimes};
 
 /// The starter policy: what `palisade serve` runs when there is no policy file.
 pub const STARTER: &str = include_str!("starter.toml");
@@ -135,6 +135,7 @@ pub struct Policy {
     modes: Vec<Vec<Mode>>,
     overrides: Vec<Override>,
     hash: Box<str>,
+    times: Vec<RouteTimes>,
     env: Env,
 }
 
@@ -174,8 +175,9 @@ impl Policy {
         if problems.is_fatal() {
             return Err(problems);
         }
+        let times = rules.iter().map(|_| RouteTimes::default()).collect();
         let hash = data_encoding::HEXLOWER.encode(&snapshot.hash()[..8]).into();
-        Ok((Self { config, rules, controls, modes, overrides: situation.overrides, hash, env }, problems))
+        Ok((Self { config, rules, controls, modes, overrides: situation.overrides, hash, times, env }, problems))
     }
 
     /// What was written, with defaults.
@@ -221,6 +223,11 @@ impl Policy {
     /// The directory for what Palisade writes.
     pub fn state_dir(&self) -> PathBuf {
         state_dir(&self.env.server)
+    }
+
+    /// The times of a rule's requests.
+    pub(crate) fn times(&self, rule: u16) -> &RouteTimes {
+        self.times.get(usize::from(rule)).unwrap_or(&self.times[0])
     }
 
     /// The mode of a control for a request.

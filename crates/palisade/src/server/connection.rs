@@ -5,13 +5,17 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::header::{CONNECTION, HeaderValue};
+use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use palisade_h1::guard::Guard;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
+use super::admission;
+use super::framing::{self, Answering};
 use super::tls::Certificates;
 use super::{Phase, ServerState};
 use crate::body::{RequestBody, ResponseBody};
@@ -20,17 +24,10 @@ use crate::live::Handle;
 use crate::observe::event;
 
 const HANDSHAKE: Duration = Duration::from_secs(10);
-const HEAD: Duration = Duration::from_secs(10);
+/// Below this hyper refuses to work.
+const MIN_BUFFER: usize = 8192;
 /// What a slow reader can pin in the TLS layer.
 const TLS_BUFFER: usize = 256 * 1024;
-
-struct Counted(Arc<ServerState>);
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Ordering::Relaxed);
-    }
-}
 
 pub(super) async fn serve(
     stream: TcpStream,
@@ -40,21 +37,30 @@ pub(super) async fn serve(
     state: Arc<ServerState>,
     tls: Option<Arc<Certificates>>,
 ) {
-    let open = state.connections.fetch_add(1, Ordering::Relaxed);
-    let counted = Counted(state);
-    let limit = handle.live().policy.config().limits.config.connections;
-    handle.metrics().saturation("connections", (open + 1) as f64 / f64::from(limit));
-    if open >= limit as usize {
-        return;
-    }
+    let live = handle.live();
+    let admitted = match admission::admit(&state, &live.policy, peer.ip()) {
+        Ok(admitted) => admitted,
+        Err(code) => {
+            let plain = tls.is_none().then_some(stream);
+            return admission::refuse(&handle, &state, code, peer.ip(), plain).await;
+        }
+    };
     let Ok(local) = stream.local_addr() else { return };
     match tls {
         None => {
+            drop(live);
             let connection = Arc::new(Connection::new(peer, local, None, kind));
-            http1(stream, connection, &handle, &counted.0).await;
+            http1(stream, connection, &handle, &state).await;
         }
         Some(certificates) => {
-            let mut accept = tokio_rustls::TlsAcceptor::from(certificates.config()).accept(stream);
+            let Some(config) = certificates.public() else { return };
+            let handshake = match admission::handshake(&state, &live.policy) {
+                Ok(handshake) => handshake,
+                Err(code) => return admission::refuse(&handle, &state, code, peer.ip(), None).await,
+            };
+            // A connection may last for days; the policy it began under need not.
+            drop(live);
+            let mut accept = tokio_rustls::TlsAcceptor::from(config).accept(stream);
             // Reading what a client sends is bounded by rustls; what a slow one makes us keep, by this.
             if let Some(stream) = accept.get_mut() {
                 let _ = stream.set_nodelay(true);
@@ -64,6 +70,7 @@ pub(super) async fn serve(
                 Ok(Err(error)) => return failed(&handle, peer, &error.to_string()),
                 Err(_) => return failed(&handle, peer, "the TLS handshake took too long"),
             };
+            drop(handshake);
             let session = stream.get_mut().1;
             session.set_buffer_limit(Some(TLS_BUFFER));
             let http2 = session.alpn_protocol() == Some(b"h2");
@@ -76,12 +83,13 @@ pub(super) async fn serve(
             };
             let connection = Arc::new(Connection::new(peer, local, Some(facts), kind));
             if http2 {
-                http2_requests(stream, connection, &handle, &counted.0).await;
+                http2_requests(stream, connection, &handle, &state).await;
             } else {
-                http1(stream, connection, &handle, &counted.0).await;
+                http1(stream, connection, &handle, &state).await;
             }
         }
     }
+    drop(admitted);
 }
 
 fn failed(handle: &Handle, peer: SocketAddr, reason: &str) {
@@ -97,22 +105,52 @@ async fn request(
     Ok(live.serve(&connection, request.map(RequestBody::incoming)).await)
 }
 
+/// Ends an HTTP/1 connection with this answer, once nothing is accepted any more.
+fn last_answer(answer: &mut Response<ResponseBody>, state: &ServerState) {
+    if state.is_draining() {
+        answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+}
+
 async fn http1<S>(stream: S, connection: Arc<Connection>, handle: &Arc<Handle>, state: &ServerState)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let service = service_fn(|incoming| request(Arc::clone(handle), Arc::clone(&connection), incoming));
+    let config = framing::config(&handle.live().policy);
+    let guard = Guard::new(stream, config, framing::answers(handle, &connection));
+    let guarded = guard.handle();
+    let service = service_fn(|incoming| {
+        let token = guarded.begin();
+        let answered = request(Arc::clone(handle), Arc::clone(&connection), incoming);
+        let guarded = &guarded;
+        async move {
+            let mut answer = answered.await?;
+            if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+                guarded.open_tunnel();
+            } else {
+                last_answer(&mut answer, state);
+            }
+            Ok::<_, std::convert::Infallible>(answer.map(|body| Answering::new(body, token)))
+        }
+    });
     let served = hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD)
-        .pipeline_flush(true)
-        .serve_connection(TokioIo::new(stream), service)
+        // The guard has one timer for heads and idle connections, which costs less than one a request.
+        .header_read_timeout(None)
+        .max_headers(config.limits.headers)
+        .max_buf_size(config.limits.head_bytes.max(MIN_BUFFER) * 2)
+        .serve_connection(TokioIo::new(guard), service)
         .with_upgrades();
     tokio::pin!(served);
     tokio::select! {
         // How a connection ends is the client's business.
         _ = &mut served => return,
-        () = state.reached(Phase::Draining) => served.as_mut().graceful_shutdown(),
+        () = state.reached(Phase::Draining) => {}
+    }
+    // Every answer ends its connection now. One that is idle stays a moment, for the request that may be on its way.
+    let grace = Duration::from_millis(state.idle_grace_ms.load(Ordering::Relaxed));
+    tokio::select! {
+        _ = &mut served => return,
+        () = tokio::time::sleep(grace) => served.as_mut().graceful_shutdown(),
     }
     let _ = served.await;
 }

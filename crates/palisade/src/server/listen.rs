@@ -1,49 +1,83 @@
 //! Listeners: opened once, then once more for each worker under the same port.
 
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 
-use super::tls::Certificates;
-use super::{Phase, connection, public_listeners, state};
+use super::admin::{self, Door};
+use super::tls::{Certificates, certificates};
+use super::{Phase, activation, connection, listeners, state};
 use crate::context::Listener;
 use crate::error::{Error, Result};
 use crate::live::Handle;
 
 const BACKLOG: i32 = 4096;
+/// How long connections that were on their way are still taken when a listener closes.
+pub(super) const LAST_LOOK: Duration = Duration::from_millis(100);
+
+/// What a listener is for.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Role {
+    /// The API: on every worker.
+    Public(Listener),
+    /// Operators and probes: on the control runtime.
+    Control(Door),
+}
+
+/// What keeps the port.
+#[derive(Debug)]
+enum Hold {
+    /// A socket of ours that does not listen: it holds the port while the workers' own come and go.
+    Port(Socket),
+    /// A listening socket that the service manager opened and keeps: its queue outlives this process, so that a restart
+    /// refuses nobody.
+    Given(std::net::TcpListener),
+}
 
 /// An open listener.
 #[derive(Debug)]
 pub struct Bound {
     key: &'static str,
-    kind: Listener,
+    role: Role,
     address: SocketAddr,
-    /// Holds the port while workers come and go; nothing is accepted from it, since it does not listen.
-    _hold: Socket,
-    tls: Option<Arc<Certificates>>,
+    hold: Hold,
+    certificates: Arc<Certificates>,
 }
 
-/// Opens every listener of the policy that serves the API.
+/// Opens every listener of the policy.
 pub(super) fn bind(handle: &Arc<Handle>) -> Result<Vec<Bound>> {
     let live = handle.live();
-    let mut bound = Vec::new();
-    for (key, kind, listen) in public_listeners(handle) {
-        let Some(address) = listen.address() else { continue };
-        let tls = (kind == Listener::Https).then(|| Certificates::load(&live.policy)).transpose()?;
-        let hold = hold(key, address)?;
-        let address = hold.local_addr()?.as_socket().unwrap_or(address);
-        bound.push(Bound { key, kind, address, _hold: hold, tls });
+    let certificates = certificates(live.policy.env());
+    let server = &live.policy.config().server;
+    if server.https().address().is_some() || server.admin.address().is_some() {
+        certificates.store(certificates.read(&live.policy)?);
     }
+    let mut bound = Vec::new();
+    let mut given = activation::take()?;
+    for (key, role, listen) in listeners(handle) {
+        let Some(address) = listen.address() else { continue };
+        let (hold, address) = match given.find(name(key), address) {
+            Some((listener, address)) => (Hold::Given(listener), address),
+            None => {
+                let socket = hold(key, address, server.takeover)?;
+                let address = socket.local_addr()?.as_socket().unwrap_or(address);
+                (Hold::Port(socket), address)
+            }
+        };
+        bound.push(Bound { key, role, address, hold, certificates: Arc::clone(&certificates) });
+    }
+    given.close(handle.log());
     Ok(bound)
 }
 
-/// Reserves an address. A port that somebody else listens on is an error here, although `SO_REUSEPORT` would share it.
-fn hold(key: &'static str, address: SocketAddr) -> Result<Socket> {
+/// Reserves an address. A port that somebody else listens on is an error here, although `SO_REUSEPORT` would share it,
+/// unless taking over from an older process is meant.
+fn hold(key: &'static str, address: SocketAddr, takeover: bool) -> Result<Socket> {
     let error = |reason: String| Error::Listen { key, address, reason };
-    if address.port() != 0 {
+    if address.port() != 0 && !takeover {
         let probe = socket(address, false).map_err(|e| error(e.to_string()))?;
         probe.bind(&address.into()).map_err(|e| error(taken(&e, address, key)))?;
     }
@@ -65,12 +99,14 @@ fn taken(error: &std::io::Error, address: SocketAddr, key: &str) -> String {
     let flag = match key {
         "server.https" => "--https-port",
         "server.http" => "--http-port",
-        _ => "--admin-port",
+        "server.admin" => "--admin-port",
+        key => key,
     };
     match error.kind() {
         std::io::ErrorKind::AddrInUse => {
-            let owner = owner(address.port()).map(|owner| format!(" by {owner}")).unwrap_or_default();
-            format!("the port is taken{owner}; choose another with `{flag}`")
+            let (owner, is_ours) = owner(address.port());
+            let takeover = if is_ours { ", or take over from it with `--takeover`" } else { "" };
+            format!("the port is taken{owner}; choose another with `{flag}`{takeover}")
         }
         std::io::ErrorKind::PermissionDenied => format!(
             "ports below 1024 need a right that this user lacks; choose another with `{flag}`, or give the binary `CAP_NET_BIND_SERVICE`"
@@ -79,29 +115,31 @@ fn taken(error: &std::io::Error, address: SocketAddr, key: &str) -> String {
     }
 }
 
-/// The process that listens on a port, as far as this user may see: `/proc/net/tcp*` has the socket's inode, and
-/// `/proc/PID/fd` who holds it.
-fn owner(port: u16) -> Option<String> {
+/// Who listens on a port, as far as this user may see, and whether that is a Palisade. `/proc/net/tcp*` has the user and the
+/// socket's inode, and `/proc/PID/fd` who holds it; another user's descriptors are hidden from all but root.
+fn owner(port: u16) -> (String, bool) {
     let wanted = format!(":{port:04X}");
-    let inode = ["/proc/net/tcp", "/proc/net/tcp6"].iter().find_map(|table| {
+    let listening = ["/proc/net/tcp", "/proc/net/tcp6"].iter().find_map(|table| {
         let table = std::fs::read_to_string(table).ok()?;
         table.lines().skip(1).find_map(|line| {
             let columns: Vec<&str> = line.split_whitespace().collect();
-            (columns.get(1)?.ends_with(&wanted) && *columns.get(3)? == "0A")
-                .then(|| (*columns.get(9)?).to_owned().into())?
+            let is_it = columns.get(1)?.ends_with(&wanted) && *columns.get(3)? == "0A";
+            is_it.then(|| Some((columns.get(7)?.parse::<u32>().ok()?, (*columns.get(9)?).to_owned())))?
         })
-    })?;
-    let inode: String = inode;
+    });
+    let Some((user, inode)) = listening else { return (String::new(), false) };
     let link = format!("socket:[{inode}]");
-    for process in std::fs::read_dir("/proc").ok()?.flatten() {
+    for process in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Ok(fds) = std::fs::read_dir(process.path().join("fd")) else { continue };
         if fds.flatten().any(|fd| std::fs::read_link(fd.path()).is_ok_and(|target| target.as_os_str() == link.as_str()))
         {
             let name = std::fs::read_to_string(process.path().join("comm")).unwrap_or_default();
-            return Some(format!("`{}` (process {})", name.trim(), process.file_name().to_string_lossy()));
+            let name = name.trim();
+            return (format!(" by `{name}` (process {})", process.file_name().to_string_lossy()), name == "palisade");
         }
     }
-    None
+    let name = nix::unistd::User::from_uid(user.into()).ok().flatten().map(|user| user.name);
+    (format!(" by a process of user `{}`", name.unwrap_or_else(|| user.to_string())), false)
 }
 
 impl Bound {
@@ -112,40 +150,68 @@ impl Bound {
 
     /// `https` or `http`.
     pub fn name(&self) -> &'static str {
-        self.key.strip_prefix("server.").unwrap_or(self.key)
+        name(self.key)
     }
 
-    /// Accepts connections on the current runtime, from a listener of its own under the shared port.
+    /// Accepts connections to the API on the current runtime, from a listener of its own under the shared port.
     pub(super) fn serve_here(&self, handle: &Arc<Handle>) -> Result<()> {
-        let socket = socket(self.address, true)?;
-        socket.bind(&self.address.into())?;
-        socket.listen(BACKLOG)?;
+        let Role::Public(kind) = self.role else { return Ok(()) };
+        let tls = (kind == Listener::Https).then(|| Arc::clone(&self.certificates));
+        tokio::spawn(accept(self.listener()?, kind, Arc::clone(handle), tls));
+        Ok(())
+    }
+
+    /// The same for operators and probes.
+    pub(super) fn serve_control(&self, handle: &Arc<Handle>) -> Result<()> {
+        let Role::Control(door) = self.role else { return Ok(()) };
+        tokio::spawn(admin::serve(self.listener()?, door, Arc::clone(handle)));
+        Ok(())
+    }
+
+    fn listener(&self) -> Result<TcpListener> {
+        let socket = match &self.hold {
+            Hold::Given(listener) => Socket::from(listener.try_clone()?),
+            Hold::Port(_) => {
+                let socket = socket(self.address, true)?;
+                socket.bind(&self.address.into())?;
+                socket.listen(BACKLOG)?;
+                socket
+            }
+        };
         // Inherited by accepted sockets on Linux: no system call a connection.
         socket.set_tcp_nodelay(true)?;
         socket.set_nonblocking(true)?;
-        debug_assert!(socket.as_raw_fd() >= 0);
-        let listener = TcpListener::from_std(socket.into())?;
-        tokio::spawn(accept(listener, self.kind, Arc::clone(handle), self.tls.clone()));
-        Ok(())
+        Ok(TcpListener::from_std(socket.into())?)
     }
+}
+
+fn name(key: &'static str) -> &'static str {
+    key.strip_prefix("server.").unwrap_or(key)
 }
 
 async fn accept(listener: TcpListener, kind: Listener, handle: Arc<Handle>, tls: Option<Arc<Certificates>>) {
     let state = state(handle.live().policy.env());
+    let take = |stream, peer| {
+        let (handle, state, tls) = (Arc::clone(&handle), Arc::clone(&state), tls.clone());
+        tokio::spawn(connection::serve(stream, peer, kind, handle, state, tls));
+    };
     let draining = state.reached(Phase::Draining);
     tokio::pin!(draining);
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = &mut draining => return,
+            () = &mut draining => break,
         };
         match accepted {
-            Ok((stream, peer)) => {
-                let (handle, state, tls) = (Arc::clone(&handle), Arc::clone(&state), tls.clone());
-                tokio::spawn(connection::serve(stream, peer, kind, handle, state, tls));
-            }
+            Ok((stream, peer)) => take(stream, peer),
             // Out of descriptors, or a connection that was gone at once: the listener itself is fine.
-            Err(_) => tokio::time::sleep(std::time::Duration::from_millis(10)).await,
+            Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
         }
+    }
+    // Closing a listener resets what waits in its queue, so the queue is emptied first; a client whose handshake is
+    // under way joins it a round trip later.
+    let end = tokio::time::Instant::now() + LAST_LOOK;
+    while let Ok(Ok((stream, peer))) = tokio::time::timeout_at(end, listener.accept()).await {
+        take(stream, peer);
     }
 }

@@ -15,12 +15,16 @@ use time::{Duration, OffsetDateTime};
 use crate::error::{Error, Result};
 use crate::policy::values::HostPattern;
 
-/// A fresh certificate for localhost, loopback and the named hosts, with its chain.
+/// A fresh certificate for localhost, loopback and the named hosts, with its chain. Without a state directory the
+/// authority is made anew and forgotten.
 pub(super) fn certificate(
-    state: &Path,
+    state: Option<&Path>,
     hosts: &[HostPattern],
 ) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
-    let (root, key) = root(&state.join("ca"))?;
+    let (root, key) = match state {
+        Some(state) => root(&state.join("ca"))?,
+        None => make_root()?,
+    };
     let issuer = Issuer::from_ca_cert_pem(&root, key).map_err(tls)?;
     let mut names: Vec<String> = ["localhost", "127.0.0.1", "::1"].map(String::from).to_vec();
     names.extend(hosts.iter().filter(|host| **host != HostPattern::Any).map(ToString::to_string));
@@ -43,6 +47,18 @@ fn root(dir: &Path) -> Result<(String, KeyPair)> {
     if let (Ok(cert), Ok(key)) = (fs::read_to_string(&cert_path), fs::read_to_string(&key_path)) {
         return Ok((cert, KeyPair::from_pem(&key).map_err(tls)?));
     }
+    let (cert, key) = make_root()?;
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(|error| Error::File { path: dir.into(), error })?;
+    write(&key_path, key.serialize_pem().as_bytes())?;
+    write(&cert_path, cert.as_bytes())?;
+    Ok((cert, key))
+}
+
+fn make_root() -> Result<(String, KeyPair)> {
     let key = KeyPair::generate().map_err(tls)?;
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
@@ -52,13 +68,6 @@ fn root(dir: &Path) -> Result<(String, KeyPair)> {
     params.not_before = OffsetDateTime::now_utc() - Duration::hours(1);
     params.not_after = OffsetDateTime::now_utc() + Duration::days(3650);
     let cert = params.self_signed(&key).map_err(tls)?.pem();
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(dir)
-        .map_err(|error| Error::File { path: dir.into(), error })?;
-    write(&key_path, key.serialize_pem().as_bytes())?;
-    write(&cert_path, cert.as_bytes())?;
     Ok((cert, key))
 }
 

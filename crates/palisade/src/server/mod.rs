@@ -1,21 +1,31 @@
 //! The server round the stack: listeners, TLS, connections, draining.
 
+mod activation;
+pub mod admin;
+mod admission;
 mod connection;
+pub(crate) mod framing;
+mod keep;
 mod listen;
 mod local_ca;
+mod notify;
 pub mod request_id;
+pub(crate) mod startup;
+pub mod status;
 pub(crate) mod supervise;
-mod tls;
+pub(crate) mod tls;
+mod watch;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use palisade_base::Clock;
 use palisade_policy::{Problems, Sources};
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch as phases;
 
 use crate::context::Listener;
 use crate::embed::{Protected, State};
@@ -28,16 +38,32 @@ use crate::policy::{Env, Situation};
 pub use listen::Bound;
 use supervise::Supervisor;
 
+/// How long an idle connection is kept once nothing is accepted any more. Closing it at once would lose the request that
+/// its client is just sending; within this time that one is answered, with `Connection: close`.
+const IDLE_GRACE: Duration = Duration::from_secs(1);
+
 /// How a server is doing.
 #[derive(Debug)]
 pub struct ServerState {
-    ready: AtomicBool,
-    phase: watch::Sender<Phase>,
+    started: AtomicBool,
+    /// All certificates of the API are valid.
+    certificates: AtomicBool,
+    /// What `ready_needs` names is there.
+    needs: AtomicBool,
+    phase: phases::Sender<Phase>,
+    /// The same, for those that ask on every request.
+    phase_now: AtomicU8,
     connections: AtomicUsize,
+    admission: admission::Admission,
+    since: std::time::Instant,
+    listeners: std::sync::OnceLock<Vec<(&'static str, std::net::SocketAddr)>>,
+    /// How long idle connections are kept when the server leaves, in milliseconds.
+    idle_grace_ms: AtomicU64,
 }
 
 /// The life of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
 pub enum Phase {
     /// Connections are accepted.
     Serving,
@@ -49,12 +75,31 @@ pub enum Phase {
     Ended,
 }
 
+impl Phase {
+    /// As in status and log.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Serving => "serving",
+            Self::LameDuck => "lame_duck",
+            Self::Draining => "draining",
+            Self::Ended => "ended",
+        }
+    }
+}
+
 impl Default for ServerState {
     fn default() -> Self {
         Self {
-            ready: AtomicBool::new(false),
-            phase: watch::channel(Phase::Serving).0,
+            started: AtomicBool::new(false),
+            certificates: AtomicBool::new(true),
+            needs: AtomicBool::new(true),
+            phase: phases::channel(Phase::Serving).0,
+            phase_now: AtomicU8::new(Phase::Serving as u8),
             connections: AtomicUsize::new(0),
+            admission: admission::Admission::default(),
+            since: std::time::Instant::now(),
+            listeners: std::sync::OnceLock::new(),
+            idle_grace_ms: AtomicU64::new(0),
         }
     }
 }
@@ -62,12 +107,33 @@ impl Default for ServerState {
 impl ServerState {
     /// Whether `/ready` succeeds.
     pub fn is_ready(&self) -> bool {
-        self.ready.load(Ordering::Relaxed) && *self.phase.borrow() == Phase::Serving
+        self.not_ready().is_none()
+    }
+
+    /// Why `/ready` fails, if it does.
+    pub fn not_ready(&self) -> Option<&'static str> {
+        match self.phase() {
+            Phase::Serving if !self.started.load(Ordering::Relaxed) => Some("starting"),
+            Phase::Serving if !self.certificates.load(Ordering::Relaxed) => Some("certificate"),
+            Phase::Serving if !self.needs.load(Ordering::Relaxed) => Some("upstream"),
+            Phase::Serving => None,
+            _ => Some("draining"),
+        }
     }
 
     /// The phase of its life.
     pub fn phase(&self) -> Phase {
         *self.phase.borrow()
+    }
+
+    /// Whether answers end their connection, since nothing is accepted any more.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.phase_now.load(Ordering::Relaxed) >= Phase::Draining as u8
+    }
+
+    /// How long it has been there.
+    pub fn uptime(&self) -> Duration {
+        self.since.elapsed()
     }
 
     /// Open connections.
@@ -83,6 +149,7 @@ impl ServerState {
     }
 
     fn enter(&self, phase: Phase) {
+        self.phase_now.fetch_max(phase as u8, Ordering::Relaxed);
         self.phase.send_if_modified(|now| {
             let later = phase > *now;
             *now = (*now).max(phase);
@@ -90,6 +157,10 @@ impl ServerState {
         });
     }
 }
+
+/// The codes of what is refused before there is a request.
+pub(crate) static CODES: &[&crate::refusal::Code] =
+    &[&framing::HEAD_TIME, &admission::CONNECTIONS, &admission::PER_ADDRESS, &admission::HANDSHAKES];
 
 /// The state of the server that an environment belongs to.
 pub fn state(env: &Env) -> Arc<ServerState> {
@@ -181,7 +252,7 @@ impl Palisade {
             Supervisor::start(plan, status, Arc::clone(handle.log()))
         });
         let app = Mutex::new(app.transpose()?);
-        Ok((Running { handle, bound, app }, problems))
+        Ok((Running { handle, bound, app, signals: Mutex::default() }, problems))
     }
 }
 
@@ -192,6 +263,7 @@ pub struct Running {
     pub handle: Arc<Handle>,
     /// The listeners.
     pub bound: Vec<Bound>,
+    signals: Mutex<Option<Signals>>,
     /// The application that is supervised.
     app: Mutex<Option<Supervisor>>,
 }
@@ -227,64 +299,139 @@ impl Running {
         Ok(threads)
     }
 
-    /// Says that everything is up.
+    /// Begins what is done besides requests and says that everything is up. To be called within the runtime for that.
     pub fn ready(&self) {
+        // Before anybody is told to send one: a signal without a handler ends the process.
+        *self.signals.lock() = Signals::new().ok();
+        tokio::spawn(keep::keep(Arc::clone(&self.handle)));
+        let _ = self.state().listeners.set(self.bound.iter().map(|bound| (bound.name(), bound.address())).collect());
+        for bound in &self.bound {
+            if let Err(error) = bound.serve_control(&self.handle) {
+                event::CONNECTION.line(self.handle.log()).str("listener", bound.name()).show("reason", error);
+            }
+        }
         for bound in &self.bound {
             event::LISTENING.line(self.handle.log()).str("listener", bound.name()).show("address", bound.address());
         }
-        state(self.handle.live().policy.env()).ready.store(true, Ordering::Relaxed);
+        self.state().started.store(true, Ordering::Relaxed);
         drop(event::READY.line(self.handle.log()));
+        notify::send(notify::READY);
     }
 
-    /// Waits for SIGTERM or SIGINT, reloading at SIGHUP, and drains.
+    fn state(&self) -> Arc<ServerState> {
+        state(self.handle.live().policy.env())
+    }
+
+    /// Waits for SIGTERM or SIGINT, reloading at SIGHUP, and drains. A second one ends at once.
     pub async fn until_signal(&self) {
-        use tokio::signal::unix::{SignalKind, signal};
-        let (Ok(mut term), Ok(mut int), Ok(mut hup)) =
-            (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()))
-        else {
-            return;
-        };
+        let signals = self.signals.lock().take();
+        let Some(mut signals) = signals.or_else(|| Signals::new().ok()) else { return };
         loop {
-            tokio::select! {
-                _ = term.recv() => break,
-                _ = int.recv() => break,
-                _ = hup.recv() => drop(self.handle.reload()),
+            match signals.next().await {
+                Asked::End => break,
+                Asked::Reload => {
+                    self.handle.log().reopen();
+                    keep::reload(&self.handle).await;
+                }
             }
         }
-        self.drain().await;
+        tokio::select! {
+            () = self.drain() => {}
+            // Whoever asks twice does not want to wait for the application either.
+            () = signals.once_more() => self.end(Duration::ZERO).await,
+        }
     }
 
     /// Leaves: `/ready` fails at once, connections are accepted for `lame_duck`, then requests finish within `drain`.
     pub async fn drain(&self) {
         let live = self.handle.live();
-        let state = state(live.policy.env());
+        let state = self.state();
         let server = &live.policy.config().server;
-        // A developer who presses Ctrl-C has no balancer to wait for.
-        let lame_duck = if server.is_development() { Duration::ZERO } else { server.lame_duck.duration() };
         let end = tokio::time::Instant::now() + server.drain.duration();
+        // A developer who presses Ctrl-C has no balancer to wait for.
+        let (lame_duck, grace) = match server.is_development() {
+            true => (Duration::ZERO, listen::LAST_LOOK),
+            false => (server.lame_duck.duration(), IDLE_GRACE),
+        };
+        let grace = grace.min(server.drain.duration().saturating_sub(lame_duck) / 2);
+        state.idle_grace_ms.store(u64::try_from(grace.as_millis()).unwrap_or(0), Ordering::Relaxed);
         drop(event::DRAINING.line(self.handle.log()));
+        notify::send(notify::STOPPING);
         state.enter(Phase::LameDuck);
         tokio::time::sleep(lame_duck).await;
         state.enter(Phase::Draining);
-        let tunnels = live.policy.env().state.get("tunnels", crate::gateway::Tunnels::default);
+        let tunnels = tunnels(&self.handle);
+        // What was queued by the kernel is accepted after this moment: connections may still come for an instant.
+        tokio::time::sleep(listen::LAST_LOOK).await;
         while state.connections() > tunnels.count() && tokio::time::Instant::now() < end {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        tunnels.end();
+        self.end(live.policy.config().upstream.stop_timeout.duration()).await;
+    }
+
+    /// Ends at once: what still runs is cut. A supervised application gets this long before it is killed.
+    async fn end(&self, patience: Duration) {
+        tunnels(&self.handle).end();
+        let state = self.state();
         let cut = state.connections();
         state.enter(Phase::Ended);
         let app = self.app.lock().take();
         if let Some(app) = app {
-            app.stop(live.policy.config().upstream.stop_timeout.duration()).await;
+            app.stop(patience).await;
         }
         drop(event::STOPPED.line(self.handle.log()).u64("cut", cut as u64));
         self.handle.log().flush();
     }
 }
 
-/// The address of a listener as written, for each that serves the API.
-fn public_listeners(handle: &Handle) -> Vec<(&'static str, Listener, Listen)> {
+fn tunnels(handle: &Handle) -> Arc<crate::gateway::Tunnels> {
+    handle.state().get("tunnels", crate::gateway::Tunnels::default)
+}
+
+/// The signals that a server obeys.
+#[derive(Debug)]
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    reload: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            reload: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Asked {
+        tokio::select! {
+            _ = self.terminate.recv() => Asked::End,
+            _ = self.interrupt.recv() => Asked::End,
+            _ = self.reload.recv() => Asked::Reload,
+        }
+    }
+
+    /// Another signal to end; a server that leaves does not reload.
+    async fn once_more(&mut self) {
+        while let Asked::Reload = self.next().await {}
+    }
+}
+
+enum Asked {
+    End,
+    Reload,
+}
+
+/// Every listener as written, with what it is for.
+fn listeners(handle: &Handle) -> Vec<(&'static str, listen::Role, Listen)> {
     let live = handle.live();
     let server = &live.policy.config().server;
-    vec![("server.https", Listener::Https, server.https()), ("server.http", Listener::Http, server.http())]
+    vec![
+        ("server.https", listen::Role::Public(Listener::Https), server.https()),
+        ("server.http", listen::Role::Public(Listener::Http), server.http()),
+        ("server.admin", listen::Role::Control(admin::Door::Admin), server.admin),
+        ("server.probes", listen::Role::Control(admin::Door::Probes), server.probes),
+    ]
 }

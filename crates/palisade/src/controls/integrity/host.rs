@@ -10,7 +10,7 @@ use crate::policy::values::host_name;
 ///
 /// # Errors
 /// Why there is no single valid host.
-pub(super) fn host(parts: &mut request::Parts) -> Result<Box<str>, &'static str> {
+pub(crate) fn host(parts: &mut request::Parts) -> Result<Box<str>, &'static str> {
     let mut values = parts.headers.get_all(HOST).iter();
     let header = values.next();
     if values.next().is_some() {

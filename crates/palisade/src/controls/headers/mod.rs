@@ -1,0 +1,514 @@
+//! Security headers on every answer, also on those that the stack makes itself.
+//!
+//! Guide section 7. Values are built once, when the policy is compiled. An upstream's stricter header stays
+//! (`stricter.rs` says which is the stricter); its own Content-Security-Policy always does.
+
+mod cache;
+mod cookies;
+mod csp;
+mod docs;
+mod location;
+mod stricter;
+
+use std::time::Duration;
+
+use http::header::{
+    ACCEPT_ENCODING, HeaderMap, HeaderName, HeaderValue, LOCATION, REFERRER_POLICY, SET_COOKIE,
+    STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS, X_XSS_PROTECTION,
+};
+use http::{StatusCode, request, response};
+use palisade_base::Interval;
+use palisade_policy::Problems;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use self::cache::Cache;
+pub use self::cookies::{Cookies, SameSite};
+pub use self::docs::Docs;
+use self::location::{Here, Verdict};
+use self::stricter::{Hsts, Merge};
+use crate::body::Start;
+use crate::context::Context;
+use crate::control::{Check, Control, Info, Mode, Peek, Routes};
+use crate::policy::Env;
+use crate::policy::values::{HostPattern, OriginPattern, Timeout};
+use crate::refusal::{Code, Refusal, Stop};
+
+/// Who may show a page in a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Frames {
+    /// Nobody.
+    None,
+    /// Pages of the same origin.
+    SameOrigin,
+    /// Nothing is said.
+    Off,
+}
+
+/// `[headers]`.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Config {
+    /// `Content-Security-Policy` of pages, or `off`. `frame-ancestors` is added as `frames` says. A policy of the
+    /// upstream's own stays instead.
+    pub csp: String,
+    /// `Content-Security-Policy` of everything that is not a page, or `off`.
+    pub csp_api: String,
+    /// A policy for pages that browsers try out and block nothing by, or `off`.
+    pub csp_report_only: String,
+    /// Who may show a page in a frame: `X-Frame-Options`, and `frame-ancestors` of `csp`.
+    pub frames: Frames,
+    /// How long browsers come back over HTTPS only (`Strict-Transport-Security`), or `off`. Sent over TLS, never in
+    /// development and never for localhost.
+    pub hsts: Timeout,
+    /// The same for every name below the host. Not easily taken back.
+    pub hsts_subdomains: bool,
+    /// Asks browsers' makers to list the host. Needs `hsts_subdomains` and a year; takes months to be taken back.
+    pub hsts_preload: bool,
+    /// `Referrer-Policy`, or `off`.
+    pub referrer_policy: String,
+    /// `Permissions-Policy`, or `off`. Features that the upstream names besides are kept.
+    pub permissions_policy: String,
+    /// `Cross-Origin-Opener-Policy`, or `off`.
+    pub coop: String,
+    /// `Cross-Origin-Resource-Policy`, or `off`.
+    pub corp: String,
+    /// What happens to `Cache-Control` of answers to requests with a credential, and of answers that set a cookie.
+    pub cache: Cache,
+    /// What the upstream's cookies get.
+    pub cookies: Cookies,
+    /// Redirects to other hosts than the own and `redirects`: `block`, `detect` or `off`.
+    pub location: Mode,
+    /// The hosts that the upstream may redirect to, besides those of `server.hosts`.
+    pub redirects: Vec<HostPattern>,
+    /// Who may read the documentation pages and the OpenAPI document (`upstream.openapi`). Default `closed`; in
+    /// development `open`.
+    pub docs: Option<Docs>,
+    /// The documentation pages: FastAPI's `docs_url` and `redoc_url`.
+    pub docs_pages: Vec<String>,
+    /// Where the documentation pages may load scripts, styles and icons from.
+    pub docs_origins: Vec<OriginPattern>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let origin = |host: &str| OriginPattern::Exact(format!("https://{host}").into());
+        Self {
+            csp: "default-src 'self'".into(),
+            csp_api: "default-src 'none'; frame-ancestors 'none'".into(),
+            csp_report_only: OFF.into(),
+            frames: Frames::None,
+            hsts: Timeout::After(Interval::secs(YEAR)),
+            hsts_subdomains: false,
+            hsts_preload: false,
+            referrer_policy: "strict-origin-when-cross-origin".into(),
+            permissions_policy: "camera=(), geolocation=(), microphone=(), payment=(), usb=()".into(),
+            coop: "same-origin-allow-popups".into(),
+            corp: "same-site".into(),
+            cache: Cache::default(),
+            cookies: Cookies::default(),
+            location: Mode::Detect,
+            redirects: Vec::new(),
+            docs: None,
+            docs_pages: vec!["/docs".into(), "/redoc".into()],
+            docs_origins: vec![
+                origin("cdn.jsdelivr.net"),
+                origin("fastapi.tiangolo.com"),
+                origin("fonts.googleapis.com"),
+            ],
+        }
+    }
+}
+
+/// What a route may say.
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Route {
+    /// `Content-Security-Policy` of this route's pages, or `off`.
+    pub csp: Option<String>,
+    /// `Content-Security-Policy` of everything else of this route, or `off`.
+    pub csp_api: Option<String>,
+    /// A policy for this route's pages that blocks nothing, or `off`.
+    pub csp_report_only: Option<String>,
+    /// Who may show this route's pages in a frame.
+    pub frames: Option<Frames>,
+    /// `Referrer-Policy` of this route, or `off`.
+    pub referrer_policy: Option<String>,
+    /// `Permissions-Policy` of this route, or `off`.
+    pub permissions_policy: Option<String>,
+    /// `Cross-Origin-Opener-Policy` of this route, or `off`.
+    pub coop: Option<String>,
+    /// `Cross-Origin-Resource-Policy` of this route, or `off`.
+    pub corp: Option<String>,
+    /// What happens to `Cache-Control` of this route's personal answers.
+    pub cache: Option<Cache>,
+}
+
+/// A redirect to another host.
+pub static LOCATION_CODE: Code = Code::upstream(
+    "headers.location",
+    StatusCode::BAD_GATEWAY,
+    7,
+    "the application behind this gateway redirects to a host that is not allowed",
+)
+.owasp("malicious_direct_reference");
+/// The documentation pages are closed.
+pub static DOCS: Code =
+    Code::client("headers.docs", StatusCode::NOT_FOUND, 7, "the documentation of this API is not served here");
+
+const OFF: &str = "off";
+const YEAR: u64 = 365 * 86_400;
+/// A page of documentation is a file in the application's memory.
+const PAGE_TIME: Duration = Duration::from_secs(2);
+const PERMISSIONS_POLICY: HeaderName = HeaderName::from_static("permissions-policy");
+const OPENER_POLICY: HeaderName = HeaderName::from_static("cross-origin-opener-policy");
+const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
+/// What tells strangers which software answers.
+const BANNERS: [HeaderName; 4] = [
+    http::header::SERVER,
+    HeaderName::from_static("x-powered-by"),
+    HeaderName::from_static("x-aspnet-version"),
+    HeaderName::from_static("x-aspnetmvc-version"),
+];
+
+/// The control.
+#[derive(Debug)]
+pub struct Headers {
+    sets: Vec<Set>,
+    hsts: Option<(Hsts, HeaderValue)>,
+    development: bool,
+    cookies: Cookies,
+    location: Mode,
+    redirects: Vec<HostPattern>,
+    docs_open: bool,
+    pages: Vec<String>,
+    origins: Vec<OriginPattern>,
+}
+
+/// What one rule's answers get.
+#[derive(Debug)]
+struct Set {
+    fixed: Vec<(HeaderName, HeaderValue, Merge)>,
+    frames: Option<HeaderValue>,
+    page: Option<csp::Policy>,
+    data: Option<csp::Policy>,
+    report_only: Option<csp::Policy>,
+    cache: Cache,
+}
+
+/// The policy of a documentation page, on its way from its body to its head.
+#[derive(Debug, Clone)]
+struct PagePolicy(HeaderValue);
+
+impl Control for Headers {
+    type Config = Config;
+    type Route = Route;
+    const INFO: Info = Info {
+        name: "headers",
+        section: 7,
+        codes: &[&LOCATION_CODE, &DOCS],
+        judges: true,
+        about: "Security headers on every answer, caching of personal answers, the upstream's cookies and redirects, and who may read the API's documentation.",
+    };
+
+    fn compile(section: &Config, routes: &Routes<'_, Route>, env: &Env, problems: &mut Problems) -> Option<Self> {
+        let mut rule = 0_usize;
+        let sets = routes.map(|route| {
+            // A value of the section is reported once, by the default rule; a route reports only its own.
+            let at = rule.checked_sub(1).map(|place| format!("route[{place}].headers"));
+            rule += 1;
+            Set::compile(section, route, at.as_deref(), problems)
+        });
+        for (place, page) in section.docs_pages.iter().enumerate() {
+            if !page.starts_with('/') {
+                problems.error(
+                    &format!("headers.docs_pages[{place}]"),
+                    "a path begins with `/`",
+                    format!("write `/{page}`"),
+                );
+            }
+        }
+        Some(Self {
+            sets,
+            hsts: hsts(section, problems).map(|hsts| (hsts, hsts.value())),
+            development: env.is_development(),
+            cookies: section.cookies.clone(),
+            location: section.location,
+            redirects: section.redirects.clone(),
+            docs_open: match section.docs {
+                Some(docs) => docs == Docs::Open,
+                None => env.is_development(),
+            },
+            pages: section.docs_pages.clone(),
+            origins: section.docs_origins.clone(),
+        })
+    }
+}
+
+fn hsts(section: &Config, problems: &mut Problems) -> Option<Hsts> {
+    let age = section.hsts.duration()?;
+    if section.hsts_preload && (!section.hsts_subdomains || age.as_secs() < YEAR) {
+        problems.error(
+            "headers.hsts_preload",
+            "browsers' makers list a host only with all names below it, for a year",
+            "add `hsts_subdomains = true` and `hsts = \"365d\"`, or remove `hsts_preload`",
+        );
+    }
+    Some(Hsts::new(age, section.hsts_subdomains, section.hsts_preload))
+}
+
+impl Set {
+    /// `at`: the key path of the route, for its own values; none for the default rule, which has the section's.
+    fn compile(section: &Config, route: Option<&Route>, at: Option<&str>, problems: &mut Problems) -> Self {
+        let standard = Route::default();
+        let route = route.unwrap_or(&standard);
+        let mut ranked = |key: &str, own: &Option<String>, usual: &String, order: &'static [&'static str]| {
+            let value = own.as_ref().unwrap_or(usual);
+            if value == OFF {
+                return None;
+            }
+            let header = HeaderValue::from_str(value).ok().filter(|value| stricter::rank(order, value) > 0);
+            if header.is_none() {
+                report(
+                    problems,
+                    at,
+                    key,
+                    own.is_some(),
+                    "not a value of this header",
+                    &format!("write one of `{}`, or `off`", order.join("`, `")),
+                );
+            }
+            header
+        };
+        let referrer = ranked("referrer_policy", &route.referrer_policy, &section.referrer_policy, stricter::REFERRER);
+        let coop = ranked("coop", &route.coop, &section.coop, stricter::OPENER);
+        let corp = ranked("corp", &route.corp, &section.corp, stricter::RESOURCE);
+        let permissions = route.permissions_policy.as_ref().unwrap_or(&section.permissions_policy);
+        let permissions = if permissions == OFF {
+            None
+        } else {
+            let value = HeaderValue::from_str(permissions).ok().filter(|_| permissions.contains('='));
+            if value.is_none() {
+                report(
+                    problems,
+                    at,
+                    "permissions_policy",
+                    route.permissions_policy.is_some(),
+                    "not a list of features",
+                    "write it like `camera=(), geolocation=(self)`, or `off`",
+                );
+            }
+            value
+        };
+        let frames = route.frames.unwrap_or(section.frames);
+        let (frame_header, ancestors) = match frames {
+            Frames::None => (Some(HeaderValue::from_static("DENY")), Some("'none'")),
+            Frames::SameOrigin => (Some(HeaderValue::from_static("SAMEORIGIN")), Some("'self'")),
+            Frames::Off => (None, None),
+        };
+        let mut policy = |key: &str, own: &Option<String>, usual: &String, ancestors: Option<&str>| {
+            let text = own.as_ref().unwrap_or(usual);
+            if text == OFF {
+                return None;
+            }
+            match csp::Policy::new(text, ancestors) {
+                Ok(policy) => Some(policy),
+                Err(wrong) => {
+                    let fix = "write it like `default-src 'self'; img-src 'self' data:`, or `off`";
+                    report(problems, at, key, own.is_some(), wrong, fix);
+                    None
+                }
+            }
+        };
+        let page = policy("csp", &route.csp, &section.csp, ancestors);
+        let data = policy("csp_api", &route.csp_api, &section.csp_api, ancestors);
+        let report_only = policy("csp_report_only", &route.csp_report_only, &section.csp_report_only, None);
+        let fixed = [
+            (X_CONTENT_TYPE_OPTIONS, Some(HeaderValue::from_static("nosniff")), Merge::Replace),
+            (X_XSS_PROTECTION, Some(HeaderValue::from_static("0")), Merge::Replace),
+            (REFERRER_POLICY, referrer, Merge::Rank(stricter::REFERRER)),
+            (PERMISSIONS_POLICY, permissions, Merge::Features),
+            (OPENER_POLICY, coop, Merge::Rank(stricter::OPENER)),
+            (RESOURCE_POLICY, corp, Merge::Rank(stricter::RESOURCE)),
+        ];
+        Self {
+            fixed: fixed.into_iter().filter_map(|(name, value, merge)| Some((name, value?, merge))).collect(),
+            frames: frame_header,
+            page,
+            data,
+            report_only,
+            cache: route.cache.unwrap_or(section.cache),
+        }
+    }
+
+    fn apply(&self, headers: &mut HeaderMap, status: StatusCode, page_policy: Option<HeaderValue>) {
+        let says_frames = csp::says_frames(headers);
+        // A 304 updates the head of a stored answer, of whose kind nothing is known here.
+        if status != StatusCode::NOT_MODIFIED {
+            self.add_policies(headers, page_policy);
+        }
+        if let Some(frames) = &self.frames
+            && !says_frames
+        {
+            put(headers, &X_FRAME_OPTIONS, frames, Merge::Rank(stricter::FRAMES));
+        }
+        for (name, value, merge) in &self.fixed {
+            put(headers, name, value, *merge);
+        }
+    }
+
+    fn add_policies(&self, headers: &mut HeaderMap, page_policy: Option<HeaderValue>) {
+        let unframed = csp::is_unframed(headers);
+        let choose = |policy: &csp::Policy| if unframed { policy.unframed.clone() } else { policy.usual.clone() };
+        let (enforced, tried) = match csp::kind(headers) {
+            csp::Kind::Page => (&self.page, &self.report_only),
+            csp::Kind::Data => (&self.data, &None),
+            csp::Kind::Media => (&None, &None),
+        };
+        if let Some(policy) = enforced
+            && !headers.contains_key(csp::CSP)
+        {
+            headers.insert(csp::CSP, page_policy.clone().unwrap_or_else(|| choose(policy)));
+        }
+        if let Some(policy) = tried
+            && !headers.contains_key(csp::REPORT_ONLY)
+        {
+            headers.insert(csp::REPORT_ONLY, page_policy.unwrap_or_else(|| policy.usual.clone()));
+        }
+    }
+}
+
+fn report(problems: &mut Problems, at: Option<&str>, key: &str, own: bool, wrong: &str, fix: &str) {
+    let place = match at {
+        None => format!("headers.{key}"),
+        Some(route) if own => format!("{route}.{key}"),
+        // Reported with the section.
+        Some(_) => return,
+    };
+    problems.error(&place, wrong, fix);
+}
+
+/// Sets a header, unless the application's is the stricter. Several values of one header say nothing certain.
+fn put(headers: &mut HeaderMap, name: &HeaderName, ours: &HeaderValue, merge: Merge) {
+    let mut values = headers.get_all(name).iter();
+    let value = match (values.next(), values.next()) {
+        (Some(theirs), None) => merge.instead(ours, theirs),
+        _ => Some(ours.clone()),
+    };
+    if let Some(value) = value {
+        headers.insert(name.clone(), value);
+    }
+}
+
+impl Headers {
+    /// Whether the path is one of the documentation's.
+    fn is_docs(&self, ctx: &Context) -> bool {
+        let openapi = &ctx.policy.config().upstream.openapi;
+        docs::is_page(&self.pages, ctx.path())
+            || (openapi.starts_with('/') && docs::without_slash(ctx.path()) == docs::without_slash(openapi))
+    }
+
+    fn transport_security(&self, ctx: &Context, headers: &mut HeaderMap) {
+        let host = ctx.host();
+        let local = host == "localhost" || host.ends_with(".localhost") || !ctx.is_secure() || self.development;
+        if local {
+            headers.remove(STRICT_TRANSPORT_SECURITY);
+        } else if let Some((ours, value)) = &self.hsts {
+            let theirs = headers.get(STRICT_TRANSPORT_SECURITY).and_then(Hsts::parse);
+            if !theirs.is_some_and(|theirs| ours.is_met_by(theirs)) {
+                headers.insert(STRICT_TRANSPORT_SECURITY, value.clone());
+            }
+        }
+    }
+
+    /// Mends a location; another host's is judged where the client would go there by itself.
+    fn location(&self, ctx: &Context, parts: &mut response::Parts) -> Result<(), Refusal> {
+        let Some(location) = parts.headers.get(LOCATION) else { return Ok(()) };
+        let text = String::from_utf8_lossy(location.as_bytes());
+        let here = Here {
+            host: ctx.host(),
+            authority: ctx.authority(),
+            secure: ctx.is_secure(),
+            upstream: ctx.policy.config().upstream.url.as_ref(),
+            hosts: &ctx.policy.env().server.hosts,
+            redirects: &self.redirects,
+        };
+        match location::judge(&text, &here) {
+            Verdict::Stays => Ok(()),
+            Verdict::Mended(mended) => {
+                if let Ok(value) = HeaderValue::from_str(&mended) {
+                    parts.headers.insert(LOCATION, value);
+                }
+                Ok(())
+            }
+            Verdict::Elsewhere(_) if !parts.status.is_redirection() || self.location == Mode::Off => Ok(()),
+            Verdict::Elsewhere(host) => {
+                let refusal =
+                    LOCATION_CODE.refuse("neither the own host nor one of `headers.redirects`").with("to", host);
+                Err(if self.location == Mode::Block { refusal } else { refusal.watched() })
+            }
+        }
+    }
+}
+
+impl Check for Headers {
+    fn request(&self, ctx: &Context, parts: &mut request::Parts) -> Result<(), Stop> {
+        if !self.is_docs(ctx) {
+            return Ok(());
+        }
+        if !self.docs_open {
+            return Err(DOCS.refuse("`headers.docs` does not open the documentation").into());
+        }
+        // The page is read to know its scripts.
+        parts.headers.remove(ACCEPT_ENCODING);
+        Ok(())
+    }
+
+    fn peeks(&self, ctx: &Context, status: StatusCode, headers: &HeaderMap) -> Option<Peek> {
+        let set = &self.sets[usize::from(ctx.rule().id)];
+        (status == StatusCode::OK
+            && (set.page.is_some() || set.report_only.is_some())
+            && docs::is_page(&self.pages, ctx.path())
+            && !headers.contains_key(http::header::CONTENT_ENCODING)
+            && csp::kind(headers) == csp::Kind::Page)
+            .then_some(Peek { bytes: docs::MAX_PAGE, within: PAGE_TIME })
+    }
+
+    fn peeked(&self, _: &Context, parts: &mut response::Parts, start: &Start) -> Result<(), Refusal> {
+        let page = std::str::from_utf8(&start.bytes).ok().filter(|page| start.whole && !page.is_empty());
+        if let Some(policy) = page.and_then(|page| docs::policy(page, &self.origins)) {
+            parts.extensions.insert(PagePolicy(policy));
+        }
+        Ok(())
+    }
+
+    fn reads(&self) -> bool {
+        !self.pages.is_empty() && self.docs_open
+    }
+
+    fn response(&self, ctx: &Context, parts: &mut response::Parts) -> Result<(), Refusal> {
+        if parts.status.is_informational() {
+            return Ok(());
+        }
+        let set = &self.sets[usize::from(ctx.rule().id)];
+        for banner in &BANNERS {
+            parts.headers.remove(banner);
+        }
+        let page_policy = parts.extensions.remove::<PagePolicy>().map(|policy| policy.0);
+        set.apply(&mut parts.headers, parts.status, page_policy);
+        self.transport_security(ctx, &mut parts.headers);
+        let sets_cookie = parts.headers.contains_key(SET_COOKIE);
+        if ctx.credential || sets_cookie {
+            cache::narrow(set.cache, &mut parts.headers);
+        }
+        if sets_cookie {
+            cookies::harden(&self.cookies, ctx, &mut parts.headers);
+        }
+        self.location(ctx, parts)
+    }
+
+    fn answers(&self) -> bool {
+        true
+    }
+}

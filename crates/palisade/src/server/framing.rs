@@ -1,0 +1,131 @@
+//! The guard in front of the HTTP/1 library: what it may hold and wait for, and what a client reads whose framing it refuses.
+//!
+//! Guide section 21. There is no request yet, so no context and no control: the refusal is counted and logged here.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::StatusCode;
+use http_body::{Body, Frame, SizeHint};
+use palisade_h1::guard::{Config, InFlight};
+use palisade_h1::{Limits, Violation};
+
+use super::request_id::RequestId;
+use crate::body::{BodyError, ResponseBody};
+use crate::context::Connection;
+use crate::control::Mode;
+use crate::controls::{integrity, limits};
+use crate::live::Handle;
+use crate::observe::{access, event};
+use crate::policy::Policy;
+use crate::refusal::{Code, problem_document};
+
+/// A head took too long.
+pub(crate) static HEAD_TIME: Code = Code::client(
+    "limits.head_time",
+    StatusCode::REQUEST_TIMEOUT,
+    21,
+    "the head of this request took too long to arrive",
+)
+.owasp("excess_rate_limit_exceeded");
+
+/// Field lines of a head: more than any client sends, and what the library's table is made for.
+const HEADERS: usize = 256;
+/// A request line beside its target, and line ends.
+const LINES: usize = 1024;
+
+/// What the guard of a connection may hold. The policy's own limits judge again, with a context, what fits in here.
+pub(super) fn config(policy: &Policy) -> Config {
+    let limits = &policy.config().limits.config;
+    let (fields, target) = (limits.header_bytes.len(), limits.url_bytes.len());
+    let limits = Limits {
+        head_bytes: fields.saturating_add(target).saturating_add(LINES),
+        headers: HEADERS,
+        // The `http` crate cannot hold more.
+        target_bytes: target.saturating_add(1).min(65_534),
+    };
+    Config { limits, ..Config::default() }
+}
+
+/// The code of a violation.
+pub(crate) fn code(violation: Violation) -> &'static Code {
+    match violation {
+        Violation::HeadTimeout => &HEAD_TIME,
+        Violation::TargetTooLong => &limits::URL,
+        Violation::HeadTooLarge | Violation::TooManyHeaders => &limits::HEADERS,
+        _ => &integrity::FRAMING,
+    }
+}
+
+/// Counts and logs a violation, and gives the whole answer to it.
+pub(super) fn answer(handle: &Handle, connection: &Connection, violation: Violation) -> Bytes {
+    let live = handle.live();
+    let policy = &live.policy;
+    let code = code(violation);
+    let id = RequestId::new(policy.clock().now());
+    let document = problem_document(code, code.status, id.as_str());
+    handle.metrics().refused(code.control(), code.name, Mode::Block);
+    event::REFUSED
+        .line(handle.log())
+        .str("owasp", code.owasp)
+        .str("control", code.control())
+        .str("code", code.name)
+        .str("mode", Mode::Block.as_str())
+        .str("policy", "default")
+        .str("request_id", id.as_str())
+        .str("client", &connection.peer_text)
+        .str("why", violation.text())
+        .str("violation", violation.name());
+    access::refused_head(policy, connection, &id, code, document.len());
+    let mut answer = format!(
+        "HTTP/1.1 {} {}\r\nContent-Type: application/problem+json\r\nContent-Length: {}\r\nCache-Control: no-store\r\n\
+         X-Content-Type-Options: nosniff\r\nX-Request-Id: {id}\r\nConnection: close\r\n\r\n",
+        code.status.as_u16(),
+        code.status.canonical_reason().unwrap_or("Refused"),
+        document.len(),
+    )
+    .into_bytes();
+    answer.extend_from_slice(&document);
+    answer.into()
+}
+
+/// The body of an answer over HTTP/1, with the guard's token: the answer is over when it is dropped.
+#[derive(Debug)]
+pub(super) struct Answering {
+    body: ResponseBody,
+    _token: InFlight,
+}
+
+impl Answering {
+    pub(super) fn new(body: ResponseBody, token: InFlight) -> Self {
+        Self { body, _token: token }
+    }
+}
+
+impl Body for Answering {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// What the guard of a connection calls: at most once.
+pub(super) fn answers(
+    handle: &Arc<Handle>,
+    connection: &Arc<Connection>,
+) -> impl FnOnce(&Violation) -> Bytes + Send + 'static {
+    let (handle, connection) = (Arc::clone(handle), Arc::clone(connection));
+    move |violation| answer(&handle, &connection, *violation)
+}

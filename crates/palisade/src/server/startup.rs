@@ -1,0 +1,222 @@
+//! What is looked at beyond the policy's text before a server starts or a new policy is put in force: files and who may
+//! read or change them, certificates, and what a reload may not change.
+
+use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use palisade_base::Timestamp;
+use palisade_policy::{Problems, Snapshot};
+use rustls::sign::CertifiedKey;
+
+use super::tls;
+use crate::controls::Config;
+use crate::policy::Env;
+use crate::policy::values::{HostPattern, Listen};
+
+/// A certificate that ends sooner than this is reported.
+const SOON_MS: i64 = 14 * 24 * 3_600_000;
+/// The shortest admin token that production takes: 128 bits in hexadecimal are twice as long.
+const MIN_TOKEN: usize = 16;
+
+/// Why a policy is compiled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Occasion {
+    /// To start with it, or to say whether that would work.
+    Start,
+    /// To put it in force in a running server.
+    Reload,
+    /// To put a switch in force: the files have been judged before, and this must work at three in the morning.
+    Switch,
+}
+
+/// Files, certificates and the admin listener.
+pub(crate) fn check(snapshot: &Snapshot, config: &Config, env: &Env, occasion: Occasion, problems: &mut Problems) {
+    if occasion == Occasion::Switch {
+        return;
+    }
+    let production = !config.server.is_development();
+    if production {
+        snapshot.check_ownership_here(problems);
+    }
+    certificates(config, env, occasion, problems);
+    admin(config, env, production, problems);
+}
+
+fn certificates(config: &Config, env: &Env, occasion: Occasion, problems: &mut Problems) {
+    let (tls, now) = (&config.tls, env.clock.now());
+    let single = tls.cert.as_deref().zip(tls.key.as_deref());
+    let single = single.map(|(cert, key)| ("tls".to_owned(), cert, key)).into_iter();
+    let listed = tls.certificate.iter().enumerate();
+    let listed = listed.map(|(place, pair)| (format!("tls.certificate[{place}]"), &*pair.cert, &*pair.key));
+    let mut keys = Vec::new();
+    let mut broken = false;
+    for (path, cert, key) in single.chain(listed) {
+        if !config.server.is_development() {
+            private(&format!("{path}.key"), key, problems);
+        }
+        match tls::certified(cert, key) {
+            Ok((certified, fact)) => {
+                valid(&format!("{path}.cert"), &fact, now, config, occasion, problems);
+                keys.push(certified);
+            }
+            Err((file, why)) => {
+                broken = true;
+                let blamed = if file == cert { "cert" } else { "key" };
+                problems.error(
+                    &format!("{path}.{blamed}"),
+                    format!("`{}`: {why}", file.display()),
+                    "name a PEM file that Palisade's user can read: the chain with the leaf first, and the key that belongs to it",
+                );
+            }
+        }
+    }
+    if !broken && !keys.is_empty() && config.server.https() != Listen::Off {
+        covered(&keys, &config.server.hosts, problems);
+    }
+}
+
+fn valid(path: &str, fact: &tls::Fact, now: Timestamp, config: &Config, occasion: Occasion, problems: &mut Problems) {
+    let day = |time: Timestamp| time.date().date();
+    if fact.is_valid(now) {
+        if fact.not_after.0 < now.0.saturating_add(SOON_MS) {
+            problems.warn(path, format!("this certificate ends on {}", day(fact.not_after)), "renew it");
+        }
+        return;
+    }
+    let (message, fix) = if now < fact.not_before {
+        (format!("this certificate is valid from {} on", day(fact.not_before)), "check the clock, or use another one")
+    } else {
+        (format!("this certificate ended on {}", day(fact.not_after)), "renew it")
+    };
+    // Who reloads to mend something else while it is in force anyway must be able to.
+    if occasion == Occasion::Start && !config.server.is_development() {
+        problems.error(path, message, fix);
+    } else {
+        problems.warn(path, message, fix);
+    }
+}
+
+fn covered(keys: &[Arc<CertifiedKey>], hosts: &[HostPattern], problems: &mut Problems) {
+    for (place, host) in hosts.iter().enumerate() {
+        if !keys.iter().any(|key| tls::covers(key, host)) {
+            problems.warn(
+                &format!("server.hosts[{place}]"),
+                format!("no certificate is for `{host}`"),
+                "add one with this name to `[[tls.certificate]]`",
+            );
+        }
+    }
+}
+
+/// A private key is for nobody else. A group may read it where that is the only way for Palisade's user, as Debian's
+/// `ssl-cert` has it; what a container platform mounted cannot be changed by who runs in the container.
+fn private(path: &str, file: &Path, problems: &mut Problems) {
+    let Ok(meta) = std::fs::metadata(file) else { return };
+    let mode = meta.mode() & 0o777;
+    let by_group = meta.uid() != nix::unistd::geteuid().as_raw() && mode & 0o037 == 0;
+    if mode & 0o077 == 0 || by_group {
+        return;
+    }
+    let message = format!("others may read the private key `{}` (mode {mode:04o})", file.display());
+    if is_mounted(file) {
+        problems.warn(
+            path,
+            message,
+            "set `defaultMode: 0400` (Kubernetes) or `mode: 0400` (compose) for the mounted secret",
+        );
+    } else {
+        problems.error(
+            path,
+            message,
+            format!("run `chmod 600 {}`, and replace the key if others were there", file.display()),
+        );
+    }
+}
+
+/// Whether a container platform put the file there: under `/run/secrets`, or through Kubernetes' `..data` link.
+fn is_mounted(file: &Path) -> bool {
+    file.starts_with("/run/secrets")
+        || file.starts_with("/var/run/secrets")
+        || file.parent().is_some_and(|folder| folder.join("..data").is_symlink())
+}
+
+fn admin(config: &Config, env: &Env, production: bool, problems: &mut Problems) {
+    let server = &config.server;
+    if let Some(address) = server.admin.address()
+        && !address.ip().is_loopback()
+        && server.admin_address.is_empty()
+    {
+        problems.error(
+            "server.admin",
+            "an admin listener outside loopback must say who may reach it",
+            "name networks in `admin_address`, such as `admin_address = [\"10.0.0.0/8\"]`, or listen on loopback",
+        );
+    }
+    for (place, host) in server.admin_hosts.iter().enumerate() {
+        if *host == HostPattern::Any {
+            problems.error(
+                &format!("server.admin_hosts[{place}]"),
+                "`*` would let any web page reach the admin listener by a name of its own",
+                "name the hosts",
+            );
+        }
+    }
+    if let Some(token) = &server.admin_token {
+        match env.secrets.get(&token.secret) {
+            Ok(value) if production && value.expose().len() < MIN_TOKEN => {
+                problems.error(
+                    "server.admin_token",
+                    "this token is too short to be a secret",
+                    "make one of 32 random bytes, such as by `openssl rand -hex 32`",
+                );
+            }
+            Ok(_) => {}
+            Err(error) => {
+                problems.error("server.admin_token", error.to_string(), "store the secret, or take the line out");
+            }
+        }
+    }
+}
+
+/// What a running server cannot change, and what a reload in production may not take away.
+pub(crate) fn check_change(old: (&Snapshot, &Config), new: (&Snapshot, &Config), problems: &mut Problems) {
+    let ((old_snapshot, old), (new_snapshot, new)) = (old, new);
+    let (was, is) = (&old.server, &new.server);
+    let fixed = [
+        ("server.mode", was.mode != is.mode),
+        ("server.https", was.https() != is.https()),
+        ("server.http", was.http() != is.http()),
+        ("server.admin", was.admin != is.admin),
+        ("server.probes", was.probes != is.probes),
+        ("server.state", was.state != is.state),
+        ("server.workers", was.workers != is.workers),
+        ("upstream.command", old.upstream.command != new.upstream.command),
+        ("upstream.env", old.upstream.env != new.upstream.env),
+        ("upstream.user", old.upstream.user != new.upstream.user),
+        ("log.format", old.log.format != new.log.format),
+        ("log.access", old.log.access != new.log.access),
+        ("log.security", old.log.security != new.log.security),
+    ];
+    for (key, _) in fixed.iter().filter(|(_, changed)| *changed) {
+        problems.error(
+            key,
+            format!("`{key}` cannot change while the server runs"),
+            "restart to change it, or put the old value back",
+        );
+    }
+    if !was.is_development() && old_snapshot.is_set("auth") && !new_snapshot.is_set("auth") {
+        problems.error(
+            "",
+            "`[auth]` is gone: a reload in production may not take the login away",
+            "put it back; to really remove it, restart",
+        );
+    }
+}
+
+/// Whether an admin connection from this address is taken.
+pub(super) fn may_reach_admin(server: &crate::policy::config::Server, peer: IpAddr) -> bool {
+    let peer = palisade_base::canonical_ip(peer);
+    peer.is_loopback() || server.admin_address.iter().any(|network| network.contains(peer))
+}

@@ -1,0 +1,120 @@
+//! How a server is: `/status`, and the gauges that are read when somebody scrapes them. Guide section 16.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::admission::handshake_limit;
+use super::state;
+use super::tls::certificates;
+use crate::control::ControlId;
+use crate::controls::INFOS;
+use crate::live::Handle;
+use crate::stack::Inner;
+
+/// Everything about a server that an operator asks for, as JSON.
+pub async fn status(handle: &Arc<Handle>) -> Value {
+    let live = handle.live();
+    let policy = &live.policy;
+    let (env, now) = (policy.env(), policy.clock().now());
+    let server = state(env);
+    let not_ready = server.not_ready();
+    let listeners: Vec<Value> = server
+        .listeners
+        .get()
+        .into_iter()
+        .flatten()
+        .map(|(name, address)| json!({ "listener": name, "address": address.to_string() }))
+        .collect();
+    let certificates: Vec<Value> = certificates(env)
+        .facts()
+        .iter()
+        .map(|fact| {
+            json!({
+                "source": &*fact.source,
+                "names": fact.names,
+                "not_after": rfc3339(fact.not_after),
+                "expires_in_seconds": (fact.not_after.0 - now.0) / 1000,
+                "valid": fact.is_valid(now),
+            })
+        })
+        .collect();
+    let upstream = match live.inner() {
+        Inner::Proxy(gateway) => {
+            json!({ "target": gateway.target().to_string(), "reachable": gateway.is_reachable().await })
+        }
+        Inner::Router(_) => json!({ "target": "router", "reachable": true }),
+        Inner::Nothing => Value::Null,
+    };
+    let overrides: Vec<Value> = policy
+        .overrides()
+        .iter()
+        .filter(|over| over.until > now)
+        .map(|over| {
+            json!({
+                "control": over.control.info().name,
+                "mode": over.mode.as_str(),
+                "route": over.route.as_ref().map(|route| route.as_str()),
+                "until": rfc3339(over.until),
+                "reason": over.reason,
+            })
+        })
+        .collect();
+    let limit = policy.config().limits.config.connections;
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "policy_hash": policy.hash(),
+        "uptime_seconds": server.uptime().as_secs(),
+        "phase": server.phase().as_str(),
+        "ready": not_ready.is_none(),
+        "not_ready": not_ready,
+        "mode": if env.is_development() { "development" } else { "production" },
+        "listeners": listeners,
+        "upstream": upstream,
+        "connections": { "open": server.connections(), "limit": limit },
+        "saturation": {
+            "connections": share(server.connections(), limit as usize),
+            "handshakes": share(server.admission.handshakes(), handshake_limit(policy)),
+        },
+        "certificates": certificates,
+        "modes": modes(policy),
+        "overrides": overrides,
+    })
+}
+
+/// The mode of every control that judges: by default, and on routes that say otherwise.
+fn modes(policy: &crate::policy::Policy) -> Value {
+    let judging = (0_u8..).map(ControlId).zip(INFOS).filter(|(_, info)| info.judges);
+    let table = judging.map(|(control, info)| {
+        let default = policy.written_mode(control, 0);
+        let routes = policy.rules().iter().skip(1).filter(|rule| policy.written_mode(control, rule.id) != default);
+        let routes: Vec<Value> = routes
+            .map(|rule| json!({ "route": &*rule.label, "mode": policy.written_mode(control, rule.id).as_str() }))
+            .collect();
+        (info.name.to_owned(), json!({ "mode": default.as_str(), "routes": routes }))
+    });
+    Value::Object(table.collect())
+}
+
+fn rfc3339(time: palisade_base::Timestamp) -> Option<String> {
+    time.date().format(&time::format_description::well_known::Rfc3339).ok()
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a share, for people")]
+fn share(used: usize, limit: usize) -> f64 {
+    used as f64 / limit.max(1) as f64
+}
+
+/// Brings the gauges up to date that nobody keeps while nobody looks.
+pub(super) fn observe(handle: &Handle) {
+    let live = handle.live();
+    let env = live.policy.env();
+    let (server, now) = (state(env), live.policy.clock().now());
+    let limit = live.policy.config().limits.config.connections;
+    let metrics = handle.metrics();
+    metrics.saturation("connections", share(server.connections(), limit as usize));
+    metrics.saturation("handshakes", share(server.admission.handshakes(), handshake_limit(&live.policy)));
+    metrics.certificates(
+        certificates(env).facts().iter().map(|fact| (Arc::clone(&fact.source), (fact.not_after.0 - now.0) / 1000)),
+    );
+}
