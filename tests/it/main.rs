@@ -6,6 +6,8 @@ mod access_log;
 mod apps_alone;
 mod bodies;
 mod browser_alone;
+mod demo;
+mod supervise;
 mod deploy;
 mod docs_pages;
 mod keepalive;

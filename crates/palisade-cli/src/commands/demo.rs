@@ -1,7 +1,8 @@
 //! `palisade demo`: the whole gateway round a sample API, on loopback, with nothing to install or configure.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use palisade::Palisade;
@@ -19,13 +20,17 @@ pub(crate) fn run(global: &Global, demo: &Demo) -> anyhow::Result<Done> {
         return Err(Usage(said.into()).into());
     }
     // Everything it writes goes with it, the certificate authority too: nothing of a demo is worth trusting for good.
-    let state = tempfile::Builder::new().prefix("palisade-demo-").tempdir()?;
+    let private = std::fs::Permissions::from_mode(0o700);
+    let state = tempfile::Builder::new().prefix("palisade-demo-").permissions(private).tempdir()?;
     // The state of a demo is a directory of its own, whatever the environment says of a server.
-    let sources = Sources::new().builtin("demo policy", crate::demo::POLICY).flag(
+    let mut sources = Sources::new().builtin("demo policy", crate::demo::POLICY).flag(
         "demo",
         "server.state",
         serde_json::to_string(&state.path().to_string_lossy())?,
     );
+    if std::io::stdout().is_terminal() {
+        sources = sources.flag("demo", "log.format", "\"pretty\"");
+    }
     let sources = policy::with_ports(sources, &demo.listening)?;
     let target = Target::Router(crate::demo::router());
     let (running, _) = Palisade::from_sources(sources).detect(demo.listening.detect).target(target).start()?;
@@ -37,7 +42,7 @@ pub(crate) fn run(global: &Global, demo: &Demo) -> anyhow::Result<Done> {
     runtime.block_on(async {
         running.ready();
         // In one piece and at once; nobody there to read it is no reason not to serve.
-        let _ = std::io::stderr().lock().write_all(text.as_bytes());
+        let _ = std::io::stdout().lock().write_all(text.as_bytes());
         running.until_signal().await;
     });
     for worker in workers {
@@ -57,8 +62,8 @@ fn introduction(https: u16, http: u16, ca: &Path) -> String {
             "a note is made",
             format!("{curl} -H 'Content-Type: application/json' -d '{{\"title\":\"mine\"}}' {base}/notes"),
         ),
-        ("and read", format!("{curl} {base}/notes/1")),
-        ("a file streams through, and is counted", format!("{curl} -T {ca} {base}/uploads/a.pem")),
+        ("the first one is read", format!("{curl} {base}/notes/1")),
+        ("a file streams through, and is counted", format!("{curl} -T {ca} {base}/uploads/authority.txt")),
         ("what the gateway adds to every answer", format!("{curl} -I {base}/")),
         ("refused: a file that is never served", format!("{curl} {base}/.env")),
         (
