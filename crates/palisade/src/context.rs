@@ -198,7 +198,7 @@ impl Context {
 
     /// The path as decided on and forwarded: normalised once. Until then, the path as sent.
     pub fn path(&self) -> &str {
-        self.path.get().map_or_else(|| self.target.path(), |path| path)
+        self.path.get().map_or(self.target.path(), |path| path)
     }
 
     /// The host without port, in lower case; empty until it is known.

@@ -277,7 +277,7 @@ pub enum Stop {
     /// The request is refused; what that means depends on the control's mode.
     Refuse(Refusal),
     /// The control has answered.
-    Answer(Response<ResponseBody>),
+    Answer(Box<Response<ResponseBody>>),
 }
 
 impl From<Refusal> for Stop {

@@ -179,7 +179,7 @@ impl Live {
             };
             match (stop, mode) {
                 (_, Mode::Off) => {}
-                (Stop::Answer(answer), _) => return Ok(answer),
+                (Stop::Answer(answer), _) => return Ok(*answer),
                 (Stop::Refuse(refusal), Mode::Block) => return Err(refusal),
                 (Stop::Refuse(refusal), Mode::Detect) => ctx.would_refuse(stage.control, mode, refusal),
             }

@@ -116,7 +116,7 @@ impl Harness {
             request = request.header("content-length", body.len());
         }
         let request = request.body(RequestBody::axum(Body::from(body))).expect("a request in the test");
-        let tls = self.secure.then(|| Tls { server_name: None, version: "TLSv1.3" });
+        let tls = self.secure.then_some(Tls { server_name: None, version: "TLSv1.3" });
         let listener = if self.secure { Listener::Https } else { Listener::Http };
         let local = SocketAddr::from(([127, 0, 0, 1], 443));
         let connection = Arc::new(Connection::new(self.peer, local, tls, listener));

@@ -74,8 +74,8 @@ impl Check for ClientIp {
             return Ok(());
         }
         let address = match self.header {
-            ClientAddressHeader::XForwardedFor => self.from_right(peer, list(&parts.headers, "x-forwarded-for")),
-            ClientAddressHeader::Forwarded => self.from_right(peer, forwarded(&parts.headers)),
+            ClientAddressHeader::XForwardedFor => self.rightmost(peer, list(&parts.headers, "x-forwarded-for")),
+            ClientAddressHeader::Forwarded => self.rightmost(peer, forwarded(&parts.headers)),
             ClientAddressHeader::XRealIp => self.one(peer, Context::single(&parts.headers, "x-real-ip")),
             ClientAddressHeader::CfConnectingIp => self.one(peer, Context::single(&parts.headers, "cf-connecting-ip")),
         };
@@ -113,7 +113,7 @@ impl ClientIp {
 
     /// The first address from the right that is not a trusted proxy. What does not parse ends the chain at the last
     /// trusted hop.
-    fn from_right<'h>(&self, peer: IpAddr, chain: impl DoubleEndedIterator<Item = &'h str>) -> IpAddr {
+    fn rightmost<'h>(&self, peer: IpAddr, chain: impl DoubleEndedIterator<Item = &'h str>) -> IpAddr {
         let mut client = peer;
         for hop in chain.rev().take(64) {
             match address(hop) {
@@ -187,8 +187,8 @@ mod tests {
         }
         let peer: IpAddr = "10.0.0.9".parse().unwrap();
         let address = match header {
-            ClientAddressHeader::XForwardedFor => control.from_right(peer, list(&map, "x-forwarded-for")),
-            ClientAddressHeader::Forwarded => control.from_right(peer, forwarded(&map)),
+            ClientAddressHeader::XForwardedFor => control.rightmost(peer, list(&map, "x-forwarded-for")),
+            ClientAddressHeader::Forwarded => control.rightmost(peer, forwarded(&map)),
             _ => control.one(peer, Context::single(&map, "x-real-ip")),
         };
         address.to_string()

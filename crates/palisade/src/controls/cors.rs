@@ -253,7 +253,7 @@ impl Check for Cors {
         if sharing.allowed(ctx.origin.as_ref()).is_none() {
             return Err(ORIGIN_CODE.refuse("a preflight of an origin that `cors.origins` does not list").into());
         }
-        Err(Stop::Answer(sharing.preflight(&parts.headers)))
+        Err(Stop::Answer(Box::new(sharing.preflight(&parts.headers))))
     }
 
     fn response(&self, ctx: &Context, parts: &mut response::Parts) -> Result<(), Refusal> {

@@ -66,6 +66,6 @@ impl Check for HttpsRedirect {
         *answer.status_mut() = StatusCode::PERMANENT_REDIRECT;
         answer.headers_mut().insert(LOCATION, location);
         answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        Err(Stop::Answer(answer))
+        Err(Stop::Answer(Box::new(answer)))
     }
 }

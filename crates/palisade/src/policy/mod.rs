@@ -55,8 +55,11 @@ fn is_absent(property: &serde_json::Value) -> bool {
         || property.get("anyOf").and_then(|any| any.as_array()).is_some_and(|any| any.iter().any(is_absent))
 }
 
+/// A grammar's name, and the check that says why a text does not fit.
+pub type NamedCheck = (&'static str, fn(&str) -> Result<(), String>);
+
 /// Every grammar of the policy's text values.
-pub fn formats() -> Vec<(&'static str, fn(&str) -> Result<(), String>)> {
+pub fn formats() -> Vec<NamedCheck> {
     palisade_base::FORMATS.iter().chain(values::FORMATS).map(|format| (format.name, format.check)).collect()
 }
 

@@ -66,6 +66,7 @@ async fn echo(method: Method, uri: Uri, headers: HeaderMap, body: Bytes) -> Resp
 const POLICY: &str = r#"
 [server]
 mode = "development"
+state = "@STATE@"
 https = "off"
 http = "127.0.0.1:0"
 admin = "off"
@@ -223,7 +224,10 @@ fn table() -> Vec<(&'static str, Vec<u8>)> {
 }
 
 fn start(extra: &str, target: Target) -> Running {
-    let sources = Sources::new().builtin("parity", format!("{POLICY}{extra}"));
+    // Kept for the life of the test process: the server writes there until it ends.
+    let state = tempfile::tempdir().unwrap().keep();
+    let policy = POLICY.replace("@STATE@", state.to_str().unwrap());
+    let sources = Sources::new().builtin("parity", format!("{policy}{extra}"));
     let (running, _) = Palisade::from_sources(sources).target(target).start().unwrap();
     running.serve_here().unwrap();
     running
