@@ -5,7 +5,7 @@
 mod apps_alone;
 mod browser_alone;
 mod demo;
-mod supervise;
 mod deploy;
 mod server;
+mod supervise;
 mod tools_alone;
