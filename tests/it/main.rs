@@ -15,7 +15,7 @@ mod operate;
 mod semantics;
 mod server;
 mod streaming;
-mod support;
 mod supervise;
+mod support;
 mod tools_alone;
 mod websocket;

@@ -197,7 +197,8 @@ mod tests {
     #[test]
     fn read_from_the_right_through_trusted_proxies() {
         use ClientAddressHeader::{Forwarded, XForwardedFor, XRealIp};
-        let cases: &[(ClientAddressHeader, &[(&str, &str)], &str)] = &[
+        type Case = (ClientAddressHeader, &'static [(&'static str, &'static str)], &'static str);
+        let cases: &[Case] = &[
             (XForwardedFor, &[("x-forwarded-for", "1.1.1.1, 203.0.113.7")], "203.0.113.7"),
             (XForwardedFor, &[("x-forwarded-for", "203.0.113.7, 10.1.1.1")], "203.0.113.7"),
             (XForwardedFor, &[("x-forwarded-for", "1.1.1.1"), ("x-forwarded-for", "203.0.113.7")], "203.0.113.7"),
