@@ -1,0 +1,53 @@
+//! A SecLang (ModSecurity rule language) engine: rules in, transactions fed phase by phase, verdicts out.
+//!
+//! Guide section 21. The engine runs the OWASP Core Rule Set unchanged. It knows nothing of servers: whoever has a
+//! request hands its parts to a [`Transaction`] and asks after each phase whether a rule wants to refuse it.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use palisade_seclang::{Builder, Transaction};
+//!
+//! let mut builder = Builder::new();
+//! builder.text("local.conf", r#"SecRule ARGS "@rx (union.*select|insert.*into)" "id:1,deny,status:403""#);
+//! let rules = Arc::new(builder.compile().expect("the rule is right"));
+//!
+//! let mut transaction = Transaction::new(&rules);
+//! transaction.request(b"GET", b"/?q=1+union+all+select+2", b"HTTP/1.1");
+//! transaction.header(b"Host", b"example.com");
+//! assert!(transaction.request_headers().is_none());
+//! let verdict = transaction.request_body().expect("the rule refuses");
+//! assert_eq!((verdict.rule, verdict.status), (1, 403));
+//! ```
+//!
+//! # How it is built
+//! [`Builder`] reads files into rules and reports every mistake. The evaluator in `transaction` is the meaning of the
+//! language: it walks the rules of a phase in the order of the files. Everything that makes it fast only decides which
+//! of these evaluations may be left out, and a test compares both on every request it can find.
+
+mod body;
+mod clock;
+mod expand;
+mod libinjection;
+mod names;
+mod operator;
+mod parse;
+mod problem;
+mod regex;
+mod rule;
+mod ruleset;
+mod settings;
+mod store;
+mod text;
+mod transaction;
+mod transform;
+mod variable;
+
+pub use body::Finding;
+pub use clock::{Clock, SystemClock};
+pub use operator::Lookups;
+pub use parse::Builder;
+pub use problem::{Place, Problem};
+pub use rule::{AuditMode, EngineMode, Processor};
+pub use ruleset::RuleSet;
+pub use settings::{LimitAction, Settings};
+pub use transaction::{Match, Outcome, Transaction, Verdict};

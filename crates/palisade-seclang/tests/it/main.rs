@@ -1,0 +1,4 @@
+//! The engine against published rule sets, tests and vectors.
+
+mod crs;
+mod support;
