@@ -41,6 +41,8 @@ mod text;
 mod transaction;
 mod transform;
 mod variable;
+#[cfg(test)]
+mod vectors;
 
 pub use body::Finding;
 pub use clock::{Clock, SystemClock};

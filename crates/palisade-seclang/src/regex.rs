@@ -291,7 +291,11 @@ fn translate_escape(bytes: &[u8], i: usize, in_class: bool, out: &mut String) ->
         }
         // Letters whose escape means nothing in PCRE stand for themselves, and so do `<` and `>`.
         b'<' | b'>' | b'/' | b'"' | b'\'' | b'`' | b'@' | b'!' | b'%' | b',' | b':' | b';' | b'=' | b'_' | b' ' => {
-            if c == b' ' { out.push_str(r"\x20") } else { out.push(c as char) }
+            if c == b' ' {
+                out.push_str(r"\x20")
+            } else {
+                out.push(c as char)
+            }
             2
         }
         b'i' | b'j' | b'l' | b'm' | b'o' | b'q' | b'u' | b'y' | b'I' | b'J' | b'M' | b'O' | b'T' | b'Y' => {

@@ -71,7 +71,8 @@ mod tests {
 
     #[test]
     fn numbers() {
-        for (text, want) in [("12", 12), (" -3x", -3), ("+7", 7), ("x", 0), ("", 0), ("99999999999999999999", i64::MAX)] {
+        for (text, want) in [("12", 12), (" -3x", -3), ("+7", 7), ("x", 0), ("", 0), ("99999999999999999999", i64::MAX)]
+        {
             assert_eq!(atoi(text.as_bytes()), want);
         }
         for n in [0, 7, -1, 1234567890, i64::MAX, i64::MIN] {

@@ -54,12 +54,27 @@ enum State {
     Colon,
     /// After a value inside of something: `,` or the end.
     Next,
-    String { key: bool },
-    Escape { key: bool },
-    Unicode { key: bool, digits: u8, value: u16, high: u16 },
+    String {
+        key: bool,
+    },
+    Escape {
+        key: bool,
+    },
+    Unicode {
+        key: bool,
+        digits: u8,
+        value: u16,
+        high: u16,
+    },
     /// After a high surrogate: `\` of the low one.
-    Low { key: bool, high: u16 },
-    LowU { key: bool, high: u16 },
+    Low {
+        key: bool,
+        high: u16,
+    },
+    LowU {
+        key: bool,
+        high: u16,
+    },
     Number,
     Literal,
     End,
@@ -105,7 +120,8 @@ impl Reader {
                     continue;
                 }
                 State::Number => {
-                    if matches!(b, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E') && self.text.len() < out.limits.value {
+                    if matches!(b, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E') && self.text.len() < out.limits.value
+                    {
                         self.text.push(b);
                         i += 1;
                     } else if is_number(&self.text) {
@@ -155,7 +171,14 @@ impl Reader {
                 out.find(Finding::JsonBom);
                 State::Value
             }
-            state @ (State::Start | State::Value | State::FirstElement | State::FirstKey | State::Key | State::Colon | State::Next | State::End)
+            state @ (State::Start
+            | State::Value
+            | State::FirstElement
+            | State::FirstKey
+            | State::Key
+            | State::Colon
+            | State::Next
+            | State::End)
                 if white =>
             {
                 state
@@ -171,7 +194,13 @@ impl Reader {
                         State::Broken
                     } else {
                         let array = b == b'[';
-                        self.frames.push(Frame { array, index: 0, path: self.path.len(), keys: self.keys.len(), many: None });
+                        self.frames.push(Frame {
+                            array,
+                            index: 0,
+                            path: self.path.len(),
+                            keys: self.keys.len(),
+                            many: None,
+                        });
                         if array {
                             self.element();
                             State::FirstElement
@@ -327,7 +356,9 @@ impl Reader {
             let room = out.limits.value.saturating_sub(self.path.len());
             self.path.extend_from_slice(&self.text[..self.text.len().min(room)]);
             if !frame.insert(hash, &mut self.keys) {
-                out.find(Finding::JsonDuplicateKey { name: String::from_utf8_lossy(&self.path).chars().take(200).collect() });
+                out.find(Finding::JsonDuplicateKey {
+                    name: String::from_utf8_lossy(&self.path).chars().take(200).collect(),
+                });
             }
         }
         self.state = State::Colon;

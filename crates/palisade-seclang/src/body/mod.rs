@@ -162,7 +162,10 @@ impl fmt::Display for Finding {
         match self {
             Finding::BodyTooLong { limit } => write!(f, "the body is longer than {limit} bytes"),
             Finding::TooManyArguments { limit } => {
-                write!(f, "the request has more than {limit} arguments (array items count; `SecArgumentsLimit` sets the limit)")
+                write!(
+                    f,
+                    "the request has more than {limit} arguments (array items count; `SecArgumentsLimit` sets the limit)"
+                )
             }
             Finding::ValueTooLong { limit } => write!(f, "a value is longer than {limit} bytes"),
             Finding::TooDeep { limit } => write!(f, "the body is nested more than {limit} deep"),

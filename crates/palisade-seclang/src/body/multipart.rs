@@ -81,13 +81,11 @@ enum State {
 /// The boundary of a `Content-Type`, and what is odd about it.
 pub(crate) fn boundary(content_type: &[u8], flags: &mut Flags) -> Option<Vec<u8>> {
     let lower = content_type.to_ascii_lowercase();
-    let mut found = memchr::memmem::find_iter(&lower, b"boundary");
+    // A parameter, not a part of another one's value; two of them are two readings.
+    let mut found = memchr::memmem::find_iter(&lower, b"boundary")
+        .filter(|at| matches!(lower[..*at].trim_ascii_end().last(), Some(b';' | b',')));
     let at = found.next()?;
     if found.next().is_some() {
-        return None;
-    }
-    let before = lower[..at].trim_ascii_end();
-    if !before.ends_with(b";") && !before.ends_with(b",") {
         return None;
     }
     let rest = &content_type[at + 8..];
@@ -381,7 +379,9 @@ impl Reader {
             out.flags.invalid_part = true;
             out.find(Finding::MultipartHeader("gives the part no name"));
         }
-        if std::str::from_utf8(&self.part.name).is_err() || self.part.filename.as_ref().is_some_and(|f| std::str::from_utf8(f).is_err()) {
+        if std::str::from_utf8(&self.part.name).is_err()
+            || self.part.filename.as_ref().is_some_and(|f| std::str::from_utf8(f).is_err())
+        {
             out.find(Finding::NotUtf8);
         }
         if self.part.name.eq_ignore_ascii_case(b"_charset_") {

@@ -66,7 +66,11 @@ fn document(mut rest: &[u8], text: &mut Vec<u8>, out: &mut Output<'_>) -> Result
             text.extend_from_slice(&after[..end]);
             rest = &after[end + 3..];
         } else if rest.starts_with(b"<!") {
-            return Err(if rest.get(2..9).is_some_and(|w| w.eq_ignore_ascii_case(b"DOCTYPE")) { Stop::Doctype } else { syntax });
+            return Err(if rest.get(2..9).is_some_and(|w| w.eq_ignore_ascii_case(b"DOCTYPE")) {
+                Stop::Doctype
+            } else {
+                syntax
+            });
         } else if let Some(after) = rest.strip_prefix(b"<?") {
             let end = memchr::memmem::find(after, b"?>").ok_or(syntax)?;
             rest = &after[end + 2..];
@@ -82,7 +86,10 @@ fn document(mut rest: &[u8], text: &mut Vec<u8>, out: &mut Output<'_>) -> Result
             }
             root_seen = true;
             let after = &rest[1..];
-            let end = after.iter().position(|b| b.is_ascii_whitespace() || matches!(b, b'/' | b'>')).ok_or(Stop::Syntax(rest.len()))?;
+            let end = after
+                .iter()
+                .position(|b| b.is_ascii_whitespace() || matches!(b, b'/' | b'>'))
+                .ok_or(Stop::Syntax(rest.len()))?;
             let name = &after[..end];
             if name.is_empty() {
                 return Err(syntax);
@@ -98,7 +105,8 @@ fn document(mut rest: &[u8], text: &mut Vec<u8>, out: &mut Output<'_>) -> Result
                     break false;
                 }
                 let broken = Stop::Syntax(tail.len());
-                let equals = tail.iter().position(|b| matches!(b, b'=' | b'>' | b'<')).ok_or(Stop::Syntax(tail.len()))?;
+                let equals =
+                    tail.iter().position(|b| matches!(b, b'=' | b'>' | b'<')).ok_or(Stop::Syntax(tail.len()))?;
                 let key = tail[..equals].trim_ascii();
                 let value = tail[equals..].strip_prefix(b"=").ok_or(Stop::Syntax(tail.len()))?.trim_ascii_start();
                 let quote = *value.first().filter(|q| matches!(q, b'"' | b'\'')).ok_or(Stop::Syntax(tail.len()))?;

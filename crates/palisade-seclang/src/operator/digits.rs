@@ -4,7 +4,12 @@ use super::Found;
 use crate::regex::{Regex, StepLimit};
 
 /// Looks for candidates by pattern, wherever they begin, and asks the check of each.
-pub(super) fn verify(regex: &Regex, value: &[u8], check: fn(&[u8]) -> bool, found: &mut Found) -> Result<bool, StepLimit> {
+pub(super) fn verify(
+    regex: &Regex,
+    value: &[u8],
+    check: fn(&[u8]) -> bool,
+    found: &mut Found,
+) -> Result<bool, StepLimit> {
     let mut at = 0;
     // Every byte may begin a candidate; the limit keeps a long value from costing its square.
     for _ in 0..1000 {

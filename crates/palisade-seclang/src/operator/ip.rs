@@ -9,7 +9,12 @@ pub(crate) struct Networks(Vec<(IpAddr, u8)>);
 
 impl Networks {
     pub(crate) fn parse(list: &str) -> Result<Networks, String> {
-        list.split(',').map(str::trim).filter(|p| !p.is_empty()).map(parse_network).collect::<Result<_, _>>().map(Networks)
+        list.split(',')
+            .map(str::trim)
+            .filter(|p| !p.is_empty())
+            .map(parse_network)
+            .collect::<Result<_, _>>()
+            .map(Networks)
     }
 
     pub(crate) fn from_file(name: &str, beside: Option<&Path>) -> Result<Networks, (String, String)> {
@@ -30,7 +35,9 @@ impl Networks {
             return false;
         };
         self.0.iter().any(|(network, bits)| match (network, address) {
-            (IpAddr::V4(n), IpAddr::V4(a)) => same_prefix(u128::from(n.to_bits()) << 96, u128::from(a.to_bits()) << 96, *bits),
+            (IpAddr::V4(n), IpAddr::V4(a)) => {
+                same_prefix(u128::from(n.to_bits()) << 96, u128::from(a.to_bits()) << 96, *bits)
+            }
             (IpAddr::V6(n), IpAddr::V6(a)) => same_prefix(n.to_bits(), a.to_bits(), *bits),
             _ => false,
         })

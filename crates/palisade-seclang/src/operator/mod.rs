@@ -96,10 +96,39 @@ pub(crate) struct Found {
 impl Operator {
     /// The names this engine knows.
     pub(crate) const NAMES: &'static [&'static str] = &[
-        "beginsWith", "contains", "containsWord", "detectSQLi", "detectXSS", "endsWith", "eq", "ge", "geoLookup", "gt",
-        "ipMatch", "ipMatchF", "ipMatchFromFile", "le", "lt", "noMatch", "pm", "pmf", "pmFromFile", "rbl", "rx", "rxGlobal",
-        "streq", "strmatch", "unconditionalMatch", "validateByteRange", "validateUrlEncoding", "validateUtf8Encoding",
-        "verifyCC", "verifyCPF", "verifySSN", "verifySVNR", "within",
+        "beginsWith",
+        "contains",
+        "containsWord",
+        "detectSQLi",
+        "detectXSS",
+        "endsWith",
+        "eq",
+        "ge",
+        "geoLookup",
+        "gt",
+        "ipMatch",
+        "ipMatchF",
+        "ipMatchFromFile",
+        "le",
+        "lt",
+        "noMatch",
+        "pm",
+        "pmf",
+        "pmFromFile",
+        "rbl",
+        "rx",
+        "rxGlobal",
+        "streq",
+        "strmatch",
+        "unconditionalMatch",
+        "validateByteRange",
+        "validateUrlEncoding",
+        "validateUtf8Encoding",
+        "verifyCC",
+        "verifyCPF",
+        "verifySSN",
+        "verifySVNR",
+        "within",
     ];
 
     /// Compiles an operator. Files are looked for beside the rule file, `beside`.
@@ -109,8 +138,9 @@ impl Operator {
     pub(crate) fn compile(name: &str, argument: &str, beside: Option<&Path>) -> Result<Operator, (String, String)> {
         let text = |argument: &str| Macro::parse(argument).map_err(|e| (e, String::new()));
         let regex = |argument: &str| {
-            Regex::new(argument, true, false)
-                .map_err(|e| (format!("the pattern cannot be compiled: {e}"), "patterns are PCRE; `\\` escapes a literal".to_owned()))
+            Regex::new(argument, true, false).map_err(|e| {
+                (format!("the pattern cannot be compiled: {e}"), "patterns are PCRE; `\\` escapes a literal".to_owned())
+            })
         };
         Ok(match name.to_ascii_lowercase().as_str() {
             "rx" => {
@@ -139,7 +169,10 @@ impl Operator {
             "validateutf8encoding" => Operator::Utf8Encoding,
             "detectsqli" => Operator::DetectSqli,
             "detectxss" => Operator::DetectXss,
-            "ipmatch" => Operator::IpMatch(Networks::parse(argument).map_err(|e| (e, "write addresses and networks with commas between".to_owned()))?),
+            "ipmatch" => Operator::IpMatch(
+                Networks::parse(argument)
+                    .map_err(|e| (e, "write addresses and networks with commas between".to_owned()))?,
+            ),
             "ipmatchf" | "ipmatchfromfile" => Operator::IpMatch(Networks::from_file(argument, beside)?),
             "geolookup" => Operator::GeoLookup,
             "rbl" => Operator::Rbl(argument.trim().to_owned()),
@@ -149,7 +182,8 @@ impl Operator {
             "verifycpf" => Operator::VerifyCpf(regex(argument)?),
             "verifyssn" => Operator::VerifySsn(regex(argument)?),
             "verifysvnr" => Operator::VerifySvnr(regex(argument)?),
-            "inspectfile" | "fuzzyhash" | "gsblookup" | "rsub" | "validatedtd" | "validateschema" | "validatehash" | "ipmatchfromurl" => {
+            "inspectfile" | "fuzzyhash" | "gsblookup" | "rsub" | "validatedtd" | "validateschema" | "validatehash"
+            | "ipmatchfromurl" => {
                 return Err((
                     format!("the operator `@{name}` is not supported"),
                     "remove the rule, or say the same with `@rx`, `@pm` or a control of the gateway".to_owned(),
@@ -213,8 +247,10 @@ impl Operator {
                 while let Some(groups) = regex.captures_from(value, at)? {
                     any = true;
                     let Some((start, end)) = groups[0] else { break };
-                    if found.texts.len() < 10 {
-                        found.texts.extend(groups.iter().flatten().map(|(s, e)| value[*s..*e].to_vec()));
+                    if capture && found.texts.len() < 10 {
+                        found.texts.extend(
+                            groups.iter().flatten().filter(|(s, e)| e > s).map(|(s, e)| value[*s..*e].to_vec()),
+                        );
                     }
                     at = if end > start { end } else { end + 1 };
                     if !capture || found.texts.len() >= 10 || at > value.len() {

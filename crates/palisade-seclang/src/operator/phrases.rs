@@ -50,7 +50,10 @@ impl Phrases {
             );
         }
         if words.is_empty() {
-            return Err((format!("`{argument}` holds no phrases"), "a list without phrases never matches; remove the rule".to_owned()));
+            return Err((
+                format!("`{argument}` holds no phrases"),
+                "a list without phrases never matches; remove the rule".to_owned(),
+            ));
         }
         Phrases::new(words).map_err(|e| (e, String::new()))
     }

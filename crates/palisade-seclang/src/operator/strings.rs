@@ -27,12 +27,12 @@ impl StringTest {
     }
 }
 
-/// A word is not next to a letter or digit (ModSecurity: `acceptableChar`).
+/// A word is not next to a letter; digits and underscores do end it, as in ModSecurity.
 fn contains_word(value: &[u8], word: &[u8]) -> bool {
     if word.is_empty() {
         return true;
     }
-    let border = |b: Option<&u8>| b.is_none_or(|b| !(b.is_ascii_alphanumeric() || *b == b'_'));
+    let border = |b: Option<&u8>| b.is_none_or(|b| !b.is_ascii_alphabetic());
     memchr::memmem::find_iter(value, word)
         .any(|at| border(at.checked_sub(1).and_then(|i| value.get(i))) && border(value.get(at + word.len())))
 }

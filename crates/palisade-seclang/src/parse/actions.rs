@@ -78,7 +78,8 @@ mod tests {
 
     #[test]
     fn lists() {
-        let got = actions(r"id:1, phase:2,deny ,msg:'a, \'b\'',t:none,setvar:tx.x=1,ctl:ruleRemoveTargetById=1;ARGS:a").unwrap();
+        let got = actions(r"id:1, phase:2,deny ,msg:'a, \'b\'',t:none,setvar:tx.x=1,ctl:ruleRemoveTargetById=1;ARGS:a")
+            .unwrap();
         let flat: Vec<(&str, Option<&str>)> = got.iter().map(|a| (a.name.as_str(), a.value.as_deref())).collect();
         assert_eq!(
             flat,

@@ -17,13 +17,49 @@ use crate::variable::{Kind, Var};
 type Wrong = (String, String);
 
 /// Actions that are read and mean nothing to an engine without a log file of its own.
-const IGNORED_ACTIONS: &[&str] =
-    &["maturity", "accuracy", "sanitisearg", "sanitisematched", "sanitisematchedbytes", "sanitiserequestheader", "sanitiseresponseheader", "deprecatevar"];
+const IGNORED_ACTIONS: &[&str] = &[
+    "maturity",
+    "accuracy",
+    "sanitisearg",
+    "sanitisematched",
+    "sanitisematchedbytes",
+    "sanitiserequestheader",
+    "sanitiseresponseheader",
+    "deprecatevar",
+];
 
 const KNOWN_ACTIONS: &[&str] = &[
-    "id", "phase", "pass", "block", "deny", "drop", "allow", "redirect", "status", "log", "nolog", "auditlog", "noauditlog", "msg",
-    "logdata", "tag", "ver", "rev", "severity", "t", "setvar", "expirevar", "initcol", "ctl", "chain", "skip", "skipAfter",
-    "capture", "multiMatch", "maturity", "accuracy",
+    "id",
+    "phase",
+    "pass",
+    "block",
+    "deny",
+    "drop",
+    "allow",
+    "redirect",
+    "status",
+    "log",
+    "nolog",
+    "auditlog",
+    "noauditlog",
+    "msg",
+    "logdata",
+    "tag",
+    "ver",
+    "rev",
+    "severity",
+    "t",
+    "setvar",
+    "expirevar",
+    "initcol",
+    "ctl",
+    "chain",
+    "skip",
+    "skipAfter",
+    "capture",
+    "multiMatch",
+    "maturity",
+    "accuracy",
 ];
 
 /// `1` to `5`, or the phase's name.
@@ -37,7 +73,10 @@ pub(super) fn phase(text: &str) -> Option<u8> {
 }
 
 pub(super) fn status(text: &str) -> Result<u16, Wrong> {
-    text.parse().ok().filter(|s| (100..600).contains(s)).ok_or_else(|| (format!("`{text}` is not a status"), "write a number from 100 to 599".into()))
+    text.parse()
+        .ok()
+        .filter(|s| (100..600).contains(s))
+        .ok_or_else(|| (format!("`{text}` is not a status"), "write a number from 100 to 599".into()))
 }
 
 pub(super) fn transform(text: &str, chain: &mut Vec<Transform>) -> Result<(), Wrong> {
@@ -62,11 +101,20 @@ pub(super) fn disruption(name: &str, value: &str) -> Result<Option<Disruption>, 
             "" => Scope::All,
             "phase" => Scope::Phase,
             "request" => Scope::Request,
-            other => return Err((format!("`allow:{other}` is not known"), "write `allow`, `allow:phase` or `allow:request`".into())),
+            other => {
+                return Err((
+                    format!("`allow:{other}` is not known"),
+                    "write `allow`, `allow:phase` or `allow:request`".into(),
+                ));
+            }
         }),
         "redirect" => Disruption::Redirect(Macro::parse(value).map_err(|e| (e, String::new()))?),
-        "proxy" | "pause" | "exec" | "append" | "prepend" | "setenv" | "setsid" | "setuid" | "setrsc" | "xmlns" | "sanitise" => {
-            return Err((format!("the action `{name}` is not supported"), "remove it; the gateway has controls of its own for this".into()));
+        "proxy" | "pause" | "exec" | "append" | "prepend" | "setenv" | "setsid" | "setuid" | "setrsc" | "xmlns"
+        | "sanitise" => {
+            return Err((
+                format!("the action `{name}` is not supported"),
+                "remove it; the gateway has controls of its own for this".into(),
+            ));
         }
         _ => return Ok(None),
     }))
@@ -92,7 +140,8 @@ fn macro_of(text: &str, names: &mut TxNames) -> Result<Macro, Wrong> {
 
 /// `tx.name` or `ip.name`.
 fn writable(text: &str) -> Result<(Var, &str), Wrong> {
-    let wrong = || (format!("`{text}` cannot be written"), "write `tx.name`, or a collection such as `ip.name`".to_owned());
+    let wrong =
+        || (format!("`{text}` cannot be written"), "write `tx.name`, or a collection such as `ip.name`".to_owned());
     let (collection, name) = text.split_once(['.', ':']).ok_or_else(wrong)?;
     let var = Var::find(collection.trim()).filter(|v| v.kind() == Kind::Writable).ok_or_else(wrong)?;
     Ok((var, name))
@@ -122,7 +171,9 @@ fn set_var(text: &str, names: &mut TxNames) -> Result<SetVar, Wrong> {
             let value = value.strip_prefix('\'').and_then(|v| v.strip_suffix('\'')).unwrap_or(value);
             if let Some(amount) = value.strip_prefix('+') {
                 Change::Add(macro_of(amount, names)?)
-            } else if let Some(amount) = value.strip_prefix('-').filter(|a| a.starts_with("%{") || a.bytes().all(|b| b.is_ascii_digit())) {
+            } else if let Some(amount) =
+                value.strip_prefix('-').filter(|a| a.starts_with("%{") || a.bytes().all(|b| b.is_ascii_digit()))
+            {
                 Change::Subtract(macro_of(amount, names)?)
             } else {
                 Change::Set(macro_of(value, names)?)
@@ -140,9 +191,9 @@ fn ctl(text: &str, names: &mut TxNames) -> Result<Ctl, Wrong> {
         _ => Err((format!("`{value}` is neither `On` nor `Off`"), String::new())),
     };
     let target = |names: &mut TxNames, make: &dyn Fn(&str) -> Result<Which, Wrong>| -> Result<Ctl, Wrong> {
-        let (which, target) = value
-            .split_once(';')
-            .ok_or_else(|| (format!("`{name}` needs a variable after `;`"), "write, for example, `942100;ARGS:q`".to_owned()))?;
+        let (which, target) = value.split_once(';').ok_or_else(|| {
+            (format!("`{name}` needs a variable after `;`"), "write, for example, `942100;ARGS:q`".to_owned())
+        })?;
         let target = target.trim().trim_start_matches('!');
         let (var, select) = variable(target, names)?;
         Ok(Ctl::RemoveTarget(make(which)?, Arc::new(Exclusion { var, select })))
@@ -169,7 +220,22 @@ fn ctl(text: &str, names: &mut TxNames) -> Result<Ctl, Wrong> {
                 format!("`ctl:{other}` is not supported"),
                 did_you_mean(
                     other,
-                    ["ruleEngine", "requestBodyAccess", "responseBodyAccess", "forceRequestBodyVariable", "requestBodyProcessor", "auditEngine", "auditLogParts", "ruleRemoveById", "ruleRemoveByTag", "ruleRemoveByMsg", "ruleRemoveTargetById", "ruleRemoveTargetByTag", "ruleRemoveTargetByMsg"].into_iter(),
+                    [
+                        "ruleEngine",
+                        "requestBodyAccess",
+                        "responseBodyAccess",
+                        "forceRequestBodyVariable",
+                        "requestBodyProcessor",
+                        "auditEngine",
+                        "auditLogParts",
+                        "ruleRemoveById",
+                        "ruleRemoveByTag",
+                        "ruleRemoveByMsg",
+                        "ruleRemoveTargetById",
+                        "ruleRemoveTargetByTag",
+                        "ruleRemoveTargetByMsg",
+                    ]
+                    .into_iter(),
                 ),
             ));
         }
@@ -186,7 +252,11 @@ impl Builder {
             (false, [_, variables, operator]) => (Some(variables), Some(operator), None),
             (false, [_, variables, operator, list]) => (Some(variables), Some(operator), Some(list)),
             _ => {
-                let help = if is_action { "`SecAction \"actions\"`" } else { "`SecRule VARIABLES \"@operator argument\" \"actions\"`; is a quote missing?" };
+                let help = if is_action {
+                    "`SecAction \"actions\"`"
+                } else {
+                    "`SecRule VARIABLES \"@operator argument\" \"actions\"`; is a quote missing?"
+                };
                 self.problems.error(at, text, format!("`{}` with {} arguments", words[0], words.len() - 1), help);
                 return;
             }
@@ -273,9 +343,19 @@ impl Builder {
                 let link = self.actions(at, text, &list, link, &mut rule, false);
                 rule.links.push(link);
                 if rule.id == 0 {
-                    self.problems.error(at, text, "the rule has no `id`", "add `id:NUMBER`; numbers up to 99999 are for local rules");
+                    self.problems.error(
+                        at,
+                        text,
+                        "the rule has no `id`",
+                        "add `id:NUMBER`; numbers up to 99999 are for local rules",
+                    );
                 } else if let Some(first) = self.ids.insert(rule.id, at.clone()) {
-                    self.problems.error(at, text, format!("rule {} exists already, in {first}", rule.id), "give it another `id`, or remove one of the two");
+                    self.problems.error(
+                        at,
+                        text,
+                        format!("rule {} exists already, in {first}", rule.id),
+                        "give it another `id`, or remove one of the two",
+                    );
                 }
                 if self.problems.0.len() == before {
                     self.rules.push(rule);
@@ -288,8 +368,17 @@ impl Builder {
         }
     }
 
-    fn actions(&mut self, at: &Place, text: &str, list: &[Action], mut link: Link, rule: &mut Rule, chained: bool) -> Link {
-        let mut transforms = if chained { Vec::new() } else { self.defaults[usize::from(rule.phase) - 1].transforms.clone() };
+    fn actions(
+        &mut self,
+        at: &Place,
+        text: &str,
+        list: &[Action],
+        mut link: Link,
+        rule: &mut Rule,
+        chained: bool,
+    ) -> Link {
+        let mut transforms =
+            if chained { Vec::new() } else { self.defaults[usize::from(rule.phase) - 1].transforms.clone() };
         for action in list {
             if let Err((message, help)) = self.action(action, &mut link, rule, &mut transforms, chained) {
                 self.problems.error(at, text, message, help);
@@ -303,13 +392,32 @@ impl Builder {
         link
     }
 
-    fn action(&mut self, action: &Action, link: &mut Link, rule: &mut Rule, transforms: &mut Vec<Transform>, chained: bool) -> Result<(), Wrong> {
+    fn action(
+        &mut self,
+        action: &Action,
+        link: &mut Link,
+        rule: &mut Rule,
+        transforms: &mut Vec<Transform>,
+        chained: bool,
+    ) -> Result<(), Wrong> {
         let names = &mut self.names;
         let name = action.name.as_str();
         let value = action.value.as_deref().unwrap_or("");
         match name {
-            "id" if chained => return Err(("a chained rule has no `id` of its own".into(), "only the first rule of a chain has one".into())),
-            "id" => rule.id = value.trim_matches('\'').parse().ok().filter(|n| *n > 0).ok_or_else(|| (format!("`{value}` is not a rule's number"), String::new()))?,
+            "id" if chained => {
+                return Err((
+                    "a chained rule has no `id` of its own".into(),
+                    "only the first rule of a chain has one".into(),
+                ));
+            }
+            "id" => {
+                rule.id = value
+                    .trim_matches('\'')
+                    .parse()
+                    .ok()
+                    .filter(|n| *n > 0)
+                    .ok_or_else(|| (format!("`{value}` is not a rule's number"), String::new()))?
+            }
             "phase" => {}
             "status" => rule.status = Some(status(value)?),
             "log" => (rule.log, rule.audit) = (true, true),
@@ -325,14 +433,19 @@ impl Builder {
             "t" => transform(value, transforms)?,
             "setvar" => link.setvars.push(set_var(value, names)?),
             "expirevar" => {
-                let (target, seconds) = value.split_once('=').ok_or_else(|| ("`expirevar` needs `=seconds`".to_owned(), String::new()))?;
+                let (target, seconds) =
+                    value.split_once('=').ok_or_else(|| ("`expirevar` needs `=seconds`".to_owned(), String::new()))?;
                 let (collection, name) = writable(target)?;
                 link.expiries.push((collection, macro_of(name, names)?, macro_of(seconds, names)?));
             }
             "initcol" => {
-                let (collection, key) = value.split_once('=').ok_or_else(|| ("`initcol` needs `=key`".to_owned(), String::new()))?;
+                let (collection, key) =
+                    value.split_once('=').ok_or_else(|| ("`initcol` needs `=key`".to_owned(), String::new()))?;
                 let var = Var::find(collection).filter(|v| v.persistent_slot().is_some()).ok_or_else(|| {
-                    (format!("`{collection}` is not a collection that lasts"), "one of `ip`, `global`, `session`, `user`, `resource`".to_owned())
+                    (
+                        format!("`{collection}` is not a collection that lasts"),
+                        "one of `ip`, `global`, `session`, `user`, `resource`".to_owned(),
+                    )
                 })?;
                 link.init_collections.push((var, macro_of(key, names)?));
             }
@@ -340,13 +453,24 @@ impl Builder {
             "chain" => {}
             "capture" => link.capture = true,
             "multimatch" => link.multi_match = true,
-            "skip" => rule.skip = Skip::Count(value.parse().map_err(|_| (format!("`{value}` is not a number of rules"), String::new()))?),
+            "skip" => {
+                rule.skip = Skip::Count(
+                    value.parse().map_err(|_| (format!("`{value}` is not a number of rules"), String::new()))?,
+                )
+            }
             "skipafter" => rule.skip = Skip::Label(value.to_owned()),
             name if IGNORED_ACTIONS.contains(&name) => {}
             name => match disruption(name, value)? {
-                Some(_) if chained => return Err((format!("`{name}` in a chained rule"), "what a chain does is said in its first rule".into())),
+                Some(_) if chained => {
+                    return Err((
+                        format!("`{name}` in a chained rule"),
+                        "what a chain does is said in its first rule".into(),
+                    ));
+                }
                 Some(disruption) => rule.disruption = disruption,
-                None => return Err((format!("unknown action `{name}`"), did_you_mean(name, KNOWN_ACTIONS.iter().copied()))),
+                None => {
+                    return Err((format!("unknown action `{name}`"), did_you_mean(name, KNOWN_ACTIONS.iter().copied())));
+                }
             },
         }
         Ok(())
@@ -403,7 +527,12 @@ impl Builder {
     fn resolve_labels(&mut self) {
         for i in 0..self.rules.len() {
             let Skip::Label(label) = &self.rules[i].skip else { continue };
-            let marker = self.markers.iter().filter(|(_, at)| *at as usize > i).find(|(name, _)| name == label).map(|(_, at)| *at);
+            let marker = self
+                .markers
+                .iter()
+                .filter(|(_, at)| *at as usize > i)
+                .find(|(name, _)| name == label)
+                .map(|(_, at)| *at);
             let number = || {
                 let id: u64 = label.parse().ok()?;
                 self.rules.iter().skip(i + 1).position(|r| r.id == id).map(|n| (i + 1 + n + 1) as u32)
@@ -412,7 +541,12 @@ impl Builder {
                 Some(to) => self.rules[i].skip = Skip::To(to),
                 None => {
                     let (place, label) = (self.rules[i].place().clone(), label.clone());
-                    self.problems.error(&place, &format!("skipAfter:{label}"), format!("no marker `{label}` follows"), "add `SecMarker`, or include the file that has it");
+                    self.problems.error(
+                        &place,
+                        &format!("skipAfter:{label}"),
+                        format!("no marker `{label}` follows"),
+                        "add `SecMarker`, or include the file that has it",
+                    );
                 }
             }
         }

@@ -61,13 +61,39 @@ const REFUSED: &[(&str, &str)] = &[
 ];
 
 const KNOWN: &[&str] = &[
-    "Include", "SecRule", "SecAction", "SecMarker", "SecDefaultAction", "SecRuleEngine", "SecRequestBodyAccess",
-    "SecRequestBodyLimit", "SecRequestBodyNoFilesLimit", "SecRequestBodyLimitAction", "SecRequestBodyJsonDepthLimit",
-    "SecArgumentsLimit", "SecResponseBodyAccess", "SecResponseBodyMimeType", "SecResponseBodyMimeTypesClear",
-    "SecResponseBodyLimit", "SecResponseBodyLimitAction", "SecArgumentSeparator", "SecCollectionTimeout", "SecAuditEngine",
-    "SecAuditLogParts", "SecAuditLogRelevantStatus", "SecComponentSignature", "SecWebAppId", "SecRuleRemoveById",
-    "SecRuleRemoveByTag", "SecRuleRemoveByMsg", "SecRuleUpdateTargetById", "SecRuleUpdateTargetByTag",
-    "SecRuleUpdateTargetByMsg", "SecRuleUpdateActionById", "SecUnicodeMapFile", "SecUnicodeMap",
+    "Include",
+    "SecRule",
+    "SecAction",
+    "SecMarker",
+    "SecDefaultAction",
+    "SecRuleEngine",
+    "SecRequestBodyAccess",
+    "SecRequestBodyLimit",
+    "SecRequestBodyNoFilesLimit",
+    "SecRequestBodyLimitAction",
+    "SecRequestBodyJsonDepthLimit",
+    "SecArgumentsLimit",
+    "SecResponseBodyAccess",
+    "SecResponseBodyMimeType",
+    "SecResponseBodyMimeTypesClear",
+    "SecResponseBodyLimit",
+    "SecResponseBodyLimitAction",
+    "SecArgumentSeparator",
+    "SecCollectionTimeout",
+    "SecAuditEngine",
+    "SecAuditLogParts",
+    "SecAuditLogRelevantStatus",
+    "SecComponentSignature",
+    "SecWebAppId",
+    "SecRuleRemoveById",
+    "SecRuleRemoveByTag",
+    "SecRuleRemoveByMsg",
+    "SecRuleUpdateTargetById",
+    "SecRuleUpdateTargetByTag",
+    "SecRuleUpdateTargetByMsg",
+    "SecRuleUpdateActionById",
+    "SecUnicodeMapFile",
+    "SecUnicodeMap",
 ];
 
 impl Builder {
@@ -76,12 +102,22 @@ impl Builder {
         let lower = name.to_ascii_lowercase();
         // `<IfModule …>` and the like belong to Apache.
         if name.starts_with('<') {
-            self.problems.error(at, text, "sections of a web server are not read here", "keep the directives inside and remove the section's lines");
+            self.problems.error(
+                at,
+                text,
+                "sections of a web server are not read here",
+                "keep the directives inside and remove the section's lines",
+            );
             return;
         }
         let rule = matches!(lower.as_str(), "secrule" | "secaction");
         if !rule && self.chain.take().is_some_and(|c| matches!(c, PendingChain::Good)) {
-            self.problems.error(at, text, "the rule before says `chain`, but this is not a rule", "remove `chain`, or move this line");
+            self.problems.error(
+                at,
+                text,
+                "the rule before says `chain`, but this is not a rule",
+                "remove `chain`, or move this line",
+            );
         }
         let argument = |n: usize| words.get(n).map(String::as_str);
         let result: Result<(), (String, String)> = match lower.as_str() {
@@ -108,7 +144,14 @@ impl Builder {
         }
     }
 
-    fn setting(&mut self, at: &Place, lower: &str, name: &str, words: &[String], path: Option<&Path>) -> Result<(), (String, String)> {
+    fn setting(
+        &mut self,
+        at: &Place,
+        lower: &str,
+        name: &str,
+        words: &[String],
+        path: Option<&Path>,
+    ) -> Result<(), (String, String)> {
         let need = |n: usize| -> Result<&str, (String, String)> {
             words.get(n).map(String::as_str).ok_or_else(|| (format!("`{name}` needs a value"), "add it".to_owned()))
         };
@@ -175,13 +218,17 @@ impl Builder {
                     _ => Which::Message(which_pattern(need(1)?)?),
                 };
                 if words.len() > 3 {
-                    return Err(("replacing a variable is not supported".into(), "exclude it with `!` and add the other".into()));
+                    return Err((
+                        "replacing a variable is not supported".into(),
+                        "exclude it with `!` and add the other".into(),
+                    ));
                 }
                 let (wanted, excluded) = targets::targets(need(2)?, &mut self.names)?;
                 self.target_updates.push((at.clone(), which, wanted, excluded));
             }
             "secruleupdateactionbyid" => {
-                let id = need(1)?.parse().map_err(|_| (format!("`{}` is not a rule's number", words[1]), String::new()))?;
+                let id =
+                    need(1)?.parse().map_err(|_| (format!("`{}` is not a rule's number", words[1]), String::new()))?;
                 self.action_updates.push((at.clone(), id, need(2)?.to_owned()));
             }
             "secunicodemapfile" | "secunicodemap" => {
@@ -190,8 +237,12 @@ impl Builder {
                     Some(folder) => folder.join(need(1)?),
                     None => need(1)?.into(),
                 };
-                let text = std::fs::read(&file)
-                    .map_err(|e| (format!("cannot read `{}`: {e}", file.display()), "maps are looked for beside the rule file".to_owned()))?;
+                let text = std::fs::read(&file).map_err(|e| {
+                    (
+                        format!("cannot read `{}`: {e}", file.display()),
+                        "maps are looked for beside the rule file".to_owned(),
+                    )
+                })?;
                 let map = UnicodeMap::parse(&String::from_utf8_lossy(&text), page)
                     .ok_or_else(|| (format!("`{}` has no code page {page}", file.display()), String::new()))?;
                 self.unicode_map = Some(Arc::new(map));
@@ -219,7 +270,12 @@ impl Builder {
             .find(|a| a.name == "phase")
             .and_then(|a| a.value.as_deref())
             .and_then(super::build::phase)
-            .ok_or_else(|| ("`SecDefaultAction` needs a `phase`".to_owned(), "write, for example, `phase:2,log,auditlog,pass`".to_owned()))?;
+            .ok_or_else(|| {
+                (
+                    "`SecDefaultAction` needs a `phase`".to_owned(),
+                    "write, for example, `phase:2,log,auditlog,pass`".to_owned(),
+                )
+            })?;
         let mut default = self.defaults[usize::from(phase) - 1].clone();
         default.transforms.clear();
         for action in &list {
@@ -233,9 +289,15 @@ impl Builder {
                 "status" => default.status = super::build::status(value)?.into(),
                 "t" => super::build::transform(value, &mut default.transforms)?,
                 name => match super::build::disruption(name, value)? {
-                    Some(Disruption::Default) => return Err(("`block` cannot be the default of itself".into(), "write `deny` or `pass`".into())),
+                    Some(Disruption::Default) => {
+                        return Err(("`block` cannot be the default of itself".into(), "write `deny` or `pass`".into()));
+                    }
                     Some(disruption) => default.disruption = disruption,
-                    None => return Err((format!("`{name}` cannot be in `SecDefaultAction`"), "only logging, transformations, status and one of `pass`, `deny`, `drop`, `allow`, `redirect`".into())),
+                    None => return Err((
+                        format!("`{name}` cannot be in `SecDefaultAction`"),
+                        "only logging, transformations, status and one of `pass`, `deny`, `drop`, `allow`, `redirect`"
+                            .into(),
+                    )),
                 },
             }
         }
@@ -271,7 +333,10 @@ pub(super) fn id_ranges(text: &str) -> Result<Vec<(u64, u64)>, (String, String)>
             let (low, high) = p.split_once('-').unwrap_or((p, p));
             match (low.trim().parse(), high.trim().parse()) {
                 (Ok(low), Ok(high)) => Ok((low, high)),
-                _ => Err((format!("`{p}` is not a rule's number or range"), "write, for example, `942100` or `942000-942999`".to_owned())),
+                _ => Err((
+                    format!("`{p}` is not a rule's number or range"),
+                    "write, for example, `942100` or `942000-942999`".to_owned(),
+                )),
             }
         })
         .collect()

@@ -90,7 +90,8 @@ mod tests {
 
     #[test]
     fn continuation_comments_and_line_numbers() {
-        let got = logical_lines("# c\nSecRule A \\\n  \"b\"\n\n  SecMarker X\r\n# a \\\nhidden\nSecAction \\\n# no\\\n x");
+        let got =
+            logical_lines("# c\nSecRule A \\\n  \"b\"\n\n  SecMarker X\r\n# a \\\nhidden\nSecAction \\\n# no\\\n x");
         assert_eq!(
             got,
             [

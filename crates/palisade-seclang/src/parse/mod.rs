@@ -87,7 +87,8 @@ impl Default for Builder {
 impl Builder {
     /// A builder without rules, and with default settings.
     pub fn new() -> Builder {
-        let default = Default5 { disruption: Disruption::Pass, status: None, log: true, audit: true, transforms: Vec::new() };
+        let default =
+            Default5 { disruption: Disruption::Pass, status: None, log: true, audit: true, transforms: Vec::new() };
         Builder {
             problems: Problems::default(),
             settings: Settings::default(),
@@ -134,27 +135,52 @@ impl Builder {
 
     fn include(&mut self, path: &Path, at: &Place, depth: usize) {
         if depth > INCLUDE_DEPTH {
-            self.problems.error(at, &path.to_string_lossy(), "includes are nested too deeply", "does a file include itself?");
+            self.problems.error(
+                at,
+                &path.to_string_lossy(),
+                "includes are nested too deeply",
+                "does a file include itself?",
+            );
             return;
         }
         let files = match expand(path) {
             Ok(files) => files,
             Err(message) => {
-                self.problems.error(at, &path.to_string_lossy(), message, "name a file that exists, or a pattern that matches one");
+                self.problems.error(
+                    at,
+                    &path.to_string_lossy(),
+                    message,
+                    "name a file that exists, or a pattern that matches one",
+                );
                 return;
             }
         };
         for file in files {
             if !self.including.insert(file.clone()) {
-                self.problems.error(at, &file.to_string_lossy(), "this file is included inside itself", "remove one of the includes");
+                self.problems.error(
+                    at,
+                    &file.to_string_lossy(),
+                    "this file is included inside itself",
+                    "remove one of the includes",
+                );
                 continue;
             }
             match std::fs::read(&file) {
                 Ok(bytes) => match String::from_utf8(bytes) {
                     Ok(text) => self.read_text(&file.to_string_lossy(), &text, Some(&file), depth),
-                    Err(_) => self.problems.error(at, &file.to_string_lossy(), "the file is not UTF-8", "convert it, for example with iconv"),
+                    Err(_) => self.problems.error(
+                        at,
+                        &file.to_string_lossy(),
+                        "the file is not UTF-8",
+                        "convert it, for example with iconv",
+                    ),
                 },
-                Err(e) => self.problems.error(at, &file.to_string_lossy(), format!("cannot read the file: {e}"), "check its name and its permissions"),
+                Err(e) => self.problems.error(
+                    at,
+                    &file.to_string_lossy(),
+                    format!("cannot read the file: {e}"),
+                    "check its name and its permissions",
+                ),
             }
             self.including.remove(&file);
         }
@@ -167,13 +193,23 @@ impl Builder {
             match lines::words(&logical.text) {
                 Ok(words) => self.directive(&at, &logical.text, &words, path, depth),
                 Err(lines::Unclosed) => {
-                    self.problems.error(&at, &logical.text, "a quote that does not end", "close it on the same line, or end the line with `\\`");
+                    self.problems.error(
+                        &at,
+                        &logical.text,
+                        "a quote that does not end",
+                        "close it on the same line, or end the line with `\\`",
+                    );
                 }
             }
         }
         if self.chain.take().is_some() {
             let at = Place { file, line: 0 };
-            self.problems.error(&at, "", "the last rule of the file says `chain`, but no rule follows", "remove `chain`, or add the rule");
+            self.problems.error(
+                &at,
+                "",
+                "the last rule of the file says `chain`, but no rule follows",
+                "remove `chain`, or add the rule",
+            );
         }
     }
 

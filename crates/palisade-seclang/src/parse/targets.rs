@@ -75,9 +75,8 @@ pub(crate) fn variable(text: &str, names: &mut TxNames) -> Result<(Var, Select),
         Some((name, key)) => (name, Some(key)),
         None => (text, None),
     };
-    let var = Var::find(name).ok_or_else(|| {
-        (format!("unknown variable `{name}`"), did_you_mean(name, Var::ALL.iter().map(|v| v.name())))
-    })?;
+    let var = Var::find(name)
+        .ok_or_else(|| (format!("unknown variable `{name}`"), did_you_mean(name, Var::ALL.iter().map(|v| v.name()))))?;
     let Some(key) = key else {
         if var == Var::Xml {
             return Ok((var, Select::XmlText));
@@ -89,7 +88,10 @@ pub(crate) fn variable(text: &str, names: &mut TxNames) -> Result<(Var, Select),
         return match key {
             "/*" => Ok((var, Select::XmlText)),
             "//@*" => Ok((var, Select::XmlAttributes)),
-            _ => Err((format!("`XML:{key}` is not supported"), "of XML, `XML:/*` (all text) and `XML://@*` (all attributes) can be inspected".into())),
+            _ => Err((
+                format!("`XML:{key}` is not supported"),
+                "of XML, `XML:/*` (all text) and `XML://@*` (all attributes) can be inspected".into(),
+            )),
         };
     }
     if var.kind() == Kind::Scalar {

@@ -184,7 +184,16 @@ impl Transaction {
     }
 
     #[allow(clippy::too_many_arguments, reason = "one call chain, hot; a struct would only rename the arguments")]
-    fn judge(&mut self, rules: &Arc<RuleSet>, rule: &Rule, link: &Link, value: &Value, text: &[u8], raw: bool, last: bool) -> bool {
+    fn judge(
+        &mut self,
+        rules: &Arc<RuleSet>,
+        rule: &Rule,
+        link: &Link,
+        value: &Value,
+        text: &[u8],
+        raw: bool,
+        last: bool,
+    ) -> bool {
         let mut argument = std::mem::take(&mut self.scratch.argument);
         argument.clear();
         if let Some(wanted) = link.operator.argument() {

@@ -228,10 +228,14 @@ impl Transaction {
         let line = self.store.since(start);
         self.scalars[Var::RequestLine as usize] = line;
         self.scalars[Var::RequestMethod as usize] = line.slice(0, method.len());
-        let raw = if target.is_empty() { Span::EMPTY } else { line.slice(method.len() + 1, method.len() + 1 + target.len()) };
+        let raw =
+            if target.is_empty() { Span::EMPTY } else { line.slice(method.len() + 1, method.len() + 1 + target.len()) };
         self.scalars[Var::RequestUriRaw as usize] = raw;
-        self.scalars[Var::RequestProtocol as usize] =
-            if protocol.is_empty() { Span::EMPTY } else { line.slice(line.len as usize - protocol.len(), line.len as usize) };
+        self.scalars[Var::RequestProtocol as usize] = if protocol.is_empty() {
+            Span::EMPTY
+        } else {
+            line.slice(line.len as usize - protocol.len(), line.len as usize)
+        };
         // The absolute form's scheme and authority are not part of REQUEST_URI.
         let skip = match memchr::memmem::find(target, b"://") {
             Some(at) if target[..at].iter().all(u8::is_ascii_alphanumeric) && at > 0 => {
@@ -245,8 +249,7 @@ impl Transaction {
             Some(at) => (&uri[..at], Some(at + 1)),
             None => (uri, None),
         };
-        self.scalars[Var::QueryString as usize] =
-            query.map_or(Span::EMPTY, |at| raw.slice(skip + at, target.len()));
+        self.scalars[Var::QueryString as usize] = query.map_or(Span::EMPTY, |at| raw.slice(skip + at, target.len()));
         let filename = if memchr::memchr(b'%', path).is_some() {
             let start = self.store.bytes.len();
             let mut i = 0;
@@ -487,7 +490,9 @@ impl Transaction {
             self.response = body;
         }
         let settings = &self.rules.settings;
-        if self.response_length > settings.response_body_limit && settings.response_body_limit_action == LimitAction::Reject {
+        if self.response_length > settings.response_body_limit
+            && settings.response_body_limit_action == LimitAction::Reject
+        {
             self.limit_verdict(500);
         }
         self.phase(4);

@@ -74,7 +74,8 @@ impl Transaction {
             }
             Kind::Writable => self.collect_writable(target, out),
             Kind::Xml => {
-                let list = if matches!(target.select, Select::XmlAttributes) { List::XmlAttributes } else { List::XmlText };
+                let list =
+                    if matches!(target.select, Select::XmlAttributes) { List::XmlAttributes } else { List::XmlText };
                 out.extend(self.store.list(list).iter().map(|item| Value {
                     var,
                     key: item.name,
@@ -115,7 +116,10 @@ impl Transaction {
         let value = |key, value| Value { var, key, value, number: None, id: u32::MAX };
         if let Some(slot) = var.persistent_slot() {
             out.extend(
-                self.collections[slot].iter().filter(|(name, _)| self.selected(&target.select, *name)).map(|(k, v)| value(*k, *v)),
+                self.collections[slot]
+                    .iter()
+                    .filter(|(name, _)| self.selected(&target.select, *name))
+                    .map(|(k, v)| value(*k, *v)),
             );
             return;
         }
@@ -223,7 +227,8 @@ impl Transaction {
                 return self.number(size as i64);
             }
             Var::FilesCombinedSize => {
-                let size: i64 = self.store.list(List::FilesSizes).iter().map(|i| crate::text::atoi(self.store.own(i.value))).sum();
+                let size: i64 =
+                    self.store.list(List::FilesSizes).iter().map(|i| crate::text::atoi(self.store.own(i.value))).sum();
                 return self.number(size);
             }
             Var::RequestBodyLength => return self.number(self.body_length as i64),
@@ -267,7 +272,11 @@ impl Transaction {
                 return self.store.push(rules.settings.web_app.as_bytes());
             }
             Var::ServerName => {
-                let host = self.store.list(List::Headers).iter().find(|i| self.store.own(i.name).eq_ignore_ascii_case(b"host"));
+                let host = self
+                    .store
+                    .list(List::Headers)
+                    .iter()
+                    .find(|i| self.store.own(i.name).eq_ignore_ascii_case(b"host"));
                 return host.map_or(Span::EMPTY, |i| i.value);
             }
             Var::StatusLine => {
@@ -282,7 +291,15 @@ impl Transaction {
                 let passed = self.rules.clock.monotonic().saturating_sub(self.started);
                 return self.number(passed.as_micros() as i64);
             }
-            Var::TimeEpoch | Var::Time | Var::TimeHour | Var::TimeMin | Var::TimeSec | Var::TimeDay | Var::TimeMon | Var::TimeWday | Var::TimeYear => {
+            Var::TimeEpoch
+            | Var::Time
+            | Var::TimeHour
+            | Var::TimeMin
+            | Var::TimeSec
+            | Var::TimeDay
+            | Var::TimeMon
+            | Var::TimeWday
+            | Var::TimeYear => {
                 let text = time_text(var, self.rules.clock.epoch());
                 return self.store.push(text.as_bytes());
             }

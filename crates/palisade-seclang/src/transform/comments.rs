@@ -16,8 +16,9 @@ pub(crate) fn remove(input: &[u8], out: &mut Vec<u8>) {
                 continue;
             };
             inside = false;
-            // The byte after the end is taken as it is, even where it would begin the next comment.
-            out.extend(input.get(i + close));
+            // The byte after the end is taken as it is, even where it would begin the next comment; at the end of the
+            // value ModSecurity takes the NUL behind it.
+            out.push(input.get(i + close).copied().unwrap_or(0));
             i += close + 1;
         } else if rest.starts_with(b"/*") {
             inside = true;
@@ -43,16 +44,13 @@ pub(crate) fn remove_char(input: &[u8], out: &mut Vec<u8>) {
     let mut i = 0;
     while i < input.len() {
         let rest = &input[i..];
-        i += [&b"<!--"[..], b"-->", b"/*", b"*/", b"--", b"#"]
-            .iter()
-            .find(|mark| rest.starts_with(mark))
-            .map_or_else(
-                || {
-                    out.push(rest[0]);
-                    1
-                },
-                |mark| mark.len(),
-            );
+        i += [&b"<!--"[..], b"-->", b"/*", b"*/", b"--", b"#"].iter().find(|mark| rest.starts_with(mark)).map_or_else(
+            || {
+                out.push(rest[0]);
+                1
+            },
+            |mark| mark.len(),
+        );
     }
 }
 

@@ -4,9 +4,8 @@ use crate::text::hex2;
 
 /// Two digits a byte; a digit left over is dropped, and what is no digit counts by its low bits as C's macro does.
 pub(crate) fn hex_decode(input: &[u8], out: &mut Vec<u8>) {
-    let value = |b: u8| -> u8 {
-        if b >= b'A' { (b & 0xdf).wrapping_sub(b'A').wrapping_add(10) } else { b.wrapping_sub(b'0') }
-    };
+    let value =
+        |b: u8| -> u8 { if b >= b'A' { (b & 0xdf).wrapping_sub(b'A').wrapping_add(10) } else { b.wrapping_sub(b'0') } };
     out.extend(input.chunks_exact(2).map(|c| value(c[0]).wrapping_mul(16).wrapping_add(value(c[1]))));
 }
 

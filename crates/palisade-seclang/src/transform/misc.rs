@@ -21,16 +21,25 @@ pub(super) fn parity(input: &[u8], parity: Parity, out: &mut Vec<u8>) {
     }));
 }
 
-/// As PHP names the variable of an argument: leading spaces go; space, dot and an opening bracket become `_` outside an index.
+/// As PHP names the variable of an argument: leading spaces go, spaces and dots become `_`; of an index `[…]` only what
+/// PHP uses stays, and a bracket that does not close becomes `_`.
 pub(super) fn php_args_names(input: &[u8], out: &mut Vec<u8>) {
     let input = &input[input.iter().take_while(|b| **b == b' ').count()..];
-    let open = input.iter().position(|b| *b == b'[');
-    let index = open.filter(|at| *at > 0 && input[*at..].contains(&b']'));
-    for (i, &b) in input.iter().enumerate() {
-        let inside = index.is_some_and(|at| i >= at);
-        out.push(match b {
-            b' ' | b'.' | b'[' if !inside => b'_',
-            b => b,
-        });
+    let open = input.iter().position(|b| *b == b'[').unwrap_or(input.len());
+    if open == 0 {
+        return;
+    }
+    out.extend(input[..open].iter().map(|b| if matches!(b, b' ' | b'.') { b'_' } else { *b }));
+    let mut rest = &input[open..];
+    while let Some(index) = rest.strip_prefix(b"[") {
+        let Some(close) = index.iter().position(|b| *b == b']') else {
+            out.push(b'_');
+            out.extend_from_slice(index);
+            return;
+        };
+        out.push(b'[');
+        out.extend_from_slice(super::space::trim_left(&index[..close]));
+        out.push(b']');
+        rest = &index[close + 1..];
     }
 }

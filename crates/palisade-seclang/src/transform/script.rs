@@ -115,8 +115,11 @@ pub(crate) fn escape_seq_decode(input: &[u8], out: &mut Vec<u8>) {
             if let Some(byte) = hex2(input, i + 2) {
                 out.push(byte);
                 i += 4;
-                continue;
+            } else {
+                out.extend_from_slice(&input[i..i + 2]);
+                i += 2;
             }
+            continue;
         } else if is_octal(c) {
             let n = input[i + 1..].iter().take(3).take_while(|b| is_octal(**b)).count();
             out.push(octal(&input[i + 1..i + 1 + n]) as u8);

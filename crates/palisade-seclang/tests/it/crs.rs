@@ -15,7 +15,10 @@ SecAction "id:900005,phase:1,nolog,pass,setvar:tx.paranoia_level=4,setvar:tx.exe
 "#;
 
 /// Tests that cannot pass without the server around the engine, and why.
-const EXCEPTIONS: &[(&str, &str)] = &[];
+const EXCEPTIONS: &[(&str, &str)] = &[(
+    "920181-1",
+    "expects that the server drops `Content-Length` beside `Transfer-Encoding` before the rules see it; the gateway refuses such requests",
+)];
 
 /// One stage of a test.
 pub struct Case {
@@ -32,20 +35,25 @@ fn regression_tests_of_crs_3_3() {
     let (Some(root), Some(tests)) = (support::crs_root(), support::shared("crs-tests/3.3")) else { return };
     let rules = support::crs(&root, BEFORE, true);
     let mut transaction = Transaction::new(&rules);
-    let (mut ran, mut failed) = (0, Vec::new());
+    let (mut ran, mut server, mut failed) = (0, 0, Vec::new());
     for case in cases(&tests) {
         ran += 1;
+        server += usize::from(case.server && case.wanted.is_empty() && case.unwanted.is_empty());
         transaction.reset(&rules);
         support::run(&mut transaction, &case.raw);
         let found: Vec<u64> = transaction.matches().iter().map(|m| m.rule).collect();
-        let good = case.wanted.iter().all(|id| found.contains(id)) && !case.unwanted.iter().any(|id| found.contains(id));
+        let good =
+            case.wanted.iter().all(|id| found.contains(id)) && !case.unwanted.iter().any(|id| found.contains(id));
         if !good {
             failed.push((case.title, case.wanted, case.unwanted, found));
         }
     }
     let unexpected: Vec<_> = failed.iter().filter(|f| !EXCEPTIONS.iter().any(|(t, _)| *t == f.0)).collect();
     let healed: Vec<_> = EXCEPTIONS.iter().filter(|(t, _)| !failed.iter().any(|f| f.0 == *t)).collect();
-    println!("CRS 3.3: {} of {ran} pass", ran - failed.len());
+    println!(
+        "CRS 3.3: {} of {ran} pass ({server} of them ask only for a status, which a server must show)",
+        ran - failed.len()
+    );
     for (title, wanted, unwanted, found) in &unexpected {
         println!("  {title}: wanted {wanted:?}, unwanted {unwanted:?}, found {found:?}");
     }
@@ -151,9 +159,8 @@ fn request(input: &Value) -> Vec<u8> {
 /// A form that is not encoded is encoded, as the tests' first runner did.
 fn encode_form(data: String) -> String {
     let bytes = data.as_bytes();
-    let escaped = (0..bytes.len()).any(|i| {
-        bytes[i] == b'%' && bytes.get(i + 1..i + 3).is_some_and(|h| h.iter().all(u8::is_ascii_hexdigit))
-    });
+    let escaped = (0..bytes.len())
+        .any(|i| bytes[i] == b'%' && bytes.get(i + 1..i + 3).is_some_and(|h| h.iter().all(u8::is_ascii_hexdigit)));
     if escaped {
         return data;
     }
