@@ -243,19 +243,22 @@ impl Operator {
             },
             Operator::RxGlobal(regex) => {
                 let mut at = 0;
+                let mut previous = None;
                 let mut any = false;
-                while let Some(groups) = regex.captures_from(value, at)? {
-                    any = true;
+                while at <= value.len() {
+                    let Some(groups) = regex.captures_from(value, at)? else { break };
                     let Some((start, end)) = groups[0] else { break };
-                    if capture && found.texts.len() < 10 {
-                        found.texts.extend(
-                            groups.iter().flatten().filter(|(s, e)| e > s).map(|(s, e)| value[*s..*e].to_vec()),
-                        );
-                    }
+                    any = true;
                     at = if end > start { end } else { end + 1 };
-                    if !capture || found.texts.len() >= 10 || at > value.len() {
+                    // An empty match right behind another one is no match of its own.
+                    if start == end && previous == Some(end) {
+                        continue;
+                    }
+                    previous = Some(end);
+                    if !capture || found.texts.len() >= 10 {
                         break;
                     }
+                    found.texts.extend(groups.iter().flatten().map(|(s, e)| value[*s..*e].to_vec()));
                 }
                 found.texts.truncate(10);
                 any
