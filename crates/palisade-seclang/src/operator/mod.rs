@@ -243,18 +243,16 @@ impl Operator {
             },
             Operator::RxGlobal(regex) => {
                 let mut at = 0;
-                let mut previous = None;
                 let mut any = false;
                 while at <= value.len() {
                     let Some(groups) = regex.captures_from(value, at)? else { break };
                     let Some((start, end)) = groups[0] else { break };
                     any = true;
                     at = if end > start { end } else { end + 1 };
-                    // An empty match right behind another one is no match of its own.
-                    if start == end && previous == Some(end) {
+                    // Of empty matches only one at the beginning counts.
+                    if start == end && start > 0 {
                         continue;
                     }
-                    previous = Some(end);
                     if !capture || found.texts.len() >= 10 {
                         break;
                     }

@@ -117,12 +117,7 @@ pub(crate) fn escape_seq_decode(input: &[u8], out: &mut Vec<u8>) {
                 i += 4;
                 continue;
             }
-            // With room for two digits that are none, the escape stays whole; at the end its backslash goes.
-            if i + 3 < input.len() {
-                out.extend_from_slice(&input[i..i + 2]);
-                i += 2;
-                continue;
-            }
+
         } else if is_octal(c) {
             let n = input[i + 1..].iter().take(3).take_while(|b| is_octal(**b)).count();
             out.push(octal(&input[i + 1..i + 1 + n]) as u8);
