@@ -27,6 +27,7 @@
 mod body;
 mod clock;
 mod expand;
+mod fast;
 mod libinjection;
 mod names;
 mod operator;

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use crate::clock::{Clock, SystemClock};
+use crate::fast::filter::Filter;
+use crate::fast::fold;
 use crate::names::TxNames;
 use crate::operator::Lookups;
-use crate::problem::Problems;
-use crate::rule::{Ctl, Rule, Skip, Which};
+use crate::problem::{Place, Problems};
+use crate::rule::{Rule, Skip, Which};
 use crate::settings::Settings;
 use crate::store::Span;
 use crate::transform::UnicodeMap;
@@ -28,7 +30,18 @@ pub struct RuleSet {
     pub(crate) initial_tx: Vec<Span>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) lookups: Arc<dyn Lookups>,
-    pub(crate) fast: bool,
+    /// What makes evaluation cheap; absent in a reference rule set.
+    pub(crate) fast: Option<Fast>,
+}
+
+/// The compiled short cuts.
+#[derive(Debug)]
+pub(crate) struct Fast {
+    pub(crate) filter: Filter,
+    /// Positions of each phase's list that are always evaluated, as bits.
+    pub(crate) always: [Vec<u64>; 5],
+    /// Phase (from 0) and position in its list, by rule.
+    pub(crate) position: Vec<(u8, u32)>,
 }
 
 /// Knows nothing.
@@ -58,7 +71,7 @@ impl RuleSet {
             name_spans.push(Span { start: constants.len() as u32, len: name.len() as u32 }.constant());
             constants.extend_from_slice(name);
         }
-        Ok(RuleSet {
+        let rules = RuleSet {
             rules,
             names,
             settings,
@@ -69,8 +82,54 @@ impl RuleSet {
             initial_tx,
             clock: Arc::new(SystemClock::new()),
             lookups: Arc::new(NoLookups),
-            fast,
-        })
+            fast: None,
+        };
+        if fast { rules.hasten() } else { Ok(rules) }
+    }
+
+    /// Folds what is fixed and compiles the filter.
+    fn hasten(self) -> Result<RuleSet, Problems> {
+        let shared = Arc::new(self);
+        let folded = fold::fold(&shared);
+        let Ok(mut rules) = Arc::try_unwrap(shared) else {
+            let mut problems = Problems::default();
+            let at = Place { file: "".into(), line: 0 };
+            problems.error(&at, "", "the rules are still in use", "");
+            return Err(problems);
+        };
+        rules.phases = folded.phases;
+        for (slot, value) in folded.tx.into_iter().enumerate() {
+            if let Some(value) = value {
+                let start = rules.constants.len() as u32;
+                rules.constants.extend_from_slice(&value);
+                rules.initial_tx[slot] = Span { start, len: value.len() as u32 }.constant();
+            }
+        }
+        let live = rules.phases.iter().flatten().copied();
+        let filter = Filter::new(&rules.rules, live).map_err(|e| {
+            let mut problems = Problems::default();
+            let at = Place { file: "".into(), line: 0 };
+            problems.error(
+                &at,
+                "",
+                format!("the prefilter cannot be compiled: {e}"),
+                "the patterns together are too large",
+            );
+            problems
+        })?;
+        let mut position = vec![(u8::MAX, 0); rules.rules.len()];
+        let mut always: [Vec<u64>; 5] = Default::default();
+        for (phase, list) in rules.phases.iter().enumerate() {
+            always[phase] = vec![0; list.len().div_ceil(64)];
+            for (at, index) in list.iter().enumerate() {
+                position[*index as usize] = (phase as u8, at as u32);
+                if !filter.filtered[*index as usize] {
+                    always[phase][at / 64] |= 1 << (at % 64);
+                }
+            }
+        }
+        rules.fast = Some(Fast { filter, always, position });
+        Ok(rules)
     }
 
     /// The same rules with another clock.
@@ -90,6 +149,18 @@ impl RuleSet {
     /// How many rules there are; a chain is one.
     pub fn rule_count(&self) -> usize {
         self.rules.len()
+    }
+
+    /// How many rules are evaluated in a transaction at most, and how many of them only on values that a filter names.
+    pub fn live_count(&self) -> (usize, usize) {
+        let live = self.phases.iter().map(Vec::len).sum();
+        let filtered = self.fast.as_ref().map_or(0, |f| f.filter.filtered.iter().filter(|x| **x).count());
+        (live, filtered)
+    }
+
+    /// Bytes of the filter's automata, without what they cache while they run.
+    pub fn filter_memory(&self) -> usize {
+        self.fast.as_ref().map_or(0, |f| f.filter.memory())
     }
 
     /// What directives set.
@@ -114,9 +185,4 @@ pub(crate) fn skip_position(list: &[u32], at: usize, skip: &Skip) -> usize {
         Skip::Count(n) => (at + 1 + *n as usize).min(list.len()),
         Skip::To(rule) => list.partition_point(|i| i < rule).max(at + 1),
     }
-}
-
-/// Whether a rule changes other rules at run time.
-pub(crate) fn has_ctl(rule: &Rule) -> bool {
-    rule.links.iter().any(|l| l.ctls.iter().any(|c| !matches!(c, Ctl::Nothing | Ctl::AuditParts(_))))
 }

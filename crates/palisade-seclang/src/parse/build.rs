@@ -469,7 +469,10 @@ impl Builder {
                 }
                 Some(disruption) => rule.disruption = disruption,
                 None => {
-                    return Err((format!("unknown action `{name}`"), did_you_mean(name, KNOWN_ACTIONS.iter().copied())));
+                    return Err((
+                        format!("unknown action `{name}`"),
+                        did_you_mean(name, KNOWN_ACTIONS.iter().copied()),
+                    ));
                 }
             },
         }

@@ -290,7 +290,10 @@ impl Builder {
                 "t" => super::build::transform(value, &mut default.transforms)?,
                 name => match super::build::disruption(name, value)? {
                     Some(Disruption::Default) => {
-                        return Err(("`block` cannot be the default of itself".into(), "write `deny` or `pass`".into()));
+                        return Err((
+                            "`block` cannot be the default of itself".into(),
+                            "write `deny` or `pass`".into(),
+                        ));
                     }
                     Some(disruption) => default.disruption = disruption,
                     None => return Err((

@@ -28,8 +28,16 @@ impl Transaction {
         }
         let rules = self.rules.clone();
         let Some(list) = rules.phases.get(usize::from(phase) - 1) else { return };
+        self.scan_new(&rules);
         let mut at = 0;
-        while let Some(&index) = list.get(at) {
+        loop {
+            if rules.fast.is_some() {
+                match self.next_position(usize::from(phase) - 1, at) {
+                    Some(next) => at = next,
+                    None => return,
+                }
+            }
+            let Some(&index) = list.get(at) else { return };
             let index = index as usize;
             let rule = &rules.rules[index];
             if self.deadline.is_some_and(|d| self.rules.clock.monotonic() > d) {
@@ -47,6 +55,13 @@ impl Transaction {
         }
     }
 
+    /// Evaluates one rule by itself, for rules that need no request.
+    pub(crate) fn try_rule(&mut self, rules: &Arc<RuleSet>, index: usize) -> bool {
+        let matched = self.evaluate(rules, index, &rules.rules[index]);
+        self.matches.clear();
+        matched
+    }
+
     fn is_removed(&self, index: usize) -> bool {
         self.removed.get(index / 64).is_some_and(|word| word >> (index % 64) & 1 == 1)
     }
@@ -55,8 +70,9 @@ impl Transaction {
     fn evaluate(&mut self, rules: &Arc<RuleSet>, index: usize, rule: &Rule) -> bool {
         self.current = index;
         self.matched_vars.clear();
+        self.matched_range = None;
         for (n, link) in rule.links.iter().enumerate() {
-            if !self.link(rules, index, rule, link, n + 1 == rule.links.len()) {
+            if !self.link(rules, index, rule, link, n, n + 1 == rule.links.len()) {
                 return false;
             }
         }
@@ -70,7 +86,7 @@ impl Transaction {
         true
     }
 
-    fn link(&mut self, rules: &Arc<RuleSet>, index: usize, rule: &Rule, link: &Link, last: bool) -> bool {
+    fn link(&mut self, rules: &Arc<RuleSet>, index: usize, rule: &Rule, link: &Link, n: usize, last: bool) -> bool {
         if link.targets.is_empty() {
             self.link_actions(rules, link);
             return true;
@@ -91,6 +107,11 @@ impl Transaction {
                 self.collect(target, &mut values);
                 self.exclude(index, link, &mut values, from);
             }
+        }
+        let filtered = n == 0 && rules.fast.as_ref().is_some_and(|f| f.filter.filtered[index]);
+        if filtered {
+            let mark = self.mark_candidates(index);
+            values.retain(|v| self.scan.marks.get(v.id as usize) == Some(&mark));
         }
         let mut any = false;
         for value in &values {
@@ -141,6 +162,7 @@ impl Transaction {
                     return false;
                 }
                 self.matched = *value;
+                self.matched_range = None;
                 self.remember(value);
                 self.link_actions(rules, link);
                 return true;
@@ -219,6 +241,7 @@ impl Transaction {
         }
         let stored = if raw && !value.value.is_none() { value.value } else { self.store.push(text) };
         self.matched = Value { value: stored, number: None, ..*value };
+        self.matched_range = if link.negated { None } else { self.scratch.found.groups[0] };
         if link.capture && !link.negated {
             self.set_captures(stored, text);
         }
@@ -334,7 +357,7 @@ impl Transaction {
         let target = self.name_of(&matched);
         let target = String::from_utf8_lossy(self.store.own(target)).into_owned();
         let text = self.matched_text();
-        let span = self.scratch.found.groups[0];
+        let span = self.matched_range;
         let value = if text.is_none() { &[][..] } else { self.bytes(text) };
         Match::new(rule, message, data, tags, target, value, span)
     }

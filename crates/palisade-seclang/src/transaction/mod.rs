@@ -2,6 +2,7 @@
 
 mod evaluate;
 mod explain;
+mod scan;
 mod values;
 mod write;
 
@@ -9,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::body::{Finding, Limits, Output, Reader, form, json, multipart};
+use crate::fast::filter::Candidates;
 use crate::operator::Found;
 use crate::rule::{AuditMode, EngineMode, Exclusion, Processor};
 use crate::ruleset::RuleSet;
@@ -18,6 +20,7 @@ use crate::variable::Var;
 
 pub use explain::Match;
 use values::Value;
+pub(crate) use values::lists;
 
 /// What a rule wants done with the transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +61,8 @@ pub struct Transaction {
     collections: [Vec<(Span, Span)>; 5],
     matched: Value,
     matched_vars: Vec<Value>,
+    /// Where in the last matched value the match lies.
+    matched_range: Option<(usize, usize)>,
     /// The rule being evaluated, for `%{RULE.id}`.
     current: usize,
     engine: EngineMode,
@@ -87,6 +92,22 @@ pub struct Transaction {
     started: Duration,
     deadline: Option<Duration>,
     scratch: Scratch,
+    scan: Scan,
+}
+
+/// What the filter has seen so far, and what it said.
+#[derive(Debug, Default)]
+struct Scan {
+    candidates: Candidates,
+    /// Items of each list that were looked at.
+    seen: [usize; List::COUNT],
+    /// Single values that were looked at, as bits.
+    scalars: u32,
+    /// Positions of each phase's list to evaluate, as bits.
+    visit: [Vec<u64>; 5],
+    /// By value: the number of the evaluation for which it is a candidate.
+    marks: Vec<u32>,
+    evaluation: u32,
 }
 
 /// How far an `allow` reached.
@@ -120,6 +141,7 @@ impl Transaction {
             collections: Default::default(),
             matched: Value::NONE,
             matched_vars: Vec::new(),
+            matched_range: None,
             current: 0,
             engine: EngineMode::On,
             audit: AuditMode::Off,
@@ -147,6 +169,7 @@ impl Transaction {
             started: Duration::ZERO,
             deadline: None,
             scratch: Scratch::default(),
+            scan: Scan::default(),
         };
         transaction.begin();
         transaction
@@ -195,6 +218,15 @@ impl Transaction {
         self.tx.clear();
         self.tx.extend_from_slice(&self.rules.initial_tx);
         self.started = self.rules.clock.monotonic();
+        if let Some(fast) = &self.rules.fast {
+            self.scan.candidates.clear(self.rules.rules.len());
+            self.scan.seen = [0; List::COUNT];
+            self.scan.scalars = 0;
+            for (visit, always) in self.scan.visit.iter_mut().zip(&fast.always) {
+                visit.clear();
+                visit.extend_from_slice(always);
+            }
+        }
     }
 
     /// Ends evaluation, with a [`Finding::Budget`], when this much time has passed in the rules.
@@ -533,6 +565,11 @@ impl Transaction {
     pub fn tx(&self, name: &str) -> Option<&[u8]> {
         let span = self.find_tx(name.to_ascii_lowercase().as_bytes())?;
         Some(self.bytes(span))
+    }
+
+    /// A variable of `TX` by its slot.
+    pub(crate) fn tx_slot(&self, slot: usize) -> Option<&[u8]> {
+        self.tx.get(slot).filter(|s| !s.is_none()).map(|s| self.bytes(*s))
     }
 
     fn set(&mut self, var: Var, value: &[u8]) {

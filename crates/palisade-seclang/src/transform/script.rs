@@ -117,7 +117,6 @@ pub(crate) fn escape_seq_decode(input: &[u8], out: &mut Vec<u8>) {
                 i += 4;
                 continue;
             }
-
         } else if is_octal(c) {
             let n = input[i + 1..].iter().take(3).take_while(|b| is_octal(**b)).count();
             out.push(octal(&input[i + 1..i + 1 + n]) as u8);

@@ -1,4 +1,5 @@
 //! The engine against published rule sets, tests and vectors.
 
 mod crs;
+mod differential;
 mod support;
