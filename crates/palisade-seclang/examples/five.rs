@@ -28,6 +28,9 @@ fn main() {
         rules.filter_memory() / 1024,
         resident(),
     );
+    if only.is_some() {
+        (1..=5).for_each(|phase| println!("phase {phase}: {:?}", rules.always_evaluated(phase)));
+    }
     println!("{:<20} {:>10} {:>10} {:>8}", "request", "least µs", "median µs", "matches");
     for request in requests::all().iter().filter(|r| only.as_ref().is_none_or(|o| r.name.starts_with(o.as_str()))) {
         let mut transaction = Transaction::new(&rules);
@@ -49,6 +52,9 @@ fn main() {
             micros(times[times.len() / 2]),
             matches
         );
+        if only.is_some() {
+            println!("    candidates {:?}", transaction.candidates());
+        }
         for found in transaction.matches().iter().take(5) {
             println!("    {} {} {}", found.rule, found.target, found.message);
         }

@@ -158,6 +158,13 @@ impl RuleSet {
         (live, filtered)
     }
 
+    /// Numbers of the rules of a phase (1 to 5) that every transaction evaluates, whatever it holds. For tuning.
+    pub fn always_evaluated(&self, phase: usize) -> Vec<u64> {
+        let filtered = |i: &u32| self.fast.as_ref().is_some_and(|f| f.filter.filtered[*i as usize]);
+        let list = phase.checked_sub(1).and_then(|p| self.phases.get(p));
+        list.into_iter().flatten().filter(|i| !filtered(i)).map(|i| self.rules[*i as usize].id).collect()
+    }
+
     /// Bytes of the filter's automata, without what they cache while they run.
     pub fn filter_memory(&self) -> usize {
         self.fast.as_ref().map_or(0, |f| f.filter.memory())

@@ -100,6 +100,7 @@ pub fn all() -> Vec<Request> {
 }
 
 /// Feeds a request through all phases.
+#[inline(never)]
 pub fn run(transaction: &mut Transaction, request: &Request) {
     transaction.connection("192.0.2.7", 40000, "192.0.2.1", 443);
     transaction.unique_id("01J0000000000000000000000");

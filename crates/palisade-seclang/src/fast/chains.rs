@@ -17,6 +17,10 @@ struct Node {
     parent: u8,
     transform: Transform,
     trigger: u64,
+    /// Triggers of everything below.
+    below: u64,
+    /// Something below looks at case.
+    case_below: bool,
 }
 
 /// The tree. Node 0 is the raw value.
@@ -37,6 +41,8 @@ pub(crate) struct Text {
     pub(crate) mask: u64,
     /// Chains after which the value reads so (but for case).
     pub(crate) nodes: Nodes,
+    /// The text that is scanned for this one: itself, or one that differs by case only.
+    twin: u8,
 }
 
 /// The texts of one value, with the memory they lie in.
@@ -60,17 +66,12 @@ impl Texts {
 
 impl Chains {
     pub(crate) fn new() -> Chains {
-        let root = Node { parent: 0, transform: Transform::Lowercase, trigger: 0 };
+        let root = Node { parent: 0, transform: Transform::Lowercase, trigger: 0, below: 0, case_below: false };
         Chains { nodes: vec![root], known: HashMap::new(), triggers: 0, base64: usize::MAX }
     }
 
-    /// Adds a chain; returns the node of each of its prefixes, the raw value first. `None`: the tree is full, or the
-    /// chain looks at case after changing it, while here text in another case counts as the same text.
+    /// Adds a chain; returns the node of each of its prefixes, the raw value first. `None`: the tree is full.
     pub(crate) fn add(&mut self, chain: &[Transform]) -> Option<Vec<u8>> {
-        let first_fold = chain.iter().position(|t| folds_case(*t)).unwrap_or(chain.len());
-        if chain[first_fold..].iter().any(|t| sees_case(*t)) {
-            return None;
-        }
         let mut at = 0u8;
         let mut path = vec![0];
         for &transform in chain {
@@ -83,12 +84,20 @@ impl Chains {
                     let node = self.nodes.len() as u8;
                     let trigger = mask::trigger(transform);
                     self.triggers |= trigger;
-                    self.nodes.push(Node { parent: at, transform, trigger });
+                    self.nodes.push(Node { parent: at, transform, trigger, below: 0, case_below: false });
                     self.known.insert((at, transform), node);
                     node
                 }
             };
             path.push(at);
+        }
+        let (mut below, mut case_below) = (0, false);
+        for node in path.iter().skip(1).rev().map(|n| usize::from(*n)) {
+            let node = &mut self.nodes[node];
+            node.below |= below;
+            node.case_below |= case_below;
+            below |= node.trigger;
+            case_below |= sees_case(node.transform);
         }
         Some(path)
     }
@@ -99,10 +108,10 @@ impl Chains {
         out.bytes.clear();
         let raw_mask = mask(raw, self.base64);
         if raw_mask & self.triggers == 0 {
-            out.list.push(Text { start: 0, end: raw.len(), mask: raw_mask, nodes: Nodes::MAX });
+            out.list.push(Text { start: 0, end: raw.len(), mask: raw_mask, nodes: Nodes::MAX, twin: 0 });
             return;
         }
-        out.list.push(Text { start: 0, end: raw.len(), mask: raw_mask, nodes: 1 });
+        out.list.push(Text { start: 0, end: raw.len(), mask: raw_mask, nodes: 1, twin: 0 });
         out.of_node.clear();
         out.of_node.resize(self.nodes.len(), 0);
         for (i, node) in self.nodes.iter().enumerate().skip(1) {
@@ -110,32 +119,38 @@ impl Chains {
                 continue;
             }
             let parent = usize::from(out.of_node[usize::from(node.parent)]);
-            if node.trigger & out.list[parent].mask == 0 {
+            let parent_mask = out.list[parent].mask;
+            let folds = folds_case(node.transform);
+            // Scans ignore case, so a change of case matters only to a transformation below that looks at it and acts.
+            let case_matters =
+                folds && node.case_below && parent_mask & mask::UPPER != 0 && parent_mask & node.below != 0;
+            if node.trigger & parent_mask == 0 && !case_matters {
                 out.of_node[i] = parent as u8;
-                out.list[parent].nodes |= 1 << i;
+                // A text that is not scanned itself stands behind the one that it equals but for case.
+                let scanned = usize::from(out.list[parent].twin);
+                out.list[scanned].nodes |= 1 << i;
                 continue;
             }
             let mut made = std::mem::take(&mut out.spare);
             made.clear();
             node.transform.apply(map, out.get(parent, raw), &mut made);
-            // A change of case alone would be scanned for nothing.
-            let folded = folds_case(node.transform);
-            let same = (0..out.list.len()).find(|t| {
-                let text = out.get(*t, raw);
-                text == made || folded && text.eq_ignore_ascii_case(&made)
-            });
+            let same = (0..out.list.len()).find(|t| out.get(*t, raw) == made);
             let text = match same {
                 Some(text) => text,
                 None => {
+                    let twin = (0..out.list.len()).find(|t| folds && out.get(*t, raw).eq_ignore_ascii_case(&made));
+                    let number = out.list.len();
                     let start = out.bytes.len();
                     out.bytes.extend_from_slice(&made);
                     let text_mask = mask(&made, self.base64);
-                    out.list.push(Text { start, end: out.bytes.len(), mask: text_mask, nodes: 0 });
-                    out.list.len() - 1
+                    let twin = twin.map_or(number as u8, |t| out.list[t].twin);
+                    out.list.push(Text { start, end: out.bytes.len(), mask: text_mask, nodes: 0, twin });
+                    number
                 }
             };
             out.of_node[i] = text as u8;
-            out.list[text].nodes |= 1 << i;
+            let scanned = usize::from(out.list[text].twin);
+            out.list[scanned].nodes |= 1 << i;
             out.spare = made;
         }
     }

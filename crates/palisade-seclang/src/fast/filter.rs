@@ -328,7 +328,7 @@ impl Filter {
         group.chains.texts(group.wanted[class], map, value, &mut texts);
         for (i, text) in texts.list.iter().enumerate() {
             let bytes = texts.get(i, value);
-            if bytes.is_empty() {
+            if bytes.is_empty() || text.nodes == 0 {
                 continue;
             }
             let concerns = |e: &Entry| e.classes & bit != 0 && e.nodes & text.nodes != 0;
@@ -345,14 +345,18 @@ impl Filter {
                     mark(entry.rule);
                 }
             }
-            if group.xss.iter().any(concerns) && libinjection::may_be_xss(text.mask) {
+            if group.xss.iter().any(concerns) && libinjection::may_be_xss(text.mask) && libinjection::xss(bytes) {
                 for entry in group.xss.iter().filter(|e| concerns(e)) {
                     if out.add(entry.rule, id) {
                         mark(entry.rule);
                     }
                 }
             }
-            if group.sqli.iter().any(concerns) && libinjection::may_be_sqli(bytes, text.mask) {
+            // This is the text that the rule would see, so the question can be answered here and now.
+            if group.sqli.iter().any(concerns)
+                && libinjection::may_be_sqli(bytes, text.mask)
+                && libinjection::sqli(bytes).is_some()
+            {
                 for entry in group.sqli.iter().filter(|e| concerns(e)) {
                     if out.add(entry.rule, id) {
                         mark(entry.rule);

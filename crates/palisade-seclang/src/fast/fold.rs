@@ -118,8 +118,13 @@ fn fixed_rules(rules: &Arc<RuleSet>, phases: &[Vec<u32>; 5]) -> Vec<bool> {
             for (at, &index) in list.iter().enumerate().filter(|(_, i)| !fixed[**i as usize]).collect::<Vec<_>>() {
                 let rule = &rules.rules[index as usize];
                 if rule.skip != Skip::No {
-                    for skipped in &list[at + 1..skip_position(list, at, &rule.skip).max(at + 1)] {
-                        fixed[*skipped as usize] = false;
+                    // What only skips, and not beyond the end of what may be skipped anyway, does the same either way.
+                    let end = skip_position(list, at, &rule.skip).max(at + 1).min(list.len());
+                    for (inside, &skipped) in list.iter().enumerate().take(end).skip(at + 1) {
+                        let beyond = skip_position(list, inside, &rules.rules[skipped as usize].skip) > end;
+                        if beyond || !touches[skipped as usize].writes.is_empty() {
+                            fixed[skipped as usize] = false;
+                        }
                     }
                 }
                 for ctl in rule.links.iter().flat_map(|l| &l.ctls) {

@@ -104,8 +104,10 @@ impl Set {
             let mut set = pool.get();
             set.clear();
             regex.which_overlapping_matches(&Input::new(text), &mut set);
-            for pattern in set.iter() {
-                hit(numbers[pattern.as_usize()]);
+            if !set.is_empty() {
+                for pattern in set.iter() {
+                    hit(numbers[pattern.as_usize()]);
+                }
             }
         }
         if let Some((automaton, numbers)) = &self.words {

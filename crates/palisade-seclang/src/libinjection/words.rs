@@ -18,13 +18,13 @@ const SLOTS: usize = 8192;
 struct Words {
     slots: Vec<u16>,
     words: Vec<(&'static [u8], u8)>,
-    /// Hashes of the first words of phrases.
-    firsts: Vec<u32>,
+    /// Hashes of words and of the first words of phrases, as bits: a word whose bit is not set is neither.
+    bits: [u64; SLOTS / 64],
 }
 
 impl Words {
     fn new(text: &'static str) -> Words {
-        let mut table = Words { slots: vec![0; SLOTS], words: Vec::new(), firsts: Vec::new() };
+        let mut table = Words { slots: vec![0; SLOTS], words: Vec::new(), bits: [0; SLOTS / 64] };
         for line in text.lines() {
             let (Some(kind), Some(word)) = (line.as_bytes().first(), line.as_bytes().get(2..)) else { continue };
             table.words.push((word, *kind));
@@ -34,12 +34,11 @@ impl Words {
                 at = (at + 1) % SLOTS;
             }
             table.slots[at] = number;
-            if let Some(space) = word.iter().position(|b| *b == b' ') {
-                table.firsts.push(hash(&word[..space]));
+            let first = word.split(|b| *b == b' ').next().unwrap_or(word);
+            for hash in [hash(word), hash(first)] {
+                table.bits[hash as usize % SLOTS / 64] |= 1 << (hash % 64);
             }
         }
-        table.firsts.sort_unstable();
-        table.firsts.dedup();
         table
     }
 
@@ -66,9 +65,10 @@ pub(super) fn lookup(word: &[u8]) -> Option<u8> {
     if word.len() > 32 { None } else { WORDS.get(word) }
 }
 
-/// Whether a word is in the table or begins a phrase of it.
+/// Whether a word may be in the table or begin a phrase of it; false is sure.
 pub(super) fn begins_something(word: &[u8]) -> bool {
-    word.len() <= 32 && (WORDS.get(word).is_some() || WORDS.firsts.binary_search(&hash(word)).is_ok())
+    let hash = hash(word);
+    word.len() <= 32 && WORDS.bits[hash as usize % SLOTS / 64] >> (hash % 64) & 1 == 1
 }
 
 fn pack(fingerprint: &[u8]) -> u64 {

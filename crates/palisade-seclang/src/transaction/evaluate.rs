@@ -194,7 +194,14 @@ impl Transaction {
                 let input = std::mem::take(&mut out);
                 let mut result = std::mem::take(&mut spare);
                 let mut other = Vec::new();
-                apply_chain(&link.transforms, rules.unicode_map.as_deref(), &input, &mut result, &mut other);
+                apply_chain(
+                    &link.transforms,
+                    rules.unicode_map.as_deref(),
+                    &input,
+                    &mut result,
+                    &mut other,
+                    rules.fast.is_some(),
+                );
                 out = result;
                 spare = input;
             }

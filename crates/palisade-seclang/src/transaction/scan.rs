@@ -62,6 +62,12 @@ impl Transaction {
         }
     }
 
+    /// Numbers of the rules that the filter could not leave out, with how many values each has to see. For tuning.
+    pub fn candidates(&self) -> Vec<(u64, usize)> {
+        let counts = (0..self.rules.rules.len()).map(|i| (self.rules.rules[i].id, self.scan.candidates.of(i).count()));
+        counts.filter(|(_, n)| *n > 0).collect()
+    }
+
     /// The next position at or after `at` of a phase's list that has to be evaluated.
     pub(super) fn next_position(&self, phase: usize, at: usize) -> Option<usize> {
         let visit = &self.scan.visit[phase];

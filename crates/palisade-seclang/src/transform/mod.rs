@@ -15,6 +15,8 @@ mod space;
 mod unicode;
 mod url;
 
+use crate::fast::mask::{ALWAYS, mask, trigger};
+
 pub(crate) use unicode::UnicodeMap;
 
 /// Longest result of a transformation; the rest is cut off. Only chains of encoders could come near it.
@@ -92,20 +94,30 @@ transforms! {
     Utf8ToUnicode "utf8toUnicode" => |_, i, o| unicode::utf8_to_unicode(i, o),
 }
 
-/// The whole chain; intermediate results go through two buffers that the caller keeps.
+/// The whole chain, with `skip` without what would change nothing; intermediate results go through two buffers that the caller keeps.
 pub(crate) fn apply_chain(
     chain: &[Transform],
     map: Option<&UnicodeMap>,
     input: &[u8],
     out: &mut Vec<u8>,
     spare: &mut Vec<u8>,
+    skip: bool,
 ) {
     out.clear();
     out.extend_from_slice(input);
+    let mut kinds = if skip { mask(out, 1) } else { ALWAYS };
     for transform in chain {
+        // A transformation without its trigger changes at most case, and those that do have to be applied.
+        let folds = matches!(transform, Transform::Lowercase | Transform::Uppercase | Transform::CmdLine);
+        if skip && !folds && trigger(*transform) & (kinds | ALWAYS) == 0 {
+            continue;
+        }
         spare.clear();
         transform.apply(map, out, spare);
         std::mem::swap(out, spare);
+        if skip && !matches!(transform, Transform::Lowercase | Transform::Uppercase) {
+            kinds = mask(out, 1);
+        }
     }
 }
 
