@@ -1,5 +1,9 @@
 //! SQL and script injection by libinjection's method: tokens, folding, fingerprints; HTML contexts.
 
+mod sqli;
+mod tokens;
+#[cfg(test)]
+mod vectors;
 mod words;
 
 use crate::fast::mask::{self, bit};
@@ -19,19 +23,7 @@ impl Fingerprint {
 
 /// The fingerprint when `value` is an SQL injection.
 pub(crate) fn sqli(value: &[u8]) -> Option<Fingerprint> {
-    let result = libinjectionrs::detect_sqli(value);
-    if !result.is_injection() {
-        return None;
-    }
-    let mut bytes = [0; 8];
-    let mut len = 0;
-    if let Some(found) = &result.fingerprint {
-        for b in found.as_bytes().iter().take_while(|b| **b != 0).take(8) {
-            bytes[len] = *b;
-            len += 1;
-        }
-    }
-    Some(Fingerprint { bytes, len: len as u8 })
+    sqli::detect(value)
 }
 
 /// Whether `value` would run a script in some place of an HTML page.

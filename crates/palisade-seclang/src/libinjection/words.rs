@@ -76,7 +76,6 @@ fn pack(fingerprint: &[u8]) -> u64 {
 }
 
 /// Whether a fingerprint is one of an injection.
-#[cfg_attr(not(test), expect(dead_code, reason = "for the own tokeniser"))]
 pub(super) fn is_injection(fingerprint: &[u8]) -> bool {
     FINGERPRINTS.binary_search(&pack(fingerprint)).is_ok()
 }
