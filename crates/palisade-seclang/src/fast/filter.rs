@@ -149,6 +149,7 @@ impl Filter {
         let arguments: Classes = [List::ArgsGet, List::ArgsPost, List::Cookies, List::XmlText, List::XmlAttributes]
             .iter()
             .fold(0, |c, l| c | 3 << (2 * *l as usize))
+            | filter.scalar_class(Var::RequestBody).unwrap_or(0)
             | filter.header_class(b"user-agent").unwrap_or(0)
             | filter.header_class(b"referer").unwrap_or(0);
         let response: Classes =
