@@ -17,6 +17,8 @@ pub(crate) enum Select {
     Key(Box<[u8]>),
     /// By a pattern over names, in any case.
     Pattern(Regex),
+    /// By a pattern over the names of `TX`, with the slots whose names it matches.
+    Slots(Regex, Arc<[u32]>),
     /// A variable of `TX` by its slot.
     Slot(u32),
     /// `XML:/*`: the text of the document.
@@ -47,7 +49,7 @@ impl Select {
         match self {
             Select::All | Select::XmlText | Select::XmlAttributes => true,
             Select::Key(name) => name.eq_ignore_ascii_case(key),
-            Select::Pattern(regex) => regex.is_match(key).unwrap_or(true),
+            Select::Pattern(regex) | Select::Slots(regex, _) => regex.is_match(key).unwrap_or(true),
             Select::Slot(_) => false,
         }
     }

@@ -8,10 +8,11 @@ use crate::fast::fold;
 use crate::names::TxNames;
 use crate::operator::Lookups;
 use crate::problem::{Place, Problems};
-use crate::rule::{Rule, Skip, Which};
+use crate::rule::{Rule, Select, Skip, Which};
 use crate::settings::Settings;
 use crate::store::Span;
 use crate::transform::UnicodeMap;
+use crate::variable::Var;
 
 /// Rules, compiled; immutable and cheap to share.
 #[derive(Debug)]
@@ -51,12 +52,20 @@ impl Lookups for NoLookups {}
 
 impl RuleSet {
     pub(crate) fn new(
-        rules: Vec<Rule>,
+        mut rules: Vec<Rule>,
         names: TxNames,
         settings: Settings,
         unicode_map: Option<Arc<UnicodeMap>>,
         fast: bool,
     ) -> Result<RuleSet, Problems> {
+        // All names are known now, so patterns over them are decided.
+        for target in rules.iter_mut().flat_map(|r| &mut r.links).flat_map(|l| &mut l.targets) {
+            if let (Var::Tx, Select::Pattern(regex)) = (target.var, &target.select) {
+                let matching = |s: &u32| regex.is_match(names.name(*s).as_bytes()).unwrap_or(true);
+                let slots = (0..names.len() as u32).filter(matching).collect();
+                target.select = Select::Slots(regex.clone(), slots);
+            }
+        }
         let mut phases: [Vec<u32>; 5] = Default::default();
         for (i, rule) in rules.iter().enumerate() {
             if let Some(list) = usize::from(rule.phase).checked_sub(1).and_then(|p| phases.get_mut(p)) {

@@ -37,6 +37,20 @@ const SCALAR_BASE: usize = 2 * List::COUNT;
 /// Classes of headers that rules name begin here.
 const HEADER_BASE: usize = SCALAR_BASE + SCALARS.len();
 
+/// What requests are full of.
+const ORDINARY: [&[u8]; 10] = [
+    b"GET",
+    b"HTTP/1.1",
+    b"/api/items?page=2&q=garden+chairs",
+    b"Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
+    b"gzip, deflate",
+    b"en-US,en;q=0.5",
+    b"application/json",
+    b"api.example.com",
+    b"1024",
+    b"keep-alive",
+];
+
 /// A rule that a pattern or a gate stands for.
 #[derive(Debug, Clone, Copy)]
 struct Entry {
@@ -191,7 +205,16 @@ impl Filter {
             Operator::Phrases(_) | Operator::DetectSqli | Operator::DetectXss | Operator::ByteRange(_) => {}
             _ => return None,
         }
-        link.targets.iter().try_fold(0, |classes, target| Some(classes | self.target_classes(target)?))
+        let classes =
+            link.targets.iter().try_fold(0, |classes, target| Some(classes | self.target_classes(target)?))?;
+        // A pattern that ordinary values match, on a few values only, is cheaper asked directly.
+        let lists: Classes = (1 << SCALAR_BASE) - 1;
+        if let Operator::Rx(regex) = &link.operator {
+            if classes & lists == 0 && ORDINARY.iter().any(|v| regex.is_match(v).unwrap_or(true)) {
+                return None;
+            }
+        }
+        Some(classes)
     }
 
     fn target_classes(&self, target: &Target) -> Option<Classes> {

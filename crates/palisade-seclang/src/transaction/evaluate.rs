@@ -168,6 +168,9 @@ impl Transaction {
                 return true;
             }
         }
+        if link.transforms.is_empty() && value.number.is_none() {
+            return self.judge(rules, rule, link, value, &[], Some(value.value), last);
+        }
         let mut out = std::mem::take(&mut self.scratch.out);
         let mut spare = std::mem::take(&mut self.scratch.spare);
         out.clear();
@@ -178,40 +181,34 @@ impl Transaction {
         let mut matched = false;
         if link.multi_match {
             // Every stage that changes the value is judged, the raw one first.
-            matched = self.judge(rules, rule, link, value, &out, true, last);
+            let raw = value.number.is_none().then_some(value.value);
+            matched = self.judge(rules, rule, link, value, &out, raw, last);
             for transform in link.transforms.iter() {
                 spare.clear();
                 transform.apply(rules.unicode_map.as_deref(), &out, &mut spare);
                 let changed = spare != out;
                 std::mem::swap(&mut out, &mut spare);
-                if changed && self.judge(rules, rule, link, value, &out, false, last) {
+                if changed && self.judge(rules, rule, link, value, &out, None, last) {
                     matched = true;
                 }
             }
         } else {
-            let raw = link.transforms.is_empty() && value.number.is_none();
-            if !raw {
-                let input = std::mem::take(&mut out);
-                let mut result = std::mem::take(&mut spare);
-                let mut other = Vec::new();
-                apply_chain(
-                    &link.transforms,
-                    rules.unicode_map.as_deref(),
-                    &input,
-                    &mut result,
-                    &mut other,
-                    rules.fast.is_some(),
-                );
-                out = result;
-                spare = input;
-            }
-            matched |= self.judge(rules, rule, link, value, &out, raw, last);
+            let input = std::mem::take(&mut out);
+            let mut result = std::mem::take(&mut spare);
+            let mut other = std::mem::take(&mut self.scratch.third);
+            let map = rules.unicode_map.as_deref();
+            apply_chain(&link.transforms, map, &input, &mut result, &mut other, rules.fast.is_some());
+            self.scratch.third = other;
+            out = result;
+            spare = input;
+            matched |= self.judge(rules, rule, link, value, &out, None, last);
         }
         self.scratch.out = out;
         self.scratch.spare = spare;
         matched
     }
 
+    /// Judges `text`, or the stored value `raw` where nothing was changed.
     #[allow(clippy::too_many_arguments, reason = "one call chain, hot; a struct would only rename the arguments")]
     fn judge(
         &mut self,
@@ -220,7 +217,7 @@ impl Transaction {
         link: &Link,
         value: &Value,
         text: &[u8],
-        raw: bool,
+        raw: Option<Span>,
         last: bool,
     ) -> bool {
         let mut argument = std::mem::take(&mut self.scratch.argument);
@@ -231,8 +228,17 @@ impl Transaction {
         let capture = link.capture || (last && rule.log);
         let mut found = std::mem::take(&mut self.scratch.found);
         let result = match &link.operator {
-            Operator::GeoLookup => Ok(self.geo_lookup(text)),
-            operator => operator.matches(text, &argument, &*rules.lookups, capture && !link.negated, &mut found),
+            Operator::GeoLookup => {
+                let address = raw.map_or(text, |r| self.bytes(r)).to_vec();
+                Ok(self.geo_lookup(&address))
+            }
+            operator => operator.matches(
+                raw.map_or(text, |r| self.bytes(r)),
+                &argument,
+                &*rules.lookups,
+                capture && !link.negated,
+                &mut found,
+            ),
         };
         self.scratch.argument = argument;
         self.scratch.found = found;
@@ -246,11 +252,11 @@ impl Transaction {
         if !hit {
             return false;
         }
-        let stored = if raw && !value.value.is_none() { value.value } else { self.store.push(text) };
+        let stored = raw.unwrap_or_else(|| self.store.push(text));
         self.matched = Value { value: stored, number: None, ..*value };
         self.matched_range = if link.negated { None } else { self.scratch.found.groups[0] };
         if link.capture && !link.negated {
-            self.set_captures(stored, text);
+            self.set_captures(stored);
         }
         let matched = self.matched;
         self.remember(&matched);

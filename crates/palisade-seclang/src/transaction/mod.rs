@@ -125,6 +125,7 @@ struct Scratch {
     values: Vec<Value>,
     out: Vec<u8>,
     spare: Vec<u8>,
+    third: Vec<u8>,
     argument: Vec<u8>,
     found: Found,
 }

@@ -129,11 +129,16 @@ impl Transaction {
             }
             return;
         }
-        for (slot, span) in self.tx.iter().enumerate().filter(|(_, s)| !s.is_none()) {
-            let name = self.rules.names.name(slot as u32);
-            if target.select.has(name.as_bytes()) {
-                out.push(Value { number: None, id: u32::MAX, ..value(self.rules.name_span(slot), *span) });
+        let mut add = |slot: usize| {
+            if let Some(span) = self.tx.get(slot).filter(|s| !s.is_none()) {
+                out.push(value(self.rules.name_span(slot), *span));
             }
+        };
+        match &target.select {
+            Select::Slots(_, slots) => slots.iter().for_each(|s| add(*s as usize)),
+            select => (0..self.tx.len())
+                .filter(|s| select.has(self.rules.names.name(*s as u32).as_bytes()))
+                .for_each(&mut add),
         }
         for (name, span) in &self.tx_more {
             if self.selected(&target.select, *name) {

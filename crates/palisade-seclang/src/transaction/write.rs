@@ -133,18 +133,12 @@ impl Transaction {
     }
 
     /// Sets `TX.0` to `TX.9`; those that the match does not have are removed.
-    pub(super) fn set_captures(&mut self, base: Span, value: &[u8]) {
+    pub(super) fn set_captures(&mut self, value: Span) {
         let found = std::mem::take(&mut self.scratch.found);
         for i in 0..10 {
             let span = match (found.texts.get(i), found.groups[i]) {
                 (Some(text), _) => self.store.push(text),
-                (None, Some((start, end))) => {
-                    if base.is_none() {
-                        self.store.push(value.get(start..end).unwrap_or(&[]))
-                    } else {
-                        base.slice(start, end)
-                    }
-                }
+                (None, Some((start, end))) => value.slice(start, end),
                 (None, None) => Span::NONE,
             };
             if let Some(entry) = self.tx.get_mut(i) {
