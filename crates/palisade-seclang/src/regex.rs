@@ -203,7 +203,7 @@ pub(crate) fn translate(pattern: &str) -> String {
 /// Whether the `+` at `i` follows a whole quantifier.
 fn is_possessive(bytes: &[u8], i: usize) -> bool {
     match bytes.get(i - 1) {
-        Some(b'*' | b'+' | b'?') => !escaped(bytes, i - 1) && !(bytes[i - 1] == b'?' && i >= 2 && bytes[i - 2] == b'('),
+        Some(b'*' | b'+' | b'?') => !(escaped(bytes, i - 1) || bytes[i - 1] == b'?' && i >= 2 && bytes[i - 2] == b'('),
         Some(b'}') => closes_quantifier(bytes, i - 1),
         _ => false,
     }

@@ -146,8 +146,7 @@ pub(crate) enum Ctl {
     Remove(Which),
     RemoveTarget(Which, Arc<Exclusion>),
     AuditEngine(AuditMode),
-    AuditParts(String),
-    /// Accepted and without effect here (`debugLogLevel`).
+    /// Accepted and without effect here (`debugLogLevel`, `auditLogParts`).
     Nothing,
 }
 

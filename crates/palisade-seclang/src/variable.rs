@@ -5,6 +5,7 @@ macro_rules! variables {
         /// A variable of the rule language.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[repr(u8)]
+        #[expect(clippy::enum_variant_names, reason = "named as rules name them: MATCHED_VAR")]
         pub(crate) enum Var { $($name,)* }
 
         impl Var {

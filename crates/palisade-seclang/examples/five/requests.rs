@@ -3,7 +3,7 @@
 use palisade_seclang::Transaction;
 
 /// A request.
-pub struct Request {
+pub(crate) struct Request {
     pub name: &'static str,
     pub method: &'static str,
     pub target: String,
@@ -24,7 +24,7 @@ fn prose(seed: usize, length: usize) -> String {
     while out.len() < length {
         n = n.wrapping_mul(1103515245).wrapping_add(12345);
         out.push_str(WORDS[(n >> 16) % WORDS.len()]);
-        out.push_str(if (n >> 8) % 9 == 0 { ". " } else { " " });
+        out.push_str(if (n >> 8).is_multiple_of(9) { ". " } else { " " });
     }
     out.truncate(length);
     out.trim_end().to_owned()
@@ -56,7 +56,7 @@ fn post(name: &'static str, kind: &str, body: String) -> Request {
 }
 
 /// The five.
-pub fn all() -> Vec<Request> {
+pub(crate) fn all() -> Vec<Request> {
     let mut small = String::from("{");
     for i in 0..11 {
         small.push_str(&format!("{}\"field_{i}\":\"{}\"", if i > 0 { "," } else { "" }, prose(i, 78)));
@@ -78,7 +78,7 @@ pub fn all() -> Vec<Request> {
             prose(id + 3, 8),
             id * 3,
             id % 100,
-            id % 2 == 0,
+            id.is_multiple_of(2),
             prose(id + 9, 130)
         ));
         leaves += 7;
@@ -101,7 +101,7 @@ pub fn all() -> Vec<Request> {
 
 /// Feeds a request through all phases.
 #[inline(never)]
-pub fn run(transaction: &mut Transaction, request: &Request) {
+pub(crate) fn run(transaction: &mut Transaction, request: &Request) {
     transaction.connection("192.0.2.7", 40000, "192.0.2.1", 443);
     transaction.unique_id("01J0000000000000000000000");
     transaction.request(request.method.as_bytes(), request.target.as_bytes(), b"HTTP/1.1");

@@ -145,10 +145,11 @@ impl Filter {
         };
         for index in live.clone() {
             for target in &rules[index as usize].links[0].targets {
-                if let (Var::RequestHeaders, Select::Key(key)) = (target.var, &target.select) {
-                    if !filter.headers.contains(key) && HEADER_BASE + filter.headers.len() < 64 {
-                        filter.headers.push(key.clone());
-                    }
+                if let (Var::RequestHeaders, Select::Key(key)) = (target.var, &target.select)
+                    && !filter.headers.contains(key)
+                    && HEADER_BASE + filter.headers.len() < 64
+                {
+                    filter.headers.push(key.clone());
                 }
             }
         }
@@ -209,10 +210,11 @@ impl Filter {
             link.targets.iter().try_fold(0, |classes, target| Some(classes | self.target_classes(target)?))?;
         // A pattern that ordinary values match, on a few values only, is cheaper asked directly.
         let lists: Classes = (1 << SCALAR_BASE) - 1;
-        if let Operator::Rx(regex) = &link.operator {
-            if classes & lists == 0 && ORDINARY.iter().any(|v| regex.is_match(v).unwrap_or(true)) {
-                return None;
-            }
+        if let Operator::Rx(regex) = &link.operator
+            && classes & lists == 0
+            && ORDINARY.iter().any(|v| regex.is_match(v).unwrap_or(true))
+        {
+            return None;
         }
         Some(classes)
     }

@@ -33,13 +33,12 @@ pub(crate) fn fold(rules: &Arc<RuleSet>) -> Folded {
     // Sections that are skipped for good may hold the very rules that made others doubtful, so this is repeated.
     loop {
         let fixed = fixed_rules(rules, &phases);
-        let (next, tx, skipped) = run(rules, &phases, &fixed);
+        let (folded, skipped) = run(rules, &phases, &fixed);
         if !skipped {
             // Only rules that stay may still need the variables that fixed rules set; those are in `tx`.
-            let live = without_fixed(&next, &fixed);
-            return Folded { phases: live, tx };
+            return Folded { phases: without_fixed(&folded.phases, &fixed), tx: folded.tx };
         }
-        phases = next;
+        phases = folded.phases;
     }
 }
 
@@ -48,7 +47,7 @@ fn without_fixed(phases: &[Vec<u32>; 5], fixed: &[bool]) -> [Vec<u32>; 5] {
 }
 
 /// Evaluates the fixed rules. Returns the lists without what they skip, `TX`, and whether anything was skipped.
-fn run(rules: &Arc<RuleSet>, phases: &[Vec<u32>; 5], fixed: &[bool]) -> ([Vec<u32>; 5], Vec<Option<Vec<u8>>>, bool) {
+fn run(rules: &Arc<RuleSet>, phases: &[Vec<u32>; 5], fixed: &[bool]) -> (Folded, bool) {
     let mut transaction = Transaction::new(rules);
     let mut skipped_any = false;
     let mut next: [Vec<u32>; 5] = Default::default();
@@ -67,7 +66,7 @@ fn run(rules: &Arc<RuleSet>, phases: &[Vec<u32>; 5], fixed: &[bool]) -> ([Vec<u3
         }
     }
     let tx = (0..rules.names.len()).map(|slot| transaction.tx_slot(slot).map(<[u8]>::to_vec)).collect();
-    (next, tx, skipped_any)
+    (Folded { phases: next, tx }, skipped_any)
 }
 
 /// Which rules are fixed, as a fixpoint: what touches something doubtful is doubtful.
@@ -169,7 +168,7 @@ fn may_be_fixed(rule: &Rule) -> bool {
         link.targets.iter().all(|t| t.var == Var::Tx && matches!(t.select, Select::Slot(_)))
             && link.exclusions.is_empty()
             && !link.capture
-            && link.ctls.is_empty()
+            && link.ctls.iter().all(|c| matches!(c, Ctl::Nothing))
             && link.init_collections.is_empty()
             && link.expiries.is_empty()
             && link.operator.argument().is_none_or(only_tx)

@@ -69,7 +69,7 @@ pub(crate) const fn class(b: u8) -> u64 {
         b'\t' | b'\n' | b'\r' | 0x0b | 0x0c => OTHER_SPACE,
         0 => NUL,
         0x7f => DELETE,
-        0..=0x1f => CONTROL,
+        1..=0x1f => CONTROL,
         0x80..=0xff => HIGH,
         _ => bit(b),
     }

@@ -80,7 +80,7 @@ impl Set {
         let words = if words.is_empty() {
             None
         } else {
-            let kind = if words.len() > 4000 { AhoCorasickKind::ContiguousNFA } else { AhoCorasickKind::DFA };
+            let kind = if words.len() > 600 { AhoCorasickKind::ContiguousNFA } else { AhoCorasickKind::DFA };
             let automaton = AhoCorasick::builder()
                 .ascii_case_insensitive(true)
                 .match_kind(MatchKind::Standard)

@@ -40,10 +40,10 @@ pub(super) fn detect(input: &[u8]) -> Option<Fingerprint> {
         if let Some(found) = judge(input, &ansi) {
             return Some(found);
         }
-        if ansi.mysql_comments > 0 {
-            if let Some(found) = judge(input, &fold(input, Context { quote, mysql: true })) {
-                return Some(found);
-            }
+        if ansi.mysql_comments > 0
+            && let Some(found) = judge(input, &fold(input, Context { quote, mysql: true }))
+        {
+            return Some(found);
         }
     }
     if double { judge(input, &fold(input, Context { quote: b'"', mysql: true })) } else { None }
@@ -92,6 +92,7 @@ fn merge(a: &mut Token, b: &Token) -> bool {
 }
 
 /// Reads tokens and folds what says nothing, until five are left.
+#[expect(clippy::collapsible_match, reason = "an arm that does nothing keeps later arms from being tried")]
 pub(super) fn fold(input: &[u8], context: Context) -> Folded {
     use kind::{
         BACKSLASH, BAREWORD, COLLATE, COMMA, COMMENT, DOT, EVIL, EXPRESSION, FUNCTION, GROUP, KEYWORD, LEFT,
@@ -119,13 +120,13 @@ pub(super) fn fold(input: &[u8], context: Context) -> Folded {
     loop {
         if pos >= MOST {
             let kinds = [t[0].kind, t[1].kind, t[2].kind, t[3].kind, t[4].kind];
-            let repeats = match kinds {
-                [NUMBER, OPERATOR | COMMA, LEFT, NUMBER, RIGHT] => true,
-                [BAREWORD, OPERATOR, LEFT, BAREWORD | NUMBER, RIGHT] => true,
-                [NUMBER, RIGHT, COMMA, LEFT, NUMBER] => true,
-                [BAREWORD, RIGHT, OPERATOR, LEFT, BAREWORD] => true,
-                _ => false,
-            };
+            let repeats = matches!(
+                kinds,
+                [NUMBER, OPERATOR | COMMA, LEFT, NUMBER, RIGHT]
+                    | [BAREWORD, OPERATOR, LEFT, BAREWORD | NUMBER, RIGHT]
+                    | [NUMBER, RIGHT, COMMA, LEFT, NUMBER]
+                    | [BAREWORD, RIGHT, OPERATOR, LEFT, BAREWORD]
+            );
             if repeats {
                 if pos > MOST {
                     t[1] = t[MOST];
@@ -341,19 +342,18 @@ fn judge(input: &[u8], folded: &Folded) -> Option<Fingerprint> {
         *slot = token.kind;
     }
     // A back-quote that opens a name without end is a comment to PHP's MySQL.
-    if let [.., last] = tokens {
-        if tokens.len() > 2
-            && last.kind == kind::BAREWORD
-            && last.open == b'`'
-            && last.value().is_empty()
-            && last.close == 0
-        {
-            bytes[tokens.len() - 1] = kind::COMMENT;
-        }
+    if let [.., last] = tokens
+        && tokens.len() > 2
+        && last.kind == kind::BAREWORD
+        && last.open == b'`'
+        && last.value().is_empty()
+        && last.close == 0
+    {
+        bytes[tokens.len() - 1] = kind::COMMENT;
     }
     let len = tokens.len();
     if bytes[..len].contains(&kind::EVIL) {
-        return is_injection(b"X").then(|| Fingerprint { bytes: [b'X', 0, 0, 0, 0, 0, 0, 0], len: 1 });
+        return is_injection(b"X").then_some(Fingerprint { bytes: [b'X', 0, 0, 0, 0, 0, 0, 0], len: 1 });
     }
     let print = &bytes[..len];
     (len > 0 && is_injection(print) && !is_known_text(input, folded, print))

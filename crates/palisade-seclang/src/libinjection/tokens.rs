@@ -47,6 +47,7 @@ pub(super) struct Token {
     pub(super) open: u8,
     pub(super) close: u8,
     /// `@` before a variable.
+    #[cfg_attr(not(test), expect(dead_code, reason = "published tests print it"))]
     pub(super) count: u8,
     len: u8,
     value: [u8; KEPT],
@@ -274,7 +275,7 @@ impl<'a> Tokens<'a> {
         }
         let delimiter = self.at(pos + 2);
         // The comparison is signed in C: high bytes do not delimit.
-        if delimiter < 33 || delimiter >= 0x80 {
+        if !(33..0x80).contains(&delimiter) {
             return self.word();
         }
         let close = match delimiter {

@@ -207,14 +207,13 @@ fn ctl(text: &str, names: &mut TxNames) -> Result<Ctl, Wrong> {
             (format!("`{value}` is not a body processor"), "one of URLENCODED, MULTIPART, XML, JSON".to_owned())
         })?),
         "auditengine" => Ctl::AuditEngine(audit_mode(value)?),
-        "auditlogparts" => Ctl::AuditParts(value.to_owned()),
         "ruleremovebyid" => Ctl::Remove(Which::Ids(id_ranges(value)?)),
         "ruleremovebytag" => Ctl::Remove(Which::Tag(which_pattern(value)?)),
         "ruleremovebymsg" => Ctl::Remove(Which::Message(which_pattern(value)?)),
         "ruleremovetargetbyid" => target(names, &|w| Ok(Which::Ids(id_ranges(w)?)))?,
         "ruleremovetargetbytag" => target(names, &|w| Ok(Which::Tag(which_pattern(w)?)))?,
         "ruleremovetargetbymsg" => target(names, &|w| Ok(Which::Message(which_pattern(w)?)))?,
-        "debugloglevel" => Ctl::Nothing,
+        "debugloglevel" | "auditlogparts" => Ctl::Nothing,
         other => {
             return Err((
                 format!("`ctl:{other}` is not supported"),

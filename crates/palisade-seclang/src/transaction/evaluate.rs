@@ -145,28 +145,28 @@ impl Transaction {
     /// Judges one value; on a match the link's actions are done.
     fn value(&mut self, rules: &Arc<RuleSet>, rule: &Rule, link: &Link, value: &Value, last: bool) -> bool {
         // A count is compared as a number, without text.
-        if let (Some(n), Operator::Number(comparison, argument)) = (value.number, &link.operator) {
-            if link.transforms.is_empty() {
-                let right = match argument.literal() {
-                    Some(literal) => crate::text::atoi(literal),
-                    None => {
-                        let mut buffer = std::mem::take(&mut self.scratch.argument);
-                        buffer.clear();
-                        self.expand(argument, &mut buffer);
-                        let right = crate::text::atoi(&buffer);
-                        self.scratch.argument = buffer;
-                        right
-                    }
-                };
-                if comparison.holds(n, right) == link.negated {
-                    return false;
+        if let (Some(n), Operator::Number(comparison, argument)) = (value.number, &link.operator)
+            && link.transforms.is_empty()
+        {
+            let right = match argument.literal() {
+                Some(literal) => crate::text::atoi(literal),
+                None => {
+                    let mut buffer = std::mem::take(&mut self.scratch.argument);
+                    buffer.clear();
+                    self.expand(argument, &mut buffer);
+                    let right = crate::text::atoi(&buffer);
+                    self.scratch.argument = buffer;
+                    right
                 }
-                self.matched = *value;
-                self.matched_range = None;
-                self.remember(value);
-                self.link_actions(rules, link);
-                return true;
+            };
+            if comparison.holds(n, right) == link.negated {
+                return false;
             }
+            self.matched = *value;
+            self.matched_range = None;
+            self.remember(value);
+            self.link_actions(rules, link);
+            return true;
         }
         if link.transforms.is_empty() && value.number.is_none() {
             return self.judge(rules, rule, link, value, &[], Some(value.value), last);
@@ -309,7 +309,7 @@ impl Transaction {
                     self.removed_targets.push((index as u32, exclusion.clone()));
                 }
             }
-            Ctl::AuditParts(_) | Ctl::Nothing => {}
+            Ctl::Nothing => {}
         }
     }
 

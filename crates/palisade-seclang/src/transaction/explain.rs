@@ -32,7 +32,7 @@ pub struct Match {
     pub context: Vec<u8>,
     /// Where in `context` the match lies, if the operator knows.
     pub range: Option<(usize, usize)>,
-    /// Whether the rule would have refused the request by itself.
+    /// Whether the rule asks for an entry in an audit log.
     pub audit: bool,
 }
 

@@ -348,7 +348,6 @@ impl Transaction {
     pub fn request_headers(&mut self) -> Option<&Verdict> {
         self.choose_processor();
         self.phase(1);
-        self.start_body();
         self.verdict.as_ref()
     }
 
@@ -382,7 +381,8 @@ impl Transaction {
         }
     }
 
-    /// Readers are made after phase 1, whose rules may choose them.
+    /// Readers are made with the first byte of a body, after phase 1, whose rules may choose them. Without a body there
+    /// is nothing to be wrong with it.
     fn start_body(&mut self) {
         if !self.request_body || self.engine == EngineMode::Off {
             return;
@@ -411,6 +411,9 @@ impl Transaction {
     pub fn body(&mut self, chunk: &[u8]) {
         if chunk.is_empty() {
             return;
+        }
+        if self.body_length == 0 {
+            self.start_body();
         }
         if self.body_length == 0 && self.content_type.is_none() && self.request_body && self.engine != EngineMode::Off {
             // Some frameworks read such a body as JSON, others as a form: it is inspected as both.

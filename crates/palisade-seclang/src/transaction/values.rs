@@ -266,10 +266,8 @@ impl Transaction {
             Var::MultipartFileLimitExceeded => return flag(self, false),
             Var::MultipartName => return self.store.list(List::FilesNames).last().map_or(Span::EMPTY, |i| i.value),
             Var::MultipartFilename => return self.store.list(List::Files).last().map_or(Span::EMPTY, |i| i.value),
-            Var::InboundDataError | Var::OutboundDataError => {
-                if self.scalars[var as usize].is_none() {
-                    return flag(self, false);
-                }
+            Var::InboundDataError | Var::OutboundDataError if self.scalars[var as usize].is_none() => {
+                return flag(self, false);
             }
             Var::HighestSeverity => return self.number(i64::from(self.highest_severity)),
             Var::Webappid => {

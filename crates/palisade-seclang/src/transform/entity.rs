@@ -4,15 +4,15 @@
 pub(crate) fn decode(input: &[u8], out: &mut Vec<u8>) {
     let mut i = 0;
     while let Some(&b) = input.get(i) {
-        if b == b'&' {
-            if let Some((byte, len)) = entity(&input[i + 1..]) {
-                out.push(byte);
-                i += 1 + len;
-                if input.get(i) == Some(&b';') {
-                    i += 1;
-                }
-                continue;
+        if b == b'&'
+            && let Some((byte, len)) = entity(&input[i + 1..])
+        {
+            out.push(byte);
+            i += 1 + len;
+            if input.get(i) == Some(&b';') {
+                i += 1;
             }
+            continue;
         }
         out.push(b);
         i += 1;

@@ -41,6 +41,7 @@ macro_rules! transforms {
                 None
             }
 
+            #[cfg(test)]
             pub(crate) fn name(self) -> &'static str {
                 Self::NAMES[self as usize]
             }

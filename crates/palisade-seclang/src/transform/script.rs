@@ -35,19 +35,19 @@ pub(crate) fn js_decode(input: &[u8], out: &mut Vec<u8>) {
             i += 1;
             continue;
         };
-        if c == b'u' {
-            if let (Some(high), Some(low)) = (hex2(input, i + 2), hex2(input, i + 4)) {
-                out.push(fold_full_width(high, low));
-                i += 6;
-                continue;
-            }
+        if c == b'u'
+            && let (Some(high), Some(low)) = (hex2(input, i + 2), hex2(input, i + 4))
+        {
+            out.push(fold_full_width(high, low));
+            i += 6;
+            continue;
         }
-        if c == b'x' {
-            if let Some(byte) = hex2(input, i + 2) {
-                out.push(byte);
-                i += 4;
-                continue;
-            }
+        if c == b'x'
+            && let Some(byte) = hex2(input, i + 2)
+        {
+            out.push(byte);
+            i += 4;
+            continue;
         }
         if is_octal(c) {
             let mut n = input[i + 1..].iter().take(3).take_while(|b| is_octal(**b)).count();

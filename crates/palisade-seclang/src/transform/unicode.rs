@@ -53,10 +53,10 @@ impl UnicodeMap {
             }
             for pair in line.split_whitespace() {
                 let Some((from, to)) = pair.split_once(':') else { continue };
-                if let (Ok(from), Ok(to)) = (usize::from_str_radix(from, 16), u8::from_str_radix(to, 16)) {
-                    if let Some(slot) = map.get_mut(from) {
-                        *slot = Some(to);
-                    }
+                if let (Ok(from), Ok(to)) = (usize::from_str_radix(from, 16), u8::from_str_radix(to, 16))
+                    && let Some(slot) = map.get_mut(from)
+                {
+                    *slot = Some(to);
                 }
             }
         }

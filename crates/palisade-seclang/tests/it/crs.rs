@@ -21,7 +21,7 @@ const EXCEPTIONS: &[(&str, &str)] = &[(
 )];
 
 /// One stage of a test.
-pub struct Case {
+pub(crate) struct Case {
     pub title: String,
     pub raw: Vec<u8>,
     pub wanted: Vec<u64>,
@@ -63,7 +63,7 @@ fn regression_tests_of_crs_3_3() {
 }
 
 /// All stages of all enabled files.
-pub fn cases(folder: &Path) -> Vec<Case> {
+pub(crate) fn cases(folder: &Path) -> Vec<Case> {
     let mut files: Vec<_> = std::fs::read_dir(folder)
         .unwrap()
         .filter_map(|e| std::fs::read_dir(e.unwrap().path()).ok())

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use palisade_seclang::{Builder, RuleSet, Transaction};
 
 /// A folder of published test data, beside the workspace. `None`: it is not there, which only CI may not accept.
-pub fn shared(name: &str) -> Option<PathBuf> {
+pub(crate) fn shared(name: &str) -> Option<PathBuf> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared").join(name);
     present(path)
 }
 
 /// The Core Rule Set of Debian's `modsecurity-crs`; `PALISADE_CRS_ROOT` names another root than `/`.
-pub fn crs_root() -> Option<PathBuf> {
+pub(crate) fn crs_root() -> Option<PathBuf> {
     let root = std::env::var_os("PALISADE_CRS_ROOT").map_or_else(|| PathBuf::from("/"), PathBuf::from);
     present(root.join("usr/share/modsecurity-crs/rules")).map(|_| root)
 }
@@ -27,7 +27,7 @@ fn present(path: PathBuf) -> Option<PathBuf> {
 }
 
 /// The rule set with a text before it.
-pub fn crs(root: &Path, before: &str, reference: bool) -> Arc<RuleSet> {
+pub(crate) fn crs(root: &Path, before: &str, reference: bool) -> Arc<RuleSet> {
     let mut builder = Builder::new();
     if reference {
         builder.reference();
@@ -42,7 +42,7 @@ pub fn crs(root: &Path, before: &str, reference: bool) -> Arc<RuleSet> {
 }
 
 /// Feeds the bytes of a request as a tolerant server would, and evaluates all phases.
-pub fn run(transaction: &mut Transaction, raw: &[u8]) {
+pub(crate) fn run(transaction: &mut Transaction, raw: &[u8]) {
     transaction.connection("127.0.0.1", 40000, "127.0.0.1", 80);
     transaction.unique_id("0123456789");
     let (line, mut rest) = cut(raw);
