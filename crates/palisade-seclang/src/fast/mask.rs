@@ -28,7 +28,7 @@ pub(crate) const BASE64: u64 = 1 << 44;
 /// Not known to be harmless.
 pub(crate) const ALWAYS: u64 = 1 << 63;
 
-/// What names, words and numbers are made of.
+/// What names, words and numbers are made of. No slash: the long lists of paths are for values that have one.
 pub(crate) const PLAIN: u64 = DIGIT
     | LOWER
     | UPPER
@@ -42,7 +42,6 @@ pub(crate) const PLAIN: u64 = DIGIT
     | bit(b',')
     | bit(b'@')
     | bit(b':')
-    | bit(b'/')
     | bit(b'-');
 
 const PUNCTUATION: &[u8; 32] = b"!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~";

@@ -80,7 +80,9 @@ impl Set {
         let words = if words.is_empty() {
             None
         } else {
-            let kind = if words.len() > 600 { AhoCorasickKind::ContiguousNFA } else { AhoCorasickKind::DFA };
+            // A full automaton is faster and, for the long lists of paths, tens of megabytes. Most values are plain.
+            let most = if plain { 2000 } else { 300 };
+            let kind = if words.len() > most { AhoCorasickKind::ContiguousNFA } else { AhoCorasickKind::DFA };
             let automaton = AhoCorasick::builder()
                 .ascii_case_insensitive(true)
                 .match_kind(MatchKind::Standard)

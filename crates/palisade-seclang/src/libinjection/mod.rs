@@ -34,7 +34,7 @@ pub(crate) fn xss(value: &[u8]) -> bool {
 /// Whether [`sqli`] has to be asked. Text of words, numbers, commas and dots in which no word is one of SQL's has a
 /// fingerprint of names and numbers only, and no such fingerprint is an injection's.
 pub(crate) fn may_be_sqli(value: &[u8], value_mask: u64) -> bool {
-    const HARMLESS: u64 = mask::PLAIN & !(bit(b'@') | bit(b':') | bit(b'/') | bit(b'-'));
+    const HARMLESS: u64 = mask::PLAIN & !(bit(b'@') | bit(b':') | bit(b'-'));
     if value_mask & !HARMLESS != 0 {
         return true;
     }
