@@ -26,6 +26,7 @@
 
 mod body;
 mod clock;
+mod collections;
 mod expand;
 mod fast;
 mod libinjection;
@@ -47,6 +48,7 @@ mod vectors;
 
 pub use body::Finding;
 pub use clock::{Clock, SystemClock};
+pub use collections::{Collections, Entry, MemoryCollections};
 pub use operator::Lookups;
 pub use parse::Builder;
 pub use problem::{Place, Problem};

@@ -145,6 +145,10 @@ pub(crate) enum Ctl {
     ForceRequestBody(bool),
     Remove(Which),
     RemoveTarget(Which, Arc<Exclusion>),
+    /// [`Ctl::Remove`] with the rules it means, once all are known.
+    RemoveRules(Arc<[u32]>),
+    /// [`Ctl::RemoveTarget`] with the rules it means.
+    RemoveTargets(Arc<[u32]>, Arc<Exclusion>),
     AuditEngine(AuditMode),
     /// Accepted and without effect here (`debugLogLevel`, `auditLogParts`).
     Nothing,

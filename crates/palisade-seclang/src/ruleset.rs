@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use crate::clock::{Clock, SystemClock};
+use crate::collections::Collections;
 use crate::fast::filter::Filter;
 use crate::fast::fold;
 use crate::names::TxNames;
 use crate::operator::Lookups;
 use crate::problem::{Place, Problems};
-use crate::rule::{Rule, Select, Skip, Which};
+use crate::rule::{Ctl, Rule, Select, Skip, Which};
 use crate::settings::Settings;
 use crate::store::Span;
 use crate::transform::UnicodeMap;
@@ -31,6 +32,8 @@ pub struct RuleSet {
     pub(crate) initial_tx: Vec<Span>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) lookups: Arc<dyn Lookups>,
+    /// Absent: collections last for one transaction.
+    pub(crate) collections: Option<Arc<dyn Collections>>,
     /// What makes evaluation cheap; absent in a reference rule set.
     pub(crate) fast: Option<Fast>,
 }
@@ -66,6 +69,23 @@ impl RuleSet {
                 target.select = Select::Slots(regex.clone(), slots);
             }
         }
+        // And so are all rules, which other rules remove.
+        let meant = |which: &Which, rules: &[Rule]| -> Arc<[u32]> {
+            rules.iter().enumerate().filter(|(_, r)| r.is(which)).map(|(i, _)| i as u32).collect()
+        };
+        for i in 0..rules.len() {
+            let mut links = std::mem::take(&mut rules[i].links);
+            for ctl in links.iter_mut().flat_map(|l| &mut l.ctls) {
+                match ctl {
+                    Ctl::Remove(which) => *ctl = Ctl::RemoveRules(meant(which, &rules)),
+                    Ctl::RemoveTarget(which, exclusion) => {
+                        *ctl = Ctl::RemoveTargets(meant(which, &rules), exclusion.clone())
+                    }
+                    _ => {}
+                }
+            }
+            rules[i].links = links;
+        }
         let mut phases: [Vec<u32>; 5] = Default::default();
         for (i, rule) in rules.iter().enumerate() {
             if let Some(list) = usize::from(rule.phase).checked_sub(1).and_then(|p| phases.get_mut(p)) {
@@ -91,6 +111,7 @@ impl RuleSet {
             initial_tx,
             clock: Arc::new(SystemClock::new()),
             lookups: Arc::new(NoLookups),
+            collections: None,
             fast: None,
         };
         if fast { rules.hasten() } else { Ok(rules) }
@@ -155,6 +176,13 @@ impl RuleSet {
         self
     }
 
+    /// The same rules with a place for collections that `initcol` opens. Without one they last for one transaction.
+    #[must_use]
+    pub fn with_collections(mut self, collections: Arc<dyn Collections>) -> RuleSet {
+        self.collections = Some(collections);
+        self
+    }
+
     /// How many rules there are; a chain is one.
     pub fn rule_count(&self) -> usize {
         self.rules.len()
@@ -186,11 +214,6 @@ impl RuleSet {
 
     pub(crate) fn name_span(&self, slot: usize) -> Span {
         self.name_spans.get(slot).copied().unwrap_or(Span::EMPTY)
-    }
-
-    /// The rules that `which` means.
-    pub(crate) fn which<'a>(&'a self, which: &'a Which) -> impl Iterator<Item = usize> + 'a {
-        self.rules.iter().enumerate().filter(|(_, r)| r.is(which)).map(|(i, _)| i)
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::expand::{Macro, Part};
 use crate::operator::Operator;
-use crate::rule::{Change, Ctl, Disruption, Link, Name, Rule, Select, Skip, Which};
+use crate::rule::{Change, Ctl, Disruption, Link, Name, Rule, Select, Skip};
 use crate::ruleset::{RuleSet, skip_position};
 use crate::transaction::Transaction;
 use crate::variable::Var;
@@ -127,8 +127,8 @@ fn fixed_rules(rules: &Arc<RuleSet>, phases: &[Vec<u32>; 5]) -> Vec<bool> {
                     }
                 }
                 for ctl in rule.links.iter().flat_map(|l| &l.ctls) {
-                    if let Ctl::Remove(which) | Ctl::RemoveTarget(which, _) = ctl {
-                        unfix(rules, which, &mut fixed);
+                    if let Ctl::RemoveRules(which) | Ctl::RemoveTargets(which, _) = ctl {
+                        which.iter().for_each(|index| fixed[*index as usize] = false);
                     }
                 }
             }
@@ -153,12 +153,6 @@ fn fixed_rules(rules: &Arc<RuleSet>, phases: &[Vec<u32>; 5]) -> Vec<bool> {
         if fixed.iter().filter(|f| **f).count() == before {
             return fixed;
         }
-    }
-}
-
-fn unfix(rules: &RuleSet, which: &Which, fixed: &mut [bool]) {
-    for index in rules.which(which) {
-        fixed[index] = false;
     }
 }
 

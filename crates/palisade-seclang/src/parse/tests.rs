@@ -86,3 +86,25 @@ SecRuleUpdateActionById 3 "status:418"
     assert_eq!(rules.rules.iter().map(|r| r.phase).collect::<Vec<_>>(), [0, 0, 2]);
     assert_eq!((rules.rules[2].links[0].exclusions.len(), rules.rules[2].status), (1, Some(418)));
 }
+
+#[test]
+fn what_newer_rule_sets_use_compiles() {
+    let text = r#"
+SecComponentSignature "OWASP_CRS/4.28.0"
+SecDefaultAction "phase:2,log,auditlog,pass"
+SecRule TX:DETECTION_PARANOIA_LEVEL "@lt 1" "id:911011,phase:1,pass,nolog,skipAfter:END"
+SecRule REQUEST_BODY_LENGTH "@gt 0" "id:1,phase:2,pass,t:none,ctl:auditLogParts=+E,ctl:auditEngine=RelevantOnly"
+SecRule REQUEST_FILENAME "@beginsWith /a" "id:2,phase:1,pass,t:none,t:escapeSeqDecode,t:removeCommentsChar,t:removeWhitespace"
+SecRule REQUEST_METHOD "@unconditionalMatch" "id:3,phase:1,pass"
+SecRule ARGS|!ARGS:/^json\.x/|REQUEST_COOKIES|!REQUEST_COOKIES:/^_ga(?:_\w+)?$/ "@rx (?i)\x{bc}|[\n\r]|\bor\b" "id:4,phase:2,block,capture,multiMatch,t:none,t:utf8toUnicode,t:urlDecodeUni,msg:'m',logdata:'%{TX.0} in %{MATCHED_VAR_NAME}: %{MATCHED_VAR}',severity:'CRITICAL',setvar:'tx.inbound_anomaly_score_pl1=+%{tx.critical_anomaly_score}'"
+SecRule RESPONSE_HEADERS:/^x-/ "@within %{tx.list}" "id:5,phase:3,pass"
+SecRule RESPONSE_STATUS "@rx ^5" "id:6,phase:3,pass,chain"
+    SecRule RESPONSE_BODY "@pm error stack" "setvar:tx.e=1"
+SecMarker "END"
+SecRuleUpdateTargetById 4 "!REQUEST_COOKIES:/^intercom-session/"
+SecRuleUpdateTargetByTag "nothing" "!ARGS:a"
+SecCollectionTimeout 600
+SecAuditLogType Serial
+"#;
+    assert_eq!(problems(text), Vec::<String>::new());
+}

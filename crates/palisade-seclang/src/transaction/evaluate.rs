@@ -282,8 +282,14 @@ impl Transaction {
 
     /// What a link does as soon as it matches.
     fn link_actions(&mut self, rules: &Arc<RuleSet>, link: &Link) {
+        for (collection, key) in &link.init_collections {
+            self.open_collection(*collection, key);
+        }
         for action in &link.setvars {
             self.set_var(action);
+        }
+        for (collection, name, seconds) in &link.expiries {
+            self.expire(*collection, name, seconds);
         }
         for ctl in &link.ctls {
             self.ctl(rules, ctl);
@@ -298,18 +304,17 @@ impl Transaction {
             Ctl::Processor(processor) => self.processor = Some(*processor),
             Ctl::ForceRequestBody(on) => self.force_body = *on,
             Ctl::AuditEngine(mode) => self.audit = *mode,
-            Ctl::Remove(which) => {
+            Ctl::RemoveRules(which) => {
                 self.removed.resize(rules.rules.len().div_ceil(64), 0);
-                for index in rules.which(which) {
-                    self.removed[index / 64] |= 1 << (index % 64);
+                for index in which.iter() {
+                    self.removed[*index as usize / 64] |= 1 << (index % 64);
                 }
             }
-            Ctl::RemoveTarget(which, exclusion) => {
-                for index in rules.which(which) {
-                    self.removed_targets.push((index as u32, exclusion.clone()));
-                }
+            Ctl::RemoveTargets(which, exclusion) => {
+                self.removed_targets.extend(which.iter().map(|index| (*index, exclusion.clone())));
             }
-            Ctl::Nothing => {}
+            // Resolved when the rules were compiled.
+            Ctl::Remove(_) | Ctl::RemoveTarget(..) | Ctl::Nothing => {}
         }
     }
 

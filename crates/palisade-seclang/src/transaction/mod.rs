@@ -59,6 +59,10 @@ pub struct Transaction {
     tx_more: Vec<(Span, Span)>,
     /// `IP`, `GLOBAL`, `SESSION`, `USER`, `RESOURCE`.
     collections: [Vec<(Span, Span)>; 5],
+    /// The keys under which `initcol` opened them.
+    opened: [Option<Vec<u8>>; 5],
+    /// When their variables end, in seconds since 1970.
+    expiries: Vec<(usize, Vec<u8>, u64)>,
     matched: Value,
     matched_vars: Vec<Value>,
     /// Where in the last matched value the match lies.
@@ -140,6 +144,8 @@ impl Transaction {
             tx: Vec::new(),
             tx_more: Vec::new(),
             collections: Default::default(),
+            opened: Default::default(),
+            expiries: Vec::new(),
             matched: Value::NONE,
             matched_vars: Vec::new(),
             matched_range: None,
@@ -185,6 +191,8 @@ impl Transaction {
         self.scalars.fill(Span::NONE);
         self.tx_more.clear();
         self.collections.iter_mut().for_each(Vec::clear);
+        self.opened = Default::default();
+        self.expiries.clear();
         self.matched = Value::NONE;
         self.matched_vars.clear();
         self.force_body = false;
@@ -538,6 +546,7 @@ impl Transaction {
     /// Evaluates phase 5. Rules of this phase only record.
     pub fn logging(&mut self) {
         self.phase(5);
+        self.save_collections();
     }
 
     /// The verdict, once a rule has refused.

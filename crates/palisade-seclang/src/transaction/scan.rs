@@ -41,7 +41,11 @@ impl Transaction {
         }
         for (list, names) in LISTS {
             let from = std::mem::replace(&mut self.scan.seen[list as usize], self.store.list(list).len());
-            for item in self.store.list(list).iter().skip(from) {
+            for (i, item) in self.store.list(list).iter().enumerate().skip(from) {
+                // The walk that follows notices the deadline and reports it.
+                if i % 16 == 15 && self.deadline.is_some_and(|d| rules.clock.monotonic() > d) {
+                    return;
+                }
                 let class = match list {
                     List::Headers => fast.filter.header_value_class(self.store.own(item.name)),
                     _ => 2 * list as usize,

@@ -260,3 +260,35 @@ fn logs_keep_data_out_of_messages_that_have_none() {
     assert_eq!((found.message.as_str(), found.data.as_str(), found.severity), ("found", "", Some(2)));
     assert_eq!((found.tags.as_slice(), found.place.to_string().as_str()), (&["a/b".to_owned()][..], "t.conf:1"));
 }
+
+#[derive(Debug)]
+struct Fixed(std::sync::atomic::AtomicU64);
+
+impl crate::clock::Clock for Fixed {
+    fn monotonic(&self) -> std::time::Duration {
+        std::time::Duration::ZERO
+    }
+
+    fn epoch(&self) -> u64 {
+        self.0.load(std::sync::atomic::Ordering::Relaxed)
+    }
+}
+
+#[test]
+fn collections_last_until_their_variables_end() {
+    let clock = Arc::new(Fixed(1000.into()));
+    let mut builder = Builder::new();
+    builder.text(
+        "t.conf",
+        r#"
+SecAction "id:1,phase:1,pass,nolog,initcol:ip=%{REMOTE_ADDR},setvar:ip.n=+1,expirevar:ip.n=60"
+SecRule IP:n "@gt 2" "id:2,phase:1,pass,log"
+"#,
+    );
+    let kept = Arc::new(crate::collections::MemoryCollections::new(10));
+    let rules = Arc::new(builder.compile().unwrap().with_clock(clock.clone()).with_collections(kept));
+    let seen = || matched(&rules, "/", &[], b"").0;
+    assert_eq!((seen(), seen(), seen()), (vec![], vec![], vec![2]));
+    clock.0.store(1061, std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(seen(), Vec::<u64>::new());
+}

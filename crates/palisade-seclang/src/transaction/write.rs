@@ -1,6 +1,7 @@
 //! What rules write: variables, macros, collections.
 
 use super::Transaction;
+use crate::collections::Entry;
 use crate::expand::{Macro, Part};
 use crate::rule::{Change, Name, Select, SetVar, Target};
 use crate::store::Span;
@@ -146,5 +147,52 @@ impl Transaction {
             }
         }
         self.scratch.found = found;
+    }
+
+    /// `initcol`: fetches what was kept under the key. A collection is opened once.
+    pub(super) fn open_collection(&mut self, collection: Var, key: &Macro) {
+        let Some(slot) = collection.persistent_slot().filter(|s| self.opened[*s].is_none()) else { return };
+        let mut text = Vec::new();
+        self.expand(key, &mut text);
+        if let Some(kept) = self.rules.collections.clone() {
+            let now = self.rules.clock.epoch();
+            for entry in kept.load(collection.name(), &text).into_iter().filter(|e| e.expires > now).take(MOST_NAMES) {
+                let name = self.store.push(&entry.name);
+                let value = self.store.push(&entry.value);
+                self.collections[slot].push((name, value));
+                self.expiries.push((slot, entry.name, entry.expires));
+            }
+        }
+        self.opened[slot] = Some(text);
+    }
+
+    /// `expirevar`. Variables of `TX` end with the transaction anyway.
+    pub(super) fn expire(&mut self, collection: Var, name: &Macro, seconds: &Macro) {
+        let Some(slot) = collection.persistent_slot() else { return };
+        let (mut text, mut amount) = (Vec::new(), Vec::new());
+        self.expand(name, &mut text);
+        self.expand(seconds, &mut amount);
+        let at = self.rules.clock.epoch().saturating_add(atoi(&amount).max(0) as u64);
+        self.expiries.retain(|(s, n, _)| !(*s == slot && n.eq_ignore_ascii_case(&text)));
+        self.expiries.push((slot, text, at));
+    }
+
+    /// Keeps the collections that were opened.
+    pub(super) fn save_collections(&mut self) {
+        let Some(kept) = self.rules.collections.clone() else { return };
+        let end = self.rules.clock.epoch().saturating_add(self.rules.settings.collection_timeout);
+        for collection in [Var::Ip, Var::Global, Var::Session, Var::User, Var::Resource] {
+            let Some(slot) = collection.persistent_slot() else { continue };
+            let Some(key) = self.opened[slot].take() else { continue };
+            let entries = self.collections[slot]
+                .iter()
+                .map(|(name, value)| {
+                    let name = self.bytes(*name).to_vec();
+                    let own = self.expiries.iter().find(|(s, n, _)| *s == slot && n.eq_ignore_ascii_case(&name));
+                    Entry { expires: own.map_or(end, |(_, _, at)| *at), value: self.bytes(*value).to_vec(), name }
+                })
+                .collect();
+            kept.save(collection.name(), &key, entries);
+        }
     }
 }
