@@ -9,7 +9,7 @@ use super::mask::{self, PLAIN};
 use crate::regex::syntax_config;
 
 /// Bytes of a lazy automaton's states, each for one thread at a time. Too little is a cliff, not a slope.
-const CACHE: usize = 4 << 20;
+const CACHE: usize = 2 << 20;
 
 /// What one pattern is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
