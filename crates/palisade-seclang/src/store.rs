@@ -59,7 +59,7 @@ impl List {
 }
 
 /// Most bytes that one transaction may hold; beyond it values are cut and the store says so.
-const CAPACITY: usize = 1 << 30;
+const CAPACITY: usize = 256 << 20;
 
 /// Values of one transaction.
 #[derive(Debug, Default)]

@@ -99,6 +99,17 @@ pub(crate) fn all() -> Vec<Request> {
     ]
 }
 
+/// One value of 32 KiB each, chosen to be hard for rules.
+pub(crate) fn hard() -> Vec<Request> {
+    ["<", "%25", "1=1 or ", "&lt;", "/*", "(", "\\\\u003c", "../", "a", "select union "]
+        .into_iter()
+        .map(|piece| {
+            let value: String = piece.repeat((32 << 10) / piece.len());
+            post(piece, "application/json", format!("{{\"a\":\"{value}\"}}"))
+        })
+        .collect()
+}
+
 /// Feeds a request through all phases.
 #[inline(never)]
 pub(crate) fn run(transaction: &mut Transaction, request: &Request) {

@@ -24,7 +24,13 @@ pub(crate) struct Reader {
     hasher: RandomState,
     /// Hashes of the keys of all open objects.
     keys: Vec<u64>,
+    /// Bytes of all names so far.
+    names: usize,
 }
+
+/// Most bytes of all names together: every leaf repeats the keys above it, and one long key above many leaves would
+/// make gigabytes of a small body.
+const NAMES: usize = 4 << 20;
 
 #[derive(Debug)]
 struct Frame {
@@ -91,6 +97,7 @@ impl Reader {
             offset: 0,
             hasher: RandomState::new(),
             keys: Vec::new(),
+            names: 0,
         }
     }
 
@@ -378,6 +385,12 @@ impl Reader {
 
     /// Adds the argument whose value is in `text`.
     fn leaf(&mut self, out: &mut Output<'_>) {
+        self.names += self.path.len();
+        if self.names > NAMES {
+            out.find(Finding::NamesTooLong { limit: NAMES });
+            self.state = State::Broken;
+            return;
+        }
         let name = out.store.push(&self.path);
         let value = out.store.push(&self.text);
         if !out.argument(List::ArgsPost, name, value) {

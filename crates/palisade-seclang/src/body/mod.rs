@@ -32,6 +32,11 @@ pub enum Finding {
         /// The limit, in bytes.
         limit: usize,
     },
+    /// The names of all values of a JSON document, each with its path, are longer than this together.
+    NamesTooLong {
+        /// The limit, in bytes.
+        limit: usize,
+    },
     /// JSON or XML is nested more deeply than allowed.
     TooDeep {
         /// The limit.
@@ -99,6 +104,7 @@ impl Finding {
             Finding::BodyTooLong { .. } => "body_too_long",
             Finding::TooManyArguments { .. } => "too_many_arguments",
             Finding::ValueTooLong { .. } => "value_too_long",
+            Finding::NamesTooLong { .. } => "names_too_long",
             Finding::TooDeep { .. } => "too_deep",
             Finding::JsonSyntax { .. } => "json_syntax",
             Finding::JsonDuplicateKey { .. } => "json_duplicate_key",
@@ -129,6 +135,7 @@ impl Finding {
             Finding::BodyTooLong { .. }
                 | Finding::TooManyArguments { .. }
                 | Finding::ValueTooLong { .. }
+                | Finding::NamesTooLong { .. }
                 | Finding::TooDeep { .. }
                 | Finding::StepLimit { .. }
                 | Finding::Budget { .. }
@@ -146,6 +153,7 @@ impl Finding {
         matches!(
             self,
             Finding::TooManyArguments { .. }
+                | Finding::NamesTooLong { .. }
                 | Finding::TooDeep { .. }
                 | Finding::JsonSyntax { .. }
                 | Finding::MultipartBoundary
@@ -168,6 +176,9 @@ impl fmt::Display for Finding {
                 )
             }
             Finding::ValueTooLong { limit } => write!(f, "a value is longer than {limit} bytes"),
+            Finding::NamesTooLong { limit } => {
+                write!(f, "the names in the JSON are longer than {limit} bytes together")
+            }
             Finding::TooDeep { limit } => write!(f, "the body is nested more than {limit} deep"),
             Finding::JsonSyntax { at } => write!(f, "the body is not JSON at byte {at}"),
             Finding::JsonDuplicateKey { name } => write!(f, "the key `{name}` occurs twice"),

@@ -29,6 +29,9 @@ impl Transaction {
         let rules = self.rules.clone();
         let Some(list) = rules.phases.get(usize::from(phase) - 1) else { return };
         self.scan_new(&rules);
+        if self.store.full {
+            self.output().find(Finding::OutOfMemory);
+        }
         let mut at = 0;
         loop {
             if rules.fast.is_some() {

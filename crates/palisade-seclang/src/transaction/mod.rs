@@ -408,6 +408,14 @@ impl Transaction {
                 let reader = multipart::Reader::new(boundary, &mut self.output());
                 self.readers.push(Reader::Multipart(Box::new(reader)));
             }
+            // Text is one value.
+            None if self
+                .content_type
+                .as_ref()
+                .is_none_or(|t| t.get(..5).is_some_and(|k| k.eq_ignore_ascii_case(b"text/"))) =>
+            {
+                self.raw_body = Some(Vec::new());
+            }
             None => {}
         }
         if self.force_body && self.raw_body.is_none() {

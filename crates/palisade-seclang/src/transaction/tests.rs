@@ -292,3 +292,19 @@ SecRule IP:n "@gt 2" "id:2,phase:1,pass,log"
     clock.0.store(1061, std::sync::atomic::Ordering::Relaxed);
     assert_eq!(seen(), Vec::<u64>::new());
 }
+
+#[test]
+fn a_long_key_above_many_leaves_does_not_fill_memory() {
+    let rules = rules("SecAction \"id:1,phase:2,pass,nolog\"");
+    let body = format!("{{\"{}\":[{}1]}}", "k".repeat(100_000), "1,".repeat(9000));
+    let (_, t) = matched(&rules, "/", &[("Content-Type", "application/json")], body.as_bytes());
+    assert!(t.findings().iter().any(|f| f.code() == "names_too_long" && f.is_limit()), "{:?}", t.findings());
+    assert!(t.store.bytes.len() < 16 << 20);
+}
+
+#[test]
+fn text_is_one_value() {
+    let rules = rules("SecRule REQUEST_BODY \"@rx ^some text$\" \"id:1,phase:2,pass,log\"");
+    assert_eq!(matched(&rules, "/", &[("Content-Type", "text/plain")], b"some text").0, [1]);
+    assert_eq!(matched(&rules, "/", &[("Content-Type", "image/png")], b"some text").0, Vec::<u64>::new());
+}

@@ -90,7 +90,7 @@ fn value() -> impl Strategy<Value = Vec<u8>> {
             "<script", "alert(1)", "union select", "' or 1=1--", "/etc/passwd", "../..", "..\\", "; cat ", "$(id)", "%3C", "%253c", "&lt;",
             "&#x3c;", "\\u003c", "\\x3c", "%u003c", "\\74", "onload=", "javascript:", "/*x*/", "<?php", "${jndi:", "{{7*7}}", "\u{ff1c}",
             "%00", "\0", "java.lang.Runtime", "phpinfo()", "base64_decode(", "%0d%0aSet-Cookie:", "  ", "\t", "CmQ.eXe", "wget  http://a/b",
-            "PHNjcmlwdD4=", "sleep(5)", "@import", "//x", "./", "EXEC ", "ＳＥＬＥＣＴ", "<!--", "-->", "__proto__", "constructor", "`id`", "0x41",
+            "PHNjcmlwdD4=", "sleep(5)", "@import", "//x", "./", "EXEC ", "ＳＥＬＥＣＴ", "<!--", "-->", "__proto__", "constructor", "ORA-00933: x", "PHP Warning: x on line 3", "ODBC Microsoft Access Driver", "<%@ page", "`id`", "0x41",
         ]).prop_map(|s| s.as_bytes().to_vec()),
     ];
     proptest::collection::vec(piece, 1..5).prop_map(|p| p.concat())

@@ -79,6 +79,8 @@ pub(crate) fn run(transaction: &mut Transaction, raw: &[u8]) {
     transaction.response(200, b"HTTP/1.1");
     transaction.response_header(b"Content-Type", b"text/html");
     transaction.response_headers();
+    // An application that answers with what it was sent; seen only where rules ask for bodies of answers.
+    transaction.response_chunk(raw);
     transaction.response_body();
     transaction.logging();
 }
