@@ -1,6 +1,6 @@
 //! The engine against published rule sets, tests and vectors.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests are tests")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "what supports tests is a test")]
 
 mod crs;
 mod differential;
