@@ -29,6 +29,8 @@ pub enum Need {
     Chromium,
     /// `promtool`, which judges the metrics. From Debian's `prometheus`, unpacked and not installed.
     Promtool,
+    /// The OWASP Core Rule Set of Debian's `modsecurity-crs`, unpacked and not installed.
+    CoreRuleSet,
     /// `curl`: the lines that `palisade demo` prints are run as printed.
     Curl,
     /// `openssl`, the other side in TLS tests.
@@ -37,8 +39,16 @@ pub enum Need {
 
 impl Need {
     /// All of them, in the order `cargo xtask test` installs them.
-    pub const ALL: [Need; 7] =
-        [Need::Python, Need::PythonGuide, Need::Node, Need::Chromium, Need::Promtool, Need::Curl, Need::Openssl];
+    pub const ALL: [Need; 8] = [
+        Need::Python,
+        Need::PythonGuide,
+        Need::Node,
+        Need::Chromium,
+        Need::Promtool,
+        Need::CoreRuleSet,
+        Need::Curl,
+        Need::Openssl,
+    ];
 
     /// For messages.
     pub fn name(self) -> &'static str {
@@ -48,6 +58,7 @@ impl Need {
             Need::Node => "node packages",
             Need::Chromium => "chromium",
             Need::Promtool => "promtool",
+            Need::CoreRuleSet => "core rule set",
             Need::Curl => "curl",
             Need::Openssl => "openssl",
         }
@@ -60,6 +71,7 @@ impl Need {
             Need::Node => has("node") && stamp_matches(&node(), &node_lock()),
             Need::Chromium => chromium().is_file(),
             Need::Promtool => promtool().is_file(),
+            Need::CoreRuleSet => core_rule_set().join("usr/share/modsecurity-crs/rules").is_dir(),
             Need::Curl => has("curl"),
             Need::Openssl => has("openssl"),
         }
@@ -72,6 +84,9 @@ impl Need {
             Need::Node => install_node(),
             Need::Chromium => apt::install(&["chromium"], "tests open the app's /docs in a browser"),
             Need::Promtool => install_promtool(),
+            Need::CoreRuleSet => {
+                apt::unpack("modsecurity-crs", &core_rule_set(), "the rules that the WAF engine runs unchanged")
+            }
             Need::Curl => apt::install(&["curl"], "tests run the lines that `palisade demo` prints"),
             Need::Openssl => apt::install(&["openssl"], "tests speak TLS with a second implementation"),
         }
@@ -130,6 +145,11 @@ pub fn chromium() -> PathBuf {
 /// The program of [`Need::Promtool`].
 pub fn promtool() -> PathBuf {
     which("promtool").unwrap_or_else(|| paths::cache().join("prometheus/usr/bin/promtool"))
+}
+
+/// The root below which [`Need::CoreRuleSet`] lies as in Debian: `usr/share/modsecurity-crs`.
+pub fn core_rule_set() -> PathBuf {
+    paths::cache().join("modsecurity-crs")
 }
 
 fn requirements() -> PathBuf {

@@ -183,6 +183,10 @@ impl<'a> Run<'a> {
     fn cargo(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         command.args(arguments).current_dir(paths::workspace()).env("PALISADE_NOT_RUN", &self.not_run);
+        // The engine's tests know nothing of the kit; an installed rule set is found without this.
+        if env::var_os("PALISADE_CRS_ROOT").is_none() {
+            command.env("PALISADE_CRS_ROOT", palisade_test::provision::core_rule_set());
+        }
         match &self.binary {
             Some(binary) => {
                 command.env("PALISADE_BIN", binary);

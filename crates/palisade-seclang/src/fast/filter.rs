@@ -1,0 +1,400 @@
+//! Which rules may match which values.
+//!
+//! Each value of the request is looked at once, when the phase begins in which it is first seen. What comes out is a
+//! list of candidates: pairs of rule and value. A rule that could be filtered and has no candidate is not evaluated at
+//! all, one that has is evaluated on its candidates only. Candidates are a superset; the evaluator has the last word.
+
+use std::collections::HashMap;
+
+use super::chains::{Chains, Nodes, Texts};
+use super::mask;
+use super::patterns::{Pattern, Set, parse};
+use crate::libinjection;
+use crate::operator::Operator;
+use crate::rule::{Link, Rule, Select, Target};
+use crate::store::List;
+use crate::transform::{Transform, UnicodeMap};
+use crate::variable::{Kind, Var};
+
+/// A set of kinds of values.
+pub(crate) type Classes = u64;
+
+/// Single values that are known before rules run.
+const SCALARS: [Var; 10] = [
+    Var::RequestUri,
+    Var::RequestUriRaw,
+    Var::RequestFilename,
+    Var::RequestBasename,
+    Var::RequestLine,
+    Var::QueryString,
+    Var::RequestMethod,
+    Var::RequestProtocol,
+    Var::RequestBody,
+    Var::ResponseBody,
+];
+/// Classes of single values begin here; lists have two each (values, names) below.
+const SCALAR_BASE: usize = 2 * List::COUNT;
+/// Classes of headers that rules name begin here.
+const HEADER_BASE: usize = SCALAR_BASE + SCALARS.len();
+
+/// What requests are full of.
+const ORDINARY: [&[u8]; 10] = [
+    b"GET",
+    b"HTTP/1.1",
+    b"/api/items?page=2&q=garden+chairs",
+    b"Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
+    b"gzip, deflate",
+    b"en-US,en;q=0.5",
+    b"application/json",
+    b"api.example.com",
+    b"1024",
+    b"keep-alive",
+];
+
+/// A rule that a pattern or a gate stands for.
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    rule: u32,
+    /// Chains after which it looks at the value.
+    nodes: Nodes,
+    classes: Classes,
+}
+
+/// Rules over classes that have most rules in common share one set of patterns.
+#[derive(Debug)]
+struct Group {
+    chains: Chains,
+    /// Nodes (with prefixes) that rules of a class need.
+    wanted: [Nodes; 64],
+    full: Set,
+    plain: Set,
+    /// By pattern.
+    entries: Vec<Vec<Entry>>,
+    sqli: Vec<Entry>,
+    xss: Vec<Entry>,
+    /// `@validateByteRange`: kinds of bytes that are not allowed.
+    ranges: Vec<(u64, Entry)>,
+}
+
+/// The compiled filter.
+#[derive(Debug)]
+pub(crate) struct Filter {
+    groups: Vec<Group>,
+    /// Group of each class; `u8::MAX`: no rule looks at it.
+    group_of: [u8; 64],
+    /// Names of headers with a class of their own, in lower case.
+    headers: Vec<Box<[u8]>>,
+    /// Rules that are evaluated only on candidates.
+    pub(crate) filtered: Vec<bool>,
+}
+
+/// Candidates of one transaction.
+#[derive(Debug, Default)]
+pub(crate) struct Candidates {
+    /// By rule: where its list begins in `links`, plus one.
+    heads: Vec<u32>,
+    touched: Vec<u32>,
+    /// Value and the next link, plus one.
+    links: Vec<(u32, u32)>,
+    texts: Texts,
+}
+
+impl Candidates {
+    pub(crate) fn clear(&mut self, rules: usize) {
+        for rule in self.touched.drain(..) {
+            if let Some(head) = self.heads.get_mut(rule as usize) {
+                *head = 0;
+            }
+        }
+        self.heads.resize(rules, 0);
+        self.links.clear();
+    }
+
+    fn add(&mut self, rule: u32, value: u32) -> bool {
+        let Some(head) = self.heads.get_mut(rule as usize) else { return false };
+        if *head != 0 && self.links[*head as usize - 1].0 == value {
+            return false;
+        }
+        if *head == 0 {
+            self.touched.push(rule);
+        }
+        self.links.push((value, *head));
+        *head = self.links.len() as u32;
+        true
+    }
+
+    /// The candidate values of a rule.
+    pub(crate) fn of(&self, rule: usize) -> impl Iterator<Item = u32> + '_ {
+        let mut at = self.heads.get(rule).copied().unwrap_or(0);
+        std::iter::from_fn(move || {
+            let (value, next) = *self.links.get((at as usize).checked_sub(1)?)?;
+            at = next;
+            Some(value)
+        })
+    }
+}
+
+impl Filter {
+    /// Compiles the filter for the rules in `live`.
+    pub(crate) fn new(rules: &[Rule], live: impl Iterator<Item = u32> + Clone) -> Result<Filter, String> {
+        let mut filter = Filter {
+            groups: Vec::new(),
+            group_of: [u8::MAX; 64],
+            headers: Vec::new(),
+            filtered: vec![false; rules.len()],
+        };
+        for index in live.clone() {
+            for target in &rules[index as usize].links[0].targets {
+                if let (Var::RequestHeaders, Select::Key(key)) = (target.var, &target.select)
+                    && !filter.headers.contains(key)
+                    && HEADER_BASE + filter.headers.len() < 64
+                {
+                    filter.headers.push(key.clone());
+                }
+            }
+        }
+        let mut classes_of: HashMap<u32, Classes> = HashMap::new();
+        for index in live {
+            let link = &rules[index as usize].links[0];
+            if let Some(classes) = filter.rule_classes(link) {
+                classes_of.insert(index, classes);
+            }
+        }
+        // What is like an argument, what else comes with a request, what comes back.
+        let arguments: Classes = [List::ArgsGet, List::ArgsPost, List::Cookies, List::XmlText, List::XmlAttributes]
+            .iter()
+            .fold(0, |c, l| c | 3 << (2 * *l as usize))
+            | filter.scalar_class(Var::RequestBody).unwrap_or(0)
+            | filter.header_class(b"user-agent").unwrap_or(0)
+            | filter.header_class(b"referer").unwrap_or(0);
+        let response: Classes =
+            3 << (2 * List::ResponseHeaders as usize) | filter.scalar_class(Var::ResponseBody).unwrap_or(0);
+        let mut unfiltered = Vec::new();
+        for members in [arguments, !(arguments | response), response] {
+            let group = filter.group(rules, &classes_of, members, &mut unfiltered)?;
+            let number = filter.groups.len() as u8;
+            let used =
+                classes_of.iter().filter(|(r, _)| !unfiltered.contains(r)).fold(0, |all, (_, c)| all | c) & members;
+            for class in 0..64 {
+                if used >> class & 1 == 1 {
+                    filter.group_of[class] = number;
+                }
+            }
+            filter.groups.push(group);
+        }
+        for rule in classes_of.keys().filter(|r| !unfiltered.contains(r)) {
+            filter.filtered[*rule as usize] = true;
+        }
+        Ok(filter)
+    }
+
+    fn header_class(&self, name: &[u8]) -> Option<Classes> {
+        self.headers.iter().position(|h| h.eq_ignore_ascii_case(name)).map(|i| 1 << (HEADER_BASE + i))
+    }
+
+    fn scalar_class(&self, var: Var) -> Option<Classes> {
+        SCALARS.iter().position(|s| *s == var).map(|i| 1 << (SCALAR_BASE + i))
+    }
+
+    /// The classes that a rule's first link looks at; `None` if the rule cannot be filtered.
+    fn rule_classes(&self, link: &Link) -> Option<Classes> {
+        if link.negated || link.targets.is_empty() {
+            return None;
+        }
+        match &link.operator {
+            Operator::Rx(regex) if regex.is_linear() && !parse(&regex.translated).ok()?.matches_empty() => {}
+            Operator::Phrases(_) | Operator::DetectSqli | Operator::DetectXss | Operator::ByteRange(_) => {}
+            _ => return None,
+        }
+        let classes =
+            link.targets.iter().try_fold(0, |classes, target| Some(classes | self.target_classes(target)?))?;
+        // A pattern that ordinary values match, on a few values only, is cheaper asked directly.
+        let lists: Classes = (1 << SCALAR_BASE) - 1;
+        if let Operator::Rx(regex) = &link.operator
+            && classes & lists == 0
+            && ORDINARY.iter().any(|v| regex.is_match(v).unwrap_or(true))
+        {
+            return None;
+        }
+        Some(classes)
+    }
+
+    fn target_classes(&self, target: &Target) -> Option<Classes> {
+        if target.count {
+            return None;
+        }
+        let values = |list: List| 1u64 << (2 * list as usize);
+        match target.var.kind() {
+            Kind::Collection | Kind::Names => {
+                if target.var == Var::Geo {
+                    return None;
+                }
+                if target.var == Var::RequestHeaders {
+                    let all = (0..self.headers.len()).fold(values(List::Headers), |c, i| c | 1 << (HEADER_BASE + i));
+                    return match &target.select {
+                        Select::Key(key) => self.header_class(key),
+                        _ => Some(all),
+                    };
+                }
+                let names = u32::from(target.var.kind() == Kind::Names);
+                Some(crate::transaction::lists(target.var).iter().fold(0, |c, l| c | values(*l) << names))
+            }
+            Kind::Xml if matches!(target.select, Select::XmlAttributes) => Some(values(List::XmlAttributes)),
+            Kind::Xml => Some(values(List::XmlText)),
+            Kind::Scalar => self.scalar_class(target.var),
+            _ => None,
+        }
+    }
+
+    fn group(
+        &self,
+        rules: &[Rule],
+        classes_of: &HashMap<u32, Classes>,
+        members: Classes,
+        unfiltered: &mut Vec<u32>,
+    ) -> Result<Group, String> {
+        let mut group = Group {
+            chains: Chains::new(),
+            wanted: [1; 64],
+            full: Set::new(&[], false)?,
+            plain: Set::new(&[], true)?,
+            entries: Vec::new(),
+            sqli: Vec::new(),
+            xss: Vec::new(),
+            ranges: Vec::new(),
+        };
+        let mut patterns: Vec<Pattern> = Vec::new();
+        let mut numbers: HashMap<Pattern, usize> = HashMap::new();
+        let mut order: Vec<(&u32, &Classes)> =
+            classes_of.iter().filter(|(r, c)| **c & members != 0 && !unfiltered.contains(r)).collect();
+        order.sort();
+        for (&index, &classes) in order {
+            let link = &rules[index as usize].links[0];
+            // Results of these are of their own length and alphabet: nothing would ever be plain.
+            let odd = link.transforms.iter().any(|t| mask::trigger(*t) == mask::ALWAYS);
+            let path = if odd { None } else { group.chains.add(&link.transforms) };
+            let Some(path) = path else {
+                unfiltered.push(index);
+                continue;
+            };
+            let last = path.last().copied().unwrap_or(0);
+            let nodes: Nodes = if link.multi_match { Chains::closure(&path) } else { 1 << last };
+            let entry = Entry { rule: index, nodes, classes };
+            for class in 0..64 {
+                if (classes & members) >> class & 1 == 1 {
+                    group.wanted[class] |= Chains::closure(&path);
+                }
+            }
+            let pattern = match &link.operator {
+                Operator::Rx(regex) => Pattern::Regex(regex.translated.clone()),
+                Operator::Phrases(phrases) => Pattern::Words(phrases.words.clone()),
+                Operator::DetectSqli => {
+                    group.sqli.push(entry);
+                    continue;
+                }
+                Operator::DetectXss => {
+                    group.xss.push(entry);
+                    continue;
+                }
+                Operator::ByteRange(allowed) => {
+                    let bad = (0..=255u8).filter(|b| !allowed.has(*b)).fold(0, |m, b| m | mask::class(b));
+                    group.ranges.push((bad, entry));
+                    continue;
+                }
+                _ => continue,
+            };
+            if link.transforms.contains(&Transform::Base64Decode) {
+                let least = match &pattern {
+                    Pattern::Regex(source) => parse(source)?.minimum(),
+                    Pattern::Words(words) => words.iter().map(Vec::len).min().unwrap_or(0),
+                };
+                group.chains.base64 = group.chains.base64.min(least.saturating_mul(8) / 6).max(1);
+            }
+            let number = *numbers.entry(pattern.clone()).or_insert_with(|| {
+                patterns.push(pattern);
+                group.entries.push(Vec::new());
+                patterns.len() - 1
+            });
+            group.entries[number].push(entry);
+        }
+        group.full = Set::new(&patterns, false)?;
+        group.plain = Set::new(&patterns, true)?;
+        Ok(group)
+    }
+
+    /// The class of a header's value.
+    pub(crate) fn header_value_class(&self, name: &[u8]) -> usize {
+        match self.headers.iter().position(|h| h.len() == name.len() && h.eq_ignore_ascii_case(name)) {
+            Some(i) => HEADER_BASE + i,
+            None => 2 * List::Headers as usize,
+        }
+    }
+
+    /// Single values with their classes.
+    pub(crate) fn scalars() -> impl Iterator<Item = (Var, usize)> {
+        SCALARS.iter().enumerate().map(|(i, v)| (*v, SCALAR_BASE + i))
+    }
+
+    /// Looks at one value; calls `mark` for each rule that has its first candidate or another one.
+    pub(crate) fn look(
+        &self,
+        class: usize,
+        id: u32,
+        value: &[u8],
+        map: Option<&UnicodeMap>,
+        out: &mut Candidates,
+        mut mark: impl FnMut(u32),
+    ) {
+        let Some(group) = self.group_of.get(class).and_then(|g| self.groups.get(usize::from(*g))) else { return };
+        if value.is_empty() {
+            return;
+        }
+        let bit: Classes = 1 << class;
+        let mut texts = std::mem::take(&mut out.texts);
+        group.chains.texts(group.wanted[class], map, value, &mut texts);
+        for (i, text) in texts.list.iter().enumerate() {
+            let bytes = texts.get(i, value);
+            if bytes.is_empty() || text.nodes == 0 {
+                continue;
+            }
+            let concerns = |e: &Entry| e.classes & bit != 0 && e.nodes & text.nodes != 0;
+            let set = if text.mask & !mask::PLAIN == 0 { &group.plain } else { &group.full };
+            set.scan(bytes, |pattern| {
+                for entry in group.entries[usize::from(pattern)].iter().filter(|e| concerns(e)) {
+                    if out.add(entry.rule, id) {
+                        mark(entry.rule);
+                    }
+                }
+            });
+            for (_, entry) in group.ranges.iter().filter(|(bad, e)| bad & text.mask != 0 && concerns(e)) {
+                if out.add(entry.rule, id) {
+                    mark(entry.rule);
+                }
+            }
+            if group.xss.iter().any(concerns) && libinjection::may_be_xss(text.mask) && libinjection::xss(bytes) {
+                for entry in group.xss.iter().filter(|e| concerns(e)) {
+                    if out.add(entry.rule, id) {
+                        mark(entry.rule);
+                    }
+                }
+            }
+            // This is the text that the rule would see, so the question can be answered here and now.
+            if group.sqli.iter().any(concerns)
+                && libinjection::may_be_sqli(bytes, text.mask)
+                && libinjection::sqli(bytes).is_some()
+            {
+                for entry in group.sqli.iter().filter(|e| concerns(e)) {
+                    if out.add(entry.rule, id) {
+                        mark(entry.rule);
+                    }
+                }
+            }
+        }
+        out.texts = texts;
+    }
+
+    /// Bytes on the heap, without lazy caches.
+    pub(crate) fn memory(&self) -> usize {
+        self.groups.iter().map(|g| g.full.memory() + g.plain.memory()).sum()
+    }
+}

@@ -1,0 +1,110 @@
+use super::Builder;
+
+fn problems(text: &str) -> Vec<String> {
+    let mut builder = Builder::new();
+    builder.text("t.conf", text);
+    match builder.compile() {
+        Ok(_) => Vec::new(),
+        Err(problems) => problems.iter().map(|p| format!("{}: {} | {}", p.line, p.message, p.help)).collect(),
+    }
+}
+
+#[test]
+fn the_examples_of_the_guide_compile() {
+    let text = r#"
+# Block common SQL injection patterns
+SecRule ARGS "@rx (union.*select|insert.*into)" "id:1,deny,status:403"
+
+# Block XSS attempts
+SecRule ARGS "@rx (<script|javascript:)" "id:2,deny,status:403"
+"#;
+    assert_eq!(problems(text), Vec::<String>::new());
+}
+
+#[test]
+fn every_mistake_is_named_with_its_line_and_a_way_out() {
+    for (text, want) in [
+        ("SecRul ARGS \"@rx x\" \"id:1\"", "1: unknown directive `SecRul` | did you mean `SecRule`?"),
+        ("SecRule ARGZ \"@rx x\" \"id:1\"", "1: unknown variable `ARGZ` | did you mean `ARGS`?"),
+        (
+            "SecRule ARGS \"@rxx x\" \"id:1\"",
+            "1: unknown operator `@rxx` | did you mean `@rx`?".replace("`@rx`", "`rx`").as_str(),
+        ),
+        ("SecRule ARGS \"@rx (\" \"id:1\"", "1: the pattern cannot be compiled"),
+        (
+            "SecRule ARGS \"@rx x\" \"id:1,t:lowercas\"",
+            "1: unknown transformation `lowercas` | did you mean `lowercase`?",
+        ),
+        ("SecRule ARGS \"@rx x\" \"id:1,dney\"", "1: unknown action `dney` | did you mean `deny`?"),
+        ("SecRule ARGS \"@rx x\" \"deny\"", "1: the rule has no `id`"),
+        ("SecRule ARGS \"@rx x\" \"id:1,deny", "1: a quote that does not end"),
+        ("SecRule ARGS \"@rx x\" \"id:1\"\nSecRule ARGS \"@rx x\" \"id:1\"", "2: rule 1 exists already, in t.conf:1"),
+        ("SecRule ARGS \"@rx x\" \"id:1,skipAfter:END\"", "1: no marker `END` follows"),
+        ("SecRule ARGS \"@rx x\" \"id:1,chain\"", "0: the last rule of the file says `chain`"),
+        ("SecRule ARGS \"@rx x\" \"id:1,phase:9\"", "1: `9` is not a phase"),
+        ("SecRule ARGS \"@rx x\" \"id:1,setvar:args.x=1\"", "1: `args.x` cannot be written"),
+        ("SecRule ARGS \"@rx x\" \"id:1,ctl:foo=1\"", "1: `ctl:foo` is not supported"),
+        ("SecRule ARGS \"@rx x\" \"id:1,msg:'%{nope}'\"", "1: the macro `%{nope}` names no known variable"),
+        ("SecRule ARGS \"@rx x\" \"id:1,exec:/bin/sh\"", "1: the action `exec` is not supported"),
+        ("SecRule ARGS \"@inspectFile x\" \"id:1\"", "1: the operator `@inspectFile` is not supported"),
+        ("SecRule ARGS \"@pmFromFile /nonexistent.data\" \"id:1\"", "1: cannot read `/nonexistent.data`"),
+        ("SecRule XML:/a/b \"@rx x\" \"id:1\"", "1: `XML:/a/b` is not supported"),
+        ("SecRuleScript x.lua", "1: the directive `SecRuleScript` is not supported"),
+        ("SecRuleEngine Maybe", "1: `Maybe` is none of `On`, `Off`, `DetectionOnly`"),
+        ("Include /nonexistent/*.conf", "1: cannot read the folder"),
+        ("<IfModule x>", "1: sections of a web server are not read here"),
+        ("SecRule ARGS \"@ipMatch 10.0.0.0/99\" \"id:1\"", "1: `10.0.0.0/99` is not an address or a network"),
+    ] {
+        let got = problems(text);
+        assert!(got.iter().any(|p| p.starts_with(want)), "{text}: {got:?}");
+    }
+}
+
+#[test]
+fn all_mistakes_come_at_once() {
+    let got =
+        problems("SecRul x\nSecRule ARGS \"@rx (\" \"id:1\"\nSecAction \"id:2,frob\"\nSecRule ARGS \"@rx x\" \"id:3\"");
+    assert_eq!(got.iter().map(|p| p.split(':').next().unwrap()).collect::<Vec<_>>(), ["1", "2", "3"]);
+}
+
+#[test]
+fn rules_are_removed_and_updated_wherever_the_line_stands() {
+    let mut builder = Builder::new();
+    builder.text(
+        "t.conf",
+        r#"
+SecRuleRemoveById 1
+SecRule ARGS "@rx a" "id:1,deny"
+SecRule ARGS "@rx b" "id:2,deny,tag:'x/y'"
+SecRule ARGS "@rx c" "id:3,deny"
+SecRuleUpdateTargetById 3 "!ARGS:free"
+SecRuleRemoveByTag "x/"
+SecRuleUpdateActionById 3 "status:418"
+"#,
+    );
+    let rules = builder.compile().unwrap();
+    assert_eq!(rules.rules.iter().map(|r| r.phase).collect::<Vec<_>>(), [0, 0, 2]);
+    assert_eq!((rules.rules[2].links[0].exclusions.len(), rules.rules[2].status), (1, Some(418)));
+}
+
+#[test]
+fn what_newer_rule_sets_use_compiles() {
+    let text = r#"
+SecComponentSignature "OWASP_CRS/4.28.0"
+SecDefaultAction "phase:2,log,auditlog,pass"
+SecRule TX:DETECTION_PARANOIA_LEVEL "@lt 1" "id:911011,phase:1,pass,nolog,skipAfter:END"
+SecRule REQUEST_BODY_LENGTH "@gt 0" "id:1,phase:2,pass,t:none,ctl:auditLogParts=+E,ctl:auditEngine=RelevantOnly"
+SecRule REQUEST_FILENAME "@beginsWith /a" "id:2,phase:1,pass,t:none,t:escapeSeqDecode,t:removeCommentsChar,t:removeWhitespace"
+SecRule REQUEST_METHOD "@unconditionalMatch" "id:3,phase:1,pass"
+SecRule ARGS|!ARGS:/^json\.x/|REQUEST_COOKIES|!REQUEST_COOKIES:/^_ga(?:_\w+)?$/ "@rx (?i)\x{bc}|[\n\r]|\bor\b" "id:4,phase:2,block,capture,multiMatch,t:none,t:utf8toUnicode,t:urlDecodeUni,msg:'m',logdata:'%{TX.0} in %{MATCHED_VAR_NAME}: %{MATCHED_VAR}',severity:'CRITICAL',setvar:'tx.inbound_anomaly_score_pl1=+%{tx.critical_anomaly_score}'"
+SecRule RESPONSE_HEADERS:/^x-/ "@within %{tx.list}" "id:5,phase:3,pass"
+SecRule RESPONSE_STATUS "@rx ^5" "id:6,phase:3,pass,chain"
+    SecRule RESPONSE_BODY "@pm error stack" "setvar:tx.e=1"
+SecMarker "END"
+SecRuleUpdateTargetById 4 "!REQUEST_COOKIES:/^intercom-session/"
+SecRuleUpdateTargetByTag "nothing" "!ARGS:a"
+SecCollectionTimeout 600
+SecAuditLogType Serial
+"#;
+    assert_eq!(problems(text), Vec::<String>::new());
+}

@@ -1,0 +1,359 @@
+//! Regular expressions as rules write them (PCRE), on an engine that runs in linear time.
+//!
+//! A pattern is rewritten where PCRE and the engine spell the same language differently. What no linear engine has
+//! (look-around, back-references) runs on a backtracking engine under a step limit; reaching the limit counts as an
+//! error of that rule, which the caller turns into its `beyond_limit`.
+
+use regex_automata::meta;
+use regex_automata::util::captures::Captures;
+use regex_automata::util::syntax;
+use regex_automata::{Anchored, Input};
+
+/// Most steps of the backtracking engine for one search.
+const BACKTRACK_LIMIT: usize = 500_000;
+
+/// Most bytes of a compiled pattern.
+const NFA_LIMIT: usize = 16 << 20;
+
+/// A compiled pattern.
+#[derive(Debug, Clone)]
+pub(crate) struct Regex {
+    engine: Engine,
+    /// As the engine got it.
+    pub(crate) translated: String,
+}
+
+#[derive(Debug, Clone)]
+enum Engine {
+    Linear(meta::Regex),
+    Backtracking(Box<fancy_regex::Regex>),
+}
+
+/// The search was given up at the step limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct StepLimit;
+
+/// Up to ten groups: group 0 is the whole match.
+pub(crate) type Groups = [Option<(usize, usize)>; 10];
+
+impl Regex {
+    /// Compiles a pattern in `(?s)` mode; `multi_line` adds `(?m)`, `caseless` adds `(?i)`.
+    pub(crate) fn new(pattern: &str, multi_line: bool, caseless: bool) -> Result<Regex, String> {
+        let translated = translate(pattern);
+        let linear = meta::Regex::builder()
+            .configure(meta::Regex::config().nfa_size_limit(Some(NFA_LIMIT)).utf8_empty(false).dfa(false))
+            .syntax(syntax_config(multi_line).case_insensitive(caseless))
+            .build(&translated);
+        let engine = match linear {
+            Ok(regex) => Engine::Linear(regex),
+            Err(error) if needs_backtracking(&translated) => {
+                let flags = match (multi_line, caseless) {
+                    (true, true) => "(?smi)",
+                    (true, false) => "(?sm)",
+                    (false, true) => "(?si)",
+                    (false, false) => "(?s)",
+                };
+                let regex = fancy_regex::RegexBuilder::new(&format!("{flags}{translated}"))
+                    .backtrack_limit(BACKTRACK_LIMIT)
+                    .build()
+                    .map_err(|second| format!("{}; {second}", syntax_message(&error)))?;
+                Engine::Backtracking(Box::new(regex))
+            }
+            Err(error) => return Err(syntax_message(&error)),
+        };
+        Ok(Regex { engine, translated })
+    }
+
+    pub(crate) fn is_linear(&self) -> bool {
+        matches!(self.engine, Engine::Linear(_))
+    }
+
+    pub(crate) fn is_match(&self, haystack: &[u8]) -> Result<bool, StepLimit> {
+        match &self.engine {
+            Engine::Linear(regex) => Ok(regex.is_match(Input::new(haystack).anchored(Anchored::No))),
+            Engine::Backtracking(regex) => regex.is_match(&latin1(haystack)).map_err(|_| StepLimit),
+        }
+    }
+
+    /// The first match and its groups.
+    pub(crate) fn captures(&self, haystack: &[u8]) -> Result<Option<Groups>, StepLimit> {
+        self.captures_from(haystack, 0)
+    }
+
+    /// The first match at or after `start`.
+    pub(crate) fn captures_from(&self, haystack: &[u8], start: usize) -> Result<Option<Groups>, StepLimit> {
+        let mut groups: Groups = [None; 10];
+        match &self.engine {
+            Engine::Linear(regex) => {
+                let mut captures: Captures = regex.create_captures();
+                regex.search_captures(&Input::new(haystack).range(start.min(haystack.len())..), &mut captures);
+                if !captures.is_match() {
+                    return Ok(None);
+                }
+                for (i, slot) in groups.iter_mut().enumerate().take(captures.group_len()) {
+                    *slot = captures.get_group(i).map(|s| (s.start, s.end));
+                }
+            }
+            Engine::Backtracking(regex) => {
+                let text = latin1(haystack);
+                // Every byte became one character: its offset in the text is its number of bytes before it.
+                let to_byte = |at: usize| text.get(..at).map_or(at, |head| head.chars().count());
+                let from = text.char_indices().nth(start).map_or(text.len(), |(i, _)| i);
+                let Some(found) = regex.captures_from_pos(&text, from).map_err(|_| StepLimit)? else {
+                    return Ok(None);
+                };
+                for (i, slot) in groups.iter_mut().enumerate() {
+                    *slot = found.get(i).map(|m| (to_byte(m.start()), to_byte(m.end())));
+                }
+            }
+        }
+        Ok(Some(groups))
+    }
+}
+
+/// The syntax that every pattern of a rule is read with.
+pub(crate) fn syntax_config(multi_line: bool) -> syntax::Config {
+    syntax::Config::new().unicode(false).utf8(false).dot_matches_new_line(true).multi_line(multi_line).nest_limit(200)
+}
+
+/// Each byte as the character of that number, for the one engine that only reads text.
+fn latin1(bytes: &[u8]) -> String {
+    bytes.iter().map(|&b| char::from(b)).collect()
+}
+
+fn syntax_message(error: &meta::BuildError) -> String {
+    let text = match error.syntax_error() {
+        Some(e) => e.to_string(),
+        None => error.to_string(),
+    };
+    // The parser's message shows the pattern over several lines; its last line is the reason.
+    text.lines().last().unwrap_or("").trim_start_matches("error: ").to_owned()
+}
+
+fn needs_backtracking(pattern: &str) -> bool {
+    let back_reference = pattern
+        .as_bytes()
+        .windows(2)
+        .any(|w| w[0] == b'\\' && (w[1].is_ascii_digit() && w[1] != b'0' || matches!(w[1], b'k' | b'g' | b'K' | b'G')));
+    back_reference || ["(?=", "(?!", "(?<=", "(?<!", "(?>", "(?("].iter().any(|s| pattern.contains(s))
+}
+
+/// Rewrites PCRE spelling into the engine's.
+pub(crate) fn translate(pattern: &str) -> String {
+    let bytes = pattern.as_bytes();
+    let mut out = String::with_capacity(pattern.len() + 16);
+    let mut i = 0;
+    let mut class_start: Option<usize> = None; // index in `out` just after `[` or `[^`
+    while let Some(&b) = bytes.get(i) {
+        let next = bytes.get(i + 1).copied();
+        match b {
+            b'\\' => {
+                i += translate_escape(bytes, i, class_start.is_some(), &mut out);
+                continue;
+            }
+            b if b >= 0x80 => {
+                out.push_str(&format!("\\x{b:02x}"));
+            }
+            _ if class_start.is_some() => {
+                let start = class_start.unwrap_or(0);
+                match b {
+                    // POSIX class.
+                    b'[' if matches!(next, Some(b':')) => {
+                        if let Some(len) = pattern[i..].find(":]") {
+                            out.push_str(&pattern[i..i + len + 2]);
+                            i += len + 2;
+                            continue;
+                        }
+                        out.push_str("\\[");
+                    }
+                    b'[' => out.push_str("\\["),
+                    b']' if out.len() == start => out.push_str("\\]"),
+                    b']' => {
+                        out.push(']');
+                        class_start = None;
+                    }
+                    // Set operators that PCRE does not have.
+                    b'&' | b'~' => {
+                        out.push('\\');
+                        out.push(b as char);
+                    }
+                    b'-' if next == Some(b'-') || out.ends_with('-') && !out.ends_with("\\-") => out.push_str("\\-"),
+                    _ => out.push(b as char),
+                }
+            }
+            b'[' => {
+                out.push('[');
+                if next == Some(b'^') {
+                    out.push('^');
+                    i += 1;
+                }
+                class_start = Some(out.len());
+            }
+            b'{' if !is_quantifier(bytes, i) => out.push_str("\\{"),
+            b'}' if !closes_quantifier(bytes, i) => out.push_str("\\}"),
+            // Possessive: `x*+` would be read as `(x*)+`, which is the same set of strings but slower.
+            b'+' if i > 0 && is_possessive(bytes, i) => {}
+            _ => out.push(b as char),
+        }
+        i += 1;
+    }
+    out
+}
+
+/// Whether the `+` at `i` follows a whole quantifier.
+fn is_possessive(bytes: &[u8], i: usize) -> bool {
+    match bytes.get(i - 1) {
+        Some(b'*' | b'+' | b'?') => !(escaped(bytes, i - 1) || bytes[i - 1] == b'?' && i >= 2 && bytes[i - 2] == b'('),
+        Some(b'}') => closes_quantifier(bytes, i - 1),
+        _ => false,
+    }
+}
+
+fn escaped(bytes: &[u8], i: usize) -> bool {
+    bytes[..i].iter().rev().take_while(|b| **b == b'\\').count() % 2 == 1
+}
+
+fn is_quantifier(bytes: &[u8], open: usize) -> bool {
+    let Some(len) = bytes[open..].iter().position(|b| *b == b'}') else { return false };
+    let inner = &bytes[open + 1..open + len];
+    let mut parts = inner.splitn(2, |b| *b == b',');
+    let low = parts.next().unwrap_or(b"");
+    let high = parts.next();
+    open > 0
+        && !low.is_empty()
+        && low.iter().all(u8::is_ascii_digit)
+        && high.is_none_or(|h| h.iter().all(u8::is_ascii_digit))
+}
+
+fn closes_quantifier(bytes: &[u8], close: usize) -> bool {
+    match bytes[..close].iter().rposition(|b| *b == b'{') {
+        Some(open) => {
+            !escaped(bytes, open)
+                && is_quantifier(bytes, open)
+                && bytes[open..].iter().position(|b| *b == b'}') == Some(close - open)
+        }
+        None => false,
+    }
+}
+
+/// Translates the escape at `i`; returns its length in the pattern.
+fn translate_escape(bytes: &[u8], i: usize, in_class: bool, out: &mut String) -> usize {
+    let Some(&c) = bytes.get(i + 1) else {
+        out.push_str("\\\\");
+        return 1;
+    };
+    match c {
+        b'x' if bytes.get(i + 2) == Some(&b'{') => {
+            let digits: String =
+                bytes[i + 3..].iter().take_while(|b| b.is_ascii_hexdigit()).map(|b| *b as char).collect();
+            match u32::from_str_radix(&digits, 16) {
+                Ok(n) if n < 256 && bytes.get(i + 3 + digits.len()) == Some(&b'}') => {
+                    out.push_str(&format!("\\x{n:02x}"));
+                    digits.len() + 4
+                }
+                _ => {
+                    out.push_str("\\x");
+                    2
+                }
+            }
+        }
+        b'x' => {
+            let n = bytes[i + 2..].iter().take(2).take_while(|b| b.is_ascii_hexdigit()).count();
+            let digits: String = bytes[i + 2..i + 2 + n].iter().map(|b| *b as char).collect();
+            out.push_str(&format!("\\x{digits:0>2}"));
+            2 + n
+        }
+        b'v' => {
+            out.push_str(if in_class { r"\n\x0b\x0c\r\x85" } else { r"[\n\x0b\x0c\r\x85]" });
+            2
+        }
+        b'h' => {
+            out.push_str(if in_class { r"\t\x20\xa0" } else { r"[\t\x20\xa0]" });
+            2
+        }
+        b'e' => {
+            out.push_str(r"\x1b");
+            2
+        }
+        b'0' => {
+            let n = bytes[i + 1..].iter().take(3).take_while(|b| (b'0'..=b'7').contains(b)).count();
+            let value = bytes[i + 1..i + 1 + n].iter().fold(0u32, |v, b| v * 8 + u32::from(b - b'0'));
+            out.push_str(&format!("\\x{:02x}", value & 0xff));
+            1 + n
+        }
+        b'Z' if !in_class => {
+            out.push_str(r"(?:\n?\z)");
+            2
+        }
+        b'b' if in_class => {
+            out.push_str(r"\x08");
+            2
+        }
+        // Letters whose escape means nothing in PCRE stand for themselves, and so do `<` and `>`.
+        b'<' | b'>' | b'/' | b'"' | b'\'' | b'`' | b'@' | b'!' | b'%' | b',' | b':' | b';' | b'=' | b'_' | b' ' => {
+            if c == b' ' {
+                out.push_str(r"\x20")
+            } else {
+                out.push(c as char)
+            }
+            2
+        }
+        b'i' | b'j' | b'l' | b'm' | b'o' | b'q' | b'u' | b'y' | b'I' | b'J' | b'M' | b'O' | b'T' | b'Y' => {
+            out.push(c as char);
+            2
+        }
+        c if c >= 0x80 => {
+            out.push_str(&format!("\\x{c:02x}"));
+            2
+        }
+        _ => {
+            out.push('\\');
+            out.push(c as char);
+            2
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pcre_spellings() {
+        for (pattern, yes, no) in [
+            (r"{{.*?}}", &b"a{{1}}"[..], &b"{1}"[..]),
+            (r"^a{2,3}$", b"aaa", b"a"),
+            (r"[[\]]x", b"[x", b"ax"),
+            (r"[^[a]", b"b", b"["),
+            (r"\x{bc}", b"\xbc", b"bc"),
+            ("\u{b4}", b"\xc2\xb4", b"\xb4"),
+            (r"[\<\>]", b"<", b"b"),
+            (r"a\vb", b"a\nb", b"avb"),
+            (r"<\?(?!xml)", b"<?php", b"<?xml"),
+            (r"(a)\1", b"aa", b"ab"),
+            (r"a*+b", b"aab", b"c"),
+            (r"${a", b"", b""),
+            (r"[a&&b]", b"&", b"c"),
+            (r"a.b", b"a\nb", b"ab"),
+            (r"[]a]", b"]", b"b"),
+            (r"\u003c", b"u003c", b"<"),
+        ] {
+            let regex = Regex::new(pattern, false, false).unwrap_or_else(|e| panic!("{pattern}: {e}"));
+            if !yes.is_empty() {
+                assert_eq!(regex.is_match(yes), Ok(true), "{pattern}");
+            }
+            assert_eq!(regex.is_match(no), Ok(false), "{pattern} as {}", regex.translated);
+        }
+        assert!(Regex::new("(", false, false).is_err());
+        assert!(Regex::new("(?=(", false, false).is_err());
+    }
+
+    #[test]
+    fn groups_are_byte_offsets_in_both_engines() {
+        let want = Some((2, 3));
+        for pattern in [r"\xff(a)", r"\xff(a)(?!b)"] {
+            let regex = Regex::new(pattern, false, false).unwrap();
+            assert_eq!(regex.captures(b"\xc2\xffac").unwrap().unwrap()[1], want, "{pattern}");
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! A compiled rule set: what all transactions share.
+
+use std::sync::Arc;
+
+use crate::clock::{Clock, SystemClock};
+use crate::collections::Collections;
+use crate::fast::filter::Filter;
+use crate::fast::fold;
+use crate::names::TxNames;
+use crate::operator::Lookups;
+use crate::problem::{Place, Problems};
+use crate::rule::{Ctl, Rule, Select, Skip, Which};
+use crate::settings::Settings;
+use crate::store::Span;
+use crate::transform::UnicodeMap;
+use crate::variable::Var;
+
+/// Rules, compiled; immutable and cheap to share.
+#[derive(Debug)]
+pub struct RuleSet {
+    pub(crate) rules: Vec<Rule>,
+    pub(crate) names: TxNames,
+    pub(crate) settings: Settings,
+    pub(crate) unicode_map: Option<Arc<UnicodeMap>>,
+    /// Evaluated rules of phases 1 to 5, as positions in `rules`.
+    pub(crate) phases: [Vec<u32>; 5],
+    /// Text that every transaction starts with.
+    pub(crate) constants: Vec<u8>,
+    /// The names of the slots of `TX`, in the constants.
+    name_spans: Vec<Span>,
+    /// `TX` at the start of every transaction, by slot.
+    pub(crate) initial_tx: Vec<Span>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) lookups: Arc<dyn Lookups>,
+    /// Absent: collections last for one transaction.
+    pub(crate) collections: Option<Arc<dyn Collections>>,
+    /// What makes evaluation cheap; absent in a reference rule set.
+    pub(crate) fast: Option<Fast>,
+}
+
+/// The compiled short cuts.
+#[derive(Debug)]
+pub(crate) struct Fast {
+    pub(crate) filter: Filter,
+    /// Positions of each phase's list that are always evaluated, as bits.
+    pub(crate) always: [Vec<u64>; 5],
+    /// Phase (from 0) and position in its list, by rule.
+    pub(crate) position: Vec<(u8, u32)>,
+}
+
+/// Knows nothing.
+#[derive(Debug)]
+struct NoLookups;
+impl Lookups for NoLookups {}
+
+impl RuleSet {
+    pub(crate) fn new(
+        mut rules: Vec<Rule>,
+        names: TxNames,
+        settings: Settings,
+        unicode_map: Option<Arc<UnicodeMap>>,
+        fast: bool,
+    ) -> Result<RuleSet, Problems> {
+        // All names are known now, so patterns over them are decided.
+        for target in rules.iter_mut().flat_map(|r| &mut r.links).flat_map(|l| &mut l.targets) {
+            if let (Var::Tx, Select::Pattern(regex)) = (target.var, &target.select) {
+                let matching = |s: &u32| regex.is_match(names.name(*s).as_bytes()).unwrap_or(true);
+                let slots = (0..names.len() as u32).filter(matching).collect();
+                target.select = Select::Slots(regex.clone(), slots);
+            }
+        }
+        // And so are all rules, which other rules remove.
+        let meant = |which: &Which, rules: &[Rule]| -> Arc<[u32]> {
+            rules.iter().enumerate().filter(|(_, r)| r.is(which)).map(|(i, _)| i as u32).collect()
+        };
+        for i in 0..rules.len() {
+            let mut links = std::mem::take(&mut rules[i].links);
+            for ctl in links.iter_mut().flat_map(|l| &mut l.ctls) {
+                match ctl {
+                    Ctl::Remove(which) => *ctl = Ctl::RemoveRules(meant(which, &rules)),
+                    Ctl::RemoveTarget(which, exclusion) => {
+                        *ctl = Ctl::RemoveTargets(meant(which, &rules), exclusion.clone())
+                    }
+                    _ => {}
+                }
+            }
+            rules[i].links = links;
+        }
+        let mut phases: [Vec<u32>; 5] = Default::default();
+        for (i, rule) in rules.iter().enumerate() {
+            if let Some(list) = usize::from(rule.phase).checked_sub(1).and_then(|p| phases.get_mut(p)) {
+                list.push(i as u32);
+            }
+        }
+        let initial_tx = vec![Span::NONE; names.len()];
+        let mut constants = Vec::new();
+        let mut name_spans = Vec::new();
+        for slot in 0..names.len() {
+            let name = names.name(slot as u32).as_bytes();
+            name_spans.push(Span { start: constants.len() as u32, len: name.len() as u32 }.constant());
+            constants.extend_from_slice(name);
+        }
+        let rules = RuleSet {
+            rules,
+            names,
+            settings,
+            unicode_map,
+            phases,
+            constants,
+            name_spans,
+            initial_tx,
+            clock: Arc::new(SystemClock::new()),
+            lookups: Arc::new(NoLookups),
+            collections: None,
+            fast: None,
+        };
+        if fast { rules.hasten() } else { Ok(rules) }
+    }
+
+    /// Folds what is fixed and compiles the filter.
+    fn hasten(self) -> Result<RuleSet, Problems> {
+        let shared = Arc::new(self);
+        let folded = fold::fold(&shared);
+        let Ok(mut rules) = Arc::try_unwrap(shared) else {
+            let mut problems = Problems::default();
+            let at = Place { file: "".into(), line: 0 };
+            problems.error(&at, "", "the rules are still in use", "");
+            return Err(problems);
+        };
+        rules.phases = folded.phases;
+        for (slot, value) in folded.tx.into_iter().enumerate() {
+            if let Some(value) = value {
+                let start = rules.constants.len() as u32;
+                rules.constants.extend_from_slice(&value);
+                rules.initial_tx[slot] = Span { start, len: value.len() as u32 }.constant();
+            }
+        }
+        let live = rules.phases.iter().flatten().copied();
+        let filter = Filter::new(&rules.rules, live).map_err(|e| {
+            let mut problems = Problems::default();
+            let at = Place { file: "".into(), line: 0 };
+            problems.error(
+                &at,
+                "",
+                format!("the prefilter cannot be compiled: {e}"),
+                "the patterns together are too large",
+            );
+            problems
+        })?;
+        let mut position = vec![(u8::MAX, 0); rules.rules.len()];
+        let mut always: [Vec<u64>; 5] = Default::default();
+        for (phase, list) in rules.phases.iter().enumerate() {
+            always[phase] = vec![0; list.len().div_ceil(64)];
+            for (at, index) in list.iter().enumerate() {
+                position[*index as usize] = (phase as u8, at as u32);
+                if !filter.filtered[*index as usize] {
+                    always[phase][at / 64] |= 1 << (at % 64);
+                }
+            }
+        }
+        rules.fast = Some(Fast { filter, always, position });
+        Ok(rules)
+    }
+
+    /// The same rules with another clock.
+    #[must_use]
+    pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> RuleSet {
+        self.clock = clock;
+        self
+    }
+
+    /// The same rules with a source of facts that the engine does not have.
+    #[must_use]
+    pub fn with_lookups(mut self, lookups: Arc<dyn Lookups>) -> RuleSet {
+        self.lookups = lookups;
+        self
+    }
+
+    /// The same rules with a place for collections that `initcol` opens. Without one they last for one transaction.
+    #[must_use]
+    pub fn with_collections(mut self, collections: Arc<dyn Collections>) -> RuleSet {
+        self.collections = Some(collections);
+        self
+    }
+
+    /// How many rules there are; a chain is one.
+    pub fn rule_count(&self) -> usize {
+        self.rules.len()
+    }
+
+    /// How many rules are evaluated in a transaction at most, and how many of them only on values that a filter names.
+    pub fn live_count(&self) -> (usize, usize) {
+        let live = self.phases.iter().map(Vec::len).sum();
+        let filtered = self.fast.as_ref().map_or(0, |f| f.filter.filtered.iter().filter(|x| **x).count());
+        (live, filtered)
+    }
+
+    /// Numbers of the rules of a phase (1 to 5) that every transaction evaluates, whatever it holds. For tuning.
+    pub fn always_evaluated(&self, phase: usize) -> Vec<u64> {
+        let filtered = |i: &u32| self.fast.as_ref().is_some_and(|f| f.filter.filtered[*i as usize]);
+        let list = phase.checked_sub(1).and_then(|p| self.phases.get(p));
+        list.into_iter().flatten().filter(|i| !filtered(i)).map(|i| self.rules[*i as usize].id).collect()
+    }
+
+    /// Bytes of the filter's automata, without what they cache while they run.
+    pub fn filter_memory(&self) -> usize {
+        self.fast.as_ref().map_or(0, |f| f.filter.memory())
+    }
+
+    /// What directives set.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    pub(crate) fn name_span(&self, slot: usize) -> Span {
+        self.name_spans.get(slot).copied().unwrap_or(Span::EMPTY)
+    }
+}
+
+/// The position in `list` at which evaluation goes on after a rule skips.
+pub(crate) fn skip_position(list: &[u32], at: usize, skip: &Skip) -> usize {
+    match skip {
+        Skip::No | Skip::Label(_) => at + 1,
+        Skip::Count(n) => (at + 1 + *n as usize).min(list.len()),
+        Skip::To(rule) => list.partition_point(|i| i < rule).max(at + 1),
+    }
+}

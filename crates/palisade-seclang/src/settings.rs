@@ -1,0 +1,86 @@
+//! What directives set beside rules.
+
+use crate::rule::{AuditMode, EngineMode};
+
+/// What happens with a body beyond its limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LimitAction {
+    /// The transaction is refused with 413 (request) or 500 (response).
+    #[default]
+    Reject,
+    /// What came before the limit is inspected.
+    ProcessPartial,
+}
+
+/// The engine's settings, as the directives of a `modsecurity.conf` give them.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Settings {
+    /// `SecRuleEngine`.
+    pub engine: EngineMode,
+    /// `SecRequestBodyAccess`.
+    pub request_body: bool,
+    /// `SecRequestBodyLimit`, in bytes.
+    pub request_body_limit: usize,
+    /// `SecRequestBodyNoFilesLimit`, in bytes.
+    pub request_body_no_files_limit: usize,
+    /// `SecRequestBodyLimitAction`.
+    pub request_body_limit_action: LimitAction,
+    /// `SecRequestBodyJsonDepthLimit`.
+    pub json_depth: usize,
+    /// `SecArgumentsLimit`: most arguments of one request.
+    pub arguments: usize,
+    /// Most bytes of one value that rules inspect; a longer one is an error of the body (`ValueTooLong`).
+    pub value_bytes: usize,
+    /// `SecResponseBodyAccess`.
+    pub response_body: bool,
+    /// `SecResponseBodyMimeType`, in lower case.
+    pub response_types: Vec<String>,
+    /// `SecResponseBodyLimit`, in bytes.
+    pub response_body_limit: usize,
+    /// `SecResponseBodyLimitAction`.
+    pub response_body_limit_action: LimitAction,
+    /// `SecArgumentSeparator`.
+    pub argument_separator: u8,
+    /// `SecCollectionTimeout`, in seconds.
+    pub collection_timeout: u64,
+    /// `SecAuditEngine`.
+    pub audit: AuditMode,
+    /// `SecAuditLogParts`.
+    pub audit_parts: String,
+    /// `SecAuditLogRelevantStatus`, a pattern.
+    pub audit_status: Option<String>,
+    /// `SecComponentSignature`.
+    pub components: Vec<String>,
+    /// `SecWebAppId`.
+    pub web_app: String,
+    /// Directives that were read and have no effect in this engine, with the reason.
+    pub notes: Vec<String>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            engine: EngineMode::On,
+            request_body: true,
+            request_body_limit: 13_107_200,
+            request_body_no_files_limit: 1_048_576,
+            request_body_limit_action: LimitAction::Reject,
+            json_depth: 512,
+            arguments: 10_000,
+            value_bytes: 1 << 20,
+            response_body: false,
+            response_types: vec!["text/plain".into(), "text/html".into(), "text/xml".into()],
+            response_body_limit: 524_288,
+            response_body_limit_action: LimitAction::ProcessPartial,
+            argument_separator: b'&',
+            collection_timeout: 3600,
+            audit: AuditMode::Off,
+            audit_parts: String::new(),
+            audit_status: None,
+            components: Vec::new(),
+            web_app: String::new(),
+            notes: Vec::new(),
+        }
+    }
+}

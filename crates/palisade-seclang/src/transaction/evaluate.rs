@@ -1,0 +1,385 @@
+//! The meaning of the language: rules in order, links, transformations, actions.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::values::Value;
+use super::{Allowed, Match, Outcome, Transaction, Verdict};
+use crate::body::Finding;
+use crate::operator::Operator;
+use crate::rule::{Ctl, Disruption, EngineMode, Link, Rule, Scope};
+use crate::ruleset::{RuleSet, skip_position};
+use crate::store::{List, Span};
+use crate::text::push_number;
+use crate::transform::apply_chain;
+
+/// Most values that `MATCHED_VARS` keeps.
+const MATCHED_VARS: usize = 1000;
+
+impl Transaction {
+    /// Evaluates the rules of one phase.
+    pub(super) fn phase(&mut self, phase: u8) {
+        if self.engine == EngineMode::Off || (self.verdict.is_some() && phase != 5) {
+            return;
+        }
+        match (self.allowed, phase) {
+            (Allowed::All, 1..=4) | (Allowed::Request, 1..=2) => return,
+            _ => {}
+        }
+        let rules = self.rules.clone();
+        let Some(list) = rules.phases.get(usize::from(phase) - 1) else { return };
+        self.scan_new(&rules);
+        if self.store.full {
+            self.output().find(Finding::OutOfMemory);
+        }
+        let mut at = 0;
+        loop {
+            if rules.fast.is_some() {
+                match self.next_position(usize::from(phase) - 1, at) {
+                    Some(next) => at = next,
+                    None => return,
+                }
+            }
+            let Some(&index) = list.get(at) else { return };
+            let index = index as usize;
+            let rule = &rules.rules[index];
+            if self.deadline.is_some_and(|d| self.rules.clock.monotonic() > d) {
+                self.output().find(Finding::Budget { rule: rule.id });
+                return;
+            }
+            if self.is_removed(index) || !self.evaluate(&rules, index, rule) {
+                at += 1;
+                continue;
+            }
+            if self.act(rule, phase) {
+                return;
+            }
+            at = skip_position(list, at, &rule.skip);
+        }
+    }
+
+    /// Evaluates one rule by itself, for rules that need no request.
+    pub(crate) fn try_rule(&mut self, rules: &Arc<RuleSet>, index: usize) -> bool {
+        let matched = self.evaluate(rules, index, &rules.rules[index]);
+        self.matches.clear();
+        matched
+    }
+
+    fn is_removed(&self, index: usize) -> bool {
+        self.removed.get(index / 64).is_some_and(|word| word >> (index % 64) & 1 == 1)
+    }
+
+    /// Whether all links of a rule match; their immediate actions are done on the way.
+    fn evaluate(&mut self, rules: &Arc<RuleSet>, index: usize, rule: &Rule) -> bool {
+        self.current = index;
+        self.matched_vars.clear();
+        self.matched_range = None;
+        for (n, link) in rule.links.iter().enumerate() {
+            if !self.link(rules, index, rule, link, n, n + 1 == rule.links.len()) {
+                return false;
+            }
+        }
+        if rule.log {
+            let record = self.record(rule);
+            self.matches.push(record);
+        }
+        if let Some(severity) = rule.severity {
+            self.highest_severity = self.highest_severity.min(severity);
+        }
+        true
+    }
+
+    fn link(&mut self, rules: &Arc<RuleSet>, index: usize, rule: &Rule, link: &Link, n: usize, last: bool) -> bool {
+        if link.targets.is_empty() {
+            self.link_actions(rules, link);
+            return true;
+        }
+        let mut values = std::mem::take(&mut self.scratch.values);
+        values.clear();
+        for target in &link.targets {
+            let from = values.len();
+            if target.count && (!link.exclusions.is_empty() || !self.removed_targets.is_empty()) {
+                // What is left out is not counted.
+                let whole = crate::rule::Target { count: false, ..target.clone() };
+                self.collect(&whole, &mut values);
+                self.exclude(index, link, &mut values, from);
+                let number = Some((values.len() - from) as i64);
+                values.truncate(from);
+                values.push(Value { var: target.var, key: Span::EMPTY, value: Span::NONE, number, id: u32::MAX });
+            } else {
+                self.collect(target, &mut values);
+                self.exclude(index, link, &mut values, from);
+            }
+        }
+        let filtered = n == 0 && rules.fast.as_ref().is_some_and(|f| f.filter.filtered[index]);
+        if filtered {
+            let mark = self.mark_candidates(index);
+            values.retain(|v| self.scan.marks.get(v.id as usize) == Some(&mark));
+        }
+        let mut any = false;
+        for value in &values {
+            if self.value(rules, rule, link, value, last) {
+                any = true;
+            }
+        }
+        self.scratch.values = values;
+        any
+    }
+
+    fn exclude(&self, index: usize, link: &Link, values: &mut Vec<Value>, from: usize) {
+        if link.exclusions.is_empty() && self.removed_targets.is_empty() {
+            return;
+        }
+        let mut kept = from;
+        for i in from..values.len() {
+            let value = values[i];
+            let key = self.bytes(value.key);
+            let static_out = link.exclusions.iter().any(|e| e.covers(value.var, key));
+            let out = static_out
+                || self.removed_targets.iter().any(|(rule, e)| *rule as usize == index && e.covers(value.var, key));
+            if !out {
+                values[kept] = value;
+                kept += 1;
+            }
+        }
+        values.truncate(kept);
+    }
+
+    /// Judges one value; on a match the link's actions are done.
+    fn value(&mut self, rules: &Arc<RuleSet>, rule: &Rule, link: &Link, value: &Value, last: bool) -> bool {
+        // A count is compared as a number, without text.
+        if let (Some(n), Operator::Number(comparison, argument)) = (value.number, &link.operator)
+            && link.transforms.is_empty()
+        {
+            let right = match argument.literal() {
+                Some(literal) => crate::text::atoi(literal),
+                None => {
+                    let mut buffer = std::mem::take(&mut self.scratch.argument);
+                    buffer.clear();
+                    self.expand(argument, &mut buffer);
+                    let right = crate::text::atoi(&buffer);
+                    self.scratch.argument = buffer;
+                    right
+                }
+            };
+            if comparison.holds(n, right) == link.negated {
+                return false;
+            }
+            self.matched = *value;
+            self.matched_range = None;
+            self.remember(value);
+            self.link_actions(rules, link);
+            return true;
+        }
+        if link.transforms.is_empty() && value.number.is_none() {
+            return self.judge(rules, rule, link, value, &[], Some(value.value), last);
+        }
+        let mut out = std::mem::take(&mut self.scratch.out);
+        let mut spare = std::mem::take(&mut self.scratch.spare);
+        out.clear();
+        match value.number {
+            Some(n) => push_number(&mut out, n),
+            None => out.extend_from_slice(self.bytes(value.value)),
+        }
+        let mut matched = false;
+        if link.multi_match {
+            // Every stage that changes the value is judged, the raw one first.
+            let raw = value.number.is_none().then_some(value.value);
+            matched = self.judge(rules, rule, link, value, &out, raw, last);
+            for transform in link.transforms.iter() {
+                spare.clear();
+                transform.apply(rules.unicode_map.as_deref(), &out, &mut spare);
+                let changed = spare != out;
+                std::mem::swap(&mut out, &mut spare);
+                if changed && self.judge(rules, rule, link, value, &out, None, last) {
+                    matched = true;
+                }
+            }
+        } else {
+            let input = std::mem::take(&mut out);
+            let mut result = std::mem::take(&mut spare);
+            let mut other = std::mem::take(&mut self.scratch.third);
+            let map = rules.unicode_map.as_deref();
+            apply_chain(&link.transforms, map, &input, &mut result, &mut other, rules.fast.is_some());
+            self.scratch.third = other;
+            out = result;
+            spare = input;
+            matched |= self.judge(rules, rule, link, value, &out, None, last);
+        }
+        self.scratch.out = out;
+        self.scratch.spare = spare;
+        matched
+    }
+
+    /// Judges `text`, or the stored value `raw` where nothing was changed.
+    #[allow(clippy::too_many_arguments, reason = "one call chain, hot; a struct would only rename the arguments")]
+    fn judge(
+        &mut self,
+        rules: &Arc<RuleSet>,
+        rule: &Rule,
+        link: &Link,
+        value: &Value,
+        text: &[u8],
+        raw: Option<Span>,
+        last: bool,
+    ) -> bool {
+        let mut argument = std::mem::take(&mut self.scratch.argument);
+        argument.clear();
+        if let Some(wanted) = link.operator.argument() {
+            self.expand(wanted, &mut argument);
+        }
+        let capture = link.capture || (last && rule.log);
+        let mut found = std::mem::take(&mut self.scratch.found);
+        let result = match &link.operator {
+            Operator::GeoLookup => {
+                let address = raw.map_or(text, |r| self.bytes(r)).to_vec();
+                Ok(self.geo_lookup(&address))
+            }
+            operator => operator.matches(
+                raw.map_or(text, |r| self.bytes(r)),
+                &argument,
+                &*rules.lookups,
+                capture && !link.negated,
+                &mut found,
+            ),
+        };
+        self.scratch.argument = argument;
+        self.scratch.found = found;
+        let hit = match result {
+            Ok(hit) => hit != link.negated,
+            Err(_) => {
+                self.output().find(Finding::StepLimit { rule: rule.id });
+                false
+            }
+        };
+        if !hit {
+            return false;
+        }
+        let stored = raw.unwrap_or_else(|| self.store.push(text));
+        self.matched = Value { value: stored, number: None, ..*value };
+        self.matched_range = if link.negated { None } else { self.scratch.found.groups[0] };
+        if link.capture && !link.negated {
+            self.set_captures(stored);
+        }
+        let matched = self.matched;
+        self.remember(&matched);
+        self.link_actions(rules, link);
+        true
+    }
+
+    fn remember(&mut self, value: &Value) {
+        if self.matched_vars.len() < MATCHED_VARS {
+            self.matched_vars.push(*value);
+        }
+    }
+
+    fn geo_lookup(&mut self, text: &[u8]) -> bool {
+        let Some(address) = std::str::from_utf8(text).ok().and_then(|t| t.parse::<IpAddr>().ok()) else { return false };
+        let Some(facts) = self.rules.lookups.geo(address) else { return false };
+        self.store.lists[List::Geo as usize].clear();
+        for (name, value) in facts {
+            self.store.add_bytes(List::Geo, name.as_bytes(), value.as_bytes());
+        }
+        true
+    }
+
+    /// What a link does as soon as it matches.
+    fn link_actions(&mut self, rules: &Arc<RuleSet>, link: &Link) {
+        for (collection, key) in &link.init_collections {
+            self.open_collection(*collection, key);
+        }
+        for action in &link.setvars {
+            self.set_var(action);
+        }
+        for (collection, name, seconds) in &link.expiries {
+            self.expire(*collection, name, seconds);
+        }
+        for ctl in &link.ctls {
+            self.ctl(rules, ctl);
+        }
+    }
+
+    fn ctl(&mut self, rules: &Arc<RuleSet>, ctl: &Ctl) {
+        match ctl {
+            Ctl::Engine(mode) => self.engine = *mode,
+            Ctl::RequestBodyAccess(on) => self.request_body = *on,
+            Ctl::ResponseBodyAccess(on) => self.response_body = *on,
+            Ctl::Processor(processor) => self.processor = Some(*processor),
+            Ctl::ForceRequestBody(on) => self.force_body = *on,
+            Ctl::AuditEngine(mode) => self.audit = *mode,
+            Ctl::RemoveRules(which) => {
+                self.removed.resize(rules.rules.len().div_ceil(64), 0);
+                for index in which.iter() {
+                    self.removed[*index as usize / 64] |= 1 << (index % 64);
+                }
+            }
+            Ctl::RemoveTargets(which, exclusion) => {
+                self.removed_targets.extend(which.iter().map(|index| (*index, exclusion.clone())));
+            }
+            // Resolved when the rules were compiled.
+            Ctl::Remove(_) | Ctl::RemoveTarget(..) | Ctl::Nothing => {}
+        }
+    }
+
+    /// What a rule does once all its links matched. True: the phase is over.
+    fn act(&mut self, rule: &Rule, phase: u8) -> bool {
+        if self.engine == EngineMode::Off {
+            return true;
+        }
+        let (outcome, location) = match &rule.disruption {
+            Disruption::Pass | Disruption::Default => return false,
+            Disruption::Allow(scope) => {
+                if self.engine == EngineMode::DetectionOnly {
+                    return false;
+                }
+                self.allowed = match scope {
+                    Scope::Phase => self.allowed,
+                    Scope::Request => Allowed::Request,
+                    Scope::All => Allowed::All,
+                };
+                return true;
+            }
+            Disruption::Deny => (Outcome::Refuse, None),
+            Disruption::Drop => (Outcome::Drop, None),
+            Disruption::Redirect(to) => {
+                let mut location = Vec::new();
+                self.expand(to, &mut location);
+                (Outcome::Redirect, Some(String::from_utf8_lossy(&location).into_owned()))
+            }
+        };
+        let default = if outcome == Outcome::Redirect { 302 } else { 403 };
+        let verdict = Verdict { rule: rule.id, status: rule.status.unwrap_or(default), outcome, location };
+        if self.engine == EngineMode::DetectionOnly || phase == 5 {
+            if self.detected.is_none() && phase != 5 {
+                self.detected = Some(verdict);
+            }
+            return false;
+        }
+        self.verdict = Some(verdict);
+        true
+    }
+
+    fn record(&mut self, rule: &Rule) -> Match {
+        let matched = self.matched;
+        let mut message = Vec::new();
+        if let Some(text) = &rule.message {
+            self.expand(text, &mut message);
+        }
+        let mut data = Vec::new();
+        if let Some(text) = &rule.data {
+            self.expand(text, &mut data);
+        }
+        let mut tags = Vec::new();
+        for tag in &rule.tags {
+            let mut text = Vec::new();
+            self.expand(tag, &mut text);
+            tags.push(String::from_utf8_lossy(&text).into_owned());
+        }
+        let target = self.name_of(&matched);
+        let target = String::from_utf8_lossy(self.store.own(target)).into_owned();
+        let text = self.matched_text();
+        let span = self.matched_range;
+        let value = if text.is_none() { &[][..] } else { self.bytes(text) };
+        Match::new(rule, message, data, tags, target, value, span)
+    }
+}

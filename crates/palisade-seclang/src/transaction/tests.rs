@@ -1,0 +1,310 @@
+use std::sync::Arc;
+
+use super::{Outcome, Transaction};
+use crate::body::Finding;
+use crate::parse::Builder;
+use crate::ruleset::RuleSet;
+
+fn rules(text: &str) -> Arc<RuleSet> {
+    let mut builder = Builder::new();
+    builder.text("t.conf", text);
+    Arc::new(
+        builder
+            .compile()
+            .unwrap_or_else(|p| panic!("{}", p.iter().map(|p| p.to_string()).collect::<Vec<_>>().join("\n"))),
+    )
+}
+
+/// The numbers of the rules that match a request, in order.
+fn matched(rules: &Arc<RuleSet>, target: &str, headers: &[(&str, &str)], body: &[u8]) -> (Vec<u64>, Transaction) {
+    let mut t = Transaction::new(rules);
+    t.connection("192.0.2.1", 1, "192.0.2.2", 443);
+    t.request(b"POST", target.as_bytes(), b"HTTP/1.1");
+    for (name, value) in headers {
+        t.header(name.as_bytes(), value.as_bytes());
+    }
+    t.request_headers();
+    t.body(body);
+    t.request_body();
+    t.logging();
+    (t.matches().iter().map(|m| m.rule).collect(), t)
+}
+
+#[test]
+fn the_first_refusing_rule_ends_the_phase() {
+    let rules = rules(
+        "SecRule ARGS \"@rx (<script|javascript:)\" \"id:2,deny,status:403\"\nSecRule ARGS \"@rx .\" \"id:3,deny,status:418\"\nSecAction \"id:4,phase:5,log,pass\"",
+    );
+    let (ids, t) = matched(&rules, "/?a=1&b=x%3Cscript%3E", &[], b"");
+    assert_eq!(ids, [2, 4]);
+    let verdict = t.verdict().unwrap();
+    assert_eq!((verdict.rule, verdict.status, verdict.outcome), (2, 403, Outcome::Refuse));
+    let found = &t.matches()[0];
+    assert_eq!((found.target.as_str(), found.range), ("ARGS:b", Some((1, 8))));
+    assert_eq!(found.context, b"x<script>");
+}
+
+#[test]
+fn detection_only_records_and_lets_pass() {
+    let rules = rules(
+        "SecRuleEngine DetectionOnly\nSecRule ARGS \"@rx x\" \"id:1,deny\"\nSecRule ARGS \"@rx x\" \"id:2,deny\"",
+    );
+    let (ids, t) = matched(&rules, "/?a=x", &[], b"");
+    assert_eq!((ids, t.verdict()), (vec![1, 2], None));
+    assert_eq!(t.would_be().map(|v| v.rule), Some(1));
+}
+
+#[test]
+fn chains_captures_macros_and_skips() {
+    let rules = rules(
+        r#"
+SecRule ARGS:a "@rx ^(\w)(\w)" "id:1,phase:2,pass,log,capture,chain,msg:'%{tx.1}-%{MATCHED_VAR_NAME}'"
+ SecRule TX:2 "@streq y" "setvar:tx.n=+2,setvar:tx.name_%{tx.1}=hit"
+SecRule TX:N "@eq 2" "id:2,phase:2,pass,nolog,skipAfter:END"
+SecAction "id:3,phase:2,pass,log"
+SecMarker END
+SecRule TX:/^name_/ "@streq hit" "id:4,phase:2,pass,log,setvar:!tx.n"
+SecRule &TX:n "@eq 0" "id:5,phase:2,pass,log"
+SecRule &ARGS "!@lt 2" "id:6,phase:2,pass,log"
+"#,
+    );
+    let (ids, t) = matched(&rules, "/?a=xyz&b=1", &[], b"");
+    assert_eq!(ids, [1, 4, 5, 6]);
+    assert_eq!(t.matches()[0].message, "x-TX");
+    let (ids, _) = matched(&rules, "/?a=xz", &[], b"");
+    assert_eq!(ids, [3, 5]);
+}
+
+#[test]
+fn targets_are_excluded_by_rule_and_at_run_time() {
+    let rules = rules(
+        r#"
+SecRule REQUEST_HEADERS:X-Mode "@streq free" "id:1,phase:1,pass,nolog,ctl:ruleRemoveTargetById=3;ARGS:text,ctl:ruleRemoveById=4"
+SecRule ARGS|!ARGS:/^pw_/ "@rx bad" "id:2,phase:2,pass,log"
+SecRule ARGS "@rx bad" "id:3,phase:2,pass,log"
+SecRule ARGS_NAMES "@rx text" "id:4,phase:2,pass,log"
+"#,
+    );
+    assert_eq!(matched(&rules, "/?pw_1=bad", &[], b"").0, [3]);
+    assert_eq!(matched(&rules, "/?text=bad", &[], b"").0, [2, 3, 4]);
+    assert_eq!(matched(&rules, "/?text=bad", &[("X-Mode", "free")], b"").0, [2]);
+}
+
+#[test]
+fn json_becomes_arguments_by_path() {
+    let rules = rules(
+        r#"
+SecRule ARGS:json.user.name "@streq Zoë" "id:1,phase:2,pass,log"
+SecRule ARGS:json.rows.array_1.t "@streq x" "id:2,phase:2,pass,log"
+SecRule ARGS:json.n "@eq -12" "id:3,phase:2,pass,log"
+SecRule ARGS_NAMES "@contains evil" "id:4,phase:2,pass,log"
+SecRule REQBODY_ERROR "@eq 1" "id:5,phase:2,pass,log"
+"#,
+    );
+    let json = [("Content-Type", "application/json; charset=utf-8")];
+    let body =
+        r#" {"user":{"name":"Zo\u00eb"},"rows":[{"t":1},{"t":"x"}],"n":-12.5e1,"evil":[]  , "e":{"evil":null}} "#;
+    let (ids, t) = matched(&rules, "/", &json, body.as_bytes());
+    assert_eq!((ids, t.findings()), (vec![1, 2, 3, 4], &[][..]));
+    for (body, want) in [
+        (&b"{\"a\":1,\"a\":2}"[..], "json_duplicate_key"),
+        (b"\xef\xbb\xbf{}", "json_bom"),
+        (b"{\"a\":NaN}", "json_syntax"),
+        (b"{\"a\":\"\\ud800\"}", "json_lone_surrogate"),
+        (b"{\"a\":\"\xff\"}", "not_utf8"),
+        (b"{\"a\":1}}", "json_syntax"),
+        (b"{\"a\":01}", "json_syntax"),
+        (b"{\"a\":1", "json_syntax"),
+        (b"{'a':1}", "json_syntax"),
+        (b"[1,]", "json_syntax"),
+        (b"\"a\nb\"", "json_syntax"),
+        ([b'['; 600].as_slice(), "too_deep"),
+        (b"{\0\"\0a\0\"\0", "json_syntax"),
+    ] {
+        let (_, t) = matched(&rules, "/", &json, body);
+        assert!(
+            t.findings().iter().any(|f| f.code() == want),
+            "{:?}: {:?}",
+            String::from_utf8_lossy(body),
+            t.findings()
+        );
+    }
+}
+
+#[test]
+fn a_body_without_a_type_is_read_both_ways() {
+    let rules = rules("SecRule ARGS \"@rx bad\" \"id:1,phase:2,pass,log\"");
+    for body in [&b"{\"a\":\"\\u0062ad\"}"[..], b"a=%62ad"] {
+        let (ids, t) = matched(&rules, "/", &[], body);
+        assert_eq!(ids, [1]);
+        assert!(t.findings().contains(&Finding::NoContentType));
+    }
+}
+
+#[test]
+fn multipart_fields_files_and_its_traps() {
+    let rules = rules(
+        r#"
+SecRule ARGS:a "@streq 1
+2" "id:1,phase:2,pass,log"
+SecRule FILES "@streq x.php" "id:2,phase:2,pass,log"
+SecRule FILES_NAMES "@streq up" "id:3,phase:2,pass,log"
+SecRule MULTIPART_PART_HEADERS:up "@rx ^Content-Type: text/plain$" "id:4,phase:2,pass,log"
+SecRule FILES_COMBINED_SIZE "@eq 4" "id:5,phase:2,pass,log"
+SecRule MULTIPART_STRICT_ERROR "@eq 1" "id:6,phase:2,pass,log"
+"#
+        .replace("1\n2", "12")
+        .as_str(),
+    );
+    let kind = [("Content-Type", "multipart/form-data; boundary=xx")];
+    let good = "--xx\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n12\r\n--xx\r\nContent-Disposition: form-data; name=\"up\"; filename=\"x.php\"\r\nContent-Type: text/plain\r\n\r\nabcd\r\n--xx--\r\n";
+    let (ids, t) = matched(&rules, "/", &kind, good.as_bytes());
+    assert_eq!((ids, t.findings()), (vec![1, 2, 3, 4, 5], &[][..]));
+    for (from, to, want) in [
+        ("\r\n", "\n", "multipart_framing"),
+        ("--xx--\r\n", "", "multipart_framing"),
+        ("--xx--\r\n", "--xx--\r\nmore", "multipart_framing"),
+        ("12\r\n--xx\r\n", "12\r\n--xxy\r\n", "multipart_framing"),
+        ("name=\"a\"", "name=\"a\"; name=\"b\"", "multipart_header"),
+        ("filename=\"x.php\"", "filename=\"x.txt\"; filename*=UTF-8''x.php", "multipart_header"),
+        ("name=\"a\"", "name='a'", "multipart_header"),
+        ("name=\"a\"", "name=\"a", "multipart_header"),
+        ("form-data; name=\"a\"", "form-data;\r\n name=\"a\"", "multipart_header"),
+        ("Content-Type: text/plain", "Content-Transfer-Encoding: base64", "multipart_header"),
+        ("Content-Type: text/plain", "Content-Type: multipart/mixed; boundary=y", "multipart_header"),
+        ("name=\"a\"", "name=\"_charset_\"", "form_charset"),
+    ] {
+        let (_, t) = matched(&rules, "/", &kind, good.replace(from, to).as_bytes());
+        assert!(t.findings().iter().any(|f| f.code() == want), "{to:?}: {:?}", t.findings());
+    }
+    for kind in ["multipart/form-data", "multipart/form-data; boundary=a; boundary=b", "multipart/form-data; boundary="]
+    {
+        let (_, t) = matched(&rules, "/", &[("Content-Type", kind)], good.as_bytes());
+        assert!(t.findings().contains(&Finding::MultipartBoundary), "{kind}");
+    }
+}
+
+#[test]
+fn xml_text_attributes_and_what_it_may_not_have() {
+    let rules = rules(
+        "SecRule XML:/* \"@streq abc<\" \"id:1,phase:2,pass,log\"\nSecRule XML://@* \"@streq 1&2\" \"id:2,phase:2,pass,log\"",
+    );
+    let kind = [("Content-Type", "text/xml")];
+    let (ids, t) = matched(
+        &rules,
+        "/",
+        &kind,
+        b"<?xml version=\"1.0\"?><r><!-- - --><b x='1&amp;2'>a<![CDATA[b]]></b>c&#60;</r>\n",
+    );
+    assert_eq!((ids, t.findings()), (vec![1, 2], &[][..]));
+    for (body, want) in [
+        ("<!DOCTYPE r [<!ENTITY x SYSTEM 'file:///etc/passwd'>]><r>&x;</r>", "xml_doctype"),
+        ("<r>&x;</r>", "xml_entity"),
+        ("<r><b></r>", "xml_syntax"),
+        ("<r/><r/>", "xml_syntax"),
+        ("<r a=1/>", "xml_syntax"),
+        ("", ""),
+    ] {
+        let (_, t) = matched(&rules, "/", &kind, body.as_bytes());
+        assert_eq!(t.findings().first().map_or("", |f| f.code()), want, "{body}");
+    }
+}
+
+#[test]
+fn limits_say_what_they_are() {
+    let rules = rules(
+        "SecArgumentsLimit 3\nSecRequestBodyNoFilesLimit 20\nSecRequestBodyLimit 20\nSecRule ARGS \"@rx z\" \"id:1,phase:2,pass,log\"",
+    );
+    let form = [("Content-Type", "application/x-www-form-urlencoded")];
+    let (_, t) = matched(&rules, "/?a=1&b=2&c=3&d=z", &[], b"");
+    assert_eq!(t.findings(), [Finding::TooManyArguments { limit: 3 }]);
+    assert!(t.findings()[0].to_string().contains("more than 3 arguments"));
+    let (_, t) = matched(&rules, "/", &form, b"a=0123456789012345678901234567890");
+    assert_eq!((t.findings(), t.verdict().map(|v| v.status)), (&[Finding::BodyTooLong { limit: 20 }][..], Some(413)));
+}
+
+#[test]
+fn odd_content_types_are_found() {
+    let rules = rules("SecAction \"id:1,phase:1,pass,nolog\"");
+    for (headers, want) in [
+        (vec![("Content-Type", "application/json; charset=utf-7")], "charset"),
+        (vec![("Content-Type", "application/json"), ("Content-Type", "text/plain")], "several_content_types"),
+        (vec![("Content-Type", "application/json, text/plain")], "several_content_types"),
+    ] {
+        let (_, t) = matched(&rules, "/", &headers, b"{}");
+        assert!(t.findings().iter().any(|f| f.code() == want), "{headers:?}: {:?}", t.findings());
+    }
+}
+
+#[test]
+fn a_transaction_can_be_used_again() {
+    let rules =
+        rules("SecRule ARGS \"@rx x\" \"id:1,deny,setvar:tx.a=+1\"\nSecRule TX:A \"@gt 1\" \"id:2,phase:5,pass,log\"");
+    let mut t = Transaction::new(&rules);
+    for _ in 0..3 {
+        t.request(b"GET", b"/?a=x", b"HTTP/1.1");
+        t.request_headers();
+        assert!(t.request_body().is_some());
+        t.logging();
+        assert_eq!(t.matches().len(), 1);
+        t.reset(&rules);
+        assert!(t.verdict().is_none() && t.tx("a").is_none());
+    }
+}
+
+#[test]
+fn logs_keep_data_out_of_messages_that_have_none() {
+    let rules = rules("SecRule ARGS \"@rx secret\" \"id:1,phase:2,pass,log,msg:'found',severity:CRITICAL,tag:'a/b'\"");
+    let (_, t) = matched(&rules, "/?q=a+secret+b", &[], b"");
+    let found = &t.matches()[0];
+    assert_eq!((found.message.as_str(), found.data.as_str(), found.severity), ("found", "", Some(2)));
+    assert_eq!((found.tags.as_slice(), found.place.to_string().as_str()), (&["a/b".to_owned()][..], "t.conf:1"));
+}
+
+#[derive(Debug)]
+struct Fixed(std::sync::atomic::AtomicU64);
+
+impl crate::clock::Clock for Fixed {
+    fn monotonic(&self) -> std::time::Duration {
+        std::time::Duration::ZERO
+    }
+
+    fn epoch(&self) -> u64 {
+        self.0.load(std::sync::atomic::Ordering::Relaxed)
+    }
+}
+
+#[test]
+fn collections_last_until_their_variables_end() {
+    let clock = Arc::new(Fixed(1000.into()));
+    let mut builder = Builder::new();
+    builder.text(
+        "t.conf",
+        r#"
+SecAction "id:1,phase:1,pass,nolog,initcol:ip=%{REMOTE_ADDR},setvar:ip.n=+1,expirevar:ip.n=60"
+SecRule IP:n "@gt 2" "id:2,phase:1,pass,log"
+"#,
+    );
+    let kept = Arc::new(crate::collections::MemoryCollections::new(10));
+    let rules = Arc::new(builder.compile().unwrap().with_clock(clock.clone()).with_collections(kept));
+    let seen = || matched(&rules, "/", &[], b"").0;
+    assert_eq!((seen(), seen(), seen()), (vec![], vec![], vec![2]));
+    clock.0.store(1061, std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(seen(), Vec::<u64>::new());
+}
+
+#[test]
+fn a_long_key_above_many_leaves_does_not_fill_memory() {
+    let rules = rules("SecAction \"id:1,phase:2,pass,nolog\"");
+    let body = format!("{{\"{}\":[{}1]}}", "k".repeat(100_000), "1,".repeat(9000));
+    let (_, t) = matched(&rules, "/", &[("Content-Type", "application/json")], body.as_bytes());
+    assert!(t.findings().iter().any(|f| f.code() == "names_too_long" && f.is_limit()), "{:?}", t.findings());
+    assert!(t.store.bytes.len() < 16 << 20);
+}
+
+#[test]
+fn text_is_one_value() {
+    let rules = rules("SecRule REQUEST_BODY \"@rx ^some text$\" \"id:1,phase:2,pass,log\"");
+    assert_eq!(matched(&rules, "/", &[("Content-Type", "text/plain")], b"some text").0, [1]);
+    assert_eq!(matched(&rules, "/", &[("Content-Type", "image/png")], b"some text").0, Vec::<u64>::new());
+}

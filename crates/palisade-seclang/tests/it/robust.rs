@@ -1,0 +1,124 @@
+//! Any bytes, anywhere: no panic, bounded work.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use palisade_seclang::{Builder, Finding, RuleSet, Transaction};
+use proptest::prelude::*;
+
+use crate::support;
+
+fn small_rules() -> Arc<RuleSet> {
+    let mut builder = Builder::new();
+    builder.text(
+        "robust.conf",
+        r#"
+SecRuleEngine On
+SecRequestBodyAccess On
+SecResponseBodyAccess On
+SecRequestBodyLimit 100000
+SecRule ARGS|ARGS_NAMES|REQUEST_HEADERS|REQUEST_COOKIES|XML:/*|XML://@*|FILES|MULTIPART_PART_HEADERS|REQUEST_BODY "@rx (?i)un(io)n.*select" "id:1,phase:2,pass,capture,t:none,t:urlDecodeUni,t:htmlEntityDecode,t:jsDecode,setvar:'tx.x_%{MATCHED_VAR_NAME}=%{tx.1}'"
+SecRule ARGS "@detectSQLi" "id:2,phase:2,pass,multiMatch,t:none,t:utf8toUnicode,t:base64Decode,t:cssDecode"
+SecRule ARGS "@detectXSS" "id:3,phase:2,pass,t:none,t:normalizePathWin,t:cmdLine,t:replaceComments"
+SecRule &ARGS "@gt 2" "id:4,phase:2,pass,chain"
+ SecRule MATCHED_VARS_NAMES|TX:/^x_/ "!@rx ^a" "setvar:tx.n=+1"
+SecRule RESPONSE_BODY|RESPONSE_HEADERS "@pm error stack" "id:5,phase:4,pass"
+"#,
+    );
+    Arc::new(builder.compile().unwrap())
+}
+
+fn any_text() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![
+        proptest::collection::vec(any::<u8>(), 0..120),
+        r#"[{}\[\]":,\\a-e0-9 u.<>/!=&;%'-]{0,120}"#.prop_map(String::into_bytes),
+        "(--b\r\n|--b--|Content-Disposition: form-data; name=\"a\"|; filename=\"x\"|\r\n|\r\n\r\n|\n|abc|:|;){0,14}"
+            .prop_map(String::into_bytes),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 600, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_request(target in any_text(), name in any_text(), value in any_text(), body in any_text(), kind in 0..6usize, cut in 0..60usize) {
+        thread_local!(static RULES: Arc<RuleSet> = small_rules());
+        let rules = RULES.with(Arc::clone);
+        let mut transaction = Transaction::new(&rules);
+        transaction.request(&name, &target, &value);
+        let types: [&[u8]; 6] = [
+            b"application/json", b"multipart/form-data; boundary=b", b"text/xml", b"application/x-www-form-urlencoded", &value, b"",
+        ];
+        if !types[kind].is_empty() {
+            transaction.header(b"Content-Type", types[kind]);
+        }
+        transaction.header(&name, &value);
+        transaction.header(b"Cookie", &target);
+        transaction.request_headers();
+        // The pieces in which a body arrives make no difference.
+        let (a, b) = body.split_at(cut.min(body.len()));
+        transaction.body(a);
+        transaction.body(b);
+        transaction.request_body();
+        transaction.response(200, &value);
+        transaction.response_header(b"Content-Type", b"text/html");
+        transaction.response_headers();
+        transaction.response_chunk(&body);
+        transaction.response_body();
+        transaction.logging();
+        let mut whole = Transaction::new(&rules);
+        whole.request(&name, &target, &value);
+        if !types[kind].is_empty() {
+            whole.header(b"Content-Type", types[kind]);
+        }
+        whole.header(&name, &value);
+        whole.header(b"Cookie", &target);
+        whole.request_headers();
+        whole.body(&body);
+        whole.request_body();
+        let phases_of_request = |t: &Transaction| t.matches().iter().filter(|m| m.phase <= 2).cloned().collect::<Vec<_>>();
+        if types[kind] != b"" {
+            prop_assert_eq!(phases_of_request(&whole), phases_of_request(&transaction));
+            prop_assert_eq!(whole.findings(), transaction.findings());
+        }
+    }
+
+    #[test]
+    fn any_rules(text in r#"((SecRule|SecAction|SecMarker|Include|ARGS|TX:/a/|"@rx |"id:1,|phase:2|chain|t:none|setvar:tx.a=+1|ctl:ruleRemoveById=1|skipAfter:X|'|"|\\|\n| |,|:|%\{tx.a\}|[a-z]{1,4}|[!-~])){0,20}"#) {
+        let mut builder = Builder::new();
+        builder.text("any.conf", &text);
+        let _ = builder.compile();
+    }
+}
+
+/// The worst values known, with all of CRS: linear, whatever they are.
+#[test]
+fn hard_values_take_bounded_time() {
+    let Some(root) = support::crs_root() else { return };
+    let rules = support::crs(&root, "SecRuleEngine DetectionOnly\n", false);
+    for piece in ["<", "%25", "1=1 or ", "&lt;", "/*", "(", "\\u003c", "../", "a", " ", "'\"", "select union "] {
+        let value = piece.repeat(32 << 10).into_bytes();
+        let value = &value[..32 << 10];
+        let mut transaction = Transaction::new(&rules);
+        let begin = Instant::now();
+        transaction.request(b"POST", b"/", b"HTTP/1.1");
+        transaction.header(b"Content-Type", b"application/json");
+        transaction.request_headers();
+        transaction.body(serde_json::json!({ "a": String::from_utf8_lossy(value) }).to_string().as_bytes());
+        transaction.request_body();
+        // Far above what it takes, far below what a backtracking engine takes: this build is hardly optimised.
+        assert!(begin.elapsed() < Duration::from_secs(20), "{piece}: {:?}", begin.elapsed());
+    }
+}
+
+#[test]
+fn a_budget_ends_evaluation_and_says_so() {
+    let rules = small_rules();
+    let mut transaction = Transaction::new(&rules);
+    transaction.budget(Duration::ZERO);
+    transaction.request(b"GET", b"/?a=union+select&b=1&c=2", b"HTTP/1.1");
+    transaction.request_headers();
+    std::hint::black_box((0..10_000).sum::<u64>());
+    transaction.request_body();
+    assert!(transaction.findings().iter().any(|f| matches!(f, Finding::Budget { .. })), "{:?}", transaction.findings());
+}
