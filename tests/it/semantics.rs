@@ -267,7 +267,9 @@ async fn bodies_of_every_framing() -> Result<()> {
             assert_eq!(connection.get(target).send().await?.text().await?, text, "{way} {target}");
         }
         let many = connection.get("/many-headers").send().await?;
-        assert_eq!(many.all("set-cookie"), ["a=1", "b=2"], "{way}");
+        // Over TLS the gateway adds what keeps a cookie off plain connections.
+        let cookies = if way == "http" { ["a=1", "b=2"] } else { ["a=1; Secure", "b=2; Secure"] };
+        assert_eq!(many.all("set-cookie"), cookies, "{way}");
         assert_eq!((many.header("x-empty"), many.header("x-mixed")), (Some(""), Some("yes")), "{way}");
     }
     Ok(())
