@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use http::header::{HeaderName, HeaderValue, ORIGIN};
+use http::header::{AUTHORIZATION, COOKIE, HeaderName, HeaderValue, ORIGIN};
 use http::{HeaderMap, Method, Uri, Version};
 use parking_lot::Mutex;
 
@@ -17,6 +17,8 @@ use crate::observe::event;
 use crate::policy::{Policy, Rule};
 use crate::refusal::Refusal;
 use crate::server::request_id::RequestId;
+
+const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
 /// What is known about a connection: made once, shared by its requests.
 #[derive(Debug, Clone)]
@@ -173,7 +175,7 @@ impl Context {
             method: parts.method.clone(),
             target: parts.uri.clone(),
             version: parts.version,
-            credential: ["authorization", "cookie", "x-api-key"].iter().any(|name| parts.headers.contains_key(*name)),
+            credential: [AUTHORIZATION, COOKIE, X_API_KEY].iter().any(|name| parts.headers.contains_key(name)),
             host_header: parts.headers.get(http::header::HOST).cloned(),
             origin: once(&parts.headers, &ORIGIN),
             request_id,

@@ -67,7 +67,7 @@ impl Check for ClientIp {
     fn request(&self, ctx: &Context, parts: &mut request::Parts) -> Result<(), Stop> {
         let peer = ctx.connection.peer.ip();
         if !self.is_trusted(peer) {
-            if parts.headers.contains_key("x-forwarded-for") && is_private(peer) {
+            if parts.headers.contains_key(crate::gateway::X_FORWARDED_FOR) && is_private(peer) {
                 ctx.set_behind_unnamed_proxy();
                 self.report(peer);
             }

@@ -109,8 +109,11 @@ fn is_encoded(headers: &HeaderMap) -> bool {
 
 impl Check for ErrorMask {
     fn peeks(&self, _: &Context, status: StatusCode, headers: &HeaderMap) -> Option<Peek> {
+        if !status.is_server_error() {
+            return None;
+        }
         let within = if kind(headers) == Kind::Stream { MOMENT } else { PATIENCE };
-        status.is_server_error().then_some(Peek { bytes: MAX_READ, within })
+        Some(Peek { bytes: MAX_READ, within })
     }
 
     fn peeked(&self, ctx: &Context, parts: &mut response::Parts, start: &Start) -> Result<(), Refusal> {

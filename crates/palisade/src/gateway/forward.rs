@@ -7,7 +7,7 @@ use hyper::upgrade::OnUpgrade;
 use crate::body::RequestBody;
 use crate::context::Context;
 
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+pub(crate) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -42,7 +42,7 @@ pub(super) fn prepare(mut request: Request<RequestBody>) -> (Request<RequestBody
 
 /// Headers of an answer that end at the gateway.
 pub(super) fn clean_answer(headers: &mut HeaderMap) {
-    for name in ["connection", "keep-alive", "proxy-connection", "proxy-authenticate", "upgrade"] {
-        headers.remove(name);
-    }
+    // The codec has taken off what belongs to the connection.
+    headers.remove(http::header::PROXY_AUTHENTICATE);
+    headers.remove(http::header::UPGRADE);
 }

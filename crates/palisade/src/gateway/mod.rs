@@ -26,8 +26,8 @@ use crate::server::supervise::{self, AppStatus, Patience};
 use connect::Io;
 use pool::{Pool, Return};
 
-pub(crate) use forward::X_REQUEST_ID;
 pub use forward::forwarded_headers;
+pub(crate) use forward::{X_FORWARDED_FOR, X_REQUEST_ID};
 pub(crate) use tunnel::Tunnels;
 
 /// How often a request that waits for a supervised application looks again.

@@ -213,7 +213,9 @@ pub(crate) fn time(out: &mut Vec<u8>, now: Timestamp) {
         }
         out.extend_from_slice(text);
     });
-    let _ = write!(out, ".{:03}Z", now.0.rem_euclid(1000));
+    out.push(b'.');
+    json::number(out, now.0.rem_euclid(1000).unsigned_abs(), 3);
+    out.push(b'Z');
 }
 
 #[cfg(test)]

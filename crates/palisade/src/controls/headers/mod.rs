@@ -13,7 +13,7 @@ mod stricter;
 use std::time::Duration;
 
 use http::header::{
-    ACCEPT_ENCODING, HeaderMap, HeaderName, HeaderValue, LOCATION, REFERRER_POLICY, SET_COOKIE,
+    ACCEPT_ENCODING, Entry, HeaderMap, HeaderName, HeaderValue, LOCATION, REFERRER_POLICY, SET_COOKIE,
     STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS, X_XSS_PROTECTION,
 };
 use http::{StatusCode, request, response};
@@ -391,13 +391,16 @@ fn report(problems: &mut Problems, at: Option<&str>, key: &str, own: bool, wrong
 
 /// Sets a header, unless the application's is the stricter. Several values of one header say nothing certain.
 fn put(headers: &mut HeaderMap, name: &HeaderName, ours: &HeaderValue, merge: Merge) {
-    let mut values = headers.get_all(name).iter();
-    let value = match (values.next(), values.next()) {
-        (Some(theirs), None) => merge.instead(ours, theirs),
-        _ => Some(ours.clone()),
-    };
-    if let Some(value) = value {
-        headers.insert(name.clone(), value);
+    match headers.entry(name.clone()) {
+        // Nearly always: one look-up and nothing to compare.
+        Entry::Vacant(place) => drop(place.insert(ours.clone())),
+        Entry::Occupied(mut theirs) => {
+            let several = theirs.iter().nth(1).is_some();
+            let value = if several { Some(ours.clone()) } else { merge.instead(ours, theirs.get()) };
+            if let Some(value) = value {
+                theirs.insert(value);
+            }
+        }
     }
 }
 
