@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use palisade_test::python::App;
 use palisade_test::upstream::Reply;
-use palisade_test::{Body, Client, Palisade, Upstream, Wire, eventually};
+use palisade_test::{Body, Client, Need, Palisade, Upstream, Wire, eventually, need};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::support::{SOON, heavy, starter, ways, wires, written};
 
@@ -192,5 +193,41 @@ async fn a_client_that_never_stops_is_cut_off() -> Result<()> {
     }
     ensure!(gateway.process().memory()?.peak < MEMORY);
     assert_eq!(upstream.connections(), 0);
+    Ok(())
+}
+
+/// An application that answers as soon as it has seen the head, as many do that refuse: over HTTP/2 the client must get
+/// that answer, although part of its body is never asked for.
+#[tokio::test]
+async fn an_answer_that_waits_for_no_body_arrives_over_http2() -> Result<()> {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let url = format!("http://{}", listener.local_addr()?);
+    let upstream = tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut seen = Vec::new();
+                let mut piece = [0; 4096];
+                while let Ok(read @ 1..) = stream.read(&mut piece).await {
+                    seen.extend_from_slice(&piece[..read]);
+                    if seen.windows(4).any(|end| end == b"\r\n\r\n") {
+                        seen.clear();
+                        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nearly").await;
+                    }
+                }
+            });
+        }
+    });
+    let gateway = starter(&url).await?;
+    need(Need::Curl)?;
+    let body = "a".repeat(50_000);
+    let target = gateway.url("https")?;
+    for round in 0..60 {
+        let mut curl = tokio::process::Command::new("curl");
+        curl.args(["--silent", "--show-error", "--insecure", "--http2", "--data-binary", &body, &target]);
+        let answer = curl.output().await?;
+        let said = String::from_utf8_lossy(&answer.stderr).into_owned();
+        assert_eq!((&*answer.stdout, &*said), (&b"early"[..], ""), "round {round}");
+    }
+    upstream.abort();
     Ok(())
 }

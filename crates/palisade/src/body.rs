@@ -37,6 +37,7 @@ pub struct RequestBody {
     seen: Arc<AtomicU64>,
     watch: Option<Box<Watch>>,
     abandoned: Option<Arc<AtomicBool>>,
+    drain: bool,
 }
 
 /// The inspectors of a body.
@@ -97,7 +98,7 @@ impl RequestBody {
     }
 
     fn new(inner: RequestInner) -> Self {
-        Self { inner, seen: Arc::default(), watch: None, abandoned: None }
+        Self { inner, seen: Arc::default(), watch: None, abandoned: None, drain: false }
     }
 
     /// Feeds the body to an inspector of a control; its refusals mean what the mode says.
@@ -117,11 +118,23 @@ impl RequestBody {
         self
     }
 
+    /// Should this body be given up before its end, the rest is read and thrown away for a while: an HTTP/2 stream that
+    /// is reset right behind a complete answer (RFC 9113 §8.1 allows it) makes clients throw the answer away.
+    pub(crate) fn drain_when_dropped(mut self) -> Self {
+        self.drain = !matches!(self.inner, RequestInner::Empty);
+        self
+    }
+
     fn abandon(&mut self) {
         if let Some(flag) = self.abandoned.take() {
             flag.store(true, Ordering::Relaxed);
         }
-        self.inner = RequestInner::Empty;
+        let rest = std::mem::replace(&mut self.inner, RequestInner::Empty);
+        if let (true, RequestInner::Incoming(rest)) = (self.drain, rest)
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(tokio::time::timeout(DRAIN_TIME, drain(rest)));
+        }
     }
 
     /// The counter of bytes read so far, which outlives the body.
@@ -185,8 +198,24 @@ impl Body for RequestBody {
 
 impl Drop for RequestBody {
     fn drop(&mut self) {
-        if self.abandoned.is_some() && !self.is_end_stream() {
+        if (self.abandoned.is_some() || self.drain) && !self.is_end_stream() {
             self.abandon();
+        }
+    }
+}
+
+/// What is read of a body that nobody wants, in bytes, and for how long.
+const DRAIN_BYTES: usize = 1 << 20;
+const DRAIN_TIME: Duration = Duration::from_secs(5);
+
+/// Reads and throws away. Dropped at the deadline, or at its bound, the stream is reset.
+async fn drain(mut body: hyper::body::Incoming) {
+    let mut left = DRAIN_BYTES;
+    while let Some(Ok(frame)) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+        let length = frame.data_ref().map_or(0, Bytes::len);
+        match left.checked_sub(length) {
+            Some(rest) => left = rest,
+            None => return,
         }
     }
 }

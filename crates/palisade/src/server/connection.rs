@@ -169,7 +169,11 @@ where
     let (handle, connection) = (Arc::clone(handle), Arc::clone(&connection));
     let service = service_fn(move |incoming: Request<Incoming>| {
         // Boxed: each stream becomes a task, and a task moves its future several times on the way.
-        Box::pin(request(Arc::clone(&handle), Arc::clone(&connection), incoming.map(RequestBody::incoming)))
+        Box::pin(request(
+            Arc::clone(&handle),
+            Arc::clone(&connection),
+            incoming.map(|body| RequestBody::incoming(body).drain_when_dropped()),
+        ))
     });
     let served = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
