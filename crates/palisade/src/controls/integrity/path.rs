@@ -18,10 +18,44 @@ pub(super) struct Read {
 }
 
 impl Read {
-    /// The path with its encoded slashes decoded, where there are any: how an application may read it.
-    pub(super) fn decoded_slashes(&self) -> Option<String> {
-        self.encoded_slash.then(|| self.normal.as_deref().unwrap_or_default().replace("%2F", "/"))
+    /// How else an application may read the path `normal`: with its encoded slashes decoded, with its parameters cut off,
+    /// with both; with the slashes of that as they are, and merged.
+    ///
+    /// # Errors
+    /// When one of these readings has a dot segment: `/..;/admin`.
+    pub(super) fn other_readings(&self, normal: &str) -> Result<Vec<String>, &'static str> {
+        let mut readings = Vec::new();
+        if !self.encoded_slash && !self.parameters {
+            return Ok(readings);
+        }
+        let decoded = self.encoded_slash.then(|| normal.replace("%2F", "/"));
+        if self.parameters {
+            readings.push(cut_parameters(normal));
+            // `/a;x%2Fb` is `/a` to who cuts first, and `/a/b` to who decodes first.
+            let both = readings.iter().map(|cut| cut.replace("%2F", "/")).next();
+            readings.extend(both.filter(|_| self.encoded_slash));
+            readings.extend(decoded.as_deref().map(cut_parameters));
+        }
+        readings.extend(decoded);
+        let is_dots = |segment: &str| matches!(segment, "." | "..");
+        if readings.iter().any(|reading| reading.split('/').any(is_dots)) {
+            return Err("a dot segment beside an encoded slash or a parameter");
+        }
+        let merged: Vec<String> =
+            readings.iter().filter(|reading| reading.contains("//")).map(|reading| merge_slashes(reading)).collect();
+        readings.extend(merged);
+        Ok(readings)
     }
+}
+
+/// Each segment up to its first `;`, encoded or not.
+fn cut_parameters(path: &str) -> String {
+    let cut = |segment: &str| {
+        let plain = segment.find(';').unwrap_or(segment.len());
+        let encoded = segment.find("%3B").unwrap_or(segment.len());
+        segment[..plain.min(encoded)].to_owned()
+    };
+    path.split('/').map(cut).collect::<Vec<_>>().join("/")
 }
 
 /// Reads a path.
@@ -259,7 +293,28 @@ mod tests {
         assert_eq!(facts("/a;x=1"), (false, true, false));
         assert_eq!(facts("/a%3Bx"), (false, true, false));
         assert_eq!(facts("/a//b"), (false, false, true));
-        assert_eq!(read("/users/7%2fdelete").unwrap().decoded_slashes().as_deref(), Some("/users/7/delete"));
+    }
+
+    #[test]
+    fn how_else_an_application_may_read_it() {
+        let readings = |raw: &str| {
+            let read = read(raw).unwrap();
+            read.other_readings(read.normal.as_deref().unwrap_or(raw))
+        };
+        for (raw, expected) in [
+            ("/a/b", &[][..]),
+            ("/users/7%2fdelete", &["/users/7/delete"]),
+            ("/%2fadmin", &["//admin", "/admin"]),
+            ("/a/b;c=1", &["/a/b"]),
+            ("/a/b%3bc", &["/a/b"]),
+            ("/;x/admin", &["//admin", "/admin"]),
+            ("/a;x%2Fb", &["/a", "/a", "/a/b", "/a;x/b"]),
+        ] {
+            assert_eq!(readings(raw).unwrap(), expected, "{raw}");
+        }
+        for raw in ["/a/..;/admin", "/a/.;x/admin", "/a/..%3Bx/b", "/a%2F..;x"] {
+            assert!(readings(raw).is_err(), "{raw}");
+        }
     }
 
     #[test]
