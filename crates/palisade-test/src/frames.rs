@@ -115,7 +115,8 @@ impl Frames {
                 kind::DATA if id == stream => body.extend_from_slice(&payload),
                 kind::SETTINGS if flags & END_STREAM == 0 => {
                     let acknowledged = frame(kind::SETTINGS, END_STREAM, 0, &[]);
-                    self.send(acknowledged).await?;
+                    // A connection that is being ended takes nothing more, and may still say why.
+                    let _closing = self.send(acknowledged).await;
                 }
                 _ => {}
             }
