@@ -138,6 +138,9 @@ impl Check for Integrity {
             }
         };
         let keep = ctx.policy.rules().get(rule).slashes.unwrap_or(self.slashes) == Slashes::Keep;
+        if keep && read.contested {
+            return Err(PATH.refuse("a dot segment behind repeated slashes, which are kept").into());
+        }
         let forwarded = if keep { read.kept.clone().or(read.normal.clone()) } else { read.normal.clone() };
         if let Some(path) = &forwarded {
             parts.uri = with_path(&parts.uri, path).ok_or_else(|| PATH.refuse("the normalised path is no target"))?;
@@ -282,6 +285,7 @@ pub(crate) fn preflight_method(parts: &request::Parts) -> Option<&Method> {
 /// Whether this is a WebSocket handshake.
 pub(crate) fn is_websocket(parts: &request::Parts) -> bool {
     parts.method == Method::GET
+        && parts.version == Version::HTTP_11
         && parts.headers.get(UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
         && parts
             .headers

@@ -15,6 +15,8 @@ pub(super) struct Read {
     pub(super) parameters: bool,
     /// It holds `//`.
     pub(super) repeated_slash: bool,
+    /// It leads elsewhere where repeated slashes are kept: dots follow them.
+    pub(super) contested: bool,
 }
 
 impl Read {
@@ -82,6 +84,8 @@ pub(super) fn read(path: &str) -> Result<Read, &'static str> {
     // Merging can bring dots together that resolving did not see: `/a//../b`.
     let merged = if read.repeated_slash { resolve_dots(&merge_slashes(&escaped)) } else { merged.into_owned() };
     if read.repeated_slash {
+        // `/admin//../x` is `/admin/x` to who resolves dots first, and `/x` to who merges first.
+        read.contested = merge_slashes(&kept) != merged;
         read.kept = Some(kept);
     }
     if merged != path || read.encoded_slash {
@@ -255,6 +259,11 @@ mod tests {
             assert_eq!(read.normal.as_deref().unwrap_or(raw), normal, "{raw}");
         }
         assert_eq!(read("/a//b/../c").unwrap().kept.as_deref(), Some("/a//c"));
+        for (raw, contested) in
+            [("/a//b/../c", false), ("/a//../b", true), ("/a//..", true), ("/a//./b", false), ("/..//a", false)]
+        {
+            assert_eq!(read(raw).unwrap().contested, contested, "{raw}");
+        }
     }
 
     #[test]
