@@ -1,5 +1,6 @@
-//! Other spellings of numbers and UUIDs in a path, as libraries read them.
+//! Other spellings of the same in a path, as applications read them.
 //!
+//! `/users/%40me` is `/users/@me` to all that decode the segment, though not to RFC 3986, for which `@` is reserved.
 //! `/users/07` is user 7 to an application that parses the segment, and another text to whoever compares it: a rule for
 //! `{id:int}` must not be passed by. Sources: pydantic (`07`, `+7`, `%207`, `7_0`, `7.0`), Python's `uuid.UUID`
 //! (`urn:uuid:`, braces, no hyphens, upper case), JavaScript's `Number` (`0x7`, `7e0`).
@@ -67,8 +68,25 @@ pub(super) fn uuid(part: &str) -> Option<String> {
     (digits.len() == 32 && digits.bytes().all(|b| b.is_ascii_hexdigit())).then_some(digits)
 }
 
+/// The text of a segment as rules compare it: without escapes, but for those of `/` and `%`, which would change what is a
+/// segment and what an escape.
+pub(super) fn text(part: &str) -> Cow<'_, str> {
+    unescape(part, |byte| !matches!(byte, b'/' | b'%'))
+}
+
+/// Whether each `%` begins an escape.
+pub(super) fn is_escaped(part: &str) -> bool {
+    let digits =
+        |at: usize| part.as_bytes().get(at + 1..at + 3).is_some_and(|two| two.iter().all(u8::is_ascii_hexdigit));
+    part.match_indices('%').all(|(at, _)| digits(at))
+}
+
 /// The text of a segment. Its escapes are well-formed UTF-8 by now.
 fn decode(part: &str) -> Cow<'_, str> {
+    unescape(part, |_| true)
+}
+
+fn unescape(part: &str, wanted: impl Fn(u8) -> bool) -> Cow<'_, str> {
     if !part.contains('%') {
         return Cow::Borrowed(part);
     }
@@ -77,7 +95,11 @@ fn decode(part: &str) -> Cow<'_, str> {
     while let Some((&byte, behind)) = rest.split_first() {
         let pair = behind.get(..2).filter(|_| byte == b'%').and_then(|pair| std::str::from_utf8(pair).ok());
         if let Some(escaped) = pair.and_then(|pair| u8::from_str_radix(pair, 16).ok()) {
-            bytes.push(escaped);
+            if wanted(escaped) {
+                bytes.push(escaped);
+            } else {
+                bytes.extend_from_slice(format!("%{escaped:02X}").as_bytes());
+            }
             rest = &behind[2..];
         } else {
             bytes.push(byte);
@@ -117,6 +139,25 @@ mod tests {
         for part in ["", "me", "7-eleven", "7a", "v7", "+", "%20", "7e", "7.0.0", "--7", "0x"] {
             assert_eq!(number(part), None, "{part}");
         }
+    }
+
+    #[test]
+    fn texts_are_compared_without_escapes() {
+        for (part, expected) in [
+            ("me", "me"),
+            ("%40me", "@me"),
+            ("v1%3abatch", "v1:batch"),
+            ("caf%C3%A9", "caf\u{e9}"),
+            ("a%20b", "a b"),
+            ("a%2fb", "a%2Fb"),
+            ("100%25", "100%25"),
+            ("%2540", "%2540"),
+        ] {
+            assert_eq!(text(part), expected, "{part}");
+        }
+        assert!(
+            is_escaped("a%20b%C3") && is_escaped("") && !is_escaped("100%") && !is_escaped("%4") && !is_escaped("%zz")
+        );
     }
 
     #[test]

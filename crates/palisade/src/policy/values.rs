@@ -585,7 +585,9 @@ enum Segment {
 impl Segment {
     fn takes(&self, part: &str) -> bool {
         match self {
-            Segment::Literal(literal) => **literal == *part,
+            Segment::Literal(literal) => {
+                **literal == *part || (part.contains('%') && spelling::text(part) == **literal)
+            }
             Segment::Any(_) => !part.is_empty(),
             Segment::Int(_) => is_canonical_int(part),
             Segment::Uuid(_) => is_canonical_uuid(part),
@@ -635,7 +637,7 @@ impl PathPattern {
     pub fn may_mean(&self, path: &str, exact: Option<&Self>) -> bool {
         let named = |place: usize, part: &str| {
             let segment = exact.and_then(|exact| exact.segments.get(place));
-            matches!(segment, Some(Segment::Literal(literal)) if **literal == *part)
+            matches!(segment, Some(literal @ Segment::Literal(_)) if literal.takes(part))
         };
         self.fits(path, |place, segment, part| {
             segment.takes(part) || (!named(place, part) && segment.takes_respelled(part))
@@ -770,7 +772,10 @@ fn segment(part: &str) -> Result<Segment, BadValue> {
             "`*` stands alone at the end, after a slash; `?`, `#`, `{`, `}` and `\\` are not part of a path",
         ));
     }
-    Ok(Segment::Literal(part.into()))
+    if !spelling::is_escaped(part) {
+        return Err(BadValue::new("`%` begins an escape such as `%20`; the character itself is `%25`"));
+    }
+    Ok(Segment::Literal(spelling::text(part).into()))
 }
 
 impl fmt::Display for PathPattern {
