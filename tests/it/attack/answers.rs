@@ -131,18 +131,18 @@ async fn no_client_gets_what_is_not_its_answer() -> Result<()> {
     for mode in ["block", "detect"] {
         let setup = Palisade::serve().policy(&written_policy(&upstream.url(), ""));
         let gateway = if mode == "detect" { setup.arg("--detect") } else { setup }.start().await?;
-        for (place, (reply, want)) in table.iter().enumerate() {
-            let shown = &reply[..reply.len().min(120)];
-            for (way, client) in ways(&gateway)? {
+        for (way, client) in ways(&gateway)? {
+            // Another client, on a connection that it keeps.
+            let mut other = client.connect().await?;
+            for (place, (reply, want)) in table.iter().enumerate() {
+                let shown = &reply[..reply.len().min(120)];
                 let got = asked(&client, place).await.with_context(|| format!("{mode} {way} {shown:?}"))?;
                 if got != format!("{want:?}") {
                     wrong.push(format!("{mode} {way} {shown:?}: {got}, not {want:?}"));
                 }
-                for number in 0..2 {
-                    let own = format!("/own/{place}/{number}");
-                    let text = client.get(&own).send().await?.text().await?;
-                    ensure!(text == own, "{mode} {way} {shown:?}: the next client got {text:?}");
-                }
+                let own = format!("/own/{place}");
+                let text = other.get(&own).send().await?.text().await?;
+                ensure!(text == own, "{mode} {way} {shown:?}: the next client got {text:?}");
             }
         }
     }
@@ -227,5 +227,36 @@ async fn who_leaves_in_the_middle_leaves_nothing_behind() -> Result<()> {
     }
     let reached = upstream.requests();
     ensure!(reached.iter().all(|request| request.target() != "/stolen"), "{reached:?}");
+    Ok(())
+}
+
+/// A tunnel opens for a WebSocket of HTTP/1.1 to which the application has agreed, and for nothing else.
+#[tokio::test]
+async fn no_tunnel_to_another_protocol() -> Result<()> {
+    let upstream = Upstream::answering(|request| {
+        let upgrade = match request.target() {
+            "/h2c" => "Upgrade: h2c\r\n",
+            "/none" => "",
+            "/two" => "Upgrade: websocket\r\nUpgrade: h2c\r\n",
+            "/list" => "Upgrade: websocket, h2c\r\n",
+            _ => return Reply::text(request.header("upgrade").unwrap_or("no upgrade")),
+        };
+        Reply::raw(format!("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\n{upgrade}\r\n"))
+    })
+    .await?;
+    let gateway = Palisade::serve().policy(&written_policy(&upstream.url(), "")).start().await?;
+    let handshake = "Host: localhost\r\nConnection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\r\n";
+    for target in ["/h2c", "/none", "/two", "/list"] {
+        for (way, mut wire) in wires(&gateway).await? {
+            let answer = wire.ask(format!("GET {target} HTTP/1.1\r\n{handshake}")).await?;
+            ensure!(answer.status() == 502, "{way} {target}: {}", answer.start);
+            ensure!(answer.json()?["code"] == "upstream.bad_answer", "{way} {target}: {}", answer.text());
+        }
+    }
+    // HTTP/1.0 has no upgrades: the application is not asked for one.
+    for (way, mut wire) in wires(&gateway).await? {
+        let answer = wire.ask(format!("GET /x HTTP/1.0\r\n{handshake}")).await?;
+        ensure!(answer.status() == 200 && answer.text() == "no upgrade", "{way}: {} {}", answer.start, answer.text());
+    }
     Ok(())
 }

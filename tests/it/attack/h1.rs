@@ -332,5 +332,16 @@ async fn methods_and_routes() -> Result<()> {
     {
         cases.push(refused(line("GET", path), 403, "access.address"));
     }
+    for target in ["/keep/a//b", "/keep//a", "/keep/a/./b//c"] {
+        let reached = format!("GET {}", target.replace("/./", "/"));
+        cases.push(passed_by(line("GET", target), &[&reached], "/keep/*"));
+    }
+    // Where repeated slashes are kept, dots behind them are read in two ways.
+    for target in ["/keep/a//../b", "/admin//../keep/x", "/keep//../keep/x", "/keep/x//%2e%2e"] {
+        cases.push(refused(line("GET", target), 400, "integrity.path"));
+    }
+    cases.push(refused(line("GET", "/strict//x"), 400, "integrity.path"));
+    cases.push(passed(line("GET", "/admin//../x"), &["GET /x"]));
+    cases.push(refused(line("GET", "/x//../admin"), 403, "access.address"));
     run(&cases).await
 }

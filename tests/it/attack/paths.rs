@@ -30,6 +30,14 @@ path = "/users/{user_id:int}"
 path = "/items/{item_id:uuid}"
 
 [[route]]
+path = "/names/@root"
+address = ["10.0.0.0/8"]
+
+[[route]]
+path = "/names/wurzel é"
+address = ["10.0.0.0/8"]
+
+[[route]]
 path = "/names/root"
 address = ["10.0.0.0/8"]
 
@@ -177,6 +185,11 @@ fn table() -> Vec<(String, &'static str)> {
             "/users/7/x/../delete",
             "/names/root",
             "/names/r%6Fot",
+            "/names/@root",
+            "/names/%40root",
+            "/names/%40r%6fot",
+            "/names/wurzel%20%C3%A9",
+            "/names/wurzel%20%c3%a9/",
             "/files/secret",
             "/files//secret/x",
             "/files/x/../secret/y",
