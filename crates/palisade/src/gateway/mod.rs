@@ -26,8 +26,8 @@ use crate::server::supervise::{self, AppStatus, Patience};
 use connect::Io;
 use pool::{Pool, Return};
 
+pub(crate) use forward::X_REQUEST_ID;
 pub use forward::forwarded_headers;
-pub(crate) use forward::{X_FORWARDED_FOR, X_REQUEST_ID};
 pub(crate) use tunnel::Tunnels;
 
 /// How often a request that waits for a supervised application looks again.
@@ -139,16 +139,16 @@ impl Gateway {
     pub(crate) async fn call(
         &self,
         ctx: &Arc<Context>,
-        request: Request<RequestBody>,
+        mut request: Request<RequestBody>,
     ) -> Result<Response<ResponseBody>, Refusal> {
-        let (mut request, upgrade) = forward::prepare(request);
+        let upgrade = forward::prepare(&mut request);
         let start = ctx.policy.clock().instant();
         let answer_timeout = if upgrade.is_some() { None } else { self.response_timeout };
         let mut fresh = false;
         let outcome = loop {
             let connection = match self.pool.take().filter(|_| !fresh) {
                 Some(idle) => idle,
-                None => Connection::new(self.connect().await?),
+                None => Connection::new(Box::pin(self.connect()).await?),
             };
             let back = Return::new(Arc::clone(&self.pool));
             match connection.send(request, answer_timeout, back).await {
@@ -168,7 +168,7 @@ impl Gateway {
         match outcome {
             Outcome::Response(answer) => {
                 let mut answer = answer.map(ResponseBody::upstream);
-                forward::clean_answer(answer.headers_mut());
+                integrity::strip_answer(answer.headers_mut());
                 Ok(answer)
             }
             Outcome::Upgraded(upgraded) => match upgrade {

@@ -3,6 +3,7 @@
 mod activation;
 pub mod admin;
 mod admission;
+mod batch;
 mod connection;
 pub(crate) mod framing;
 mod keep;

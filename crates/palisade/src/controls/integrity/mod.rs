@@ -12,7 +12,7 @@ use palisade_policy::Problems;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::context::Context;
+use crate::context::{Context, Seen};
 use crate::control::{Asked, Check, Control, Info, NoRoute, Remedy, Routes};
 use crate::policy::{Env, Found};
 use crate::refusal::{Code, Refusal, Stop};
@@ -108,8 +108,15 @@ impl Check for Integrity {
         if !ctx.policy.rules().knows(&parts.method) {
             return Err(METHOD.refuse("no route names this method").into());
         }
-        check_headers(parts)?;
-        join_cookies(&mut parts.headers);
+        if ctx.seen.any(Seen::CONNECTION) {
+            check_headers(parts)?;
+        }
+        if parts.version >= Version::HTTP_2 {
+            check_values(&parts.headers)?;
+        }
+        if ctx.seen.any(Seen::COOKIE) {
+            join_cookies(&mut parts.headers);
+        }
         if parts.uri.path() == "*" && parts.uri.query().is_none() && parts.method == Method::OPTIONS {
             ctx.set_target(None, 0);
             return Ok(());
@@ -240,15 +247,18 @@ fn check_headers(parts: &request::Parts) -> Result<(), Refusal> {
             return Err(HEADER.refuse("an upgrade other than `websocket`").close());
         }
     }
-    if parts.version >= Version::HTTP_2 {
-        if headers.get_all("te").iter().any(|te| te.as_bytes() != b"trailers") {
-            return Err(HEADER.refuse("`TE` other than `trailers` in HTTP/2"));
-        }
-        // RFC 9113 §8.2.1: malformed, since it is part of the value here and none of it in HTTP/1.1.
-        let blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
-        if headers.values().any(|value| blank(value.as_bytes().first()) || blank(value.as_bytes().last())) {
-            return Err(HEADER.refuse("white space around a value in HTTP/2"));
-        }
+    if parts.version >= Version::HTTP_2 && headers.get_all("te").iter().any(|te| te.as_bytes() != b"trailers") {
+        return Err(HEADER.refuse("`TE` other than `trailers` in HTTP/2"));
+    }
+    Ok(())
+}
+
+/// RFC 9113 §8.2.1: white space around a value is malformed in HTTP/2, where it would be part of the value; in HTTP/1.1 it
+/// is none of it.
+fn check_values(headers: &HeaderMap) -> Result<(), Refusal> {
+    let blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    if headers.values().any(|value| blank(value.as_bytes().first()) || blank(value.as_bytes().last())) {
+        return Err(HEADER.refuse("white space around a value in HTTP/2"));
     }
     Ok(())
 }
@@ -276,8 +286,10 @@ fn count(headers: &HeaderMap, name: HeaderName) -> usize {
 
 /// The method that a CORS preflight asks about (Fetch standard, CORS-preflight request); nothing for other requests.
 pub(crate) fn preflight_method(parts: &request::Parts) -> Option<&Method> {
-    let asks = parts.method == Method::OPTIONS && parts.headers.contains_key(ORIGIN);
-    let asked = parts.headers.get(ACCESS_CONTROL_REQUEST_METHOD).filter(|_| asks)?;
+    if parts.method != Method::OPTIONS || !parts.headers.contains_key(ORIGIN) {
+        return None;
+    }
+    let asked = parts.headers.get(ACCESS_CONTROL_REQUEST_METHOD)?;
     // Compared with the known ones instead of parsed into a new one: what nobody names cannot select a rule.
     crate::policy::USUAL.iter().find(|method| method.as_str().as_bytes() == asked.as_bytes())
 }
@@ -297,9 +309,17 @@ pub(crate) fn is_websocket(parts: &request::Parts) -> bool {
 /// Removes what ends here, after every control has seen it: headers that claim what only the gateway knows, names that
 /// the application could confuse with others, and hop-by-hop headers (RFC 9110 §7.6.1).
 pub(crate) fn strip(headers: &mut HeaderMap, keep_upgrade: bool) {
-    // One pass over what is there, instead of a look-up for each name that might be.
-    let ends = |name: &HeaderName| ends_here(name.as_str()) && !(keep_upgrade && *name == UPGRADE);
-    if headers.keys().any(ends) {
+    remove_where(headers, |name| ends_here(name.as_str()) && !(keep_upgrade && *name == UPGRADE));
+}
+
+/// Removes what the inner service says of itself or of the way to it, and what no client is meant to see.
+pub(crate) fn strip_answer(headers: &mut HeaderMap) {
+    remove_where(headers, |name| matches!(name.as_str(), "server" | "proxy-authenticate" | "upgrade"));
+}
+
+/// Removes the headers whose name `ends`: one pass over what is there, instead of a look-up for each that might be.
+pub(crate) fn remove_where(headers: &mut HeaderMap, ends: impl Fn(&HeaderName) -> bool) {
+    if headers.keys().any(&ends) {
         let names: Vec<HeaderName> = headers.keys().filter(|name| ends(name)).cloned().collect();
         for name in names {
             headers.remove(name);
