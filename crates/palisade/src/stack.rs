@@ -10,7 +10,7 @@ use http::{Request, Response, StatusCode, response};
 use http_body::Body as _;
 use tower::ServiceExt as _;
 
-use crate::body::{RequestBody, ResponseBody};
+use crate::body::{Pace, RequestBody, ResponseBody};
 use crate::context::{Connection, Context};
 use crate::control::{Check, Compiled, Mode, Stage};
 use crate::controls::{Controls, integrity};
@@ -187,10 +187,14 @@ impl Live {
         if !body.is_end_stream() {
             for stage in &self.inspectors {
                 let mode = ctx.mode(stage.control);
-                if mode != Mode::Off
-                    && let Some(inspect) = stage.check.inspect(ctx, &parts)
-                {
+                if mode == Mode::Off {
+                    continue;
+                }
+                if let Some(inspect) = stage.check.inspect(ctx, &parts) {
                     body.watch(ctx, stage.control, mode, inspect);
+                }
+                if let Some(limit) = stage.check.body_time(ctx) {
+                    body.pace(Pace::new(ctx, stage.control, mode, limit));
                 }
             }
         }
@@ -201,7 +205,10 @@ impl Live {
         integrity::strip(&mut parts.headers, websocket);
         forwarded_headers(ctx, &mut parts.headers);
         let answer = match self.ask(ctx, Request::from_parts(parts, body)).await {
-            Ok(answer) => self.read(ctx, answer).await,
+            Ok(answer) => {
+                ctx.set_answered();
+                self.read(ctx, answer).await
+            }
             Err(refusal) => Err(refusal),
         };
         // Whatever became of a request whose body was cut short, this is why.

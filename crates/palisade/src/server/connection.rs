@@ -9,14 +9,17 @@ use http::header::{CONNECTION, HeaderValue};
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use palisade_h1::guard::Guard;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use super::admission;
+use super::frames::{Calm, Times};
 use super::framing::{self, Answering};
 use super::linger::Linger;
+use super::patience::Patience;
+use super::streams::{Streams, Taking, Tasks};
 use super::tls::Certificates;
 use super::{Phase, ServerState};
 use crate::body::{RequestBody, ResponseBody};
@@ -24,7 +27,6 @@ use crate::context::{Connection, Listener, Tls};
 use crate::live::Handle;
 use crate::observe::event;
 
-const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Below this hyper refuses to work.
 const MIN_BUFFER: usize = 8192;
 /// What a slow reader can pin in the TLS layer.
@@ -47,6 +49,9 @@ pub(super) async fn serve(
         }
     };
     let Ok(local) = stream.local_addr() else { return };
+    let limits = &live.policy.config().limits.config;
+    let head_time = limits.head_time.duration();
+    let stream = Patience::new(stream, limits.answer_time.duration());
     match tls {
         None => {
             drop(live);
@@ -55,7 +60,7 @@ pub(super) async fn serve(
         }
         Some(certificates) => {
             let Some(config) = certificates.public() else { return };
-            let handshake = match admission::handshake(&state, &live.policy) {
+            let handshake = match admission::handshake(&state, &live.policy, &admitted) {
                 Ok(handshake) => handshake,
                 Err(code) => return admission::refuse(&handle, &state, code, peer.ip(), None).await,
             };
@@ -64,9 +69,9 @@ pub(super) async fn serve(
             let mut accept = tokio_rustls::TlsAcceptor::from(config).accept(stream);
             // Reading what a client sends is bounded by rustls; what a slow one makes us keep, by this.
             if let Some(stream) = accept.get_mut() {
-                let _ = stream.set_nodelay(true);
+                let _ = stream.get_ref().set_nodelay(true);
             }
-            let mut stream = match tokio::time::timeout(HANDSHAKE, accept).await {
+            let mut stream = match tokio::time::timeout(head_time, accept).await {
                 Ok(Ok(stream)) => stream,
                 Ok(Err(error)) => return failed(&handle, peer, &error.to_string()),
                 Err(_) => return failed(&handle, peer, "the TLS handshake took too long"),
@@ -167,19 +172,35 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (handle, connection) = (Arc::clone(handle), Arc::clone(&connection));
+    let live = handle.live();
+    let limits = &live.policy.config().limits.config;
+    let (most_streams, answer_time) = (limits.streams, limits.answer_time.duration());
+    let times = Times { head: limits.head_time.duration(), idle: limits.idle_time.duration() };
+    drop(live);
+    let streams = Arc::<Streams>::default();
+    // Innermost: what ends with a word to the client is not reset before that word is read.
+    let stream = Linger::new(stream, Arc::new(AtomicBool::new(true)));
+    let stream = Calm::new(stream, Arc::clone(&streams), times, framing::refusals(&handle, &connection));
     let service = service_fn(move |incoming: Request<Incoming>| {
-        // Boxed: each stream becomes a task, and a task moves its future several times on the way.
-        Box::pin(request(
+        let running = streams.begin();
+        let answered = request(
             Arc::clone(&handle),
             Arc::clone(&connection),
             incoming.map(|body| RequestBody::incoming(body).drain_when_dropped()),
-        ))
+        );
+        // Boxed: each stream becomes a task, and a task moves its future several times on the way.
+        Box::pin(async move {
+            let answer = answered.await?;
+            Ok::<_, std::convert::Infallible>(answer.map(|body| Taking::new(body, running)))
+        })
     });
-    let served = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+    let served = hyper::server::conn::http2::Builder::new(Tasks(answer_time))
         .timer(TokioTimer::new())
-        .max_concurrent_streams(128)
+        .max_concurrent_streams(most_streams)
         .max_header_list_size(64 * 1024)
+        // The guard counts resets too, also those that come after the request was begun.
         .max_pending_accept_reset_streams(20)
+        .max_local_error_reset_streams(100)
         .max_send_buf_size(256 * 1024)
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(20))
