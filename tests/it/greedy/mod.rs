@@ -22,14 +22,16 @@ const GREEDY: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
 /// Who only wants to be served.
 const OTHER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 3));
 
-/// An upstream with a large answer at `/large`, and small ones elsewhere.
+/// An upstream with a large answer at `/large`, one that a thousand may ask for at `/some`, and small ones elsewhere.
 async fn upstream() -> Result<Upstream> {
     let mut large =
         format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n", 32 << 20).into_bytes();
     large.resize(large.len() + (32 << 20), b'x');
     let large = bytes::Bytes::from(large);
+    let some = "x".repeat(256 << 10);
     Upstream::answering(move |request| match request.target() {
         "/large" => Reply::raw(large.clone()),
+        "/some" => Reply::text(&some),
         _ => Reply::text("hello"),
     })
     .await

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use palisade_test::upstream::Step;
 use palisade_test::{Palisade, Upstream, Wire, eventually, tls};
 use tokio::io::AsyncReadExt as _;
 
@@ -105,6 +106,40 @@ async fn a_body_that_drips_is_given_up() -> Result<()> {
     ensure!(String::from_utf8_lossy(&answer.payload).contains("limits.body_time"), "{answer:?}");
     eventually(SOON, "no connection to the application waits", async || upstream.open_connections() <= 2).await?;
     served.all().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_conversation_and_a_route_that_says_so_may_be_slow() -> Result<()> {
+    let pause = Duration::from_millis(3500);
+    let times = "body_time = \"3s\"\n\n[[route]]\npath = \"/slow\"\nlimits = { body_time = \"off\" }\n";
+    // The application has begun to answer: its client may think before it goes on.
+    let early = Upstream::script([
+        Step::ReadHead,
+        Step::Send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n".into()),
+        Step::ReadBody,
+        Step::Send("done".into()),
+    ])
+    .await?;
+    let late = upstream().await?;
+    for (upstream, path, text) in [(&early, "/talk", "done"), (&late, "/slow", "hello")] {
+        let gateway = gateway(upstream, times).await?;
+        let mut wire = wire(&gateway, false).await?;
+        wire.send(format!("POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 2\r\n\r\n1")).await?;
+        // Time is what this is about: there is nothing to wait for.
+        tokio::time::sleep(pause).await;
+        wire.send("2").await?;
+        let answer = wire.answer().await.with_context(|| path.to_owned())?;
+        ensure!((answer.status(), &*answer.text()) == (200, text), "{path}: {answer:?}");
+    }
+    // The same without: the seconds that its bytes buy are all it has.
+    let gateway = gateway(&late, times).await?;
+    let mut wire = wire(&gateway, false).await?;
+    let piece = "x".repeat(1500);
+    wire.send(format!("POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 3000\r\n\r\n{piece}")).await?;
+    let start = Instant::now();
+    ensure!(wire.answer().await?.status() == 408);
+    ensure!(start.elapsed() >= Duration::from_secs(6), "{:?}", start.elapsed());
     Ok(())
 }
 
