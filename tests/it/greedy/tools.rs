@@ -21,7 +21,7 @@ async fn a_thousand_slow_connections_of_each_kind() -> Result<()> {
     let modes: [(&[&str], &str); 4] = [
         (&["-H", "-i", "1", "-u", &secure], "/"),
         (&["-B", "-i", "1", "-s", "8192", "-u", &plain], "/"),
-        (&["-R", "-a", "10", "-b", "3000", "-u", &secure], "/some"),
+        (&["-R", "-a", "10", "-b", "3000", "-u", &secure], "/"),
         (&["-X", "-w", "512", "-y", "1024", "-n", "1", "-z", "32", "-k", "3", "-u", &plain], "/some"),
     ];
     for (mode, path) in modes {
