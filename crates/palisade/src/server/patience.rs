@@ -18,13 +18,15 @@ pub(super) struct Patience<S> {
     limit: Option<Duration>,
     /// Writing waits.
     stalled: bool,
+    /// For too long. Whoever reads is told too: writes may be made where nobody looks at their outcome.
+    expired: bool,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Patience<S> {
     /// `None`: without a limit.
     pub(super) fn new(stream: S, limit: Option<Duration>) -> Self {
-        Self { stream, limit, stalled: false, timer: None }
+        Self { stream, limit, stalled: false, expired: false, timer: None }
     }
 
     pub(super) fn get_ref(&self) -> &S {
@@ -53,7 +55,10 @@ impl<S> Patience<S> {
             }
         };
         match timer.as_mut().poll(cx) {
-            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Ready(()) => {
+                self.expired = true;
+                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+            }
             Poll::Pending => Poll::Pending,
         }
     }
@@ -61,7 +66,11 @@ impl<S> Patience<S> {
 
 impl<S: AsyncRead + Unpin> AsyncRead for Patience<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_read(cx, buffer)
+        let this = self.get_mut();
+        if this.expired {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        Pin::new(&mut this.stream).poll_read(cx, buffer)
     }
 }
 

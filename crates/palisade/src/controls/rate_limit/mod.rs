@@ -358,7 +358,10 @@ impl Facts {
             true => HeaderValue::from_bytes(&text[..end]),
             false => HeaderValue::try_from(format!("{head}{};t={}", self.left, self.wait.div_ceil(NANOS))),
         };
-        value.unwrap_or(HeaderValue::from_static(""))
+        let mut value = value.unwrap_or(HeaderValue::from_static(""));
+        // Seldom the same twice: in the table of HTTP/2's compression it would push out what is (RFC 7541 §7.1.3).
+        value.set_sensitive(true);
+        value
     }
 }
 
