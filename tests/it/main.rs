@@ -11,6 +11,7 @@ mod demo;
 mod deploy;
 mod docs_pages;
 mod edge;
+mod greedy;
 mod keepalive;
 mod odd_upstreams;
 mod operate;

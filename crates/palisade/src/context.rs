@@ -4,6 +4,7 @@
 //! later is set once, by one control, and has a stated default until then.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -182,6 +183,7 @@ pub struct Context {
     rate: OnceLock<rate_limit::Facts>,
     permit: OnceLock<rate_limit::Permit>,
     body_refusal: Mutex<Option<Refusal>>,
+    answered: AtomicBool,
     verdicts: Mutex<Vec<Verdict>>,
     pub(crate) upstream: OnceLock<UpstreamFacts>,
 }
@@ -237,6 +239,7 @@ impl Context {
             rate: OnceLock::new(),
             permit: OnceLock::new(),
             body_refusal: Mutex::default(),
+            answered: AtomicBool::new(false),
             verdicts: Mutex::default(),
             upstream: OnceLock::new(),
         }
@@ -354,6 +357,16 @@ impl Context {
     /// Keeps a place among the requests in flight until this request has ended. Set by `rate_limit`, once.
     pub(crate) fn set_permit(&self, permit: rate_limit::Permit) {
         let _ = self.permit.set(permit);
+    }
+
+    /// The inner service has begun to answer.
+    pub(crate) fn set_answered(&self) {
+        self.answered.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the inner service has begun to answer: what the client still sends is part of a conversation.
+    pub(crate) fn is_answered(&self) -> bool {
+        self.answered.load(Ordering::Relaxed)
     }
 
     /// Why the body of this request ended before its end: a control refused it while it streamed.

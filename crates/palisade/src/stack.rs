@@ -10,7 +10,7 @@ use http::{Request, Response, StatusCode, request, response};
 use http_body::Body as _;
 use tower::ServiceExt as _;
 
-use crate::body::{RequestBody, ResponseBody};
+use crate::body::{Pace, RequestBody, ResponseBody};
 use crate::context::{Connection, Context, Seen};
 use crate::control::{Check, Compiled, Mode, Stage};
 use crate::controls::{Controls, integrity};
@@ -194,10 +194,14 @@ impl Live {
         if !body.is_end_stream() {
             for stage in &self.inspectors {
                 let mode = ctx.mode(stage.control);
-                if mode != Mode::Off
-                    && let Some(inspect) = stage.check.inspect(ctx, &parts)
-                {
+                if mode == Mode::Off {
+                    continue;
+                }
+                if let Some(inspect) = stage.check.inspect(ctx, &parts) {
                     body.watch(ctx, stage.control, mode, inspect);
+                }
+                if let Some(limit) = stage.check.body_time(ctx) {
+                    body.pace(Pace::new(ctx, stage.control, mode, limit));
                 }
             }
         }
@@ -213,6 +217,9 @@ impl Live {
             Inner::Router(router) => Box::pin(ask_router(router, ctx, request)).await,
             Inner::Nothing => Err(NO_UPSTREAM.refuse("neither `upstream.url` nor `upstream.command`")),
         };
+        if answer.is_ok() {
+            ctx.set_answered();
+        }
         if let Ok(whole) = &mut answer
             && self.readers.iter().any(|stage| stage.check.peeks(ctx, whole.status(), whole.headers()).is_some())
         {

@@ -21,6 +21,7 @@ pub static FORMATS: &[Format] = &[
     Format::of::<SecretProvider>(),
     Format::of::<OriginPattern>(),
     Format::of::<crate::controls::rate_limit::By>(),
+    Format::of::<crate::controls::rate_limit::RateText>(),
 ];
 
 /// Where a listener listens, or `off`.

@@ -90,8 +90,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Batch<S> {
     /// Polls what writes to this stream, and then lets out what it wrote.
     pub(super) fn poll<F: Future>(&self, cx: &mut Context<'_>, future: Pin<&mut F>) -> Poll<F::Output> {
         let outcome = future.poll(cx);
-        // A failure shows in the next read or write of whoever uses the stream.
-        let _ = release(&mut self.0.lock(), cx);
+        // A failure shows in the next read or write of whoever uses the stream. Nothing else would wake for this one.
+        if let Poll::Ready(Err(error)) = release(&mut self.0.lock(), cx)
+            && error.kind() == io::ErrorKind::TimedOut
+        {
+            cx.waker().wake_by_ref();
+        }
         outcome
     }
 }

@@ -11,7 +11,7 @@ use http::header::{CONNECTION, HeaderValue};
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use palisade_h1::guard::{Guard, Handle as GuardHandle, InFlight};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -19,8 +19,11 @@ use tokio_rustls::server::TlsStream;
 
 use super::admission;
 use super::batch::{Batch, Valve};
+use super::frames::{Calm, Times};
 use super::framing::{self, Answering};
 use super::linger::Linger;
+use super::patience::Patience;
+use super::streams::{Streams, Taking, Tasks};
 use super::tls::Certificates;
 use super::{Phase, ServerState};
 use crate::body::{RequestBody, ResponseBody};
@@ -28,7 +31,6 @@ use crate::context::{Connection, Listener, Tls};
 use crate::live::Handle;
 use crate::observe::event;
 
-const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Below this hyper refuses to work.
 const MIN_BUFFER: usize = 8192;
 /// What a slow reader can pin in the TLS layer.
@@ -51,6 +53,9 @@ pub(super) async fn serve(
         }
     };
     let Ok(local) = stream.local_addr() else { return };
+    let limits = &live.policy.config().limits.config;
+    let head_time = limits.head_time.duration();
+    let stream = Patience::new(stream, limits.answer_time.duration());
     match tls {
         None => {
             drop(live);
@@ -59,16 +64,16 @@ pub(super) async fn serve(
         }
         Some(certificates) => {
             let Some(config) = certificates.public() else { return };
-            let handshake = match admission::handshake(&state, &live.policy) {
+            let handshake = match admission::handshake(&state, &live.policy, &admitted) {
                 Ok(handshake) => handshake,
                 Err(code) => return admission::refuse(&handle, &state, code, peer.ip(), None).await,
             };
             // A connection may last for days; the policy it began under need not.
             drop(live);
-            let _ = stream.set_nodelay(true);
+            let _ = stream.get_ref().set_nodelay(true);
             let accept = tokio_rustls::TlsAcceptor::from(config).accept(Valve::new(stream));
             // Boxed: its memory is given back when the handshake is over.
-            let mut stream = match tokio::time::timeout(HANDSHAKE, Box::pin(accept)).await {
+            let mut stream = match tokio::time::timeout(head_time, Box::pin(accept)).await {
                 Ok(Ok(stream)) => Box::new(stream),
                 Ok(Err(error)) => return failed(&handle, peer, &error.to_string()),
                 Err(_) => return failed(&handle, peer, "the TLS handshake took too long"),
@@ -170,30 +175,46 @@ where
 }
 
 async fn http2_requests(
-    stream: Box<TlsStream<Valve<TcpStream>>>,
+    stream: Box<TlsStream<Valve<Patience<TcpStream>>>>,
     connection: Arc<Connection>,
     handle: &Arc<Handle>,
     state: &ServerState,
 ) {
     let batch = Batch::new(*stream);
     let (handle, connection) = (Arc::clone(handle), Arc::clone(&connection));
+    let live = handle.live();
+    let limits = &live.policy.config().limits.config;
+    let (most_streams, answer_time) = (limits.streams, limits.answer_time.duration());
+    let times = Times { head: limits.head_time.duration(), idle: limits.idle_time.duration() };
+    drop(live);
+    let streams = Arc::<Streams>::default();
+    // Innermost: what ends with a word to the client is not reset before that word is read.
+    let stream = Linger::new(batch.clone(), Arc::new(AtomicBool::new(true)));
+    let stream = Calm::new(stream, Arc::clone(&streams), times, framing::refusals(&handle, &connection));
     let service = service_fn(move |incoming: Request<Incoming>| {
-        // Boxed: each stream becomes a task, and a task moves its future several times on the way.
-        Box::pin(request(
+        let running = streams.begin();
+        let answered = request(
             Arc::clone(&handle),
             Arc::clone(&connection),
             incoming.map(|body| RequestBody::incoming(body).drain_when_dropped()),
-        ))
+        );
+        // Boxed: each stream becomes a task, and a task moves its future several times on the way.
+        Box::pin(async move {
+            let answer = answered.await?;
+            Ok::<_, std::convert::Infallible>(answer.map(|body| Taking::new(body, running)))
+        })
     });
-    let served = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+    let served = hyper::server::conn::http2::Builder::new(Tasks(answer_time))
         .timer(TokioTimer::new())
-        .max_concurrent_streams(128)
+        .max_concurrent_streams(most_streams)
         .max_header_list_size(64 * 1024)
+        // The guard counts resets too, also those that come after the request was begun.
         .max_pending_accept_reset_streams(20)
+        .max_local_error_reset_streams(100)
         .max_send_buf_size(256 * 1024)
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(20))
-        .serve_connection(TokioIo::new(batch.clone()), service);
+        .serve_connection(TokioIo::new(stream), service);
     tokio::pin!(served);
     tokio::select! {
         _ = poll_fn(|cx| batch.poll(cx, served.as_mut())) => return,

@@ -46,7 +46,11 @@ pub(super) fn config(policy: &Policy) -> Config {
         // The `http` crate cannot hold more.
         target_bytes: target.saturating_add(1).min(65_534),
     };
-    Config { limits, ..Config::default() }
+    let (head_timeout, idle_timeout) = {
+        let limits = &policy.config().limits.config;
+        (limits.head_time.duration(), limits.idle_time.duration())
+    };
+    Config { limits, head_timeout, idle_timeout, ..Config::default() }
 }
 
 /// The code of a violation.
@@ -127,6 +131,26 @@ impl Body for Answering {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+/// Counts and logs why an HTTP/2 connection is ended: what the guard of its frames calls, at most once.
+pub(super) fn refusals(
+    handle: &Arc<Handle>,
+    connection: &Arc<Connection>,
+) -> impl FnOnce(&'static Code, &'static str) + Send + 'static {
+    let (handle, connection) = (Arc::clone(handle), Arc::clone(connection));
+    move |code, why| {
+        handle.metrics().refused(code.control(), code.name, Mode::Block);
+        event::REFUSED
+            .line(handle.log())
+            .str("owasp", code.owasp)
+            .str("control", code.control())
+            .str("code", code.name)
+            .str("mode", Mode::Block.as_str())
+            .str("policy", "default")
+            .str("client", &connection.peer_text)
+            .str("why", why);
     }
 }
 
