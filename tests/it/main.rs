@@ -9,6 +9,7 @@ mod browser_alone;
 mod demo;
 mod deploy;
 mod docs_pages;
+mod guide;
 mod keepalive;
 mod odd_upstreams;
 mod operate;

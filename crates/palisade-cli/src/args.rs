@@ -202,6 +202,9 @@ pub(crate) struct Trust {
     /// Print the authority's certificate (PEM) and change nothing.
     #[arg(long)]
     pub(crate) print: bool,
+    /// The system below this directory instead of this machine's, such as an image that is being built.
+    #[arg(long, value_name = "DIR", conflicts_with = "print")]
+    pub(crate) root: Option<PathBuf>,
 }
 
 /// `palisade completions`.
