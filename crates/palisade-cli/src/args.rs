@@ -7,7 +7,14 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 /// Makes an HTTP API safe to put on the internet.
 #[derive(Debug, Parser)]
-#[command(name = "palisade", version, about, arg_required_else_help = true, propagate_version = true)]
+#[command(
+    name = "palisade",
+    version,
+    about = "Makes an HTTP API safe to put on the internet.",
+    arg_required_else_help = true,
+    disable_version_flag = true,
+    after_help = "Start with `palisade demo`, or `palisade serve -- uvicorn main:app --uds {socket}` in front of your own."
+)]
 pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) global: Global,

@@ -367,6 +367,10 @@ impl Set {
             csp::Kind::Data => (&self.data, &None),
             csp::Kind::Media => (&None, &None),
         };
+        if let Some(page) = page_policy.as_ref().filter(|_| csp::breaks_inline(headers)) {
+            // One for the whole application, under which a documentation page cannot work: this one says what it needs.
+            headers.insert(csp::CSP, page.clone());
+        }
         if let Some(policy) = enforced
             && !headers.contains_key(csp::CSP)
         {
