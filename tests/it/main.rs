@@ -4,6 +4,7 @@
 
 mod access_log;
 mod apps_alone;
+mod attack;
 mod bodies;
 mod browser_alone;
 mod demo;
@@ -12,6 +13,7 @@ mod docs_commands;
 mod docs_pages;
 mod first_process;
 mod guide;
+mod edge;
 mod keepalive;
 mod odd_upstreams;
 mod operate;

@@ -3,6 +3,7 @@
 mod activation;
 pub mod admin;
 mod admission;
+mod batch;
 mod connection;
 pub(crate) mod framing;
 mod keep;
@@ -106,6 +107,12 @@ impl Default for ServerState {
 }
 
 impl ServerState {
+    /// The port of a listener, once it is open.
+    pub(crate) fn port(&self, listener: &str) -> Option<u16> {
+        let listeners = self.listeners.get()?;
+        listeners.iter().find(|(name, _)| *name == listener).map(|(_, address)| address.port())
+    }
+
     /// Whether `/ready` succeeds.
     pub fn is_ready(&self) -> bool {
         self.not_ready().is_none()

@@ -9,7 +9,7 @@ use palisade_policy::Problems;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::context::Context;
+use crate::context::{Context, Seen};
 use crate::control::{Asked, Check, Control, Info, Inspect, Remedy, Routes};
 use crate::policy::Env;
 use crate::policy::config::HARD_HEADER_BYTES;
@@ -143,6 +143,9 @@ impl Check for Limits {
             return Err(HEADERS.refuse("more than `limits.header_bytes`").into());
         }
         // What announces no length, and what is nested, is judged while it streams.
+        if !ctx.seen.any(Seen::BODY) {
+            return Ok(());
+        }
         let limit = self.body_limit(ctx, &parts.headers);
         if let Some(length) = announced(&parts.headers).filter(|length| *length > limit) {
             let refusal = BODY.refuse("`Content-Length` is larger than `limits.body`").close();
@@ -246,6 +249,10 @@ fn round_up(bytes: u64) -> ByteSize {
 /// Whether an API would parse a body of this type whole, in memory: JSON, XML, a URL-encoded form, text, or no type at
 /// all, which FastAPI reads as JSON.
 fn is_parsed(headers: &HeaderMap) -> bool {
+    // Of two types nobody knows which one the application believes.
+    if headers.get_all(CONTENT_TYPE).iter().nth(1).is_some() {
+        return true;
+    }
     let kind = media_type(headers);
     kind.is_empty()
         || kind.starts_with("text/")

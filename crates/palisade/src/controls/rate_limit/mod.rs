@@ -378,7 +378,10 @@ impl Facts {
         put(Digits::of(self.left).as_bytes());
         put(b";t=");
         put(Digits::of(self.wait.div_ceil(NANOS)).as_bytes());
-        HeaderValue::from_bytes(&text[..end]).unwrap_or(HeaderValue::from_static(""))
+        let mut value = HeaderValue::from_bytes(&text[..end]).unwrap_or(HeaderValue::from_static(""));
+        // Seldom the same twice: in the table of HTTP/2's compression it would push out what is (RFC 7541 §7.1.3).
+        value.set_sensitive(true);
+        value
     }
 }
 
