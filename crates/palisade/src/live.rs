@@ -152,7 +152,7 @@ impl Handle {
         let mut plan = None;
         // A command without a place for the address is a problem that is found, with all others, when compiling.
         if matches!(target, Target::Policy) && !started.command.is_empty() {
-            let chosen = Plan::new(&started)?;
+            let chosen = Plan::new(&started, checked.config.log.app)?;
             app_status(&state).set_owner(chosen.owner());
             target = Target::Supervised(chosen.url());
             plan = Some(chosen);
