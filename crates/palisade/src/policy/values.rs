@@ -19,6 +19,8 @@ pub static FORMATS: &[Format] = &[
     Format::of::<SecretProvider>(),
     Format::of::<OriginPattern>(),
     Format::of::<crate::controls::rate_limit::By>(),
+    Format::of::<crate::controls::static_files::FilesPath>(),
+    Format::of::<crate::controls::static_files::Keep>(),
 ];
 
 /// Where a listener listens, or `off`.
