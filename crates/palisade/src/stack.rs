@@ -200,9 +200,9 @@ impl Live {
             return Ok(answer);
         }
         if let Some(files) = &self.policy.controls().r#static.control
-            && let Some(answer) = files.answer(ctx, &parts).await
+            && let Some(answer) = files.answer(ctx, &parts)
         {
-            return answer;
+            return answer.await;
         }
         let websocket = integrity::is_websocket(&parts);
         integrity::strip(&mut parts.headers, websocket);

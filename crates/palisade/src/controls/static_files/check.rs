@@ -1,7 +1,7 @@
 //! What is wrong with directories of files before any of them is served: those that do not exist, that hold what nobody
 //! may read, and those that stand in somebody's way.
 
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use http::Method;
@@ -97,7 +97,10 @@ fn root(key: &str, root: &Path, private: &[Private], development: bool, problems
     if !development && meta.permissions().mode() & 0o002 != 0 {
         problems.warn(
             key,
-            format!("anybody on this machine may put files into `{shown}` (mode {:04o})", meta.mode() & 0o7777),
+            format!(
+                "anybody on this machine may put files into `{shown}` (mode {:04o})",
+                meta.permissions().mode() & 0o7777
+            ),
             format!("run `chmod o-w {shown}`"),
         );
     }
@@ -134,5 +137,25 @@ fn paths(place: usize, files: &Config, policy: &Policy, problems: &mut Problems)
                 "move the route out of that path, or let it name `GET`",
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(path: &Path, development: bool) -> String {
+        let mut problems = Snapshot::from_text("test", "").unwrap().problems();
+        root("static[0].root", path, &[], development, &mut problems);
+        problems.render(false)
+    }
+
+    #[test]
+    fn a_root_that_anybody_may_write_to_is_reported_in_production() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(said(folder.path(), false), "");
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(said(folder.path(), false).contains("(mode 0777)"));
+        assert_eq!(said(folder.path(), true), "");
     }
 }

@@ -15,6 +15,7 @@ mod tags;
 mod types;
 
 use std::collections::BTreeMap;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use http::header::{ALLOW, HeaderValue};
@@ -68,6 +69,9 @@ pub struct StaticFiles {
     gate: body::Gate,
     tags: Arc<tags::Tags>,
 }
+
+/// An answer in the making.
+type Answering<'r> = Pin<Box<dyn Future<Output = Result<Response<ResponseBody>, Refusal>> + Send + 'r>>;
 
 /// One `[[static]]`.
 #[derive(Debug)]
@@ -162,20 +166,12 @@ impl StaticFiles {
         self.mounts.iter().find_map(|mount| Some((mount, mount.rest(ctx.host(), path)?)))
     }
 
-    /// Answers a request for a file; none where its path is nobody's here.
-    ///
-    /// # Errors
-    /// The refusal of what is there and is not served.
-    pub(crate) async fn answer(
-        &self,
-        ctx: &Arc<Context>,
-        parts: &request::Parts,
-    ) -> Option<Result<Response<ResponseBody>, Refusal>> {
+    /// Answers a request for a file, or refuses what is there and is not served; none where its path is nobody's here.
+    /// In a box, so that the way of all other requests does not have to have room for it.
+    pub(crate) fn answer<'r>(&'r self, ctx: &'r Arc<Context>, parts: &'r request::Parts) -> Option<Answering<'r>> {
         let (mount, rest) = self.find(ctx)?;
-        Some(match mount.read(rest) {
-            Ok(wanted) => answer::answer(self, mount, wanted, ctx, parts).await,
-            Err(wrong) => Err(refuse(wrong)),
-        })
+        let wanted = mount.read(rest);
+        Some(Box::pin(async move { answer::answer(self, mount, wanted.map_err(refuse)?, ctx, parts).await }))
     }
 }
 

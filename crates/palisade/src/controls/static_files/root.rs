@@ -284,7 +284,12 @@ mod tests {
     #[test]
     fn this_kernel_does_it_in_one_step() {
         let tree = tree();
-        assert_eq!(held(&tree.root, None).way, Way::OneStep);
+        let way = held(&tree.root, None).way;
+        if way == Way::Walk && std::env::var_os("CI").is_none() {
+            println!("NOT RUN: this kernel, or a filter in front of it, does not have `openat2`");
+            return;
+        }
+        assert_eq!(way, Way::OneStep);
     }
 
     #[test]
