@@ -172,7 +172,8 @@ impl Gateway {
                 Ok(answer)
             }
             Outcome::Upgraded(upgraded) => match upgrade {
-                Some(upgrade) => Ok(self.tunnels.open(upgrade, upgraded, ctx)),
+                Some(upgrade) if is_websocket(&upgraded.head) => Ok(self.tunnels.open(upgrade, upgraded, ctx)),
+                Some(_) => Err(BAD_ANSWER.refuse("101 to another protocol than `websocket`")),
                 None => Err(BAD_ANSWER.refuse("101 without a request to upgrade")),
             },
         }
@@ -238,6 +239,12 @@ fn retry(error: &Error, fresh: bool) -> Option<bool> {
         Error::ClosedBeforeAnswer { reused: true } => Some(true),
         _ => None,
     }
+}
+
+/// Whether the application agreed to what it was asked (RFC 9110 §7.8).
+fn is_websocket(answer: &Response<()>) -> bool {
+    let mut protocols = answer.headers().get_all(http::header::UPGRADE).iter();
+    protocols.next().is_some_and(|one| one.as_bytes().eq_ignore_ascii_case(b"websocket")) && protocols.next().is_none()
 }
 
 /// Whether an answer broke off because the request it belongs to did.

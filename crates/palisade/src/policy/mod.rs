@@ -2,6 +2,7 @@
 
 pub mod config;
 mod rules;
+mod spelling;
 pub mod values;
 
 use std::any::{Any, TypeId};

@@ -202,12 +202,14 @@ pub(super) async fn refuse(
     let Some(mut stream) = plain else { return };
     let told = admission.told.fetch_add(1, Ordering::Relaxed);
     if told < TOLD {
-        let id = RequestId::new(handle.live().policy.clock().now());
+        let live = handle.live();
+        let id = RequestId::new(live.policy.clock().now());
         let document = problem_document(code, code.status, id.as_str());
         let mut answer = format!(
             "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nContent-Length: {}\r\n\
-             Cache-Control: no-store\r\nRetry-After: 1\r\nX-Request-Id: {id}\r\nConnection: close\r\n\r\n",
-            document.len()
+             Cache-Control: no-store\r\n{}Retry-After: 1\r\nX-Request-Id: {id}\r\nConnection: close\r\n\r\n",
+            document.len(),
+            super::framing::security_headers(&live.policy, false),
         )
         .into_bytes();
         answer.extend_from_slice(&document);

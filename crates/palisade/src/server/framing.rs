@@ -59,6 +59,13 @@ pub(crate) fn code(violation: Violation) -> &'static Code {
     }
 }
 
+/// The lines that `headers` puts on every answer, where it enforces.
+pub(super) fn security_headers(policy: &Policy, secure: bool) -> String {
+    let headers = &policy.controls().headers;
+    let enforces = policy.written_mode(headers.id, 0) == Mode::Block;
+    headers.control.as_ref().filter(|_| enforces).map_or_else(String::new, |headers| headers.lines(secure))
+}
+
 /// Counts and logs a violation, and gives the whole answer to it.
 pub(super) fn answer(handle: &Handle, connection: &Connection, violation: Violation) -> Bytes {
     let live = handle.live();
@@ -82,10 +89,11 @@ pub(super) fn answer(handle: &Handle, connection: &Connection, violation: Violat
     access::refused_head(policy, connection, &id, code, document.len());
     let mut answer = format!(
         "HTTP/1.1 {} {}\r\nContent-Type: application/problem+json\r\nContent-Length: {}\r\nCache-Control: no-store\r\n\
-         X-Content-Type-Options: nosniff\r\nX-Request-Id: {id}\r\nConnection: close\r\n\r\n",
+         {}X-Request-Id: {id}\r\nConnection: close\r\n\r\n",
         code.status.as_u16(),
         code.status.canonical_reason().unwrap_or("Refused"),
         document.len(),
+        security_headers(policy, connection.tls.is_some()),
     )
     .into_bytes();
     answer.extend_from_slice(&document);

@@ -106,6 +106,12 @@ impl Default for ServerState {
 }
 
 impl ServerState {
+    /// The port of a listener, once it is open.
+    pub(crate) fn port(&self, listener: &str) -> Option<u16> {
+        let listeners = self.listeners.get()?;
+        listeners.iter().find(|(name, _)| *name == listener).map(|(_, address)| address.port())
+    }
+
     /// Whether `/ready` succeeds.
     pub fn is_ready(&self) -> bool {
         self.not_ready().is_none()

@@ -405,6 +405,21 @@ fn put(headers: &mut HeaderMap, name: &HeaderName, ours: &HeaderValue, merge: Me
 }
 
 impl Headers {
+    /// The header lines of an answer that is written before there is a request: data, and the rule that of no route.
+    pub(crate) fn lines(&self, secure: bool) -> String {
+        let mut headers = HeaderMap::new();
+        if let Some(set) = self.sets.first() {
+            set.apply(&mut headers, StatusCode::BAD_REQUEST, None);
+        }
+        if let Some((_, value)) = self.hsts.as_ref().filter(|_| secure && !self.development) {
+            headers.insert(STRICT_TRANSPORT_SECURITY, value.clone());
+        }
+        let line = |(name, value): (&HeaderName, &HeaderValue)| {
+            Some(format!("{}: {}\r\n", name.as_str(), value.to_str().ok()?))
+        };
+        headers.iter().filter_map(line).collect()
+    }
+
     /// Whether the path is one of the documentation's.
     fn is_docs(&self, ctx: &Context) -> bool {
         let openapi = &ctx.policy.config().upstream.openapi;

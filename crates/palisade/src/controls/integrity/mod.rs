@@ -111,36 +111,43 @@ impl Check for Integrity {
         }
         check_headers(parts)?;
         join_cookies(&mut parts.headers);
-        if parts.uri.path() == "*" && parts.method == Method::OPTIONS {
+        if parts.uri.path() == "*" && parts.uri.query().is_none() && parts.method == Method::OPTIONS {
             ctx.set_target(None, 0);
             return Ok(());
         }
         let read = path::read(parts.uri.path()).map_err(|why| PATH.refuse(why))?;
         let normal = read.normal.as_deref().unwrap_or_else(|| parts.uri.path());
-        if hidden::is_hidden(normal) {
+        let others = read.other_readings(normal).map_err(|why| PATH.refuse(why))?;
+        if hidden::is_hidden(normal) || others.iter().any(|other| hidden::is_hidden(other)) {
             return Err(HIDDEN_FILE.refuse("a segment begins with a dot or names a backup or key").into());
         }
         let found = ctx.policy.rules().find(host, normal, asked_method(parts));
-        let (rule, others) = match found {
-            Found::Rule(rule) => (rule, None),
-            Found::OtherMethods(rule, allow) => (rule, Some(allow)),
-        };
+        let rule = found.id();
         self.check_facts(ctx, rule, &read)?;
-        if let Some(path) = read.decoded_slashes() {
-            let other = match ctx.policy.rules().find(host, &path, asked_method(parts)) {
-                Found::Rule(rule) | Found::OtherMethods(rule, _) => rule,
-            };
-            if other != rule {
-                return Err(PATH.refuse("the path selects another route once its slashes are decoded").into());
+        for other in &others {
+            if ctx.policy.rules().find(host, other, asked_method(parts)).id() != rule {
+                return Err(PATH
+                    .refuse("the path selects another route once its slashes are decoded or its parameters cut off")
+                    .into());
             }
         }
+        let other_methods = match found {
+            Found::Rule(_) => None,
+            Found::OtherMethods(_, allow) => Some(allow),
+            Found::Respelled(_) => {
+                return Err(PATH.refuse("a number or UUID in another spelling than its canonical one").into());
+            }
+        };
         let keep = ctx.policy.rules().get(rule).slashes.unwrap_or(self.slashes) == Slashes::Keep;
+        if keep && read.contested {
+            return Err(PATH.refuse("a dot segment behind repeated slashes, which are kept").into());
+        }
         let forwarded = if keep { read.kept.clone().or(read.normal.clone()) } else { read.normal.clone() };
         if let Some(path) = &forwarded {
             parts.uri = with_path(&parts.uri, path).ok_or_else(|| PATH.refuse("the normalised path is no target"))?;
         }
         ctx.set_target(read.normal.map(Into::into), rule);
-        if let Some(allow) = others {
+        if let Some(allow) = other_methods {
             ctx.set_other_methods(allow);
         }
         Ok(())
@@ -234,8 +241,15 @@ fn check_headers(parts: &request::Parts) -> Result<(), Refusal> {
             return Err(HEADER.refuse("an upgrade other than `websocket`").close());
         }
     }
-    if parts.version >= Version::HTTP_2 && headers.get("te").is_some_and(|te| te.as_bytes() != b"trailers") {
-        return Err(HEADER.refuse("`TE` other than `trailers` in HTTP/2"));
+    if parts.version >= Version::HTTP_2 {
+        if headers.get_all("te").iter().any(|te| te.as_bytes() != b"trailers") {
+            return Err(HEADER.refuse("`TE` other than `trailers` in HTTP/2"));
+        }
+        // RFC 9113 §8.2.1: malformed, since it is part of the value here and none of it in HTTP/1.1.
+        let blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+        if headers.values().any(|value| blank(value.as_bytes().first()) || blank(value.as_bytes().last())) {
+            return Err(HEADER.refuse("white space around a value in HTTP/2"));
+        }
     }
     Ok(())
 }
@@ -272,6 +286,7 @@ pub(crate) fn preflight_method(parts: &request::Parts) -> Option<&Method> {
 /// Whether this is a WebSocket handshake.
 pub(crate) fn is_websocket(parts: &request::Parts) -> bool {
     parts.method == Method::GET
+        && parts.version == Version::HTTP_11
         && parts.headers.get(UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
         && parts
             .headers
@@ -301,10 +316,12 @@ fn ends_here(name: &str) -> bool {
             name,
             // Hop by hop.
             "connection" | "keep-alive" | "proxy-connection" | "proxy-authenticate" | "proxy-authorization" | "te" | "trailer"
-                | "upgrade" | "expect"
+                | "upgrade" | "http2-settings" | "expect"
                 // Who the client is, and under which name it came.
                 | "forwarded" | "x-forwarded-for" | "x-forwarded-proto" | "x-forwarded-host" | "x-forwarded-port"
                 | "x-forwarded-prefix" | "x-forwarded-server" | "x-forwarded-ssl" | "x-forwarded-scheme" | "x-script-name"
+                | "x-forwarded-by" | "x-forwarded-path" | "x-forwarded-uri" | "x-forwarded-method" | "x-original-host"
+                | "x-original-method" | "x-forwarded-client-cert"
                 | "x-real-ip" | "x-client-ip" | "x-cluster-client-ip" | "true-client-ip" | "cf-connecting-ip"
                 // The hand-over of the user, also where there is none.
                 | "x-forwarded-user" | "x-forwarded-name" | "x-forwarded-email" | "x-forwarded-roles" | "x-forwarded-groups"
