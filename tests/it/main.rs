@@ -20,6 +20,7 @@ mod odd_upstreams;
 mod operate;
 mod semantics;
 mod server;
+mod static_files;
 mod streaming;
 mod supervise;
 mod support;

@@ -69,6 +69,9 @@ fn resolve(snapshot: &Snapshot, config: &mut Config) {
         at(&format!("tls.certificate[{place}].cert"), &mut pair.cert);
         at(&format!("tls.certificate[{place}].key"), &mut pair.key);
     }
+    for (place, files) in config.r#static.config.iter_mut().enumerate() {
+        at(&format!("static[{place}].root"), &mut files.root);
+    }
     config.server.state.iter_mut().for_each(|path| at("server.state", path));
 }
 
