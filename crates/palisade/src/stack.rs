@@ -15,7 +15,7 @@ use crate::context::{Connection, Context};
 use crate::control::{Check, Compiled, Mode, Stage};
 use crate::controls::{Controls, integrity};
 use crate::endpoints;
-use crate::gateway::{Gateway, forwarded_headers};
+use crate::gateway::{Gateway, forwarded_headers, prefix};
 use crate::observe::access::Record;
 use crate::observe::event;
 use crate::policy::Policy;
@@ -57,6 +57,7 @@ pub struct Live {
     readers: Vec<Stage>,
     inspectors: Vec<Stage>,
     inner: Inner,
+    named: Vec<Arc<Gateway>>,
 }
 
 #[derive(Default)]
@@ -109,7 +110,19 @@ impl Live {
     /// Builds the stack of a policy round an inner service.
     pub fn new(policy: Arc<Policy>, inner: Inner) -> Self {
         let Stages { head, answers, readers, inspectors } = stages(policy.controls());
-        Self { policy, head, answers, readers, inspectors, inner }
+        Self { policy, head, answers, readers, inspectors, inner, named: Vec::new() }
+    }
+
+    /// The same with the applications of `[upstreams.NAME]`, in the order of their names.
+    #[must_use]
+    pub fn with_upstreams(mut self, named: Vec<Arc<Gateway>>) -> Self {
+        self.named = named;
+        self
+    }
+
+    /// The applications of `[upstreams.NAME]`, in the order of their names.
+    pub fn upstreams(&self) -> &[Arc<Gateway>] {
+        &self.named
     }
 
     /// The names of the controls in this stack, in order.
@@ -198,10 +211,20 @@ impl Live {
             return Ok(answer);
         }
         let websocket = integrity::is_websocket(&parts);
-        integrity::strip(&mut parts.headers, websocket);
+        integrity::strip(&mut parts.headers, websocket, self.policy.owned_headers());
         forwarded_headers(ctx, &mut parts.headers);
-        let answer = match self.ask(ctx, Request::from_parts(parts, body)).await {
-            Ok(answer) => self.read(ctx, answer).await,
+        let destination = self.policy.destination(ctx.rule().id);
+        destination.headers(ctx, &mut parts.headers)?;
+        if let Some(path) = ctx.stripped_path()
+            && let Some(uri) = integrity::with_path(&parts.uri, path)
+        {
+            parts.uri = uri;
+        }
+        let answer = match self.ask(ctx, destination.upstream, Request::from_parts(parts, body)).await {
+            Ok(mut answer) => {
+                prefix::mend(ctx, answer.headers_mut());
+                self.read(ctx, answer).await
+            }
             Err(refusal) => Err(refusal),
         };
         // Whatever became of a request whose body was cut short, this is why.
@@ -211,8 +234,16 @@ impl Live {
         }
     }
 
-    /// Passes a request to the inner service.
-    async fn ask(&self, ctx: &Arc<Context>, request: Request<RequestBody>) -> Result<Response<ResponseBody>, Refusal> {
+    /// Passes a request to the inner service, or to the named upstream of its route.
+    async fn ask(
+        &self,
+        ctx: &Arc<Context>,
+        upstream: u16,
+        request: Request<RequestBody>,
+    ) -> Result<Response<ResponseBody>, Refusal> {
+        if let Some(gateway) = usize::from(upstream).checked_sub(1).and_then(|place| self.named.get(place)) {
+            return gateway.call(ctx, request).await;
+        }
         match &self.inner {
             Inner::Proxy(gateway) => gateway.call(ctx, request).await,
             Inner::Router(router) => {

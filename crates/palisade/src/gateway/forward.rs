@@ -10,6 +10,8 @@ use crate::context::Context;
 pub(crate) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
+const X_SCRIPT_NAME: HeaderName = HeaderName::from_static("x-script-name");
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Sets what only the gateway may say, on a request whose forgeable headers are gone: exactly one address, one
@@ -22,6 +24,10 @@ pub fn forwarded_headers(ctx: &Context, headers: &mut HeaderMap) {
         headers.insert(X_FORWARDED_HOST, host);
     }
     headers.insert(X_REQUEST_ID, text(ctx.request_id().as_str()));
+    if let Some(prefix) = ctx.policy.destination(ctx.rule().id).prefix() {
+        headers.insert(X_FORWARDED_PREFIX, prefix.clone());
+        headers.insert(X_SCRIPT_NAME, prefix.clone());
+    }
 }
 
 /// The request for the application, in origin form, and the client's side of a WebSocket, where it asks for one.
