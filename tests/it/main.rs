@@ -18,4 +18,6 @@ mod streaming;
 mod supervise;
 mod support;
 mod tools_alone;
+mod upstream_tls;
+mod upstreams;
 mod websocket;

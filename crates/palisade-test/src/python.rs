@@ -47,9 +47,17 @@ impl App {
     /// # Errors
     /// When it does not start.
     pub async fn uvicorn(name: &str, options: &[&str]) -> Result<App> {
+        App::named(name, "main:app", options).await
+    }
+
+    /// A folder's app by its name, such as `main:app`, in uvicorn, with further options.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn named(folder: &str, app: &str, options: &[&str]) -> Result<App> {
         need(Need::Python)?;
         let mut command = Command::new(provision::python_program("uvicorn"));
-        command.args(["main:app", "--port", "0", "--app-dir"]).arg(paths::tests("apps").join(name)).args(options);
+        command.args([app, "--port", "0", "--app-dir"]).arg(paths::tests("apps").join(folder)).args(options);
         // With port 0 uvicorn says which one it got: `Uvicorn running on http://127.0.0.1:40123 (Press CTRL+C to quit)`.
         App::start(command, "running on http://").await
     }
