@@ -24,11 +24,13 @@ async fn serving(identity: &Identity) -> Result<Upstream> {
 
 /// Asks twice, so that a connection is used again; what it answers and what the log says of it.
 async fn asked(gateway: &Palisade) -> Result<(u16, String, String)> {
-    let client = gateway.http()?;
+    // On one connection, so that one thread answers both: each has connections of its own to the upstream.
+    let mut client = gateway.http()?.connect().await?;
     let mut answer = client.get("/a?b").send().await?;
-    let again = client.get("/a?b").send().await?;
-    ensure!(again.status() == answer.status(), "{} and then {}", answer.status(), again.status());
     let text = answer.text().await?;
+    let mut again = client.get("/a?b").send().await?;
+    ensure!(again.status() == answer.status(), "{} and then {}", answer.status(), again.status());
+    again.drain().await?;
     if answer.status() == 200 {
         return Ok((200, text, String::new()));
     }

@@ -41,6 +41,7 @@ pub struct RequestHeaders {
 /// What a header is set to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
+#[schemars(rename = "RequestHeader")]
 pub enum Value {
     /// A text, the same or made for each request.
     Text(Template),
