@@ -44,6 +44,7 @@ pub struct RequestHeaders {
 #[schemars(rename = "RequestHeader")]
 pub enum Value {
     /// A text, the same or made for each request.
+    #[schemars(extend("x-public" = true))]
     Text(Template),
     /// A secret.
     Secret(SecretRef),
@@ -143,6 +144,10 @@ impl Prepared {
                             problems.error(&key, message, fix);
                         }
                     }
+                    if is_credential(&fold(text)) && template.fixed().is_some_and(|value| !value.is_empty()) {
+                        let fix = format!("store it and write `{text} = {{ secret = \"app-token\" }}`");
+                        problems.error(&key, "a credential, and secrets are never in the policy", fix);
+                    }
                     Some(template.fixed().map_or_else(|| Made::Template(template.clone()), Made::Fixed))
                 }
             };
@@ -218,6 +223,12 @@ fn name(text: &str, key: &str, problems: &mut Problems) -> Option<HeaderName> {
         return None;
     }
     Some(name)
+}
+
+/// Whether a header of this name carries something that nobody else may know.
+fn is_credential(folded: &str) -> bool {
+    matches!(folded, "authorization" | "cookie")
+        || ["token", "secret", "password", "api-key", "apikey"].iter().any(|ending| folded.ends_with(ending))
 }
 
 /// Names that servers take for one: case, and `-`, `_` and `.`, make no difference.

@@ -87,6 +87,10 @@ const WHOLE: &[(&str, &str)] = &[
         "[server]\nmode = \"development\"\n[upstream]\nrequest_headers = { set = { X-Forwarded-For = \"{client.address}\" } }",
     ),
     (
+        "credential_in_a_header",
+        "[server]\nmode = \"development\"\n[upstream]\nrequest_headers = { set = { Authorization = \"Bearer hunter2\" } }",
+    ),
+    (
         "segment_that_the_path_has_not",
         "[server]\nmode = \"development\"\n[[route]]\npath = \"/a/{id}\"\nrequest_headers = { set = { X-Id = \"{path.name}\" } }",
     ),

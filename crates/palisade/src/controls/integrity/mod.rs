@@ -163,6 +163,9 @@ impl Check for Integrity {
             return Some(Remedy::Route(format!("methods = [\"{}\"]", asked.method)));
         }
         let change = match asked.judged.code.name {
+            "integrity.path" if why.contains("prefix") => {
+                "the client writes the prefix of the application once (`strip_prefix`, `upstream.root_path`), or leaves it out where routes do"
+            }
             "integrity.path" => "the client sends the path in its plain form, without the escapes that hide characters",
             "integrity.host" => "the client sends one `Host` that is a name or address, with a port at most",
             "integrity.header" => {
