@@ -5,8 +5,10 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use palisade_test::ca::{Authority, Identity};
 use palisade_test::palisade::Setup;
+use palisade_test::python::App;
 use palisade_test::upstream::Reply;
-use palisade_test::{Palisade, Upstream, eventually};
+use palisade_test::websocket::Message;
+use palisade_test::{Palisade, Upstream, WebSocket, eventually};
 use rcgen::{ExtendedKeyUsagePurpose, date_time_ymd};
 
 use crate::support::SOON;
@@ -140,6 +142,26 @@ async fn bodies_pass_through_tls_unchanged() -> Result<()> {
         let body: Vec<u8> = (0..size).map(|place| (place % 251) as u8).collect();
         let mut answer = gateway.https()?.http2().post("/").body(body.clone()).send().await?;
         ensure!(answer.status() == 200 && answer.bytes().await? == body, "{size} bytes");
+    }
+    Ok(())
+}
+
+/// What browsers and clients do with an application behind TLS, uvicorn's own here: streams, uploads, WebSockets.
+#[tokio::test]
+async fn a_real_application_behind_tls() -> Result<()> {
+    let authority = Authority::new("ours")?;
+    let app = App::tls("plausible", &authority.server(&["127.0.0.1"])?).await?;
+    let policy = format!("[server]\nmode = \"development\"\n[upstream]\nurl = \"{}\"\nca = \"ca.pem\"\n", app.url());
+    let gateway = Palisade::serve().policy(&policy).file("ca.pem", authority.pem()).start().await?;
+    let made = gateway.https()?.post("/notes").json(&serde_json::json!({ "title": "x" })).send().await?;
+    assert_eq!(made.status(), 201);
+    let echo = gateway.https()?.get("/echo").send().await?.json().await?;
+    assert_eq!(echo["url"], gateway.url("https")? + "/echo");
+    let url = format!("{}/ws", gateway.websocket_url("https")?);
+    let mut socket = WebSocket::open(&url, Some(&gateway.trust()?), &[]).await?;
+    for message in [Message::text("tëxt ☂"), Message::text("0123456789abcdef".repeat(1 << 16))] {
+        socket.send(message.clone()).await?;
+        assert_eq!(socket.next().await?, Some(message));
     }
     Ok(())
 }

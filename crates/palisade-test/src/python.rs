@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use tempfile::TempDir;
 
+use crate::ca::Identity;
 use crate::client::Client;
 use crate::paths;
 use crate::process::Process;
@@ -19,6 +20,7 @@ const START: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct App {
     process: Process,
+    scheme: &'static str,
     address: SocketAddr,
     /// Its current directory and its home: what it writes there goes with it.
     _directory: TempDir,
@@ -62,6 +64,23 @@ impl App {
         App::start(command, "running on http://").await
     }
 
+    /// A folder's `main:app` in uvicorn behind TLS of its own, under this certificate.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn tls(name: &str, identity: &Identity) -> Result<App> {
+        need(Need::Python)?;
+        let files = tempfile::Builder::new().prefix("palisade-test-").tempdir()?;
+        let (certificate, key) = (files.path().join("app.pem"), files.path().join("app.key"));
+        identity.write(&certificate, &key)?;
+        let mut command = Command::new(provision::python_program("uvicorn"));
+        command.args(["main:app", "--port", "0", "--app-dir"]).arg(paths::tests("apps").join(name));
+        command.arg("--ssl-certfile").arg(certificate).arg("--ssl-keyfile").arg(key);
+        // The files have been read once it listens.
+        let app = App::start(command, "running on https://").await?;
+        Ok(App { scheme: "https", ..app })
+    }
+
     /// The raw server, `tests/apps/raw`.
     ///
     /// # Errors
@@ -83,7 +102,7 @@ impl App {
             line.text.split_once(announced_by)?.1.split_whitespace().next()?.parse().ok()
         });
         let address = address.await?;
-        Ok(App { process, address, _directory: directory })
+        Ok(App { process, scheme: "http", address, _directory: directory })
     }
 
     /// Where it listens.
@@ -93,10 +112,10 @@ impl App {
 
     /// Its base URL.
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("{}://{}", self.scheme, self.address)
     }
 
-    /// A client that asks it directly.
+    /// A client that asks it directly; of an app without TLS.
     ///
     /// # Errors
     /// Never, as its address is one of loopback.
