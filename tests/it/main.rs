@@ -4,11 +4,14 @@
 
 mod access_log;
 mod apps_alone;
+mod attack;
 mod bodies;
 mod browser_alone;
 mod demo;
 mod deploy;
 mod docs_pages;
+mod edge;
+mod greedy;
 mod keepalive;
 mod odd_upstreams;
 mod operate;

@@ -67,9 +67,7 @@ fn is_below(prefix: &str, path: &str) -> bool {
 
 /// Whether a route leads this path to another application: then it is meant as it stands.
 fn belongs_to_another(ctx: &Context, path: &str) -> bool {
-    use crate::policy::Found;
-    let (Found::Rule(rule) | Found::OtherMethods(rule, _)) =
-        ctx.policy.rules().find(ctx.host(), path, &http::Method::GET);
+    let rule = ctx.policy.rules().find(ctx.host(), path, &http::Method::GET).id();
     rule != 0 && ctx.policy.destination(rule).upstream != ctx.policy.destination(ctx.rule().id).upstream
 }
 

@@ -6,6 +6,7 @@ mod routing;
 #[cfg(test)]
 mod routing_tests;
 mod rules;
+mod spelling;
 pub mod template;
 pub mod values;
 

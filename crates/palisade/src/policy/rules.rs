@@ -65,6 +65,17 @@ pub enum Found {
     Rule(u16),
     /// A route claims the path, but none of the path names the method; these are named.
     OtherMethods(u16, String),
+    /// An application may read the path as one of this rule's, with a number or UUID in another spelling.
+    Respelled(u16),
+}
+
+impl Found {
+    /// The rule that was found, whatever it says.
+    pub fn id(&self) -> u16 {
+        match self {
+            Self::Rule(id) | Self::OtherMethods(id, _) | Self::Respelled(id) => *id,
+        }
+    }
 }
 
 /// All rules of a policy.
@@ -72,6 +83,8 @@ pub enum Found {
 pub struct Rules {
     rules: Vec<Rule>,
     named: Vec<Method>,
+    /// Some rule has a number or UUID in its path, so that other spellings of it have to be looked for.
+    spellings: bool,
 }
 
 impl Rules {
@@ -106,7 +119,8 @@ impl Rules {
         let mut named: Vec<Method> = rules.iter().flat_map(|rule| rule.methods.iter().cloned()).collect();
         named.sort_by(|a, b| a.as_str().cmp(b.as_str()));
         named.dedup();
-        Self { rules, named }
+        let spellings = rules.iter().any(|rule| rule.path.has_spellings());
+        Self { rules, named, spellings }
     }
 
     /// A rule by its number.
@@ -127,7 +141,13 @@ impl Rules {
     /// The rule of a request. The first route whose path and host fit claims the path: a method that no route of that
     /// same path names never falls through to a wider one.
     pub fn find(&self, host: &str, path: &str, method: &Method) -> Found {
-        let Some(first) = self.rules[1..].iter().find(|rule| rule.takes(host, path)) else {
+        let first = self.rules[1..].iter().find(|rule| rule.takes(host, path));
+        if self.spellings
+            && let Some(meant) = self.respelled(host, path, first)
+        {
+            return Found::Respelled(meant);
+        }
+        let Some(first) = first else {
             return if USUAL.contains(method) { Found::Rule(0) } else { Found::OtherMethods(0, allow(USUAL.iter())) };
         };
         let same = || {
@@ -140,6 +160,15 @@ impl Rules {
                 allow(same().flat_map(|rule| if rule.methods.is_empty() { USUAL.iter() } else { rule.methods.iter() })),
             ),
         }
+    }
+
+    /// The rule before `first` that the path would select in its canonical spelling.
+    fn respelled(&self, host: &str, path: &str, first: Option<&Rule>) -> Option<u16> {
+        let before = first.map_or(self.rules.len(), |first| usize::from(first.id));
+        let exact = first.map(|first| &first.path);
+        let named = |rule: &&Rule| rule.host.as_ref().is_none_or(|pattern| pattern.matches(host));
+        let mut rules = self.rules[1..before].iter().filter(|rule| rule.path.has_spellings()).filter(named);
+        rules.find(|rule| rule.path.may_mean(path, exact)).map(|rule| rule.id)
     }
 
     /// Routes that can never be reached, as pairs of numbers: the later one, and the earlier that takes all of it.
@@ -211,6 +240,41 @@ mod tests {
             find("a", "/else", "TRACE"),
             Found::OtherMethods(5, "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT".into())
         );
+    }
+
+    #[test]
+    fn another_spelling_of_a_number_passes_no_rule_by() {
+        let rules = rules(&[
+            ("/users/1", &[], None),
+            ("/users/{id:int}/*", &["GET"], None),
+            ("/files/{id:uuid}", &[], None),
+            ("/v/1", &[], None),
+            ("/v/1.0", &[], None),
+            ("/only/{id:int}", &[], Some("a.example")),
+            ("/*", &[], None),
+        ]);
+        let find = |path: &str| rules.find("b.example", path, &Method::GET);
+        for (path, expected) in [
+            ("/users/1", Found::Rule(1)),
+            ("/users/01", Found::Respelled(1)),
+            ("/users/%201", Found::Respelled(1)),
+            ("/users/7", Found::Rule(2)),
+            ("/users/7/x", Found::Rule(2)),
+            ("/users/07", Found::Respelled(2)),
+            ("/users/7.0/x/", Found::Respelled(2)),
+            ("/users/+7", Found::Respelled(2)),
+            ("/users/me", Found::Rule(7)),
+            ("/users/7-eleven", Found::Rule(7)),
+            ("/files/01234567-89AB-cdef-0123-456789abcdef", Found::Respelled(3)),
+            ("/files/x", Found::Rule(7)),
+            ("/v/1.0", Found::Rule(5)),
+            ("/v/1.00", Found::Respelled(4)),
+            ("/v/1.1", Found::Rule(7)),
+            ("/only/07", Found::Rule(7)),
+        ] {
+            assert_eq!(find(path), expected, "{path}");
+        }
+        assert_eq!(rules.find("a.example", "/only/07", &Method::GET), Found::Respelled(6));
     }
 
     #[test]
