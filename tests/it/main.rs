@@ -26,4 +26,6 @@ mod supervise;
 mod support;
 mod terminal;
 mod tools_alone;
+mod upstream_tls;
+mod upstreams;
 mod websocket;

@@ -15,7 +15,7 @@ use crate::context::{Connection, Context, Seen};
 use crate::control::{Check, Compiled, Mode, Stage};
 use crate::controls::{Controls, integrity};
 use crate::endpoints;
-use crate::gateway::{Gateway, forwarded_headers};
+use crate::gateway::{Gateway, forwarded_headers, prefix};
 use crate::observe::access::Record;
 use crate::observe::event;
 use crate::policy::Policy;
@@ -57,6 +57,7 @@ pub struct Live {
     readers: Vec<Stage>,
     inspectors: Vec<Stage>,
     inner: Inner,
+    named: Vec<Arc<Gateway>>,
 }
 
 #[derive(Default)]
@@ -111,7 +112,19 @@ impl Live {
     /// Builds the stack of a policy round an inner service.
     pub fn new(policy: Arc<Policy>, inner: Inner) -> Self {
         let Stages { head, answers, readers, inspectors } = stages(policy.controls());
-        Self { policy, head, answers, readers, inspectors, inner }
+        Self { policy, head, answers, readers, inspectors, inner, named: Vec::new() }
+    }
+
+    /// The same with the applications of `[upstreams.NAME]`, in the order of their names.
+    #[must_use]
+    pub fn with_upstreams(mut self, named: Vec<Arc<Gateway>>) -> Self {
+        self.named = named;
+        self
+    }
+
+    /// The applications of `[upstreams.NAME]`, in the order of their names.
+    pub fn upstreams(&self) -> &[Arc<Gateway>] {
+        &self.named
     }
 
     /// The names of the controls in this stack, in order.
@@ -216,16 +229,28 @@ impl Live {
             return answer.await;
         }
         let websocket = ctx.seen.any(Seen::CONNECTION) && integrity::is_websocket(&parts);
-        integrity::strip(&mut parts.headers, websocket);
+        integrity::strip(&mut parts.headers, websocket, self.policy.owned_headers());
         forwarded_headers(ctx, &mut parts.headers);
+        let destination = self.policy.destination(ctx.rule().id);
+        destination.headers(ctx, &mut parts.headers)?;
+        if let Some(path) = ctx.stripped_path()
+            && let Some(uri) = integrity::with_path(&parts.uri, path)
+        {
+            parts.uri = uri;
+        }
         let request = Request::from_parts(parts, body);
-        let mut answer = match &self.inner {
-            Inner::Proxy(gateway) => gateway.call(ctx, request).await,
-            Inner::Router(router) => Box::pin(ask_router(router, ctx, request)).await,
-            Inner::Nothing => Err(NO_UPSTREAM.refuse("neither `upstream.url` nor `upstream.command`")),
+        let named = usize::from(destination.upstream).checked_sub(1).and_then(|place| self.named.get(place));
+        let mut answer = match (named, &self.inner) {
+            (Some(gateway), _) | (None, Inner::Proxy(gateway)) => {
+                // There may be several: the log says which.
+                gateway.call(ctx, request).await.map_err(|refusal| refusal.with("upstream", gateway.name().to_owned()))
+            }
+            (None, Inner::Router(router)) => Box::pin(ask_router(router, ctx, request)).await,
+            (None, Inner::Nothing) => Err(NO_UPSTREAM.refuse("neither `upstream.url` nor `upstream.command`")),
         };
-        if answer.is_ok() {
+        if let Ok(whole) = &mut answer {
             ctx.set_answered();
+            prefix::mend(ctx, whole.headers_mut());
         }
         if let Ok(whole) = &mut answer
             && self.readers.iter().any(|stage| stage.check.peeks(ctx, whole.status(), whole.headers()).is_some())

@@ -120,12 +120,19 @@ fn static_files(config: &palisade::controls::Config) -> Vec<Value> {
 /// What the gateway depends on, and what happens without it.
 fn away(config: &palisade::controls::Config) -> Vec<Value> {
     let row = |control: &str, dependency: String, behaviour: &str| json!({ "control": control, "dependency": dependency, "when_away": behaviour });
-    let upstream = match (&config.upstream.url, config.upstream.command.first()) {
-        (Some(url), _) => url.to_string(),
-        (None, Some(command)) => format!("`{command}`"),
-        (None, None) => "none named: `upstream.url` or `--upstream`".to_owned(),
-    };
-    let mut rows = vec![row("upstream", upstream, "closed: 502 `upstream.unreachable`; the gateway stays up")];
+    let closed = "closed: 502 `upstream.unreachable`; the gateway stays up";
+    let mut rows = Vec::new();
+    match (&config.upstream.url, config.upstream.command.first()) {
+        (Some(url), _) => rows.push(row("upstream", url.to_string(), closed)),
+        (None, Some(command)) => rows.push(row("upstream", format!("`{command}`"), closed)),
+        // With others beside it, there may well be none.
+        (None, None) if !config.upstreams.is_empty() => {}
+        (None, None) => rows.push(row("upstream", "none named: `upstream.url` or `--upstream`".to_owned(), closed)),
+    }
+    for (name, upstream) in &config.upstreams {
+        let url = upstream.url.as_ref().map(ToString::to_string).unwrap_or_default();
+        rows.push(row(&format!("upstreams.{name}"), url, closed));
+    }
     if config.server.admin_token.is_some() {
         let provider = config.secrets.provider.to_string();
         rows.push(row("server.admin_token", format!("secrets `{provider}`"), "closed: the admin listener refuses"));

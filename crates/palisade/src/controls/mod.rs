@@ -45,6 +45,8 @@ macro_rules! registry {
             pub server: Server,
             /// The application behind.
             pub upstream: Upstream,
+            /// Other applications behind, by name; routes say which paths and hosts are theirs.
+            pub upstreams: std::collections::BTreeMap<String, Upstream>,
             /// Certificates.
             pub tls: Tls,
             /// Where secrets come from.

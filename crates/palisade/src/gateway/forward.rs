@@ -10,6 +10,8 @@ use crate::context::Context;
 pub(crate) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
+const X_SCRIPT_NAME: HeaderName = HeaderName::from_static("x-script-name");
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Sets what only the gateway may say, on a request whose forgeable headers are gone: exactly one address, one
@@ -22,6 +24,10 @@ pub fn forwarded_headers(ctx: &Context, headers: &mut HeaderMap) {
     }
     if let Ok(id) = HeaderValue::from_bytes(ctx.request_id().as_bytes()) {
         headers.insert(X_REQUEST_ID, id);
+    }
+    if let Some(prefix) = ctx.policy.destination(ctx.rule().id).prefix() {
+        headers.insert(X_FORWARDED_PREFIX, prefix.clone());
+        headers.insert(X_SCRIPT_NAME, prefix.clone());
     }
 }
 

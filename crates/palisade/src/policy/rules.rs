@@ -38,6 +38,11 @@ pub struct Rule {
 }
 
 impl Rule {
+    /// The paths it is for.
+    pub fn path(&self) -> &PathPattern {
+        &self.path
+    }
+
     /// The methods that the route names; none: all of the usual ones.
     pub fn methods(&self) -> &[Method] {
         &self.methods
