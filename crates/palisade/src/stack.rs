@@ -230,7 +230,6 @@ impl Live {
         }
         let websocket = ctx.seen.any(Seen::CONNECTION) && integrity::is_websocket(&parts);
         integrity::strip(&mut parts.headers, websocket, self.policy.owned_headers());
-        forwarded_headers(ctx, &mut parts.headers);
         let destination = self.policy.destination(ctx.rule().id);
         destination.headers(ctx, &mut parts.headers)?;
         if let Some(path) = ctx.stripped_path()
@@ -358,6 +357,7 @@ async fn ask_router(
     request: Request<RequestBody>,
 ) -> Result<Response<ResponseBody>, Refusal> {
     let mut request = request.map(RequestBody::into_axum);
+    forwarded_headers(ctx, request.headers_mut());
     request.extensions_mut().insert(Arc::clone(ctx));
     match router.clone().oneshot(request).await {
         Ok(mut answer) => {

@@ -12,8 +12,9 @@ mod tunnel;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::header::HOST;
 use http::{Request, Response, StatusCode};
-use palisade_h1::client::{Connection, Error, Outcome, ResponseBody as H1Body};
+use palisade_h1::client::{Connection, Error, MoreFields, Outcome, ResponseBody as H1Body};
 
 use crate::body::{BodyError, RequestBody, ResponseBody};
 use crate::context::{Context, UpstreamFacts};
@@ -189,7 +190,12 @@ impl Gateway {
                 None => Connection::new(Box::pin(self.connect()).await?),
             };
             let back = Return::new(Arc::clone(&self.pool));
-            match connection.send(request, answer_timeout, back).await {
+            // Straight onto the wire: a table would hash each of them.
+            let host = request.headers().get(HOST).cloned();
+            let more = |fields: &mut MoreFields<'_>| {
+                forward::forwarded(ctx, host, |name, value| fields.add(&name, &value));
+            };
+            match connection.send_with(request, more, answer_timeout, back).await {
                 Ok(outcome) => break outcome,
                 Err(failure) => match (retry(&failure.error, fresh), failure.request) {
                     // The idle connection had been closed; nothing was sent, or the method says that twice is once.
