@@ -80,13 +80,13 @@ impl Trust {
         self.connect_from(None, address, name, alpn).await
     }
 
-    /// The same, from an address of this machine, such as 127.0.0.2.
+    /// As [`Trust::connect`], as a client with this address: all of 127.0.0.0/8 is ours.
     ///
     /// # Errors
     /// As [`Trust::connect`].
     pub async fn connect_from(
         &self,
-        source: Option<IpAddr>,
+        from: Option<IpAddr>,
         address: SocketAddr,
         name: &str,
         alpn: &[&[u8]],
@@ -94,7 +94,7 @@ impl Trust {
         let mut config = ClientConfig::clone(&self.config);
         config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
         let name = ServerName::try_from(name.trim_matches(['[', ']']).to_owned())?;
-        let tcp = tcp(source, address).await?;
+        let tcp = tcp(from, address).await?;
         let handshake = TlsConnector::from(Arc::new(config)).connect(name, tcp);
         let tls = tokio::time::timeout(CONNECT, handshake).await.context("TLS handshake")?.context("TLS handshake")?;
         Ok(Connection::Tls(Box::new(tls)))
@@ -109,21 +109,20 @@ pub async fn plain(address: SocketAddr) -> Result<Connection> {
     plain_from(None, address).await
 }
 
-/// The same, from an address of this machine, such as 127.0.0.2.
+/// As [`plain`], as a client with this address.
 ///
 /// # Errors
 /// As [`plain`].
-pub async fn plain_from(source: Option<IpAddr>, address: SocketAddr) -> Result<Connection> {
-    Ok(Connection::Plain(tcp(source, address).await?))
+pub async fn plain_from(from: Option<IpAddr>, address: SocketAddr) -> Result<Connection> {
+    Ok(Connection::Plain(tcp(from, address).await?))
 }
 
-async fn tcp(source: Option<IpAddr>, address: SocketAddr) -> Result<TcpStream> {
-    let connect = async {
-        let Some(source) = source else { return TcpStream::connect(address).await };
-        let socket = TcpSocket::new_v4()?;
-        socket.bind(SocketAddr::new(source, 0))?;
-        socket.connect(address).await
-    };
+async fn tcp(from: Option<IpAddr>, address: SocketAddr) -> Result<TcpStream> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if let Some(from) = from {
+        socket.bind(SocketAddr::new(from, 0)).with_context(|| format!("as {from}"))?;
+    }
+    let connect = socket.connect(address);
     let stream = tokio::time::timeout(CONNECT, connect).await.context("connecting")?;
     let stream = stream.with_context(|| format!("connecting to {address}"))?;
     // What a test writes in two pieces shall arrive in two.

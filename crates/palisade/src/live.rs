@@ -76,6 +76,9 @@ fn resolve(snapshot: &Snapshot, config: &mut Config) {
         upstream.client_cert.iter_mut().for_each(|path| at(&format!("{key}.client_cert"), path));
         upstream.client_key.iter_mut().for_each(|path| at(&format!("{key}.client_key"), path));
     }
+    for (place, files) in config.r#static.config.iter_mut().enumerate() {
+        at(&format!("static[{place}].root"), &mut files.root);
+    }
     config.server.state.iter_mut().for_each(|path| at("server.state", path));
 }
 
@@ -160,7 +163,7 @@ impl Handle {
         let mut plan = None;
         // A command without a place for the address is a problem that is found, with all others, when compiling.
         if matches!(target, Target::Policy) && !started.command.is_empty() {
-            let chosen = Plan::new(&started, prefix.as_deref())?;
+            let chosen = Plan::new(&started, prefix.as_deref(), checked.config.log.app)?;
             app_status(&state).set_owner(chosen.owner());
             target = Target::Supervised(chosen.url());
             plan = Some(chosen);

@@ -96,6 +96,8 @@ fn stages(controls: &Controls) -> Stages {
     stages.head(&controls.cors);
     // Below `cors`, since a preflight asks on behalf of another method.
     stages.head(&controls.access);
+    // Below `access`: who may not use a path does not learn what lies there.
+    stages.head(&controls.r#static);
     // Last of the head: what it refuses has been allowed by everything that costs less than a body.
     stages.head(&controls.limits);
     // On the way up the first: what the application says of itself in an error reaches nobody above.
@@ -220,6 +222,11 @@ impl Live {
         }
         if let Some(answer) = endpoints::answer(ctx, &parts) {
             return Ok(answer);
+        }
+        if let Some(files) = &self.policy.controls().r#static.control
+            && let Some(answer) = files.answer(ctx, &parts)
+        {
+            return answer.await;
         }
         let websocket = ctx.seen.any(Seen::CONNECTION) && integrity::is_websocket(&parts);
         integrity::strip(&mut parts.headers, websocket, self.policy.owned_headers());

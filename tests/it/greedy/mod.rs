@@ -52,7 +52,7 @@ struct Served {
 
 impl Served {
     fn beside(gateway: &Palisade) -> Result<Served> {
-        let clients = [gateway.https()?.coming_from(OTHER), gateway.https()?.http2().coming_from(OTHER)];
+        let clients = [gateway.https()?.from_address(OTHER), gateway.https()?.http2().from_address(OTHER)];
         let (stop, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let (until, counted) = (Arc::clone(&stop), Arc::clone(&count));
         let task = tokio::spawn(async move {

@@ -176,6 +176,7 @@ pub(crate) fn text(text: &str) -> String {
         let last = word.rsplit('.').next().unwrap_or(word);
         if is_secret_name(last)
             && let Some((between, value)) = assigned(rest)
+            && !is_status(last, &rest[between..between + value])
         {
             out.push_str(&rest[..between]);
             out.push_str(REDACTED);
@@ -183,6 +184,11 @@ pub(crate) fn text(text: &str) -> String {
         }
     }
     out
+}
+
+/// `code: 500` and `exit code: 137` are what somebody looks for in a log; a code that lets somebody in is longer.
+fn is_status(name: &str, value: &str) -> bool {
+    name.to_ascii_lowercase().ends_with("code") && value.len() <= 3 && value.bytes().all(|b| b.is_ascii_digit())
 }
 
 /// Behind a name: the length of what joins it to a value (`=`, `": "`, `%3D`), and of the value, where there is one.

@@ -24,6 +24,8 @@ pub static FORMATS: &[Format] = &[
     Format::of::<OriginPattern>(),
     Format::of::<crate::controls::rate_limit::By>(),
     Format::of::<crate::controls::rate_limit::RateText>(),
+    Format::of::<crate::controls::static_files::FilesPath>(),
+    Format::of::<crate::controls::static_files::Keep>(),
 ];
 
 /// Where a listener listens, or `off`.

@@ -47,6 +47,9 @@ const CASES: &[(&str, &str)] = &[
     ("bad_prefix", "[[route]]\npath = \"/v2/*\"\nstrip_prefix = \"/v2/\""),
     ("bad_template", "[upstream]\nrequest_headers = { set = { X-Host = \"{hots}\" } }"),
     ("template_of_a_login", "[upstream]\nrequest_headers = { set = { X-User = \"{user.id}\" } }"),
+    ("static_without_a_root", "[[static]]\npath = \"/static\""),
+    ("static_path_with_a_wildcard", "[[static]]\npath = \"/static/*\"\nroot = \"/srv\""),
+    ("static_cache", "[[static]]\npath = \"/static\"\nroot = \"/srv\"\ncache = \"public\""),
     ("toml_syntax", "[server\nhosts = []"),
     ("toml_duplicate_key", "[limits]\nbody = \"1MiB\"\nbody = \"2MiB\""),
     ("several_at_once", "[server]\nhtps = 1\ndrain = \"x\"\n\n[limits]\nbody = true"),
@@ -100,6 +103,18 @@ const WHOLE: &[(&str, &str)] = &[
     ),
     ("lame_duck_longer_than_drain", "[server]\nmode = \"development\"\nlame_duck = \"30s\""),
     ("unreachable_route", "[server]\nmode = \"development\"\n[[route]]\npath = \"/*\"\n[[route]]\npath = \"/admin/*\""),
+    (
+        "static_root_that_is_not_there",
+        "[server]\nmode = \"development\"\n[[static]]\npath = \"/static\"\nroot = \"/nowhere/files\"",
+    ),
+    (
+        "static_hides_the_application",
+        "[server]\nmode = \"development\"\n[upstream]\nurl = \"http://127.0.0.1:8000\"\n[[static]]\npath = \"/\"\nroot = \"/proc\"",
+    ),
+    (
+        "static_route_that_writes",
+        "[server]\nmode = \"development\"\n[[static]]\npath = \"/static\"\nroot = \"/proc\"\n[[route]]\npath = \"/static/up\"\nmethods = [\"POST\"]",
+    ),
     ("header_limit_over_the_ceiling", "[server]\nmode = \"development\"\n[limits]\nheader_bytes = \"1MiB\""),
 ];
 

@@ -77,7 +77,8 @@ pub struct Config {
     pub coop: String,
     /// `Cross-Origin-Resource-Policy`, or `off`.
     pub corp: String,
-    /// What happens to `Cache-Control` of answers to requests with a credential, and of answers that set a cookie.
+    /// What happens to `Cache-Control` of answers to requests with a credential, and of answers that set a cookie; other
+    /// answers to requests that may change something get `no-store` where the application says nothing.
     pub cache: Cache,
     /// What the upstream's cookies get.
     pub cookies: Cookies,
@@ -363,6 +364,10 @@ impl Set {
             csp::Kind::Data => (&self.data, &None),
             csp::Kind::Media => (&None, &None),
         };
+        if let Some(page) = page_policy.as_ref().filter(|_| csp::breaks_inline(headers)) {
+            // One for the whole application, under which a documentation page cannot work: this one says what it needs.
+            headers.insert(csp::CSP, page.clone());
+        }
         if let Some(policy) = enforced
             && !(has_policy && headers.contains_key(csp::CSP))
         {
@@ -520,6 +525,9 @@ impl Check for Headers {
         let sets_cookie = theirs.any(Theirs::COOKIE);
         if ctx.has_credential() || sets_cookie {
             cache::narrow(set.cache, &mut parts.headers);
+        } else if parts.status.is_success() && !ctx.method.is_safe() {
+            // What a login or a form answers is for who sent it, also before there is a credential.
+            cache::narrow(set.cache.at_most_unset(), &mut parts.headers);
         }
         if sets_cookie {
             cookies::harden(&self.cookies, ctx, &mut parts.headers);

@@ -3,6 +3,7 @@
 //! Guide section 20. First in the stack: every later control reads the path, host and rule that are fixed here, and
 //! nobody parses them again. Sources: RFC 9110, RFC 9112, RFC 3986 §6.2.2; threats 5 to 8, 23, 24.
 
+pub(crate) mod hidden;
 pub(crate) mod host;
 mod path;
 
@@ -124,7 +125,7 @@ impl Check for Integrity {
         let read = path::read(parts.uri.path()).map_err(|why| PATH.refuse(why))?;
         let normal = read.normal.as_deref().unwrap_or_else(|| parts.uri.path());
         let others = read.other_readings(normal).map_err(|why| PATH.refuse(why))?;
-        if path::is_hidden(normal) || others.iter().any(|other| path::is_hidden(other)) {
+        if hidden::is_hidden(normal) || others.iter().any(|other| hidden::is_hidden(other)) {
             return Err(HIDDEN_FILE.refuse("a segment begins with a dot or names a backup or key").into());
         }
         let Selected { found, inner } = select(ctx, normal, asked_method(parts));

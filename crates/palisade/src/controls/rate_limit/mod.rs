@@ -16,6 +16,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use http::header::RETRY_AFTER;
 use http::{HeaderName, HeaderValue, StatusCode, request, response};
 use palisade_base::{Cidr, Rate};
 use palisade_policy::Problems;
@@ -327,6 +328,14 @@ impl Check for RateLimit {
         }
         if let Some(limit) = plan.limits.get(usize::from(facts.limit)) {
             parts.headers.insert(RATE_LIMIT, facts.header(&limit.head));
+        }
+        if parts.status == StatusCode::TOO_MANY_REQUESTS
+            && parts.extensions.get::<&'static Code>().is_none()
+            && !parts.headers.contains_key(RETRY_AFTER)
+        {
+            // The application's own limit, which does not say when to come back: not before ours would be.
+            let seconds = facts.wait.div_ceil(NANOS).max(1);
+            parts.headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         Ok(())
     }
