@@ -16,4 +16,5 @@
 //! parsers of one token are a way for them to disagree. What is left for a crate after that is the signature itself,
 //! and that is `aws-lc-rs` here as everywhere.
 
+pub mod password;
 pub mod token;
