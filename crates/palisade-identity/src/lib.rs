@@ -16,5 +16,7 @@
 //! parsers of one token are a way for them to disagree. What is left for a crate after that is the signature itself,
 //! and that is `aws-lc-rs` here as everywhere.
 
+pub mod opaque;
 pub mod password;
+pub mod refresh;
 pub mod token;
