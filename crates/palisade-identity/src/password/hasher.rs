@@ -290,12 +290,11 @@ mod tests {
             let [source, scheme, text, hash] = line.split('\t').collect::<Vec<_>>()[..] else { panic!("{line}") };
             let hash = stored(hash);
             assert_eq!(verify(&hasher, &hash, text), UPGRADE, "{source} {scheme}");
-            // At the default costs, one wrong try is enough of a wait.
-            assert_eq!(
-                verify(&hasher, &hash, &text.replacen(['c', 'Z', 'x'], "y", 1)),
-                Verdict::Wrong,
-                "{source} {scheme}"
-            );
+            // At the libraries' own costs, the right one is enough of a wait.
+            if !scheme.contains("default") {
+                let wrong = text.replacen(['c', 'Z', 'x'], "y", 1);
+                assert_eq!(verify(&hasher, &hash, &wrong), Verdict::Wrong, "{source} {scheme}");
+            }
             ran += 1;
         }
         assert_eq!(ran, 72);
