@@ -4,18 +4,26 @@
 
 mod access_log;
 mod apps_alone;
+mod attack;
 mod bodies;
 mod browser_alone;
 mod demo;
 mod deploy;
+mod docs_commands;
 mod docs_pages;
+mod edge;
+mod first_process;
+mod greedy;
+mod guide;
 mod keepalive;
 mod odd_upstreams;
 mod operate;
 mod semantics;
 mod server;
+mod static_files;
 mod streaming;
 mod supervise;
 mod support;
+mod terminal;
 mod tools_alone;
 mod websocket;

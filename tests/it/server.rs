@@ -505,6 +505,32 @@ async fn connections_over_the_limits_are_refused_and_counted() -> Result<()> {
     Ok(())
 }
 
+/// Clients who connect and then say nothing hold half of the places, and no more.
+#[tokio::test]
+async fn handshakes_that_never_end_leave_room() -> Result<()> {
+    let upstream = hello().await?;
+    let palisade = Palisade::serve().policy(&development(&upstream, "[limits]\nconnections = 8")).start().await?;
+    let silent = async || tokio::net::TcpStream::connect(palisade.address("https")?).await.map_err(anyhow::Error::from);
+    let mut held = Vec::new();
+    for _ in 0..4 {
+        held.push(silent().await?);
+    }
+    let handshakes = async || {
+        let status = palisade.run(&["status", "--json"]).await?.json()?;
+        anyhow::Ok(status["saturation"]["handshakes"].as_f64())
+    };
+    let full = async || handshakes().await.is_ok_and(|share| share == Some(1.0));
+    eventually(SOON, "four are counted", full).await.with_context(|| palisade.output().tail())?;
+    ensure!(palisade.https()?.get("/").send().await.is_err(), "a fifth is not begun");
+    palisade.event("connection.failed", |line| line["reason"] == "limits.handshakes").await?;
+    // Plain http has its own half.
+    assert_eq!(palisade.http()?.get("/").send().await?.status(), 200);
+    drop(held);
+    let free = async || palisade.https()?.get("/").send().await;
+    assert_eq!(eventually(SOON, "there is room again", free).await?.status(), 200);
+    Ok(())
+}
+
 /// As systemd does it: a socket that listens already is descriptor 3, and a datagram socket wants to know how things are.
 #[tokio::test]
 async fn a_service_manager_gives_sockets_and_is_told() -> Result<()> {

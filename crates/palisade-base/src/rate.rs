@@ -46,11 +46,19 @@ impl FromStr for Rate {
 
     fn from_str(text: &str) -> Result<Self, BadValue> {
         let text = text.trim();
-        let (amount, rest) = match text.split_once('/') {
-            Some(parts) => parts,
-            None => text.split_once(" per ").ok_or_else(|| BadValue::new("a rate is a number, `/` and a period"))?,
-        };
-        let amount: u32 = amount.trim().parse().map_err(|_| BadValue::new("a rate begins with a whole number"))?;
+        // As `limits` reads it: `5/minute`, `5 per minute`, `5per2minutes`, in any case.
+        let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        let (amount, rest) = text.split_at(digits);
+        if amount.is_empty() {
+            return Err(BadValue::new("a rate begins with a whole number"));
+        }
+        let amount: u32 = amount.parse().map_err(|_| BadValue::new("the number of a rate is too large"))?;
+        let rest = rest.trim_start();
+        let per = || rest.get(..3).filter(|word| word.eq_ignore_ascii_case("per")).and(rest.get(3..));
+        let rest = rest
+            .strip_prefix('/')
+            .or_else(per)
+            .ok_or_else(|| BadValue::new("behind the number of a rate come `/` or `per`, and a period"))?;
         if amount == 0 {
             return Err(BadValue::new("a rate of zero would refuse everything"));
         }
@@ -98,6 +106,10 @@ mod tests {
             ("100/2 hours", 100, 7200, "100/2 hours"),
             ("1/Day", 1, 86_400, "1/day"),
             ("3/15minutes", 3, 900, "3/15 minutes"),
+            ("3 per 15 minute", 3, 900, "3/15 minutes"),
+            (" 7PER Hours ", 7, 3600, "7/hour"),
+            ("2 / month", 2, 2_592_000, "2/month"),
+            ("1per2days", 1, 172_800, "1/2 days"),
         ];
         for (text, amount, seconds, shown) in cases {
             let rate: Rate = text.parse().unwrap();
@@ -111,6 +123,11 @@ mod tests {
             "",
             "5",
             "5/",
+            "5 minute",
+            "5 pe",
+            "5 perminute perhour",
+            "5/1.5 minutes",
+            "٣/minute",
             "/minute",
             "0/minute",
             "5/fortnight",

@@ -7,7 +7,13 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 /// Makes an HTTP API safe to put on the internet.
 #[derive(Debug, Parser)]
-#[command(name = "palisade", version, about, arg_required_else_help = true, propagate_version = true)]
+#[command(
+    name = "palisade",
+    version,
+    about = "Makes an HTTP API safe to put on the internet.",
+    arg_required_else_help = true,
+    after_help = "Start with `palisade demo`, or `palisade serve -- uvicorn main:app --uds {socket}` in front of your own."
+)]
 pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -15,18 +21,51 @@ pub(crate) struct Args {
     pub(crate) command: Command,
 }
 
+/// The same error, with what was probably meant where that is not the flag that looks most like it: the command of an
+/// application stands behind `--`.
+pub(crate) fn explain(mut error: clap::Error) -> clap::Error {
+    use clap::error::{ContextKind, ContextValue, ErrorKind};
+    let word = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(word)) if !word.starts_with('-') => word.clone(),
+        _ => return error,
+    };
+    let of_serve = matches!(error.get(ContextKind::Usage), Some(ContextValue::StyledStr(usage))
+        if usage.to_string().contains("palisade serve"));
+    if error.kind() == ErrorKind::UnknownArgument && of_serve {
+        let tip = format!("the command that starts the application stands behind `--`: `palisade serve -- {word} …`");
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+    }
+    error
+}
+
 /// What every command takes.
 #[derive(Debug, Clone, ClapArgs)]
 pub(crate) struct Global {
     /// The policy; several lie over each other, later wins. Default: `palisade.toml`, then
     /// `/etc/palisade/palisade.toml`.
-    #[arg(long, short, global = true, value_name = "FILE", env = "PALISADE_POLICY")]
+    #[arg(
+        long,
+        short,
+        global = true,
+        value_name = "FILE",
+        env = "PALISADE_POLICY",
+        hide_env_values = true,
+        help_heading = "For every command"
+    )]
     pub(crate) policy: Vec<PathBuf>,
     /// Print data as JSON.
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "For every command")]
     pub(crate) json: bool,
-    /// When to use colours.
-    #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN")]
+    /// When to use colours: `auto` (on a terminal, unless `NO_COLOR` is set), `always` or `never`.
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        value_name = "WHEN",
+        hide_possible_values = true,
+        help_heading = "For every command"
+    )]
     pub(crate) color: Color,
 }
 
@@ -202,6 +241,9 @@ pub(crate) struct Trust {
     /// Print the authority's certificate (PEM) and change nothing.
     #[arg(long)]
     pub(crate) print: bool,
+    /// The system below this directory instead of this machine's, such as an image that is being built.
+    #[arg(long, value_name = "DIR", conflicts_with = "print")]
+    pub(crate) root: Option<PathBuf>,
 }
 
 /// `palisade completions`.
@@ -210,4 +252,20 @@ pub(crate) struct Completions {
     /// The shell.
     #[arg(value_enum)]
     pub(crate) shell: clap_complete::Shell,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_probably_meant() {
+        let said = |line: &str| explain(Args::try_parse_from(line.split(' ')).unwrap_err()).to_string();
+        let command = said("palisade serve uvicorn main:app");
+        assert!(command.contains("stands behind `--`: `palisade serve -- uvicorn …`"), "{command}");
+        for line in ["palisade serve --upstraem x", "palisade check uvicorn", "palisade srve"] {
+            assert!(!said(line).contains("stands behind"), "{line}");
+        }
+        assert!(said("palisade serve --upstraem x").contains("--upstream"));
+    }
 }

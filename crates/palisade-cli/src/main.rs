@@ -10,7 +10,7 @@ use clap::Parser as _;
 fn main() -> std::process::ExitCode {
     // Whatever this process writes is for its user alone: state, keys, logs, sockets.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
-    let args = args::Args::parse();
+    let args = args::Args::try_parse().unwrap_or_else(|error| args::explain(error).exit());
     let color = args.global.color();
     exit::code(commands::run(args), color)
 }

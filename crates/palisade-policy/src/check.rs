@@ -472,7 +472,9 @@ impl<'a> Walk<'a, '_> {
         };
         let here: Vec<&str> = view.properties().into_iter().map(|(key, _)| key).collect();
         let likely = suggest::closest(key, here.iter().copied());
-        let fix = match likely.filter(|likely| suggest::same(key, likely)) {
+        // `[limit]` is `[limits]`, whoever else has a key `limit`.
+        let plural = |likely: &str| likely.strip_suffix('s') == Some(key) || key.strip_suffix('s') == Some(likely);
+        let fix = match likely.filter(|likely| suggest::same(key, likely) || plural(likely)) {
             Some(likely) => self.did_you_mean(likely, node, view),
             None => match (self.elsewhere(key, table), likely) {
                 (Some(fix), _) => fix,

@@ -1,7 +1,7 @@
 //! An HTTP client that hides nothing: no redirects followed, no retries, no decompression, and of a body every chunk with
 //! the time it came.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::task::{Context as TaskContext, Poll};
 use std::time::{Duration, Instant};
@@ -31,6 +31,7 @@ pub struct Client {
     trust: Option<Trust>,
     version: Version,
     host: Option<String>,
+    from: Option<IpAddr>,
 }
 
 impl Client {
@@ -53,7 +54,7 @@ impl Client {
     fn new(base: &str, trust: Option<Trust>) -> Result<Client> {
         let base: Uri = base.parse().with_context(|| format!("base {base:?}"))?;
         let address = address(&base)?;
-        Ok(Client { base, address, trust, version: Version::HTTP_11, host: None })
+        Ok(Client { base, address, trust, version: Version::HTTP_11, host: None, from: None })
     }
 
     /// Speaks HTTP/2: by ALPN over TLS, with prior knowledge without.
@@ -70,6 +71,13 @@ impl Client {
         self
     }
 
+    /// Connects from this address of loopback, such as 127.0.0.2: another client, to the server.
+    #[must_use]
+    pub fn from_address(mut self, address: IpAddr) -> Client {
+        self.from = Some(address);
+        self
+    }
+
     /// Opens a connection to keep.
     ///
     /// # Errors
@@ -77,12 +85,12 @@ impl Client {
     pub async fn connect(&self) -> Result<Connection> {
         let two = self.version == Version::HTTP_2;
         let stream = match &self.trust {
-            None => tls::plain(self.address).await?,
+            None => tls::plain_from(self.from, self.address).await?,
             Some(trust) => {
                 let authority: http::uri::Authority = self.authority()?.parse()?;
                 let name = authority.host();
                 let alpn: &[u8] = if two { b"h2" } else { b"http/1.1" };
-                let stream = trust.connect(self.address, name, &[alpn]).await?;
+                let stream = trust.connect_from(self.from, self.address, name, &[alpn]).await?;
                 ensure!(!two || stream.alpn() == Some(b"h2"), "the server does not speak HTTP/2");
                 stream
             }

@@ -22,6 +22,8 @@ pub mod client;
 #[cfg(feature = "net")]
 mod eventually;
 #[cfg(feature = "net")]
+pub mod frames;
+#[cfg(feature = "net")]
 pub mod memory;
 #[cfg(feature = "net")]
 pub mod metrics;
@@ -53,6 +55,8 @@ pub use vectors::{not_run, vectors};
 pub use client::{Answer, Body, Client};
 #[cfg(feature = "net")]
 pub use eventually::{Met, eventually};
+#[cfg(feature = "net")]
+pub use frames::Frames;
 #[cfg(feature = "net")]
 pub use output::{Line, Output, Stream};
 #[cfg(feature = "net")]

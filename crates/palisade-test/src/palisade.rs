@@ -15,6 +15,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::client::Client;
+use crate::frames::Frames;
 use crate::output::{Line, Output};
 use crate::process::{Process, kill_other};
 use crate::tls::Trust;
@@ -276,6 +277,16 @@ impl Palisade {
     pub async fn wire(&self) -> Result<Wire> {
         let address = self.address("https")?;
         Wire::tls(address, &address.ip().to_string(), &self.trust()?).await
+    }
+
+    /// A connection to the API on which frames of HTTP/2 are written by hand.
+    ///
+    /// # Errors
+    /// When it can't be opened.
+    pub async fn frames(&self) -> Result<Frames> {
+        let address = self.address("https")?;
+        let connection = self.trust()?.connect(address, &address.ip().to_string(), &[b"h2"]).await?;
+        Frames::over(connection).await
     }
 
     /// The same on the plain listener.

@@ -35,11 +35,13 @@ pub enum Need {
     Curl,
     /// `openssl`, the other side in TLS tests.
     Openssl,
+    /// `slowhttptest`, a thousand slow clients.
+    Slowhttptest,
 }
 
 impl Need {
     /// All of them, in the order `cargo xtask test` installs them.
-    pub const ALL: [Need; 8] = [
+    pub const ALL: [Need; 9] = [
         Need::Python,
         Need::PythonGuide,
         Need::Node,
@@ -48,6 +50,7 @@ impl Need {
         Need::CoreRuleSet,
         Need::Curl,
         Need::Openssl,
+        Need::Slowhttptest,
     ];
 
     /// For messages.
@@ -61,6 +64,7 @@ impl Need {
             Need::CoreRuleSet => "core rule set",
             Need::Curl => "curl",
             Need::Openssl => "openssl",
+            Need::Slowhttptest => "slowhttptest",
         }
     }
 
@@ -74,6 +78,7 @@ impl Need {
             Need::CoreRuleSet => core_rule_set().join("usr/share/modsecurity-crs/rules").is_dir(),
             Need::Curl => has("curl"),
             Need::Openssl => has("openssl"),
+            Need::Slowhttptest => has("slowhttptest"),
         }
     }
 
@@ -89,6 +94,9 @@ impl Need {
             }
             Need::Curl => apt::install(&["curl"], "tests run the lines that `palisade demo` prints"),
             Need::Openssl => apt::install(&["openssl"], "tests speak TLS with a second implementation"),
+            Need::Slowhttptest => {
+                apt::install(&["slowhttptest"], "tests and the bench hold a thousand slow connections")
+            }
         }
     }
 }

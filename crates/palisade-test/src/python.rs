@@ -1,6 +1,7 @@
 //! The apps of `tests/apps`, run by themselves: uvicorn's apps, and the raw server.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ pub struct App {
     process: Process,
     address: SocketAddr,
     /// Its current directory and its home: what it writes there goes with it.
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 impl App {
@@ -75,7 +76,12 @@ impl App {
             line.text.split_once(announced_by)?.1.split_whitespace().next()?.parse().ok()
         });
         let address = address.await?;
-        Ok(App { process, address, _directory: directory })
+        Ok(App { process, address, directory })
+    }
+
+    /// Its current directory.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
     }
 
     /// Where it listens.

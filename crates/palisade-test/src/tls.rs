@@ -1,7 +1,7 @@
 //! Connections of the test clients: plain TCP or TLS that trusts one authority and nothing else.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -77,10 +77,24 @@ impl Trust {
     /// # Errors
     /// When the connection or the handshake fails, or takes over ten seconds.
     pub async fn connect(&self, address: SocketAddr, name: &str, alpn: &[&[u8]]) -> Result<Connection> {
+        self.connect_from(None, address, name, alpn).await
+    }
+
+    /// As [`Trust::connect`], as a client with this address: all of 127.0.0.0/8 is ours.
+    ///
+    /// # Errors
+    /// As [`Trust::connect`].
+    pub async fn connect_from(
+        &self,
+        from: Option<IpAddr>,
+        address: SocketAddr,
+        name: &str,
+        alpn: &[&[u8]],
+    ) -> Result<Connection> {
         let mut config = ClientConfig::clone(&self.config);
         config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
         let name = ServerName::try_from(name.trim_matches(['[', ']']).to_owned())?;
-        let tcp = tcp(address).await?;
+        let tcp = tcp(from, address).await?;
         let handshake = TlsConnector::from(Arc::new(config)).connect(name, tcp);
         let tls = tokio::time::timeout(CONNECT, handshake).await.context("TLS handshake")?.context("TLS handshake")?;
         Ok(Connection::Tls(Box::new(tls)))
@@ -92,11 +106,23 @@ impl Trust {
 /// # Errors
 /// When refused, or not accepted within ten seconds.
 pub async fn plain(address: SocketAddr) -> Result<Connection> {
-    Ok(Connection::Plain(tcp(address).await?))
+    plain_from(None, address).await
 }
 
-async fn tcp(address: SocketAddr) -> Result<TcpStream> {
-    let connect = TcpStream::connect(address);
+/// As [`plain`], as a client with this address.
+///
+/// # Errors
+/// As [`plain`].
+pub async fn plain_from(from: Option<IpAddr>, address: SocketAddr) -> Result<Connection> {
+    Ok(Connection::Plain(tcp(from, address).await?))
+}
+
+async fn tcp(from: Option<IpAddr>, address: SocketAddr) -> Result<TcpStream> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if let Some(from) = from {
+        socket.bind(SocketAddr::new(from, 0)).with_context(|| format!("as {from}"))?;
+    }
+    let connect = socket.connect(address);
     let stream = tokio::time::timeout(CONNECT, connect).await.context("connecting")?;
     let stream = stream.with_context(|| format!("connecting to {address}"))?;
     // What a test writes in two pieces shall arrive in two.

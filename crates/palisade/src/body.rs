@@ -19,6 +19,10 @@ use crate::control::{ControlId, Inspect, Mode};
 use crate::observe::access::Record;
 use crate::refusal::Code;
 
+mod pace;
+
+pub(crate) use pace::Pace;
+
 /// Any error of a body; what it was is asked by downcast.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -38,6 +42,7 @@ pub struct RequestBody {
     watch: Option<Box<Watch>>,
     abandoned: Option<Arc<AtomicBool>>,
     drain: bool,
+    pace: Option<Pace>,
 }
 
 /// The inspectors of a body.
@@ -98,7 +103,7 @@ impl RequestBody {
     }
 
     fn new(inner: RequestInner) -> Self {
-        Self { inner, seen: Arc::default(), watch: None, abandoned: None, drain: false }
+        Self { inner, seen: Arc::default(), watch: None, abandoned: None, drain: false, pace: None }
     }
 
     /// Feeds the body to an inspector of a control; its refusals mean what the mode says.
@@ -108,6 +113,11 @@ impl RequestBody {
             Some(watch) => watch.judges.push(judge),
             None => self.watch = Some(Box::new(Watch { ctx: Arc::clone(ctx), judges: vec![judge] })),
         }
+    }
+
+    /// How fast this body must come.
+    pub(crate) fn pace(&mut self, pace: Pace) {
+        self.pace = Some(pace);
     }
 
     /// Sets a flag should this body be given up before its end: its client may still be sending.
@@ -157,10 +167,29 @@ impl Body for RequestBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Task<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
-        let frame = match &mut this.inner {
+        let polled = match &mut this.inner {
             RequestInner::Empty => return Poll::Ready(None),
-            RequestInner::Incoming(body) => ready!(Pin::new(body).poll_frame(cx)).map(|f| f.map_err(BodyError::from)),
-            RequestInner::Axum(body) => ready!(Pin::new(body).poll_frame(cx)).map(|f| f.map_err(BodyError::from)),
+            RequestInner::Incoming(body) => Pin::new(body).poll_frame(cx).map_err(BodyError::from),
+            RequestInner::Axum(body) => Pin::new(body).poll_frame(cx).map_err(BodyError::from),
+        };
+        let frame = match polled {
+            Poll::Ready(frame) => {
+                this.pace.as_mut().map(Pace::came);
+                frame
+            }
+            Poll::Pending => {
+                let Some(pace) = &mut this.pace else { return Poll::Pending };
+                match ready!(pace.poll_late(this.seen.load(Ordering::Relaxed), cx)) {
+                    Some(refused) => {
+                        this.abandon();
+                        return Poll::Ready(Some(Err(Box::new(refused))));
+                    }
+                    None => {
+                        this.pace = None;
+                        return Poll::Pending;
+                    }
+                }
+            }
         };
         if let Some(Ok(frame)) = &frame
             && let Some(data) = frame.data_ref()

@@ -4,10 +4,11 @@
 //! later is set once, by one control, and has a stated default until then.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use http::header::{AUTHORIZATION, COOKIE, HeaderName, HeaderValue, ORIGIN};
+use http::header::{HeaderName, HeaderValue, ORIGIN};
 use http::{HeaderMap, Method, Uri, Version};
 use parking_lot::Mutex;
 
@@ -17,8 +18,6 @@ use crate::observe::event;
 use crate::policy::{Policy, Rule};
 use crate::refusal::Refusal;
 use crate::server::request_id::RequestId;
-
-const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
 /// What is known about a connection: made once, shared by its requests.
 #[derive(Debug, Clone)]
@@ -44,6 +43,11 @@ impl AddressText {
     pub fn new(address: IpAddr) -> Self {
         // An address in text is hexadecimal digits, dots and colons.
         Self(HeaderValue::try_from(address.to_string()).unwrap_or(HeaderValue::from_static("unknown")))
+    }
+
+    /// As bytes of ASCII.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
     }
 
     /// As a header's value.
@@ -93,6 +97,51 @@ impl Connection {
     }
 }
 
+/// Which of the headers that controls ask for a request had when it arrived: one pass over what is there, instead of a
+/// look-up for each that might be.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Seen(u16);
+
+impl Seen {
+    /// `Accept`.
+    pub const ACCEPT: Self = Self(1);
+    /// `Authorization`, `Cookie` or `X-API-Key`.
+    pub const CREDENTIAL: Self = Self(1 << 1);
+    /// `Cookie`.
+    pub const COOKIE: Self = Self(1 << 2);
+    /// `Origin`.
+    pub const ORIGIN: Self = Self(1 << 3);
+    /// `Connection`, `Expect`, `Upgrade` or `TE`: what says how the rest is read.
+    pub const CONNECTION: Self = Self(1 << 4);
+    /// `Content-Length` or `Transfer-Encoding`.
+    pub const BODY: Self = Self(1 << 5);
+    /// `X-Forwarded-For`.
+    pub const FORWARDED: Self = Self(1 << 6);
+
+    /// What is among these headers.
+    pub fn new(headers: &HeaderMap) -> Self {
+        headers.keys().fold(Self(0), |seen, name| Self(seen.0 | Self::of(name).0))
+    }
+
+    fn of(name: &HeaderName) -> Self {
+        match name.as_str() {
+            "accept" => Self::ACCEPT,
+            "authorization" | "x-api-key" => Self::CREDENTIAL,
+            "cookie" => Self(Self::CREDENTIAL.0 | Self::COOKIE.0),
+            "origin" => Self::ORIGIN,
+            "connection" | "expect" | "upgrade" | "te" => Self::CONNECTION,
+            "content-length" | "transfer-encoding" => Self::BODY,
+            "x-forwarded-for" => Self::FORWARDED,
+            _ => Self(0),
+        }
+    }
+
+    /// Whether any of them was there.
+    pub const fn any(self, of: Self) -> bool {
+        self.0 & of.0 != 0
+    }
+}
+
 /// One would-be refusal: what a control in `detect` would have refused.
 #[derive(Debug)]
 pub struct Verdict {
@@ -119,8 +168,8 @@ pub struct Context {
     pub target: Uri,
     /// The protocol as sent.
     pub version: Version,
-    /// Whether it carries a credential: `Authorization`, `Cookie` or `X-API-Key`.
-    pub credential: bool,
+    /// The headers it came with.
+    pub seen: Seen,
     host_header: Option<HeaderValue>,
     /// `Origin`, where the request has it exactly once.
     pub origin: Option<HeaderValue>,
@@ -134,6 +183,7 @@ pub struct Context {
     rate: OnceLock<rate_limit::Facts>,
     permit: OnceLock<rate_limit::Permit>,
     body_refusal: Mutex<Option<Refusal>>,
+    answered: AtomicBool,
     verdicts: Mutex<Vec<Verdict>>,
     pub(crate) upstream: OnceLock<UpstreamFacts>,
 }
@@ -168,6 +218,7 @@ impl Context {
         request_id: RequestId,
         parts: &http::request::Parts,
     ) -> Self {
+        let seen = Seen::new(&parts.headers);
         Self {
             start: policy.clock().instant(),
             policy,
@@ -175,9 +226,9 @@ impl Context {
             method: parts.method.clone(),
             target: parts.uri.clone(),
             version: parts.version,
-            credential: [AUTHORIZATION, COOKIE, X_API_KEY].iter().any(|name| parts.headers.contains_key(name)),
+            seen,
             host_header: parts.headers.get(http::header::HOST).cloned(),
-            origin: once(&parts.headers, &ORIGIN),
+            origin: if seen.any(Seen::ORIGIN) { once(&parts.headers, &ORIGIN) } else { None },
             request_id,
             path: OnceLock::new(),
             host: OnceLock::new(),
@@ -188,9 +239,15 @@ impl Context {
             rate: OnceLock::new(),
             permit: OnceLock::new(),
             body_refusal: Mutex::default(),
+            answered: AtomicBool::new(false),
             verdicts: Mutex::default(),
             upstream: OnceLock::new(),
         }
+    }
+
+    /// Whether it carries a credential: `Authorization`, `Cookie` or `X-API-Key`.
+    pub fn has_credential(&self) -> bool {
+        self.seen.any(Seen::CREDENTIAL)
     }
 
     /// The id of this request, ours.
@@ -300,6 +357,16 @@ impl Context {
     /// Keeps a place among the requests in flight until this request has ended. Set by `rate_limit`, once.
     pub(crate) fn set_permit(&self, permit: rate_limit::Permit) {
         let _ = self.permit.set(permit);
+    }
+
+    /// The inner service has begun to answer.
+    pub(crate) fn set_answered(&self) {
+        self.answered.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the inner service has begun to answer: what the client still sends is part of a conversation.
+    pub(crate) fn is_answered(&self) -> bool {
+        self.answered.load(Ordering::Relaxed)
     }
 
     /// Why the body of this request ended before its end: a control refused it while it streamed.

@@ -149,7 +149,13 @@ pub trait Check: Send + Sync {
         None
     }
 
-    /// Whether [`Check::inspect`] ever gives one: a stage without it is not asked.
+    /// How long may be waited for a body, beside what its bytes buy. The plumbing holds the watch.
+    fn body_time(&self, ctx: &Context) -> Option<Duration> {
+        let _ = ctx;
+        None
+    }
+
+    /// Whether [`Check::inspect`] or [`Check::body_time`] ever give something: a stage without it is not asked.
     fn inspects(&self) -> bool {
         false
     }

@@ -69,6 +69,9 @@ fn resolve(snapshot: &Snapshot, config: &mut Config) {
         at(&format!("tls.certificate[{place}].cert"), &mut pair.cert);
         at(&format!("tls.certificate[{place}].key"), &mut pair.key);
     }
+    for (place, files) in config.r#static.config.iter_mut().enumerate() {
+        at(&format!("static[{place}].root"), &mut files.root);
+    }
     config.server.state.iter_mut().for_each(|path| at("server.state", path));
 }
 
@@ -152,7 +155,7 @@ impl Handle {
         let mut plan = None;
         // A command without a place for the address is a problem that is found, with all others, when compiling.
         if matches!(target, Target::Policy) && !started.command.is_empty() {
-            let chosen = Plan::new(&started)?;
+            let chosen = Plan::new(&started, checked.config.log.app)?;
             app_status(&state).set_owner(chosen.owner());
             target = Target::Supervised(chosen.url());
             plan = Some(chosen);

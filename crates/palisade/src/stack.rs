@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use futures_util::FutureExt as _;
-use http::header::{ACCEPT, HeaderValue, SERVER};
-use http::{Request, Response, StatusCode, response};
+use http::header::{ACCEPT, HeaderValue};
+use http::{Request, Response, StatusCode, request, response};
 use http_body::Body as _;
 use tower::ServiceExt as _;
 
-use crate::body::{RequestBody, ResponseBody};
-use crate::context::{Connection, Context};
+use crate::body::{Pace, RequestBody, ResponseBody};
+use crate::context::{Connection, Context, Seen};
 use crate::control::{Check, Compiled, Mode, Stage};
 use crate::controls::{Controls, integrity};
 use crate::endpoints;
@@ -95,6 +95,8 @@ fn stages(controls: &Controls) -> Stages {
     stages.head(&controls.cors);
     // Below `cors`, since a preflight asks on behalf of another method.
     stages.head(&controls.access);
+    // Below `access`: who may not use a path does not learn what lies there.
+    stages.head(&controls.r#static);
     // Last of the head: what it refuses has been allowed by everything that costs less than a body.
     stages.head(&controls.limits);
     // On the way up the first: what the application says of itself in an error reaches nobody above.
@@ -132,11 +134,11 @@ impl Live {
         let (parts, body) = request.into_parts();
         let id = self.request_id(connection, &parts);
         let ctx = Arc::new(Context::new(Arc::clone(&self.policy), Arc::clone(connection), id, &parts));
-        let accept = parts.headers.get(ACCEPT).cloned();
+        let accept = if ctx.seen.any(Seen::ACCEPT) { parts.headers.get(ACCEPT).cloned() } else { None };
         let bytes_in = body.counter();
         let unanswered = Unanswered::new(&ctx, &bytes_in);
 
-        let passed = AssertUnwindSafe(self.pass(&ctx, Request::from_parts(parts, body))).catch_unwind().await;
+        let passed = AssertUnwindSafe(self.pass(&ctx, parts, body)).catch_unwind().await;
         let (mut answer, mut refused) = match passed {
             Ok(Ok(answer)) => (answer, None),
             Ok(Err(refusal)) => (refusal.render(&ctx, accept.as_ref()), Some(refusal)),
@@ -162,8 +164,15 @@ impl Live {
     }
 
     /// Downwards: the head controls, then the inner service, whose reading feeds the inspectors of the body.
-    async fn pass(&self, ctx: &Arc<Context>, request: Request<RequestBody>) -> Result<Response<ResponseBody>, Refusal> {
-        let (mut parts, mut body) = request.into_parts();
+    ///
+    /// A future holds its arguments beside everything that they are moved to, and is moved itself: so head and body are
+    /// taken apart once and used in place, and what is rarely awaited is boxed.
+    async fn pass(
+        &self,
+        ctx: &Arc<Context>,
+        mut parts: request::Parts,
+        mut body: RequestBody,
+    ) -> Result<Response<ResponseBody>, Refusal> {
         for stage in &self.head {
             let mode = ctx.mode(stage.control);
             if mode == Mode::Off {
@@ -187,43 +196,46 @@ impl Live {
         if !body.is_end_stream() {
             for stage in &self.inspectors {
                 let mode = ctx.mode(stage.control);
-                if mode != Mode::Off
-                    && let Some(inspect) = stage.check.inspect(ctx, &parts)
-                {
+                if mode == Mode::Off {
+                    continue;
+                }
+                if let Some(inspect) = stage.check.inspect(ctx, &parts) {
                     body.watch(ctx, stage.control, mode, inspect);
+                }
+                if let Some(limit) = stage.check.body_time(ctx) {
+                    body.pace(Pace::new(ctx, stage.control, mode, limit));
                 }
             }
         }
         if let Some(answer) = endpoints::answer(ctx, &parts) {
             return Ok(answer);
         }
-        let websocket = integrity::is_websocket(&parts);
+        if let Some(files) = &self.policy.controls().r#static.control
+            && let Some(answer) = files.answer(ctx, &parts)
+        {
+            return answer.await;
+        }
+        let websocket = ctx.seen.any(Seen::CONNECTION) && integrity::is_websocket(&parts);
         integrity::strip(&mut parts.headers, websocket);
         forwarded_headers(ctx, &mut parts.headers);
-        let answer = match self.ask(ctx, Request::from_parts(parts, body)).await {
-            Ok(answer) => self.read(ctx, answer).await,
-            Err(refusal) => Err(refusal),
+        let request = Request::from_parts(parts, body);
+        let mut answer = match &self.inner {
+            Inner::Proxy(gateway) => gateway.call(ctx, request).await,
+            Inner::Router(router) => Box::pin(ask_router(router, ctx, request)).await,
+            Inner::Nothing => Err(NO_UPSTREAM.refuse("neither `upstream.url` nor `upstream.command`")),
         };
+        if answer.is_ok() {
+            ctx.set_answered();
+        }
+        if let Ok(whole) = &mut answer
+            && self.readers.iter().any(|stage| stage.check.peeks(ctx, whole.status(), whole.headers()).is_some())
+        {
+            answer = Box::pin(self.read(ctx, std::mem::take(whole))).await;
+        }
         // Whatever became of a request whose body was cut short, this is why.
         match ctx.take_body_refusal() {
             Some(refusal) => Err(refusal),
             None => answer,
-        }
-    }
-
-    /// Passes a request to the inner service.
-    async fn ask(&self, ctx: &Arc<Context>, request: Request<RequestBody>) -> Result<Response<ResponseBody>, Refusal> {
-        match &self.inner {
-            Inner::Proxy(gateway) => gateway.call(ctx, request).await,
-            Inner::Router(router) => {
-                let mut request = request.map(RequestBody::into_axum);
-                request.extensions_mut().insert(Arc::clone(ctx));
-                match router.clone().oneshot(request).await {
-                    Ok(answer) => Ok(answer.map(ResponseBody::boxed)),
-                    Err(never) => match never {},
-                }
-            }
-            Inner::Nothing => Err(NO_UPSTREAM.refuse("neither `upstream.url` nor `upstream.command`")),
         }
     }
 
@@ -296,10 +308,11 @@ impl Live {
         refused: Option<&Refusal>,
         bytes_in: Arc<AtomicU64>,
     ) -> Response<ResponseBody> {
-        if let Ok(id) = HeaderValue::from_str(ctx.request_id().as_str()) {
+        if let Ok(mut id) = HeaderValue::from_bytes(ctx.request_id().as_bytes()) {
+            // Never the same twice: in the table of HTTP/2's compression it would push out what is (RFC 7541 §7.1.3).
+            id.set_sensitive(true);
             answer.headers_mut().insert(crate::gateway::X_REQUEST_ID, id);
         }
-        answer.headers_mut().remove(SERVER);
         if let Some(refusal) = refused {
             event::refused(&ctx, None, Mode::Block, refusal);
             answer.extensions_mut().insert(RefusedWith(refusal.code()));
@@ -310,6 +323,23 @@ impl Live {
         let record = Record::new(ctx, answer.status(), refused.map(Refusal::code), bytes_in);
         answer.body_mut().attach(Box::new(record));
         answer
+    }
+}
+
+/// Passes a request to a router in this process.
+async fn ask_router(
+    router: &axum::Router,
+    ctx: &Arc<Context>,
+    request: Request<RequestBody>,
+) -> Result<Response<ResponseBody>, Refusal> {
+    let mut request = request.map(RequestBody::into_axum);
+    request.extensions_mut().insert(Arc::clone(ctx));
+    match router.clone().oneshot(request).await {
+        Ok(mut answer) => {
+            integrity::strip_answer(answer.headers_mut());
+            Ok(answer.map(ResponseBody::boxed))
+        }
+        Err(never) => match never {},
     }
 }
 

@@ -97,28 +97,47 @@ async def delete_note(note_id: UUID) -> None:
 # Streams.
 
 
+gates: dict[str, asyncio.Semaphore] = {}
+
+
+@app.post("/gate/{name}", status_code=202)
+async def let_one_pass(name: str) -> dict:
+    """Something happens that a stream of that name waits for."""
+    gates.setdefault(name, asyncio.Semaphore(0)).release()
+    return {"name": name}
+
+
+async def pause(interval: float, gate: str | None) -> None:
+    if gate is None:
+        await asyncio.sleep(interval)
+    else:
+        await gates.setdefault(gate, asyncio.Semaphore(0)).acquire()
+
+
 @app.get("/stream")
-async def stream(chunks: int = 5, interval: float = 0.1, size: int = 16) -> StreamingResponse:
-    """Text in pieces, with a pause before each but the first."""
+async def stream(chunks: int = 5, interval: float = 0.1, size: int = 16, gate: str | None = None) -> StreamingResponse:
+    """Text in pieces; before each but the first a pause, or until somebody lets it through the gate."""
 
     async def pieces():
         for number in range(chunks):
             if number:
-                await asyncio.sleep(interval)
+                await pause(interval, gate)
             yield f"{number}:".ljust(size, ".").encode()
 
     return StreamingResponse(pieces(), media_type="text/plain")
 
 
 @app.get("/events")
-async def events(request: Request, count: int = 5, interval: float = 0.1) -> StreamingResponse:
+async def events(
+    request: Request, count: int = 5, interval: float = 0.1, gate: str | None = None
+) -> StreamingResponse:
     """Server-sent events; each carries the time at which it was sent. It ends after `count`."""
     last = int(request.headers.get("last-event-id", "-1"))
 
     async def send():
         for number in range(last + 1, count):
             yield f"id: {number}\nevent: tick\ndata: {time.time()}\n\n"
-            await asyncio.sleep(interval)
+            await pause(interval, gate)
 
     return StreamingResponse(send(), media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
 

@@ -17,6 +17,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("openssl", "openssl"),
     ("taskset", "util-linux"),
     ("setpriv", "util-linux"),
+    ("slowhttptest", "slowhttptest"),
 ];
 
 /// Answers `invoke-rc.d` with "action forbidden", so that no installed service starts by itself.

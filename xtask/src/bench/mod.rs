@@ -19,6 +19,7 @@ mod palisade;
 mod process;
 mod report;
 mod site;
+mod slow;
 mod summary;
 
 use std::fs;
@@ -70,6 +71,9 @@ pub(crate) struct Arguments {
     /// Counts user-space instructions per GET under callgrind instead of measuring time.
     #[arg(long)]
     instructions: bool,
+    /// Measures the latency of others beside a thousand slow connections of four kinds, 30 s each, instead.
+    #[arg(long, conflicts_with = "instructions")]
+    slow: bool,
     /// With --instructions: fails when the subject takes more than this many per GET over HTTP/1.1.
     #[arg(long, value_name = "INSTRUCTIONS", requires = "instructions")]
     at_most: Option<u64>,
@@ -121,6 +125,8 @@ pub(crate) fn run(args: &Arguments) -> Result<ExitCode> {
     let result = Site::open(folder.clone(), cores).and_then(|site| {
         if args.instructions {
             count(args, site, root, &kinds, subject, binary.as_ref())
+        } else if args.slow {
+            slow::measure(&site, root, subject.unwrap_or(Kind::Palisade), binary.as_ref(), !args.no_write)
         } else {
             measure(args, site, root, &cells, &kinds, subject, binary.as_ref())
         }

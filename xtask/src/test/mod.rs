@@ -23,6 +23,9 @@ use step::Outcome;
 /// The package that holds the end-to-end tests.
 const END_TO_END: &str = "palisade-tests";
 
+/// User-space instructions that a plain GET may cost; counting differs by 1 %, 5 % more fail.
+const INSTRUCTIONS: u64 = 55_000;
+
 /// Options of `cargo xtask test`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -54,6 +57,8 @@ enum Step {
     Doc,
     /// The real binary in front of real apps.
     E2e,
+    /// What a plain GET costs the release build, in instructions: repeatable, where times are not.
+    Cost,
 }
 
 impl Step {
@@ -66,6 +71,7 @@ impl Step {
             Step::Unit => "unit",
             Step::Doc => "doc",
             Step::E2e => "e2e",
+            Step::Cost => "cost",
         }
     }
 }
@@ -164,6 +170,7 @@ impl<'a> Run<'a> {
                 outcome.passed &= built.passed;
                 Ok(outcome)
             }
+            Step::Cost => self.cost(),
         }
     }
 
@@ -172,6 +179,13 @@ impl<'a> Run<'a> {
         let (outcome, binary) = step::build(&mut self.cargo(&["build", "--package", "palisade-cli"]))?;
         self.binary = binary.filter(|_| outcome.passed);
         Ok(outcome)
+    }
+
+    fn cost(&self) -> Result<Outcome> {
+        let at_most = INSTRUCTIONS + INSTRUCTIONS / 20;
+        let mut bench = Command::new(env::current_exe().context("the path of this program")?);
+        bench.args(["bench", "--instructions", "--against", "palisade", "--no-write"]);
+        step::run(bench.args(["--at-most", &at_most.to_string()]))
     }
 
     fn tests(&self, selection: &[&str]) -> Result<Outcome> {

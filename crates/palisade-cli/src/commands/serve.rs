@@ -24,6 +24,16 @@ pub(crate) fn run(global: &Global, serve: &Serve) -> anyhow::Result<Done> {
     if !problems.is_empty() {
         eprint!("{}", problems.render(global.color()));
     }
+    let config = running.handle.live();
+    let upstream = &config.policy.config().upstream;
+    if running.handle.files().is_empty() && upstream.url.is_none() && upstream.command.is_empty() {
+        eprintln!(
+            "warning: there is no application behind this gateway yet, and every request is answered with 502\n  \
+             `palisade serve -- uvicorn main:app --uds {{socket}}` starts one, `palisade serve --upstream \
+             http://127.0.0.1:8000` is for one that runs"
+        );
+    }
+    drop(config);
     // The work that is not requests: signals, the admin listener, files that change.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let workers = running.start_workers()?;

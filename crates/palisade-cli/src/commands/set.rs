@@ -50,6 +50,12 @@ fn request(set: &Set) -> Result<Request, Usage> {
         "off" => Mode::Off,
         _ => return Err(Usage(format!("`{mode}` is no mode: `block`, `detect` or `off`"))),
     };
+    // Before the rest: whoever mistypes it at night learns it first.
+    let known = || palisade::controls::INFOS.iter().filter(|info| info.judges).map(|info| info.name);
+    if !palisade::controls::INFOS.iter().any(|info| info.name == control) {
+        let names: Vec<String> = known().map(|name| format!("`{name}`")).collect();
+        return Err(Usage(format!("there is no control `{control}`: {} can be switched", names.join(", "))));
+    }
     let time = set.time.ok_or_else(|| Usage(format!("`--for` says for how long, {example}")))?;
     let reason = set.reason.clone().ok_or_else(|| Usage(format!("`--reason` says why, {example}")))?;
     Ok(Request::Set(Switch {
@@ -85,6 +91,7 @@ mod tests {
         for (line, said) in [
             ("palisade set limits --for 1h --reason why", "names no mode"),
             ("palisade set limits=on --for 1h --reason why", "is no mode"),
+            ("palisade set limts=off", "there is no control `limts`: `rate_limit`"),
             ("palisade set limits=off --reason why", "--for"),
             ("palisade set limits=off --for 1h", "--reason"),
             ("palisade set limits=off --clear", "the control alone"),

@@ -51,6 +51,8 @@ const LARGE_BLOCK: usize = 64 * 1024;
 const MIN_ROOM: usize = 2 * 1024;
 /// Scratch space above this is given back between exchanges.
 const KEPT_SCRATCH: usize = 16 * 1024;
+/// Fields that whoever passes an answer on will add: a table that grows hashes everything in it again.
+const ROOM_FOR_FIELDS: usize = 16;
 /// Interim answers to one request.
 const MAX_INTERIM: u8 = 16;
 
@@ -442,7 +444,7 @@ impl<IO: AsyncRead + Unpin> Inner<IO> {
     /// Takes the judged head out of the buffer.
     fn take_headers(&mut self, len: usize, other_token: bool) -> Result<HeaderMap, Violation> {
         let head = self.read.split_to(len).freeze();
-        let mut headers = HeaderMap::with_capacity(self.spans.len());
+        let mut headers = HeaderMap::with_capacity(self.spans.len() + ROOM_FOR_FIELDS);
         let mut named = Vec::new();
         for Span { name, value } in self.spans.drain(..) {
             let name = head.get(name.0 as usize..name.1 as usize).unwrap_or_default();

@@ -9,7 +9,7 @@ use http::{HeaderMap, request};
 use palisade_base::{Cidr, canonical_ip};
 use palisade_policy::Problems;
 
-use crate::context::{AddressText, Client, Context};
+use crate::context::{AddressText, Client, Context, Seen};
 use crate::control::{Check, Control, Info, NoRoute, Routes};
 use crate::observe::{Log, event};
 use crate::policy::Env;
@@ -67,7 +67,7 @@ impl Check for ClientIp {
     fn request(&self, ctx: &Context, parts: &mut request::Parts) -> Result<(), Stop> {
         let peer = ctx.connection.peer.ip();
         if !self.is_trusted(peer) {
-            if parts.headers.contains_key(crate::gateway::X_FORWARDED_FOR) && is_private(peer) {
+            if ctx.seen.any(Seen::FORWARDED) && is_private(peer) {
                 ctx.set_behind_unnamed_proxy();
                 self.report(peer);
             }

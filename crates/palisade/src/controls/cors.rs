@@ -26,6 +26,11 @@ use crate::policy::Env;
 use crate::policy::values::{MethodName, OriginPattern};
 use crate::refusal::{Code, Refusal, Stop};
 
+use self::granted::Granted;
+
+#[path = "cors_granted.rs"]
+mod granted;
+
 /// `[cors]`. Without `origins` the control isn't there: the application's own headers pass, and preflights are its own.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
@@ -47,6 +52,10 @@ pub struct Config {
     pub max_age: Interval,
     /// Public pages may reach this API on a private network (`Access-Control-Allow-Private-Network`).
     pub private_network: bool,
+    /// Where the application answers for itself: a failure (5xx) of which it says nothing, and a refusal of this
+    /// gateway, get what the application itself has allowed the same origin before, so that its page can read what
+    /// went wrong. Nobody is allowed anything that the application did not allow.
+    pub errors: bool,
 }
 
 impl Default for Config {
@@ -59,6 +68,7 @@ impl Default for Config {
             expose_headers: Vec::new(),
             max_age: Interval::secs(600),
             private_network: false,
+            errors: true,
         }
     }
 }
@@ -98,6 +108,8 @@ const TRUE: HeaderValue = HeaderValue::from_static("true");
 pub struct Cors {
     /// For each rule; none where the application answers for itself.
     sharing: Vec<Option<Arc<Sharing>>>,
+    /// What the application has allowed, where `errors` asks for it.
+    granted: Option<Arc<Granted>>,
 }
 
 /// What is shared with whom. Header values are built once.
@@ -163,7 +175,10 @@ impl Control for Cors {
             };
             keys.compile(&format!("route[{}].cors", place.saturating_sub(1)), env, problems).map(Arc::new)
         });
-        sharing.iter().any(Option::is_some).then_some(Self { sharing })
+        // Not where every rule has an author already.
+        let learns = section.errors && sharing.iter().any(Option::is_none);
+        let granted = learns.then(|| env.state.get("cors.granted", Granted::default));
+        (granted.is_some() || sharing.iter().any(Option::is_some)).then_some(Self { sharing, granted })
     }
 }
 
@@ -257,7 +272,12 @@ impl Check for Cors {
     }
 
     fn response(&self, ctx: &Context, parts: &mut response::Parts) -> Result<(), Refusal> {
-        let Some(sharing) = self.sharing(ctx) else { return Ok(()) };
+        let Some(sharing) = self.sharing(ctx) else {
+            if let (Some(granted), Some(origin)) = (&self.granted, &ctx.origin) {
+                granted.response(origin, parts);
+            }
+            return Ok(());
+        };
         let preflight = parts.extensions.get::<Preflight>().is_some();
         if !preflight {
             remove_foreign(&mut parts.headers);
@@ -359,6 +379,9 @@ fn vary(headers: &mut HeaderMap) {
     }
 }
 
+#[cfg(test)]
+#[path = "cors_granted_tests.rs"]
+mod granted_tests;
 #[cfg(test)]
 #[path = "cors_tests.rs"]
 mod tests;

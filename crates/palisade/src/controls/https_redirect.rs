@@ -3,6 +3,9 @@
 //! Guide sections 6 and 7. A credential that came in clear is already known to whoever listens; a redirect would hide
 //! that, so the call is refused and says so.
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
 use http::header::{AUTHORIZATION, CACHE_CONTROL, COOKIE, LOCATION};
 use http::{HeaderValue, Method, Response, StatusCode, request};
 use palisade_policy::Problems;
@@ -10,8 +13,10 @@ use palisade_policy::Problems;
 use crate::body::ResponseBody;
 use crate::context::{Context, Listener};
 use crate::control::{Check, Control, Info, NoRoute, Routes};
+use crate::observe::redact;
 use crate::policy::Env;
 use crate::refusal::{Code, Stop};
+use crate::server::ServerState;
 
 /// A call with a credential, or with a body, over plain HTTP.
 pub static REQUIRED: Code = Code::client(
@@ -24,7 +29,10 @@ pub static REQUIRED: Code = Code::client(
 /// The control. Its keys are `server.plaintext`, `server.http` and `server.https`.
 #[derive(Debug)]
 pub struct HttpsRedirect {
+    /// The port of `server.https`, where there is one.
     port: Option<u16>,
+    /// Knows the port in fact: of a given socket, or the one that the system chose.
+    server: Arc<ServerState>,
 }
 
 impl Control for HttpsRedirect {
@@ -39,8 +47,8 @@ impl Control for HttpsRedirect {
     };
 
     fn compile(_: &NoRoute, _: &Routes<'_, NoRoute>, env: &Env, _: &mut Problems) -> Option<Self> {
-        let https = env.server.https().address().map(|address| address.port()).filter(|port| *port != 443);
-        (!env.server.plaintext()).then_some(Self { port: https })
+        let port = env.server.https().address().map(|address| address.port());
+        (!env.server.plaintext()).then_some(Self { port, server: crate::server::state(env) })
     }
 }
 
@@ -49,15 +57,12 @@ impl Check for HttpsRedirect {
         if ctx.is_secure() || ctx.connection.listener == Listener::Embedded {
             return Ok(());
         }
-        let carries = parts.headers.contains_key(AUTHORIZATION)
-            || parts.headers.contains_key("x-api-key")
-            || parts.headers.contains_key(COOKIE);
-        let navigates = matches!(parts.method, Method::GET | Method::HEAD);
-        let from_browser_page = Context::single(&parts.headers, "sec-fetch-mode") == Some("navigate");
-        if !navigates || (carries && !from_browser_page) {
+        let reads = matches!(parts.method, Method::GET | Method::HEAD);
+        if !reads || carries_key(parts) || (carries_credential(parts) && !is_navigation(parts)) {
             return Err(REQUIRED.refuse("a credential or a body over plain HTTP").into());
         }
-        let port = self.port.map(|port| format!(":{port}")).unwrap_or_default();
+        let port = self.port.map(|written| self.server.port("https").unwrap_or(written)).filter(|port| *port != 443);
+        let port = port.map(|port| format!(":{port}")).unwrap_or_default();
         let path = parts.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
         let target = format!("https://{}{port}{path}", ctx.host());
         let location =
@@ -67,5 +72,75 @@ impl Check for HttpsRedirect {
         answer.headers_mut().insert(LOCATION, location);
         answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         Err(Stop::Answer(Box::new(answer)))
+    }
+}
+
+/// A credential that a browser does not send by itself: somebody's program did.
+fn carries_key(parts: &request::Parts) -> bool {
+    parts.headers.contains_key(AUTHORIZATION)
+        || parts.headers.keys().any(|name| *name != COOKIE && redact::is_secret_name(name.as_str()))
+}
+
+/// A cookie, or a token in the query as it stands in links of mails.
+fn carries_credential(parts: &request::Parts) -> bool {
+    let in_query = |query: &str| matches!(redact::query(query), Cow::Owned(_));
+    parts.headers.contains_key(COOKIE) || parts.uri.query().is_some_and(in_query)
+}
+
+/// Whether a browser shows what is answered. Over plain HTTP browsers send no `Sec-Fetch-Mode` (Fetch Metadata is for
+/// trustworthy URLs, such as those of localhost), but say what they hope for.
+fn is_navigation(parts: &request::Parts) -> bool {
+    match Context::single(&parts.headers, "sec-fetch-mode") {
+        Some(mode) => mode == "navigate",
+        None => {
+            Context::single(&parts.headers, "upgrade-insecure-requests") == Some("1")
+                || Context::single(&parts.headers, "accept").is_some_and(|accept| accept.starts_with("text/html"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Harness;
+
+    #[tokio::test]
+    async fn browsers_are_redirected_and_programs_with_credentials_refused() {
+        let policy = "[server]\nplaintext = false\nhosts = [\"api.example.com\"]\nhttps = \"127.0.0.1:8443\"";
+        let app = Harness::new(policy, axum::Router::new()).plain();
+        let host = ("host", "api.example.com");
+        let page = ("accept", "text/html,application/xhtml+xml,*/*;q=0.8");
+        type Case<'c> = (Method, &'c str, &'c [(&'c str, &'c str)], u16);
+        let cases: &[Case<'_>] = &[
+            (Method::GET, "/", &[], 308),
+            (Method::HEAD, "/", &[], 308),
+            (Method::GET, "/", &[page], 308),
+            (Method::GET, "/", &[page, ("cookie", "a=1")], 308),
+            (Method::GET, "/", &[("upgrade-insecure-requests", "1"), ("cookie", "a=1")], 308),
+            (Method::GET, "/", &[("sec-fetch-mode", "navigate"), ("cookie", "a=1")], 308),
+            (Method::GET, "/reset?token=abcdef", &[page], 308),
+            (Method::GET, "/", &[("cookie", "a=1")], 403),
+            (Method::GET, "/", &[("sec-fetch-mode", "cors"), page, ("cookie", "a=1")], 403),
+            (Method::GET, "/?access_token=abcdef", &[], 403),
+            (Method::GET, "/", &[("authorization", "Bearer x")], 403),
+            (Method::GET, "/", &[page, ("authorization", "Basic eDp5")], 403),
+            (Method::GET, "/", &[("x-api-key", "x")], 403),
+            (Method::GET, "/", &[("x-auth-token", "x")], 403),
+            (Method::POST, "/", &[page], 403),
+            (Method::OPTIONS, "/", &[("origin", "https://a.example")], 403),
+        ];
+        for (method, target, headers, status) in cases {
+            let headers = [&[host], *headers].concat();
+            let answer = app.send(method.clone(), target, &headers, "").await;
+            assert_eq!(answer.status(), *status, "{method} {target} {headers:?}");
+            if *status == 308 {
+                assert_eq!(answer.header("location"), format!("https://api.example.com:8443{target}"));
+                assert_eq!(answer.header("cache-control"), "no-store");
+            } else {
+                assert_eq!(answer.refusal(), Some(&REQUIRED));
+            }
+        }
+        let foreign = app.send(Method::GET, "/", &[("host", "evil.example"), page], "").await;
+        assert_eq!((foreign.status(), foreign.header("location")), (421, ""));
     }
 }

@@ -26,12 +26,12 @@ pub fn codes() -> impl Iterator<Item = &'static Code> {
 /// The answer, where the path is one of ours.
 pub(crate) fn answer(ctx: &Context, parts: &request::Parts) -> Option<Response<ResponseBody>> {
     let path = ctx.path();
-    let accept = parts.headers.get(ACCEPT);
+    let accept = || parts.headers.get(ACCEPT);
     if let Some(own) = path.strip_prefix("/.palisade/") {
-        return Some(own_path(ctx, own, accept));
+        return Some(own_path(ctx, own, accept()));
     }
     if path == "/.palisade" {
-        return Some(own_path(ctx, "", accept));
+        return Some(own_path(ctx, "", accept()));
     }
     if ctx.policy.env().server.public_health && matches!(parts.method, Method::GET | Method::HEAD) {
         return match path {

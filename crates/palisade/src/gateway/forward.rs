@@ -15,34 +15,28 @@ pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-i
 /// Sets what only the gateway may say, on a request whose forgeable headers are gone: exactly one address, one
 /// protocol, one host, the request id.
 pub fn forwarded_headers(ctx: &Context, headers: &mut HeaderMap) {
-    let text = |text: &str| HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("unknown"));
     headers.insert(X_FORWARDED_FOR, ctx.client_text().value());
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(if ctx.is_secure() { "https" } else { "http" }));
     if let Some(host) = headers.get(HOST).cloned() {
         headers.insert(X_FORWARDED_HOST, host);
     }
-    headers.insert(X_REQUEST_ID, text(ctx.request_id().as_str()));
+    if let Ok(id) = HeaderValue::from_bytes(ctx.request_id().as_bytes()) {
+        headers.insert(X_REQUEST_ID, id);
+    }
 }
 
-/// The request for the application, in origin form, and the client's side of a WebSocket, where it asks for one.
-pub(super) fn prepare(mut request: Request<RequestBody>) -> (Request<RequestBody>, Option<OnUpgrade>) {
-    let upgrade = request.headers().contains_key(http::header::UPGRADE).then(|| hyper::upgrade::on(&mut request));
-    let (mut parts, body) = request.into_parts();
+/// Makes it the request for the application, in origin form; gives the client's side of a WebSocket, where it asks for
+/// one. In place: a request is moved often enough.
+pub(super) fn prepare(request: &mut Request<RequestBody>) -> Option<OnUpgrade> {
+    let upgrade = request.headers().contains_key(http::header::UPGRADE).then(|| hyper::upgrade::on(&mut *request));
     if upgrade.is_some() {
-        parts.headers.insert(http::header::CONNECTION, HeaderValue::from_static("upgrade"));
+        request.headers_mut().insert(http::header::CONNECTION, HeaderValue::from_static("upgrade"));
     }
-    if parts.uri.authority().is_some() {
+    if request.uri().authority().is_some() {
         // Absolute form and `:authority` end here: the host was checked and stands in `Host`.
-        parts.uri = parts.uri.path_and_query().cloned().map(http::Uri::from).unwrap_or_default();
+        *request.uri_mut() = request.uri().path_and_query().cloned().map(http::Uri::from).unwrap_or_default();
     }
-    parts.version = Version::HTTP_11;
-    parts.extensions.clear();
-    (Request::from_parts(parts, body), upgrade)
-}
-
-/// Headers of an answer that end at the gateway.
-pub(super) fn clean_answer(headers: &mut HeaderMap) {
-    // The codec has taken off what belongs to the connection.
-    headers.remove(http::header::PROXY_AUTHENTICATE);
-    headers.remove(http::header::UPGRADE);
+    *request.version_mut() = Version::HTTP_11;
+    request.extensions_mut().clear();
+    upgrade
 }

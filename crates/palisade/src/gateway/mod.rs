@@ -26,8 +26,8 @@ use crate::server::supervise::{self, AppStatus, Patience};
 use connect::Io;
 use pool::{Pool, Return};
 
+pub(crate) use forward::X_REQUEST_ID;
 pub use forward::forwarded_headers;
-pub(crate) use forward::{X_FORWARDED_FOR, X_REQUEST_ID};
 pub(crate) use tunnel::Tunnels;
 
 /// How often a request that waits for a supervised application looks again.
@@ -139,16 +139,16 @@ impl Gateway {
     pub(crate) async fn call(
         &self,
         ctx: &Arc<Context>,
-        request: Request<RequestBody>,
+        mut request: Request<RequestBody>,
     ) -> Result<Response<ResponseBody>, Refusal> {
-        let (mut request, upgrade) = forward::prepare(request);
+        let upgrade = forward::prepare(&mut request);
         let start = ctx.policy.clock().instant();
         let answer_timeout = if upgrade.is_some() { None } else { self.response_timeout };
         let mut fresh = false;
         let outcome = loop {
             let connection = match self.pool.take().filter(|_| !fresh) {
                 Some(idle) => idle,
-                None => Connection::new(self.connect().await?),
+                None => Connection::new(Box::pin(self.connect()).await?),
             };
             let back = Return::new(Arc::clone(&self.pool));
             match connection.send(request, answer_timeout, back).await {
@@ -168,11 +168,12 @@ impl Gateway {
         match outcome {
             Outcome::Response(answer) => {
                 let mut answer = answer.map(ResponseBody::upstream);
-                forward::clean_answer(answer.headers_mut());
+                integrity::strip_answer(answer.headers_mut());
                 Ok(answer)
             }
             Outcome::Upgraded(upgraded) => match upgrade {
-                Some(upgrade) => Ok(self.tunnels.open(upgrade, upgraded, ctx)),
+                Some(upgrade) if is_websocket(&upgraded.head) => Ok(self.tunnels.open(upgrade, upgraded, ctx)),
+                Some(_) => Err(BAD_ANSWER.refuse("101 to another protocol than `websocket`")),
                 None => Err(BAD_ANSWER.refuse("101 without a request to upgrade")),
             },
         }
@@ -238,6 +239,12 @@ fn retry(error: &Error, fresh: bool) -> Option<bool> {
         Error::ClosedBeforeAnswer { reused: true } => Some(true),
         _ => None,
     }
+}
+
+/// Whether the application agreed to what it was asked (RFC 9110 §7.8).
+fn is_websocket(answer: &Response<()>) -> bool {
+    let mut protocols = answer.headers().get_all(http::header::UPGRADE).iter();
+    protocols.next().is_some_and(|one| one.as_bytes().eq_ignore_ascii_case(b"websocket")) && protocols.next().is_none()
 }
 
 /// Whether an answer broke off because the request it belongs to did.

@@ -3,6 +3,7 @@
 use std::io::Write as _;
 
 /// Appends `,"name":"value"`.
+#[inline]
 pub(crate) fn field_str(out: &mut Vec<u8>, name: &str, value: &str) {
     key(out, name);
     string(out, value);
@@ -40,7 +41,9 @@ pub(crate) fn field_millis(out: &mut Vec<u8>, name: &str, micros: u64) {
     number(out, micros % 1_000, 3);
 }
 
+#[inline]
 fn key(out: &mut Vec<u8>, name: &str) {
+    out.reserve(name.len() + 4);
     out.extend_from_slice(b",\"");
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b"\":");
@@ -49,6 +52,7 @@ fn key(out: &mut Vec<u8>, name: &str) {
 /// Appends a JSON string. Control characters, also those of C1 and the line separators that some viewers act on, are
 /// escaped: a log line stays one line in every sink.
 pub(crate) fn string(out: &mut Vec<u8>, value: &str) {
+    out.reserve(value.len() + 2);
     out.push(b'"');
     // Nearly every value needs no escape; the whole of it is looked at without a branch a byte.
     let odd = |byte: &u8| !(b' '..=b'~').contains(byte) | (*byte == b'"') | (*byte == b'\\');

@@ -48,7 +48,7 @@ pub(crate) fn is_secret_name(name: &str) -> bool {
 
 /// A query with the values of secrets replaced.
 pub(crate) fn query(query: &str) -> Cow<'_, str> {
-    if !query.split('&').any(is_secret_pair) {
+    if query.is_empty() || !query.split('&').any(is_secret_pair) {
         return Cow::Borrowed(query);
     }
     let mut out = String::with_capacity(query.len());
@@ -85,7 +85,7 @@ fn holds_secret(value: &str) -> bool {
 
 /// A path with segments that look like secrets replaced.
 pub(crate) fn path(path: &str) -> Cow<'_, str> {
-    if !path.split('/').any(|segment| is_secret_value(&decode(segment))) {
+    if path.len() < SHORTEST || !path.split('/').any(|segment| is_secret_value(&decode(segment))) {
         return Cow::Borrowed(path);
     }
     let segments: Vec<&str> =
@@ -93,9 +93,12 @@ pub(crate) fn path(path: &str) -> Cow<'_, str> {
     Cow::Owned(segments.join("/"))
 }
 
+/// Nothing shorter looks like a secret.
+const SHORTEST: usize = 12;
+
 /// Whether a value looks like a secret by itself, or has one in it: a JWT, one of our API keys, a payment card.
 pub(crate) fn is_secret_value(value: &str) -> bool {
-    value.len() >= 12 && (has_jwt(value) || has_key(value) || has_card(value))
+    value.len() >= SHORTEST && (has_jwt(value) || has_key(value) || has_card(value))
 }
 
 fn has_jwt(value: &str) -> bool {
@@ -173,6 +176,7 @@ pub(crate) fn text(text: &str) -> String {
         let last = word.rsplit('.').next().unwrap_or(word);
         if is_secret_name(last)
             && let Some((between, value)) = assigned(rest)
+            && !is_status(last, &rest[between..between + value])
         {
             out.push_str(&rest[..between]);
             out.push_str(REDACTED);
@@ -180,6 +184,11 @@ pub(crate) fn text(text: &str) -> String {
         }
     }
     out
+}
+
+/// `code: 500` and `exit code: 137` are what somebody looks for in a log; a code that lets somebody in is longer.
+fn is_status(name: &str, value: &str) -> bool {
+    name.to_ascii_lowercase().ends_with("code") && value.len() <= 3 && value.bytes().all(|b| b.is_ascii_digit())
 }
 
 /// Behind a name: the length of what joins it to a value (`=`, `": "`, `%3D`), and of the value, where there is one.

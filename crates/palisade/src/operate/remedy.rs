@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 
 use crate::control::{Asked, Remedy};
 use crate::observe::decisions::{Judged, is_of_policy};
+use crate::policy::Rule;
 use crate::policy::values::PathPattern;
-use crate::policy::{Found, Rule};
 use crate::stack::Live;
 
 /// A request as it was kept.
@@ -23,9 +23,7 @@ pub(super) struct Request<'a> {
 pub(super) fn remedy(live: &Live, request: Request<'_>, judged: &Judged) -> Value {
     let policy = &live.policy;
     // The rule of today's policy: what was decided under an earlier one is allowed by a change of this one.
-    let rule = match policy.rules().find(request.host, request.path, request.method) {
-        Found::Rule(id) | Found::OtherMethods(id, _) => policy.rule(id),
-    };
+    let rule = policy.rule(policy.rules().find(request.host, request.path, request.method).id());
     let Request { method, host, path, client } = request;
     let asked = Asked { judged, method, host, path, client, policy, rule };
     let own = live.control(judged.control).and_then(|control| control.remedy(&asked));
@@ -59,7 +57,7 @@ fn general(judged: &Judged) -> Remedy {
 
 /// A key of a route: in the route that took the request, or in one of its own.
 fn route(rule: &Rule, request: Request<'_>, key: &str) -> Value {
-    if rule.id != 0 {
+    if rule.id != 0 && !rule.implied {
         let label = &rule.label;
         return json!({
             "kind": "policy", "place": &*rule.line, "toml": key,

@@ -254,11 +254,24 @@ pub struct Logs {
     pub access: String,
     /// Security and life-cycle events: `stdout`, `stderr`, `off`, or a file.
     pub security: String,
+    /// What a supervised application prints: `redacted`, with passwords, tokens and cards replaced, or `raw`.
+    pub app: AppOutput,
+}
+
+/// What happens to the output of a supervised application on its way to standard error.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum AppOutput {
+    /// Values behind names of secrets, tokens and cards are replaced.
+    #[default]
+    Redacted,
+    /// As it is printed.
+    Raw,
 }
 
 impl Default for Logs {
     fn default() -> Self {
-        Self { format: LogFormat::Json, access: "stdout".into(), security: "stdout".into() }
+        Self { format: LogFormat::Json, access: "stdout".into(), security: "stdout".into(), app: AppOutput::Redacted }
     }
 }
 

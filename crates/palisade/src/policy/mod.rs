@@ -2,6 +2,7 @@
 
 pub mod config;
 mod rules;
+mod spelling;
 pub mod values;
 
 use std::any::{Any, TypeId};
@@ -157,9 +158,11 @@ impl Policy {
         situation: Situation,
         mut problems: Problems,
     ) -> Result<(Self, Problems), Problems> {
-        let rules = Rules::new(config.route.iter().map(|route| &route.route), |place| {
+        let mut rules = Rules::new(config.route.iter().map(|route| &route.route), |place| {
             line(snapshot, &format!("route[{place}]"))
         });
+        let files = controls::static_files::routes(&config);
+        rules.imply(files.iter().map(|(place, route)| (line(snapshot, &format!("static[{place}]")), route)));
         for (later, earlier) in rules.unreachable() {
             problems.error(
                 &format!("route[{}].path", later - 1),

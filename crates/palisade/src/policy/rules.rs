@@ -22,6 +22,8 @@ pub struct Rule {
     pub label: Arc<str>,
     /// Where it stands: `palisade.toml:14`.
     pub line: Arc<str>,
+    /// Not written as a `[[route]]`: a directory of files has it by itself.
+    pub implied: bool,
     /// The networks whose clients it is for; all where empty.
     pub address: Vec<Cidr>,
     /// Encoded slashes are allowed.
@@ -39,6 +41,22 @@ impl Rule {
     /// The methods that the route names; none: all of the usual ones.
     pub fn methods(&self) -> &[Method] {
         &self.methods
+    }
+
+    fn compile(route: &Route, line: Arc<str>) -> Self {
+        Self {
+            id: 0,
+            label: route.path.as_str().into(),
+            line,
+            implied: false,
+            address: route.address.clone(),
+            encoded_slash: route.encoded_slash,
+            path_parameters: route.path_parameters,
+            slashes: route.slashes,
+            host: route.host.clone(),
+            path: route.path.clone(),
+            methods: route.methods.iter().map(|method| method.0.clone()).collect(),
+        }
     }
 
     fn takes(&self, host: &str, path: &str) -> bool {
@@ -60,6 +78,17 @@ pub enum Found {
     Rule(u16),
     /// A route claims the path, but none of the path names the method; these are named.
     OtherMethods(u16, String),
+    /// An application may read the path as one of this rule's, with a number or UUID in another spelling.
+    Respelled(u16),
+}
+
+impl Found {
+    /// The rule that was found, whatever it says.
+    pub fn id(&self) -> u16 {
+        match self {
+            Self::Rule(id) | Self::OtherMethods(id, _) | Self::Respelled(id) => *id,
+        }
+    }
 }
 
 /// All rules of a policy.
@@ -67,6 +96,8 @@ pub enum Found {
 pub struct Rules {
     rules: Vec<Rule>,
     named: Vec<Method>,
+    /// Some rule has a number or UUID in its path, so that other spellings of it have to be looked for.
+    spellings: bool,
 }
 
 impl Rules {
@@ -76,6 +107,7 @@ impl Rules {
             id: 0,
             label: "default".into(),
             line: "default".into(),
+            implied: false,
             address: Vec::new(),
             encoded_slash: None,
             path_parameters: None,
@@ -85,23 +117,22 @@ impl Rules {
             methods: Vec::new(),
         }];
         for (place, route) in routes.enumerate() {
-            rules.push(Rule {
-                id: u16::try_from(place + 1).unwrap_or(u16::MAX),
-                label: route.path.as_str().into(),
-                line: line(place),
-                address: route.address.clone(),
-                encoded_slash: route.encoded_slash,
-                path_parameters: route.path_parameters,
-                slashes: route.slashes,
-                host: route.host.clone(),
-                path: route.path.clone(),
-                methods: route.methods.iter().map(|method| method.0.clone()).collect(),
-            });
+            let id = u16::try_from(place + 1).unwrap_or(u16::MAX);
+            rules.push(Rule { id, ..Rule::compile(route, line(place)) });
         }
         let mut named: Vec<Method> = rules.iter().flat_map(|rule| rule.methods.iter().cloned()).collect();
         named.sort_by(|a, b| a.as_str().cmp(b.as_str()));
         named.dedup();
-        Self { rules, named }
+        let spellings = rules.iter().any(|rule| rule.path.has_spellings());
+        Self { rules, named, spellings }
+    }
+
+    /// Adds routes that nobody wrote, behind those that somebody did.
+    pub fn imply<'r>(&mut self, routes: impl Iterator<Item = (Arc<str>, &'r Route)>) {
+        for (line, route) in routes {
+            let id = u16::try_from(self.rules.len()).unwrap_or(u16::MAX);
+            self.rules.push(Rule { id, implied: true, ..Rule::compile(route, line) });
+        }
     }
 
     /// A rule by its number.
@@ -122,7 +153,13 @@ impl Rules {
     /// The rule of a request. The first route whose path and host fit claims the path: a method that no route of that
     /// same path names never falls through to a wider one.
     pub fn find(&self, host: &str, path: &str, method: &Method) -> Found {
-        let Some(first) = self.rules[1..].iter().find(|rule| rule.takes(host, path)) else {
+        let first = self.rules[1..].iter().find(|rule| rule.takes(host, path));
+        if self.spellings
+            && let Some(meant) = self.respelled(host, path, first)
+        {
+            return Found::Respelled(meant);
+        }
+        let Some(first) = first else {
             return if USUAL.contains(method) { Found::Rule(0) } else { Found::OtherMethods(0, allow(USUAL.iter())) };
         };
         let same = || {
@@ -137,10 +174,19 @@ impl Rules {
         }
     }
 
+    /// The rule before `first` that the path would select in its canonical spelling.
+    fn respelled(&self, host: &str, path: &str, first: Option<&Rule>) -> Option<u16> {
+        let before = first.map_or(self.rules.len(), |first| usize::from(first.id));
+        let exact = first.map(|first| &first.path);
+        let named = |rule: &&Rule| rule.host.as_ref().is_none_or(|pattern| pattern.matches(host));
+        let mut rules = self.rules[1..before].iter().filter(|rule| rule.path.has_spellings()).filter(named);
+        rules.find(|rule| rule.path.may_mean(path, exact)).map(|rule| rule.id)
+    }
+
     /// Routes that can never be reached, as pairs of numbers: the later one, and the earlier that takes all of it.
     pub fn unreachable(&self) -> Vec<(u16, u16)> {
         let mut pairs = Vec::new();
-        for later in &self.rules[1..] {
+        for later in self.rules[1..].iter().filter(|rule| !rule.implied) {
             let earlier = self.rules[1..usize::from(later.id)].iter().find(|earlier| {
                 earlier.path.covers(&later.path)
                     && (earlier.host.is_none() || earlier.host == later.host)
@@ -206,6 +252,41 @@ mod tests {
             find("a", "/else", "TRACE"),
             Found::OtherMethods(5, "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT".into())
         );
+    }
+
+    #[test]
+    fn another_spelling_of_a_number_passes_no_rule_by() {
+        let rules = rules(&[
+            ("/users/1", &[], None),
+            ("/users/{id:int}/*", &["GET"], None),
+            ("/files/{id:uuid}", &[], None),
+            ("/v/1", &[], None),
+            ("/v/1.0", &[], None),
+            ("/only/{id:int}", &[], Some("a.example")),
+            ("/*", &[], None),
+        ]);
+        let find = |path: &str| rules.find("b.example", path, &Method::GET);
+        for (path, expected) in [
+            ("/users/1", Found::Rule(1)),
+            ("/users/01", Found::Respelled(1)),
+            ("/users/%201", Found::Respelled(1)),
+            ("/users/7", Found::Rule(2)),
+            ("/users/7/x", Found::Rule(2)),
+            ("/users/07", Found::Respelled(2)),
+            ("/users/7.0/x/", Found::Respelled(2)),
+            ("/users/+7", Found::Respelled(2)),
+            ("/users/me", Found::Rule(7)),
+            ("/users/7-eleven", Found::Rule(7)),
+            ("/files/01234567-89AB-cdef-0123-456789abcdef", Found::Respelled(3)),
+            ("/files/x", Found::Rule(7)),
+            ("/v/1.0", Found::Rule(5)),
+            ("/v/1.00", Found::Respelled(4)),
+            ("/v/1.1", Found::Rule(7)),
+            ("/only/07", Found::Rule(7)),
+        ] {
+            assert_eq!(find(path), expected, "{path}");
+        }
+        assert_eq!(rules.find("a.example", "/only/07", &Method::GET), Found::Respelled(6));
     }
 
     #[test]

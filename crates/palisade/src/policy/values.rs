@@ -8,6 +8,8 @@ use std::str::FromStr;
 use http::Method;
 use palisade_base::{BadValue, Format, Interval, TextValue, text_value};
 
+use super::spelling;
+
 /// The grammars of this crate, beside those of [`palisade_base::FORMATS`].
 pub static FORMATS: &[Format] = &[
     Format::of::<Listen>(),
@@ -19,6 +21,9 @@ pub static FORMATS: &[Format] = &[
     Format::of::<SecretProvider>(),
     Format::of::<OriginPattern>(),
     Format::of::<crate::controls::rate_limit::By>(),
+    Format::of::<crate::controls::rate_limit::RateText>(),
+    Format::of::<crate::controls::static_files::FilesPath>(),
+    Format::of::<crate::controls::static_files::Keep>(),
 ];
 
 /// Where a listener listens, or `off`.
@@ -580,6 +585,34 @@ enum Segment {
     Uuid(Box<str>),
 }
 
+impl Segment {
+    fn takes(&self, part: &str) -> bool {
+        match self {
+            Segment::Literal(literal) => {
+                **literal == *part || (part.contains('%') && spelling::text(part) == **literal)
+            }
+            Segment::Any(_) => !part.is_empty(),
+            Segment::Int(_) => is_canonical_int(part),
+            Segment::Uuid(_) => is_canonical_uuid(part),
+        }
+    }
+
+    /// Whether an application may read this part as the number or UUID that is meant here.
+    fn takes_respelled(&self, part: &str) -> bool {
+        match self {
+            Segment::Literal(literal) if is_canonical_int(literal) => {
+                spelling::number(part).is_some_and(|number| *number == **literal)
+            }
+            Segment::Literal(literal) if is_canonical_uuid(literal) => {
+                spelling::uuid(part).is_some_and(|uuid| uuid == literal.replace('-', ""))
+            }
+            Segment::Literal(_) | Segment::Any(_) => false,
+            Segment::Int(_) => spelling::number(part).is_some(),
+            Segment::Uuid(_) => spelling::uuid(part).is_some(),
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Tail {
     /// Exactly these segments; a final slash makes no difference.
@@ -598,18 +631,38 @@ impl PathPattern {
 
     /// Whether a normalised path is meant. A trailing slash makes no difference.
     pub fn matches(&self, path: &str) -> bool {
+        self.fits(path, |_, segment, part| segment.takes(part))
+    }
+
+    /// Whether a path that does not match could be one of this pattern for an application, because a number or UUID in it
+    /// is spelled in another way: `/users/07` under `/users/{id:int}`. `exact` is the pattern that it matches instead; a
+    /// spelling that this one names is meant.
+    pub fn may_mean(&self, path: &str, exact: Option<&Self>) -> bool {
+        let named = |place: usize, part: &str| {
+            let segment = exact.and_then(|exact| exact.segments.get(place));
+            matches!(segment, Some(literal @ Segment::Literal(_)) if literal.takes(part))
+        };
+        self.fits(path, |place, segment, part| {
+            segment.takes(part) || (!named(place, part) && segment.takes_respelled(part))
+        })
+    }
+
+    /// Whether [`PathPattern::may_mean`] can ever be true.
+    pub fn has_spellings(&self) -> bool {
+        self.segments.iter().any(|segment| match segment {
+            Segment::Literal(literal) => is_canonical_int(literal) || is_canonical_uuid(literal),
+            Segment::Any(_) => false,
+            Segment::Int(_) | Segment::Uuid(_) => true,
+        })
+    }
+
+    fn fits(&self, path: &str, takes: impl Fn(usize, &Segment, &str) -> bool) -> bool {
         let mut rest = path.strip_prefix('/').unwrap_or(path);
         rest = rest.strip_suffix('/').unwrap_or(rest);
         let mut parts = rest.split('/').filter(|_| !rest.is_empty());
-        for segment in &self.segments {
+        for (place, segment) in self.segments.iter().enumerate() {
             let Some(part) = parts.next() else { return false };
-            let fits = match segment {
-                Segment::Literal(literal) => **literal == *part,
-                Segment::Any(_) => !part.is_empty(),
-                Segment::Int(_) => is_canonical_int(part),
-                Segment::Uuid(_) => is_canonical_uuid(part),
-            };
-            if !fits {
+            if !takes(place, segment, part) {
                 return false;
             }
         }
@@ -722,7 +775,10 @@ fn segment(part: &str) -> Result<Segment, BadValue> {
             "`*` stands alone at the end, after a slash; `?`, `#`, `{`, `}` and `\\` are not part of a path",
         ));
     }
-    Ok(Segment::Literal(part.into()))
+    if !spelling::is_escaped(part) {
+        return Err(BadValue::new("`%` begins an escape such as `%20`; the character itself is `%25`"));
+    }
+    Ok(Segment::Literal(spelling::text(part).into()))
 }
 
 impl fmt::Display for PathPattern {

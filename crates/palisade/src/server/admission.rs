@@ -60,7 +60,7 @@ const LINGER_BYTES: usize = 16 * 1024;
 /// Who holds connections. The maps are as large as the number of open connections at most, which is bounded.
 #[derive(Debug)]
 pub(super) struct Admission {
-    shards: [Mutex<HashMap<u64, u32>>; SHARDS],
+    shards: [Mutex<HashMap<u64, Held>>; SHARDS],
     hasher: RandomState,
     handshakes: AtomicUsize,
     told: AtomicUsize,
@@ -80,6 +80,13 @@ impl Default for Admission {
             unlogged: AtomicU64::new(0),
         }
     }
+}
+
+/// What a network holds.
+#[derive(Debug, Default)]
+struct Held {
+    connections: u32,
+    handshakes: u32,
 }
 
 /// A client by its network: an IPv4 address, or the /64 that one IPv6 customer has at least.
@@ -109,22 +116,31 @@ impl Drop for Admitted {
 
 /// A TLS handshake in progress.
 #[derive(Debug)]
-pub(super) struct Handshake(Arc<ServerState>);
+pub(super) struct Handshake {
+    state: Arc<ServerState>,
+    network: Option<u64>,
+}
 
 impl Drop for Handshake {
     fn drop(&mut self) {
-        self.0.admission.handshakes.fetch_sub(1, Ordering::Relaxed);
+        let admission = &self.state.admission;
+        admission.handshakes.fetch_sub(1, Ordering::Relaxed);
+        if let Some(network) = self.network
+            && let Some(held) = admission.shard(network).lock().get_mut(&network)
+        {
+            held.handshakes = held.handshakes.saturating_sub(1);
+        }
     }
 }
 
 impl Admission {
-    fn shard(&self, network: u64) -> &Mutex<HashMap<u64, u32>> {
+    fn shard(&self, network: u64) -> &Mutex<HashMap<u64, Held>> {
         &self.shards[self.hasher.hash_one(network) as usize % SHARDS]
     }
 
     fn join(&self, network: u64, limit: u32) -> bool {
         let mut shard = self.shard(network).lock();
-        let count = shard.entry(network).or_insert(0);
+        let count = &mut shard.entry(network).or_default().connections;
         let fits = *count < limit;
         if fits {
             *count += 1;
@@ -132,10 +148,20 @@ impl Admission {
         fits
     }
 
+    /// Counts a handshake of a network that holds a connection.
+    fn begin(&self, network: u64, limit: u32) -> bool {
+        let mut shard = self.shard(network).lock();
+        let Some(held) = shard.get_mut(&network) else { return true };
+        let fits = held.handshakes < limit;
+        held.handshakes += u32::from(fits);
+        fits
+    }
+
     fn leave(&self, network: u64) {
         if let Entry::Occupied(mut entry) = self.shard(network).lock().entry(network) {
-            *entry.get_mut() -= 1;
-            if *entry.get() == 0 {
+            let held = entry.get_mut();
+            held.connections = held.connections.saturating_sub(1);
+            if held.connections == 0 {
                 entry.remove();
             }
         }
@@ -172,11 +198,25 @@ pub(super) fn admit(state: &Arc<ServerState>, policy: &Policy, peer: IpAddr) -> 
     Ok(admitted)
 }
 
-/// Counts a TLS handshake, where it may begin.
-pub(super) fn handshake(state: &Arc<ServerState>, policy: &Policy) -> Result<Handshake, &'static Code> {
+/// Counts a TLS handshake, where it may begin: of one network as of all, half of its connections may be in one.
+pub(super) fn handshake(
+    state: &Arc<ServerState>,
+    policy: &Policy,
+    admitted: &Admitted,
+) -> Result<Handshake, &'static Code> {
     let running = state.admission.handshakes.fetch_add(1, Ordering::Relaxed);
-    let handshake = Handshake(Arc::clone(state));
-    if running >= handshake_limit(policy) { Err(&HANDSHAKES) } else { Ok(handshake) }
+    let mut handshake = Handshake { state: Arc::clone(state), network: None };
+    if running >= handshake_limit(policy) {
+        return Err(&HANDSHAKES);
+    }
+    if let Some(network) = admitted.network {
+        let limit = (policy.config().limits.config.connections_per_address / 2).max(1);
+        if !state.admission.begin(network, limit) {
+            return Err(&HANDSHAKES);
+        }
+        handshake.network = Some(network);
+    }
+    Ok(handshake)
 }
 
 /// Counts a refused connection, logs at most one a second, and tells a client that speaks plain HTTP.
@@ -202,12 +242,14 @@ pub(super) async fn refuse(
     let Some(mut stream) = plain else { return };
     let told = admission.told.fetch_add(1, Ordering::Relaxed);
     if told < TOLD {
-        let id = RequestId::new(handle.live().policy.clock().now());
+        let live = handle.live();
+        let id = RequestId::new(live.policy.clock().now());
         let document = problem_document(code, code.status, id.as_str());
         let mut answer = format!(
             "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nContent-Length: {}\r\n\
-             Cache-Control: no-store\r\nRetry-After: 1\r\nX-Request-Id: {id}\r\nConnection: close\r\n\r\n",
-            document.len()
+             Cache-Control: no-store\r\n{}Retry-After: 1\r\nX-Request-Id: {id}\r\nConnection: close\r\n\r\n",
+            document.len(),
+            super::framing::security_headers(&live.policy, false),
         )
         .into_bytes();
         answer.extend_from_slice(&document);
@@ -238,6 +280,8 @@ mod tests {
         assert!(admission.join(key("10.0.0.2"), 2), "others are not affected");
         admission.leave(mine);
         assert!(admission.join(mine, 2));
+        assert!(admission.begin(mine, 1) && !admission.begin(mine, 1), "one handshake");
+        assert!(admission.begin(key("10.0.0.2"), 1));
         admission.leave(mine);
         admission.leave(mine);
         admission.leave(key("10.0.0.2"));

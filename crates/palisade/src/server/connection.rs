@@ -1,5 +1,7 @@
 //! One connection: TLS, the protocol that ALPN chose, requests, its end.
 
+use std::convert::Infallible;
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,14 +11,19 @@ use http::header::{CONNECTION, HeaderValue};
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use palisade_h1::guard::Guard;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use palisade_h1::guard::{Guard, Handle as GuardHandle, InFlight};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
 
 use super::admission;
+use super::batch::{Batch, Valve};
+use super::frames::{Calm, Times};
 use super::framing::{self, Answering};
 use super::linger::Linger;
+use super::patience::Patience;
+use super::streams::{Streams, Taking, Tasks};
 use super::tls::Certificates;
 use super::{Phase, ServerState};
 use crate::body::{RequestBody, ResponseBody};
@@ -24,7 +31,6 @@ use crate::context::{Connection, Listener, Tls};
 use crate::live::Handle;
 use crate::observe::event;
 
-const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Below this hyper refuses to work.
 const MIN_BUFFER: usize = 8192;
 /// What a slow reader can pin in the TLS layer.
@@ -47,32 +53,34 @@ pub(super) async fn serve(
         }
     };
     let Ok(local) = stream.local_addr() else { return };
+    let limits = &live.policy.config().limits.config;
+    let head_time = limits.head_time.duration();
+    let stream = Patience::new(stream, limits.answer_time.duration());
     match tls {
         None => {
             drop(live);
             let connection = Arc::new(Connection::new(peer, local, None, kind));
-            http1(stream, connection, &handle, &state).await;
+            Box::pin(http1(stream, connection, &handle, &state)).await;
         }
         Some(certificates) => {
             let Some(config) = certificates.public() else { return };
-            let handshake = match admission::handshake(&state, &live.policy) {
+            let handshake = match admission::handshake(&state, &live.policy, &admitted) {
                 Ok(handshake) => handshake,
                 Err(code) => return admission::refuse(&handle, &state, code, peer.ip(), None).await,
             };
             // A connection may last for days; the policy it began under need not.
             drop(live);
-            let mut accept = tokio_rustls::TlsAcceptor::from(config).accept(stream);
-            // Reading what a client sends is bounded by rustls; what a slow one makes us keep, by this.
-            if let Some(stream) = accept.get_mut() {
-                let _ = stream.set_nodelay(true);
-            }
-            let mut stream = match tokio::time::timeout(HANDSHAKE, accept).await {
-                Ok(Ok(stream)) => stream,
+            let _ = stream.get_ref().set_nodelay(true);
+            let accept = tokio_rustls::TlsAcceptor::from(config).accept(Valve::new(stream));
+            // Boxed: its memory is given back when the handshake is over.
+            let mut stream = match tokio::time::timeout(head_time, Box::pin(accept)).await {
+                Ok(Ok(stream)) => Box::new(stream),
                 Ok(Err(error)) => return failed(&handle, peer, &error.to_string()),
                 Err(_) => return failed(&handle, peer, "the TLS handshake took too long"),
             };
             drop(handshake);
             let session = stream.get_mut().1;
+            // Reading what a client sends is bounded by rustls; what a slow one makes us keep, by this.
             session.set_buffer_limit(Some(TLS_BUFFER));
             let http2 = session.alpn_protocol() == Some(b"h2");
             let facts = Tls {
@@ -83,10 +91,11 @@ pub(super) async fn serve(
                 },
             };
             let connection = Arc::new(Connection::new(peer, local, Some(facts), kind));
+            // Boxed: an idle connection needs the memory of its own protocol only.
             if http2 {
-                http2_requests(stream, connection, &handle, &state).await;
+                Box::pin(http2_requests(stream, connection, &handle, &state)).await;
             } else {
-                http1(stream, connection, &handle, &state).await;
+                Box::pin(http1(stream, connection, &handle, &state)).await;
             }
         }
     }
@@ -101,16 +110,29 @@ async fn request(
     handle: Arc<Handle>,
     connection: Arc<Connection>,
     request: Request<RequestBody>,
-) -> Result<Response<ResponseBody>, std::convert::Infallible> {
+) -> Result<Response<ResponseBody>, Infallible> {
     let live = handle.live();
     Ok(live.serve(&connection, request).await)
 }
 
-/// Ends an HTTP/1 connection with this answer, once nothing is accepted any more.
-fn last_answer(answer: &mut Response<ResponseBody>, state: &ServerState) {
-    if state.is_draining() {
+/// A request over HTTP/1, with what its connection has to know about the answer.
+async fn request_http1(
+    handle: Arc<Handle>,
+    connection: Arc<Connection>,
+    request: Request<RequestBody>,
+    token: InFlight,
+    guarded: &GuardHandle,
+    state: &ServerState,
+) -> Result<Response<Answering>, Infallible> {
+    let live = handle.live();
+    let mut answer = live.serve(&connection, request).await;
+    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+        guarded.open_tunnel();
+    } else if state.is_draining() {
+        // Nothing is accepted any more: each connection ends with this answer.
         answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
+    Ok(answer.map(|body| Answering::new(body, token)))
 }
 
 async fn http1<S>(stream: S, connection: Arc<Connection>, handle: &Arc<Handle>, state: &ServerState)
@@ -126,17 +148,7 @@ where
     let service = service_fn(|incoming: Request<Incoming>| {
         let token = guarded.begin();
         let incoming = incoming.map(|body| RequestBody::incoming(body).tell_abandoned(&abandoned));
-        let answered = request(Arc::clone(handle), Arc::clone(&connection), incoming);
-        let guarded = &guarded;
-        async move {
-            let mut answer = answered.await?;
-            if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-                guarded.open_tunnel();
-            } else {
-                last_answer(&mut answer, state);
-            }
-            Ok::<_, std::convert::Infallible>(answer.map(|body| Answering::new(body, token)))
-        }
+        request_http1(Arc::clone(handle), Arc::clone(&connection), incoming, token, &guarded, state)
     });
     // Not with `pipeline_flush`: hyper then buffers an answer without bound for a client that does not read, and forgets
     // the 101 before a client's first frame.
@@ -162,32 +174,52 @@ where
     let _ = served.await;
 }
 
-async fn http2_requests<S>(stream: S, connection: Arc<Connection>, handle: &Arc<Handle>, state: &ServerState)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
+async fn http2_requests(
+    stream: Box<TlsStream<Valve<Patience<TcpStream>>>>,
+    connection: Arc<Connection>,
+    handle: &Arc<Handle>,
+    state: &ServerState,
+) {
+    let batch = Batch::new(*stream);
     let (handle, connection) = (Arc::clone(handle), Arc::clone(&connection));
+    let live = handle.live();
+    let limits = &live.policy.config().limits.config;
+    let (most_streams, answer_time) = (limits.streams, limits.answer_time.duration());
+    let times = Times { head: limits.head_time.duration(), idle: limits.idle_time.duration() };
+    drop(live);
+    let streams = Arc::<Streams>::default();
+    // Innermost: what ends with a word to the client is not reset before that word is read.
+    let stream = Linger::new(batch.clone(), Arc::new(AtomicBool::new(true)));
+    let stream = Calm::new(stream, Arc::clone(&streams), times, framing::refusals(&handle, &connection));
     let service = service_fn(move |incoming: Request<Incoming>| {
-        // Boxed: each stream becomes a task, and a task moves its future several times on the way.
-        Box::pin(request(
+        let running = streams.begin();
+        let answered = request(
             Arc::clone(&handle),
             Arc::clone(&connection),
             incoming.map(|body| RequestBody::incoming(body).drain_when_dropped()),
-        ))
+        );
+        // Boxed: each stream becomes a task, and a task moves its future several times on the way.
+        Box::pin(async move {
+            let answer = answered.await?;
+            Ok::<_, std::convert::Infallible>(answer.map(|body| Taking::new(body, running)))
+        })
     });
-    let served = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+    let served = hyper::server::conn::http2::Builder::new(Tasks(answer_time))
         .timer(TokioTimer::new())
-        .max_concurrent_streams(128)
+        .max_concurrent_streams(most_streams)
         .max_header_list_size(64 * 1024)
+        // The guard counts resets too, also those that come after the request was begun.
         .max_pending_accept_reset_streams(20)
+        .max_local_error_reset_streams(100)
         .max_send_buf_size(256 * 1024)
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(20))
         .serve_connection(TokioIo::new(stream), service);
     tokio::pin!(served);
     tokio::select! {
-        _ = &mut served => return,
-        () = state.reached(Phase::Draining) => served.as_mut().graceful_shutdown(),
+        _ = poll_fn(|cx| batch.poll(cx, served.as_mut())) => return,
+        () = state.reached(Phase::Draining) => {}
     }
-    let _ = served.await;
+    served.as_mut().graceful_shutdown();
+    let _ = poll_fn(|cx| batch.poll(cx, served.as_mut())).await;
 }

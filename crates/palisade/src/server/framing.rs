@@ -46,7 +46,11 @@ pub(super) fn config(policy: &Policy) -> Config {
         // The `http` crate cannot hold more.
         target_bytes: target.saturating_add(1).min(65_534),
     };
-    Config { limits, ..Config::default() }
+    let (head_timeout, idle_timeout) = {
+        let limits = &policy.config().limits.config;
+        (limits.head_time.duration(), limits.idle_time.duration())
+    };
+    Config { limits, head_timeout, idle_timeout, ..Config::default() }
 }
 
 /// The code of a violation.
@@ -57,6 +61,13 @@ pub(crate) fn code(violation: Violation) -> &'static Code {
         Violation::HeadTooLarge | Violation::TooManyHeaders => &limits::HEADERS,
         _ => &integrity::FRAMING,
     }
+}
+
+/// The lines that `headers` puts on every answer, where it enforces.
+pub(super) fn security_headers(policy: &Policy, secure: bool) -> String {
+    let headers = &policy.controls().headers;
+    let enforces = policy.written_mode(headers.id, 0) == Mode::Block;
+    headers.control.as_ref().filter(|_| enforces).map_or_else(String::new, |headers| headers.lines(secure))
 }
 
 /// Counts and logs a violation, and gives the whole answer to it.
@@ -82,10 +93,11 @@ pub(super) fn answer(handle: &Handle, connection: &Connection, violation: Violat
     access::refused_head(policy, connection, &id, code, document.len());
     let mut answer = format!(
         "HTTP/1.1 {} {}\r\nContent-Type: application/problem+json\r\nContent-Length: {}\r\nCache-Control: no-store\r\n\
-         X-Content-Type-Options: nosniff\r\nX-Request-Id: {id}\r\nConnection: close\r\n\r\n",
+         {}X-Request-Id: {id}\r\nConnection: close\r\n\r\n",
         code.status.as_u16(),
         code.status.canonical_reason().unwrap_or("Refused"),
         document.len(),
+        security_headers(policy, connection.tls.is_some()),
     )
     .into_bytes();
     answer.extend_from_slice(&document);
@@ -119,6 +131,26 @@ impl Body for Answering {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+/// Counts and logs why an HTTP/2 connection is ended: what the guard of its frames calls, at most once.
+pub(super) fn refusals(
+    handle: &Arc<Handle>,
+    connection: &Arc<Connection>,
+) -> impl FnOnce(&'static Code, &'static str) + Send + 'static {
+    let (handle, connection) = (Arc::clone(handle), Arc::clone(connection));
+    move |code, why| {
+        handle.metrics().refused(code.control(), code.name, Mode::Block);
+        event::REFUSED
+            .line(handle.log())
+            .str("owasp", code.owasp)
+            .str("control", code.control())
+            .str("code", code.name)
+            .str("mode", Mode::Block.as_str())
+            .str("policy", "default")
+            .str("client", &connection.peer_text)
+            .str("why", why);
     }
 }
 

@@ -105,7 +105,7 @@ fn taken(error: &std::io::Error, address: SocketAddr, key: &str) -> String {
     match error.kind() {
         std::io::ErrorKind::AddrInUse => {
             let (owner, is_ours) = owner(address.port());
-            let takeover = if is_ours { ", or take over from it with `--takeover`" } else { "" };
+            let takeover = if is_ours { "; `palisade serve --takeover` takes over from it" } else { "" };
             format!("the port is taken{owner}; choose another with `{flag}`{takeover}")
         }
         std::io::ErrorKind::PermissionDenied => format!(

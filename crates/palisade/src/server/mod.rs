@@ -3,16 +3,20 @@
 mod activation;
 pub mod admin;
 mod admission;
+mod batch;
 mod connection;
+mod frames;
 pub(crate) mod framing;
 mod keep;
 mod linger;
 mod listen;
 mod local_ca;
 mod notify;
+mod patience;
 pub mod request_id;
 pub(crate) mod startup;
 pub mod status;
+mod streams;
 pub(crate) mod supervise;
 pub(crate) mod tls;
 mod watch;
@@ -106,6 +110,12 @@ impl Default for ServerState {
 }
 
 impl ServerState {
+    /// The port of a listener, once it is open.
+    pub(crate) fn port(&self, listener: &str) -> Option<u16> {
+        let listeners = self.listeners.get()?;
+        listeners.iter().find(|(name, _)| *name == listener).map(|(_, address)| address.port())
+    }
+
     /// Whether `/ready` succeeds.
     pub fn is_ready(&self) -> bool {
         self.not_ready().is_none()
@@ -161,7 +171,7 @@ impl ServerState {
 
 /// The codes of what is refused before there is a request.
 pub(crate) static CODES: &[&crate::refusal::Code] =
-    &[&framing::HEAD_TIME, &admission::CONNECTIONS, &admission::PER_ADDRESS, &admission::HANDSHAKES];
+    &[&framing::HEAD_TIME, &frames::FRAMES, &admission::CONNECTIONS, &admission::PER_ADDRESS, &admission::HANDSHAKES];
 
 /// The state of the server that an environment belongs to.
 pub fn state(env: &Env) -> Arc<ServerState> {

@@ -63,9 +63,14 @@ impl RequestId {
         i64::try_from(bits >> 80).ok().map(Timestamp)
     }
 
+    /// The id as bytes of ASCII.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.text[..usize::from(self.length)]
+    }
+
     /// The id as text.
     pub fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.text[..usize::from(self.length)]).unwrap_or_default()
+        std::str::from_utf8(self.as_bytes()).unwrap_or_default()
     }
 }
 

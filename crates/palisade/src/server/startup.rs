@@ -41,6 +41,7 @@ pub(crate) fn check(snapshot: &Snapshot, config: &Config, env: &Env, occasion: O
         snapshot.check_ownership_here(problems);
     }
     certificates(config, env, occasion, problems);
+    crate::controls::static_files::check(snapshot, config, problems);
     admin(config, env, production, problems);
 }
 

@@ -44,6 +44,9 @@ const CASES: &[(&str, &str)] = &[
     ("number_out_of_range", "[server]\nworkers = 0"),
     ("version_of_the_future", "version = 2"),
     ("mode_of_a_control_that_enforces", "[integrity]\nmode = \"detect\""),
+    ("static_without_a_root", "[[static]]\npath = \"/static\""),
+    ("static_path_with_a_wildcard", "[[static]]\npath = \"/static/*\"\nroot = \"/srv\""),
+    ("static_cache", "[[static]]\npath = \"/static\"\nroot = \"/srv\"\ncache = \"public\""),
     ("toml_syntax", "[server\nhosts = []"),
     ("toml_duplicate_key", "[limits]\nbody = \"1MiB\"\nbody = \"2MiB\""),
     ("several_at_once", "[server]\nhtps = 1\ndrain = \"x\"\n\n[limits]\nbody = true"),
@@ -76,6 +79,18 @@ const WHOLE: &[(&str, &str)] = &[
     ),
     ("lame_duck_longer_than_drain", "[server]\nmode = \"development\"\nlame_duck = \"30s\""),
     ("unreachable_route", "[server]\nmode = \"development\"\n[[route]]\npath = \"/*\"\n[[route]]\npath = \"/admin/*\""),
+    (
+        "static_root_that_is_not_there",
+        "[server]\nmode = \"development\"\n[[static]]\npath = \"/static\"\nroot = \"/nowhere/files\"",
+    ),
+    (
+        "static_hides_the_application",
+        "[server]\nmode = \"development\"\n[upstream]\nurl = \"http://127.0.0.1:8000\"\n[[static]]\npath = \"/\"\nroot = \"/proc\"",
+    ),
+    (
+        "static_route_that_writes",
+        "[server]\nmode = \"development\"\n[[static]]\npath = \"/static\"\nroot = \"/proc\"\n[[route]]\npath = \"/static/up\"\nmethods = [\"POST\"]",
+    ),
     ("header_limit_over_the_ceiling", "[server]\nmode = \"development\"\n[limits]\nheader_bytes = \"1MiB\""),
 ];
 

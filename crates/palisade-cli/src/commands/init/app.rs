@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::source::Source;
+
 /// What was found.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct App {
@@ -12,6 +14,8 @@ pub(super) struct App {
     pub(super) port: Option<u16>,
     /// How many Python files were looked at.
     pub(super) files: usize,
+    /// What its sources say of hosts, origins and limits.
+    pub(super) source: Source,
 }
 
 const MAX_FILES: usize = 2_000;
@@ -35,6 +39,7 @@ pub(super) fn look(directory: &Path) -> App {
             && let Some(variable) = variable(&text)
         {
             app.module = module(directory, path).map(|module| format!("{module}:{variable}"));
+            app.source.add(&text, variable);
         }
         if app.port.is_none() {
             app.port = port(&text);
@@ -168,6 +173,9 @@ mod tests {
         write("zz.py", "other = FastAPI()");
         write("main.py", "app = FastAPI()");
         write("Procfile", "web: uvicorn main:app --port 8123");
-        assert_eq!(look(folder.path()), App { module: Some("main:app".into()), port: Some(8123), files: 3 });
+        assert_eq!(
+            look(folder.path()),
+            App { module: Some("main:app".into()), port: Some(8123), files: 3, ..App::default() }
+        );
     }
 }

@@ -3,6 +3,7 @@
 mod app;
 mod gitignore;
 mod seen;
+mod source;
 mod write;
 
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
@@ -54,17 +55,34 @@ pub(crate) fn run(global: &Global, init: &Init) -> anyhow::Result<Done> {
     let production = init.production || (!init.yes && ask.yes("Is this for production?", false)?);
     let mut hosts = init.host.clone();
     if hosts.is_empty() && production {
-        let named = ask.text("Which hosts does it serve (separated by commas)?", "api.example.com")?;
+        let known =
+            if app.source.hosts.is_empty() { "api.example.com".to_owned() } else { app.source.hosts.join(", ") };
+        let named = ask.text("Which hosts does it serve (separated by commas)?", &known)?;
         hosts = named.split(',').map(|host| host.trim().to_owned()).filter(|host| !host.is_empty()).collect();
+    }
+    if hosts.is_empty() {
+        // It refuses the others itself.
+        hosts.clone_from(&app.source.hosts);
     }
     for host in &hosts {
         host.parse::<HostPattern>().map_err(|error| Usage(format!("`{host}` is no host: {error}")))?;
     }
     if !production && !hosts.is_empty() {
         // A written list takes the place of the default.
-        hosts.extend(["localhost", "127.0.0.1", "[::1]"].map(String::from));
+        let own = ["localhost", "127.0.0.1", "[::1]"].map(String::from);
+        hosts.extend(own.into_iter().filter(|name| !hosts.contains(name)).collect::<Vec<_>>());
     }
-    let allowed = seen.routes(|question| ask.yes(question, true))?;
+    let mut allowed = seen.routes(|question| ask.yes(question, true))?;
+    for (path, rates) in &app.source.limits {
+        let limit = if let [rate] = rates.as_slice() { json!(rate) } else { json!(rates) };
+        if ask.yes(
+            &format!("The application limits `{path}` to {limit} by address. Limit it here, for all workers?"),
+            true,
+        )? {
+            let note = "the application's own limit: here it holds over all workers, and says when to come back";
+            seen::allow(&mut allowed, path.clone(), format!("rate_limit = {limit}"), note.to_owned());
+        }
+    }
 
     let mut settings = vec![Setting::new("server.mode", json!(if production { "production" } else { "development" }))];
     // One that was started and supervised here goes on being so, unless an address was named.
@@ -74,6 +92,15 @@ pub(crate) fn run(global: &Global, init: &Init) -> anyhow::Result<Done> {
     }
     if !hosts.is_empty() {
         settings.push(Setting::new("server.hosts", json!(hosts)));
+    }
+    if let Some(cors) = &app.source.cors {
+        let origins = cors.origins.join(", ");
+        if ask.yes(
+            &format!("The application shares with pages of {origins}. Answer for it here, also on errors?"),
+            true,
+        )? {
+            settings.extend(cors.settings());
+        }
     }
     if production {
         // What starts at once: a certificate of one's own, or of an authority, takes its place.

@@ -99,7 +99,7 @@ fn route_key(toml: &str) -> Option<&str> {
 }
 
 /// One route a path: keys of the same one stand together, and none twice.
-fn allow(allowed: &mut Vec<Allowed>, path: String, key: String, note: String) {
+pub(super) fn allow(allowed: &mut Vec<Allowed>, path: String, key: String, note: String) {
     let name = |key: &str| key.split('=').next().unwrap_or_default().trim().to_owned();
     match allowed.iter_mut().find(|known| known.path == path) {
         Some(known) if known.keys.iter().any(|there| name(there) == name(&key)) => {}

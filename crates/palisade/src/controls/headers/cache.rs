@@ -4,7 +4,8 @@ use http::header::{CACHE_CONTROL, HeaderMap, HeaderValue};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What happens to `Cache-Control` of answers to requests with a credential, and of answers that set a cookie.
+/// What happens to `Cache-Control` of answers to requests with a credential, and of answers that set a cookie; answers
+/// to requests that change something get `no-store` where the application says nothing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Cache {
@@ -15,6 +16,16 @@ pub enum Cache {
     Unset,
     /// The application's word stays, also when it says nothing.
     Upstream,
+}
+
+impl Cache {
+    /// The same, but what the application says stays.
+    pub(super) fn at_most_unset(self) -> Self {
+        match self {
+            Self::Private => Self::Unset,
+            other => other,
+        }
+    }
 }
 
 /// Directives that let a shared cache keep an answer, whoever asked.

@@ -135,6 +135,28 @@ fn has_directive(text: &str, wanted: &str) -> bool {
     directives(text).any(|name| name.eq_ignore_ascii_case(wanted))
 }
 
+/// Whether the application's own policy says nothing of scripts but by `default-src`, and that without inline ones: it was
+/// not written for a page that has some.
+pub(super) fn breaks_inline(headers: &HeaderMap) -> bool {
+    headers.get_all(CSP).iter().any(|value| {
+        let Ok(text) = value.to_str() else { return false };
+        let mut default = None;
+        for directive in text.split(';') {
+            let mut words = directive.split_ascii_whitespace();
+            match words.next() {
+                Some(name) if name.to_ascii_lowercase().starts_with("script-src") => return false,
+                Some(name) if name.eq_ignore_ascii_case("default-src") => default = Some(words),
+                _ => {}
+            }
+        }
+        let allows = |word: &str| {
+            let word = word.to_ascii_lowercase();
+            word == "'unsafe-inline'" || word.starts_with("'sha") || word.starts_with("'nonce-")
+        };
+        default.is_some_and(|mut words| !words.any(allows))
+    })
+}
+
 /// Whether the application itself says by an enforced policy who may frame the answer.
 pub(super) fn says_frames(headers: &HeaderMap) -> bool {
     headers
@@ -154,6 +176,24 @@ pub(super) fn is_unframed(headers: &HeaderMap) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_policy_for_everything_breaks_pages_with_inline_scripts() {
+        for (policy, breaks) in [
+            ("default-src 'self'", true),
+            ("Default-Src 'none'; img-src 'self'", true),
+            ("default-src 'self' 'unsafe-inline'", false),
+            ("default-src 'self' 'sha256-abc='", false),
+            ("default-src 'self'; script-src 'self'", false),
+            ("default-src 'self'; script-src-elem 'self' https://cdn.example", false),
+            ("frame-ancestors 'none'", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(CSP, HeaderValue::from_static(policy));
+            assert_eq!(breaks_inline(&headers), breaks, "{policy}");
+        }
+        assert!(!breaks_inline(&HeaderMap::new()));
+    }
 
     #[test]
     fn policies_fit_what_a_browser_makes_of_the_answer() {

@@ -9,12 +9,13 @@ mod csp;
 mod docs;
 mod location;
 mod stricter;
+mod theirs;
 
 use std::time::Duration;
 
 use http::header::{
-    ACCEPT_ENCODING, Entry, HeaderMap, HeaderName, HeaderValue, LOCATION, REFERRER_POLICY, SET_COOKIE,
-    STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS, X_XSS_PROTECTION,
+    ACCEPT_ENCODING, Entry, HeaderMap, HeaderName, HeaderValue, LOCATION, REFERRER_POLICY, STRICT_TRANSPORT_SECURITY,
+    X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS, X_XSS_PROTECTION,
 };
 use http::{StatusCode, request, response};
 use palisade_base::Interval;
@@ -27,6 +28,7 @@ pub use self::cookies::{Cookies, SameSite};
 pub use self::docs::Docs;
 use self::location::{Here, Verdict};
 use self::stricter::{Hsts, Merge};
+use self::theirs::Theirs;
 use crate::body::Start;
 use crate::context::Context;
 use crate::control::{Check, Control, Info, Mode, Peek, Routes};
@@ -74,7 +76,8 @@ pub struct Config {
     pub coop: String,
     /// `Cross-Origin-Resource-Policy`, or `off`.
     pub corp: String,
-    /// What happens to `Cache-Control` of answers to requests with a credential, and of answers that set a cookie.
+    /// What happens to `Cache-Control` of answers to requests with a credential, and of answers that set a cookie; other
+    /// answers to requests that may change something get `no-store` where the application says nothing.
     pub cache: Cache,
     /// What the upstream's cookies get.
     pub cookies: Cookies,
@@ -164,13 +167,6 @@ const PAGE_TIME: Duration = Duration::from_secs(2);
 const PERMISSIONS_POLICY: HeaderName = HeaderName::from_static("permissions-policy");
 const OPENER_POLICY: HeaderName = HeaderName::from_static("cross-origin-opener-policy");
 const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
-/// What tells strangers which software answers.
-const BANNERS: [HeaderName; 4] = [
-    http::header::SERVER,
-    HeaderName::from_static("x-powered-by"),
-    HeaderName::from_static("x-aspnet-version"),
-    HeaderName::from_static("x-aspnetmvc-version"),
-];
 
 /// The control.
 #[derive(Debug)]
@@ -342,11 +338,11 @@ impl Set {
         }
     }
 
-    fn apply(&self, headers: &mut HeaderMap, status: StatusCode, page_policy: Option<HeaderValue>) {
-        let says_frames = csp::says_frames(headers);
+    fn apply(&self, headers: &mut HeaderMap, theirs: Theirs, status: StatusCode, page_policy: Option<HeaderValue>) {
+        let says_frames = theirs.any(Theirs::POLICY) && csp::says_frames(headers);
         // A 304 updates the head of a stored answer, of whose kind nothing is known here.
         if status != StatusCode::NOT_MODIFIED {
-            self.add_policies(headers, page_policy);
+            self.add_policies(headers, theirs, page_policy);
         }
         if let Some(frames) = &self.frames
             && !says_frames
@@ -358,21 +354,26 @@ impl Set {
         }
     }
 
-    fn add_policies(&self, headers: &mut HeaderMap, page_policy: Option<HeaderValue>) {
-        let unframed = csp::is_unframed(headers);
+    fn add_policies(&self, headers: &mut HeaderMap, theirs: Theirs, page_policy: Option<HeaderValue>) {
+        let has_policy = theirs.any(Theirs::POLICY);
+        let unframed = has_policy && csp::is_unframed(headers);
         let choose = |policy: &csp::Policy| if unframed { policy.unframed.clone() } else { policy.usual.clone() };
         let (enforced, tried) = match csp::kind(headers) {
             csp::Kind::Page => (&self.page, &self.report_only),
             csp::Kind::Data => (&self.data, &None),
             csp::Kind::Media => (&None, &None),
         };
+        if let Some(page) = page_policy.as_ref().filter(|_| csp::breaks_inline(headers)) {
+            // One for the whole application, under which a documentation page cannot work: this one says what it needs.
+            headers.insert(csp::CSP, page.clone());
+        }
         if let Some(policy) = enforced
-            && !headers.contains_key(csp::CSP)
+            && !(has_policy && headers.contains_key(csp::CSP))
         {
             headers.insert(csp::CSP, page_policy.clone().unwrap_or_else(|| choose(policy)));
         }
         if let Some(policy) = tried
-            && !headers.contains_key(csp::REPORT_ONLY)
+            && !(has_policy && headers.contains_key(csp::REPORT_ONLY))
         {
             headers.insert(csp::REPORT_ONLY, page_policy.unwrap_or_else(|| policy.usual.clone()));
         }
@@ -405,6 +406,22 @@ fn put(headers: &mut HeaderMap, name: &HeaderName, ours: &HeaderValue, merge: Me
 }
 
 impl Headers {
+    /// The header lines of an answer that is written before there is a request: data, and the rule that of no route.
+    pub(crate) fn lines(&self, secure: bool) -> String {
+        let mut headers = HeaderMap::new();
+        if let Some(set) = self.sets.first() {
+            let nothing = Theirs::new(&headers);
+            set.apply(&mut headers, nothing, StatusCode::BAD_REQUEST, None);
+        }
+        if let Some((_, value)) = self.hsts.as_ref().filter(|_| secure && !self.development) {
+            headers.insert(STRICT_TRANSPORT_SECURITY, value.clone());
+        }
+        let line = |(name, value): (&HeaderName, &HeaderValue)| {
+            Some(format!("{}: {}\r\n", name.as_str(), value.to_str().ok()?))
+        };
+        headers.iter().filter_map(line).collect()
+    }
+
     /// Whether the path is one of the documentation's.
     fn is_docs(&self, ctx: &Context) -> bool {
         let openapi = &ctx.policy.config().upstream.openapi;
@@ -412,11 +429,13 @@ impl Headers {
             || (openapi.starts_with('/') && docs::without_slash(ctx.path()) == docs::without_slash(openapi))
     }
 
-    fn transport_security(&self, ctx: &Context, headers: &mut HeaderMap) {
+    fn transport_security(&self, ctx: &Context, theirs: Theirs, headers: &mut HeaderMap) {
         let host = ctx.host();
         let local = host == "localhost" || host.ends_with(".localhost") || !ctx.is_secure() || self.development;
         if local {
-            headers.remove(STRICT_TRANSPORT_SECURITY);
+            if theirs.any(Theirs::TRANSPORT_SECURITY) {
+                headers.remove(STRICT_TRANSPORT_SECURITY);
+            }
         } else if let Some((ours, value)) = &self.hsts {
             let theirs = headers.get(STRICT_TRANSPORT_SECURITY).and_then(Hsts::parse);
             if !theirs.is_some_and(|theirs| ours.is_met_by(theirs)) {
@@ -495,20 +514,24 @@ impl Check for Headers {
             return Ok(());
         }
         let set = &self.sets[usize::from(ctx.rule().id)];
-        for banner in &BANNERS {
-            parts.headers.remove(banner);
+        let theirs = Theirs::new(&parts.headers);
+        if theirs.any(Theirs::BANNER) {
+            theirs::remove_banners(&mut parts.headers);
         }
         let page_policy = parts.extensions.remove::<PagePolicy>().map(|policy| policy.0);
-        set.apply(&mut parts.headers, parts.status, page_policy);
-        self.transport_security(ctx, &mut parts.headers);
-        let sets_cookie = parts.headers.contains_key(SET_COOKIE);
-        if ctx.credential || sets_cookie {
+        set.apply(&mut parts.headers, theirs, parts.status, page_policy);
+        self.transport_security(ctx, theirs, &mut parts.headers);
+        let sets_cookie = theirs.any(Theirs::COOKIE);
+        if ctx.has_credential() || sets_cookie {
             cache::narrow(set.cache, &mut parts.headers);
+        } else if parts.status.is_success() && !ctx.method.is_safe() {
+            // What a login or a form answers is for who sent it, also before there is a credential.
+            cache::narrow(set.cache.at_most_unset(), &mut parts.headers);
         }
         if sets_cookie {
             cookies::harden(&self.cookies, ctx, &mut parts.headers);
         }
-        self.location(ctx, parts)
+        if theirs.any(Theirs::LOCATION) { self.location(ctx, parts) } else { Ok(()) }
     }
 
     fn answers(&self) -> bool {

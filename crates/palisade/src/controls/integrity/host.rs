@@ -1,7 +1,7 @@
 //! The one host of a request: equal wherever it is said.
 
 use http::header::HOST;
-use http::{HeaderValue, request};
+use http::{HeaderValue, Version, request};
 
 use crate::policy::values::host_name;
 
@@ -22,8 +22,10 @@ pub(crate) fn host(parts: &mut request::Parts) -> Result<Box<str>, &'static str>
         (Some(header), Some(authority)) if !header.eq_ignore_ascii_case(authority) => {
             return Err("`Host` and the authority of the target differ");
         }
-        (Some(text), _) | (None, Some(text)) => text,
-        (None, None) => return Err("no `Host`"),
+        (Some(text), _) => text,
+        // HTTP/1.1 asks for `Host` beside an absolute target too (RFC 9112 §3.2); HTTP/2 has `:authority` alone.
+        (None, Some(text)) if parts.version >= Version::HTTP_2 => text,
+        (None, _) => return Err("no `Host`"),
     };
     let name = parse(text).ok_or("not a host and port")?;
     let lower_case = !text.bytes().any(|b| b.is_ascii_uppercase());
@@ -57,7 +59,9 @@ mod tests {
     use super::*;
 
     fn read(uri: &str, hosts: &[&[u8]]) -> Result<(String, Option<String>), &'static str> {
-        let mut request = http::Request::builder().uri(uri).body(()).unwrap();
+        // An absolute target stands for HTTP/2 here.
+        let version = if uri.starts_with('/') { Version::HTTP_11 } else { Version::HTTP_2 };
+        let mut request = http::Request::builder().uri(uri).version(version).body(()).unwrap();
         for host in hosts {
             request.headers_mut().append(HOST, HeaderValue::from_bytes(host).unwrap());
         }
@@ -100,5 +104,7 @@ mod tests {
             assert!(read("/", hosts).is_err(), "{hosts:?}");
         }
         assert!(read("https://a.example.com/x", &[b"b.example.com"]).is_err());
+        let mut parts = http::Request::builder().uri("http://a.example.com/x").body(()).unwrap().into_parts().0;
+        assert_eq!(host(&mut parts), Err("no `Host`"), "HTTP/1.1 with an absolute target alone");
     }
 }

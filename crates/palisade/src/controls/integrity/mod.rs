@@ -3,6 +3,7 @@
 //! Guide section 20. First in the stack: every later control reads the path, host and rule that are fixed here, and
 //! nobody parses them again. Sources: RFC 9110, RFC 9112, RFC 3986 §6.2.2; threats 5 to 8, 23, 24.
 
+pub(crate) mod hidden;
 pub(crate) mod host;
 mod path;
 
@@ -12,7 +13,7 @@ use palisade_policy::Problems;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::context::Context;
+use crate::context::{Context, Seen};
 use crate::control::{Asked, Check, Control, Info, NoRoute, Remedy, Routes};
 use crate::policy::{Env, Found};
 use crate::refusal::{Code, Refusal, Stop};
@@ -108,38 +109,52 @@ impl Check for Integrity {
         if !ctx.policy.rules().knows(&parts.method) {
             return Err(METHOD.refuse("no route names this method").into());
         }
-        check_headers(parts)?;
-        join_cookies(&mut parts.headers);
-        if parts.uri.path() == "*" && parts.method == Method::OPTIONS {
+        if ctx.seen.any(Seen::CONNECTION) {
+            check_headers(parts)?;
+        }
+        if parts.version >= Version::HTTP_2 {
+            check_values(&parts.headers)?;
+        }
+        if ctx.seen.any(Seen::COOKIE) {
+            join_cookies(&mut parts.headers);
+        }
+        if parts.uri.path() == "*" && parts.uri.query().is_none() && parts.method == Method::OPTIONS {
             ctx.set_target(None, 0);
             return Ok(());
         }
         let read = path::read(parts.uri.path()).map_err(|why| PATH.refuse(why))?;
         let normal = read.normal.as_deref().unwrap_or_else(|| parts.uri.path());
-        if path::is_hidden(normal) {
+        let others = read.other_readings(normal).map_err(|why| PATH.refuse(why))?;
+        if hidden::is_hidden(normal) || others.iter().any(|other| hidden::is_hidden(other)) {
             return Err(HIDDEN_FILE.refuse("a segment begins with a dot or names a backup or key").into());
         }
         let found = ctx.policy.rules().find(host, normal, asked_method(parts));
-        let (rule, others) = match found {
-            Found::Rule(rule) => (rule, None),
-            Found::OtherMethods(rule, allow) => (rule, Some(allow)),
-        };
+        let rule = found.id();
         self.check_facts(ctx, rule, &read)?;
-        if let Some(path) = read.decoded_slashes() {
-            let other = match ctx.policy.rules().find(host, &path, asked_method(parts)) {
-                Found::Rule(rule) | Found::OtherMethods(rule, _) => rule,
-            };
-            if other != rule {
-                return Err(PATH.refuse("the path selects another route once its slashes are decoded").into());
+        for other in &others {
+            if ctx.policy.rules().find(host, other, asked_method(parts)).id() != rule {
+                return Err(PATH
+                    .refuse("the path selects another route once its slashes are decoded or its parameters cut off")
+                    .into());
             }
         }
+        let other_methods = match found {
+            Found::Rule(_) => None,
+            Found::OtherMethods(_, allow) => Some(allow),
+            Found::Respelled(_) => {
+                return Err(PATH.refuse("a number or UUID in another spelling than its canonical one").into());
+            }
+        };
         let keep = ctx.policy.rules().get(rule).slashes.unwrap_or(self.slashes) == Slashes::Keep;
+        if keep && read.contested {
+            return Err(PATH.refuse("a dot segment behind repeated slashes, which are kept").into());
+        }
         let forwarded = if keep { read.kept.clone().or(read.normal.clone()) } else { read.normal.clone() };
         if let Some(path) = &forwarded {
             parts.uri = with_path(&parts.uri, path).ok_or_else(|| PATH.refuse("the normalised path is no target"))?;
         }
         ctx.set_target(read.normal.map(Into::into), rule);
-        if let Some(allow) = others {
+        if let Some(allow) = other_methods {
             ctx.set_other_methods(allow);
         }
         Ok(())
@@ -233,8 +248,18 @@ fn check_headers(parts: &request::Parts) -> Result<(), Refusal> {
             return Err(HEADER.refuse("an upgrade other than `websocket`").close());
         }
     }
-    if parts.version >= Version::HTTP_2 && headers.get("te").is_some_and(|te| te.as_bytes() != b"trailers") {
+    if parts.version >= Version::HTTP_2 && headers.get_all("te").iter().any(|te| te.as_bytes() != b"trailers") {
         return Err(HEADER.refuse("`TE` other than `trailers` in HTTP/2"));
+    }
+    Ok(())
+}
+
+/// RFC 9113 §8.2.1: white space around a value is malformed in HTTP/2, where it would be part of the value; in HTTP/1.1 it
+/// is none of it.
+fn check_values(headers: &HeaderMap) -> Result<(), Refusal> {
+    let blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    if headers.values().any(|value| blank(value.as_bytes().first()) || blank(value.as_bytes().last())) {
+        return Err(HEADER.refuse("white space around a value in HTTP/2"));
     }
     Ok(())
 }
@@ -262,8 +287,10 @@ fn count(headers: &HeaderMap, name: HeaderName) -> usize {
 
 /// The method that a CORS preflight asks about (Fetch standard, CORS-preflight request); nothing for other requests.
 pub(crate) fn preflight_method(parts: &request::Parts) -> Option<&Method> {
-    let asks = parts.method == Method::OPTIONS && parts.headers.contains_key(ORIGIN);
-    let asked = parts.headers.get(ACCESS_CONTROL_REQUEST_METHOD).filter(|_| asks)?;
+    if parts.method != Method::OPTIONS || !parts.headers.contains_key(ORIGIN) {
+        return None;
+    }
+    let asked = parts.headers.get(ACCESS_CONTROL_REQUEST_METHOD)?;
     // Compared with the known ones instead of parsed into a new one: what nobody names cannot select a rule.
     crate::policy::USUAL.iter().find(|method| method.as_str().as_bytes() == asked.as_bytes())
 }
@@ -271,6 +298,7 @@ pub(crate) fn preflight_method(parts: &request::Parts) -> Option<&Method> {
 /// Whether this is a WebSocket handshake.
 pub(crate) fn is_websocket(parts: &request::Parts) -> bool {
     parts.method == Method::GET
+        && parts.version == Version::HTTP_11
         && parts.headers.get(UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
         && parts
             .headers
@@ -282,9 +310,17 @@ pub(crate) fn is_websocket(parts: &request::Parts) -> bool {
 /// Removes what ends here, after every control has seen it: headers that claim what only the gateway knows, names that
 /// the application could confuse with others, and hop-by-hop headers (RFC 9110 §7.6.1).
 pub(crate) fn strip(headers: &mut HeaderMap, keep_upgrade: bool) {
-    // One pass over what is there, instead of a look-up for each name that might be.
-    let ends = |name: &HeaderName| ends_here(name.as_str()) && !(keep_upgrade && *name == UPGRADE);
-    if headers.keys().any(ends) {
+    remove_where(headers, |name| ends_here(name.as_str()) && !(keep_upgrade && *name == UPGRADE));
+}
+
+/// Removes what the inner service says of itself or of the way to it, and what no client is meant to see.
+pub(crate) fn strip_answer(headers: &mut HeaderMap) {
+    remove_where(headers, |name| matches!(name.as_str(), "server" | "proxy-authenticate" | "upgrade"));
+}
+
+/// Removes the headers whose name `ends`: one pass over what is there, instead of a look-up for each that might be.
+pub(crate) fn remove_where(headers: &mut HeaderMap, ends: impl Fn(&HeaderName) -> bool) {
+    if headers.keys().any(&ends) {
         let names: Vec<HeaderName> = headers.keys().filter(|name| ends(name)).cloned().collect();
         for name in names {
             headers.remove(name);
@@ -300,10 +336,12 @@ fn ends_here(name: &str) -> bool {
             name,
             // Hop by hop.
             "connection" | "keep-alive" | "proxy-connection" | "proxy-authenticate" | "proxy-authorization" | "te" | "trailer"
-                | "upgrade" | "expect"
+                | "upgrade" | "http2-settings" | "expect"
                 // Who the client is, and under which name it came.
                 | "forwarded" | "x-forwarded-for" | "x-forwarded-proto" | "x-forwarded-host" | "x-forwarded-port"
                 | "x-forwarded-prefix" | "x-forwarded-server" | "x-forwarded-ssl" | "x-forwarded-scheme" | "x-script-name"
+                | "x-forwarded-by" | "x-forwarded-path" | "x-forwarded-uri" | "x-forwarded-method" | "x-original-host"
+                | "x-original-method" | "x-forwarded-client-cert"
                 | "x-real-ip" | "x-client-ip" | "x-cluster-client-ip" | "true-client-ip" | "cf-connecting-ip"
                 // The hand-over of the user, also where there is none.
                 | "x-forwarded-user" | "x-forwarded-name" | "x-forwarded-email" | "x-forwarded-roles" | "x-forwarded-groups"

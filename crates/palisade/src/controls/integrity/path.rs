@@ -15,13 +15,49 @@ pub(super) struct Read {
     pub(super) parameters: bool,
     /// It holds `//`.
     pub(super) repeated_slash: bool,
+    /// It leads elsewhere where repeated slashes are kept: dots follow them.
+    pub(super) contested: bool,
 }
 
 impl Read {
-    /// The path with its encoded slashes decoded, where there are any: how an application may read it.
-    pub(super) fn decoded_slashes(&self) -> Option<String> {
-        self.encoded_slash.then(|| self.normal.as_deref().unwrap_or_default().replace("%2F", "/"))
+    /// How else an application may read the path `normal`: with its encoded slashes decoded, with its parameters cut off,
+    /// with both; with the slashes of that as they are, and merged.
+    ///
+    /// # Errors
+    /// When one of these readings has a dot segment: `/..;/admin`.
+    pub(super) fn other_readings(&self, normal: &str) -> Result<Vec<String>, &'static str> {
+        let mut readings = Vec::new();
+        if !self.encoded_slash && !self.parameters {
+            return Ok(readings);
+        }
+        let decoded = self.encoded_slash.then(|| normal.replace("%2F", "/"));
+        if self.parameters {
+            readings.push(cut_parameters(normal));
+            // `/a;x%2Fb` is `/a` to who cuts first, and `/a/b` to who decodes first.
+            let both = readings.iter().map(|cut| cut.replace("%2F", "/")).next();
+            readings.extend(both.filter(|_| self.encoded_slash));
+            readings.extend(decoded.as_deref().map(cut_parameters));
+        }
+        readings.extend(decoded);
+        let is_dots = |segment: &str| matches!(segment, "." | "..");
+        if readings.iter().any(|reading| reading.split('/').any(is_dots)) {
+            return Err("a dot segment beside an encoded slash or a parameter");
+        }
+        let merged: Vec<String> =
+            readings.iter().filter(|reading| reading.contains("//")).map(|reading| merge_slashes(reading)).collect();
+        readings.extend(merged);
+        Ok(readings)
     }
+}
+
+/// Each segment up to its first `;`, encoded or not.
+fn cut_parameters(path: &str) -> String {
+    let cut = |segment: &str| {
+        let plain = segment.find(';').unwrap_or(segment.len());
+        let encoded = segment.find("%3B").unwrap_or(segment.len());
+        segment[..plain.min(encoded)].to_owned()
+    };
+    path.split('/').map(cut).collect::<Vec<_>>().join("/")
 }
 
 /// Reads a path.
@@ -48,6 +84,8 @@ pub(super) fn read(path: &str) -> Result<Read, &'static str> {
     // Merging can bring dots together that resolving did not see: `/a//../b`.
     let merged = if read.repeated_slash { resolve_dots(&merge_slashes(&escaped)) } else { merged.into_owned() };
     if read.repeated_slash {
+        // `/admin//../x` is `/admin/x` to who resolves dots first, and `/x` to who merges first.
+        read.contested = merge_slashes(&kept) != merged;
         read.kept = Some(kept);
     }
     if merged != path || read.encoded_slash {
@@ -176,19 +214,6 @@ fn resolve_dots(path: &str) -> String {
     out
 }
 
-/// Names that no site serves on purpose: dotfiles (`/.well-known/` excepted), version control, backups, keys.
-pub(super) fn is_hidden(path: &str) -> bool {
-    const ENDINGS: [&str; 9] = [".bak", ".old", ".orig", ".swp", ".swo", ".pem", ".key", ".p12", ".pfx"];
-    path.split('/').skip(1).enumerate().any(|(place, segment)| {
-        let dotfile = segment.starts_with('.') && !(place == 0 && matches!(segment, ".well-known" | ".palisade"));
-        dotfile || segment.ends_with('~') || ENDINGS.iter().any(|ending| ends_with_ignoring_case(segment, ending))
-    })
-}
-
-fn ends_with_ignoring_case(text: &str, ending: &str) -> bool {
-    text.len() >= ending.len() && text.as_bytes()[text.len() - ending.len()..].eq_ignore_ascii_case(ending.as_bytes())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -221,6 +246,11 @@ mod tests {
             assert_eq!(read.normal.as_deref().unwrap_or(raw), normal, "{raw}");
         }
         assert_eq!(read("/a//b/../c").unwrap().kept.as_deref(), Some("/a//c"));
+        for (raw, contested) in
+            [("/a//b/../c", false), ("/a//../b", true), ("/a//..", true), ("/a//./b", false), ("/..//a", false)]
+        {
+            assert_eq!(read(raw).unwrap().contested, contested, "{raw}");
+        }
     }
 
     #[test]
@@ -259,25 +289,27 @@ mod tests {
         assert_eq!(facts("/a;x=1"), (false, true, false));
         assert_eq!(facts("/a%3Bx"), (false, true, false));
         assert_eq!(facts("/a//b"), (false, false, true));
-        assert_eq!(read("/users/7%2fdelete").unwrap().decoded_slashes().as_deref(), Some("/users/7/delete"));
     }
 
     #[test]
-    fn hidden_files() {
-        for path in [
-            "/.env",
-            "/static/.git/config",
-            "/a/.htaccess",
-            "/backup.sql~",
-            "/db.BAK",
-            "/server.key",
-            "/a/.well-known/x",
+    fn how_else_an_application_may_read_it() {
+        let readings = |raw: &str| {
+            let read = read(raw).unwrap();
+            read.other_readings(read.normal.as_deref().unwrap_or(raw))
+        };
+        for (raw, expected) in [
+            ("/a/b", &[][..]),
+            ("/users/7%2fdelete", &["/users/7/delete"]),
+            ("/%2fadmin", &["//admin", "/admin"]),
+            ("/a/b;c=1", &["/a/b"]),
+            ("/a/b%3bc", &["/a/b"]),
+            ("/;x/admin", &["//admin", "/admin"]),
+            ("/a;x%2Fb", &["/a", "/a", "/a/b", "/a;x/b"]),
         ] {
-            assert!(is_hidden(path), "{path}");
+            assert_eq!(readings(raw).unwrap(), expected, "{raw}");
         }
-        for path in ["/.well-known/acme-challenge/x", "/a.b", "/keys", "/monkey", "/", "/éa", "/.palisade/problems/x"]
-        {
-            assert!(!is_hidden(path), "{path}");
+        for raw in ["/a/..;/admin", "/a/.;x/admin", "/a/..%3Bx/b", "/a%2F..;x"] {
+            assert!(readings(raw).is_err(), "{raw}");
         }
     }
 }

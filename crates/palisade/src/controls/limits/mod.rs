@@ -2,17 +2,20 @@
 //!
 //! Guide section 2. Sizes that no correct client reaches are refused before a byte of the body is read.
 
+use std::time::Duration;
+
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, StatusCode, request};
-use palisade_base::ByteSize;
+use palisade_base::{ByteSize, Interval};
 use palisade_policy::Problems;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::context::Context;
+use crate::context::{Context, Seen};
 use crate::control::{Asked, Check, Control, Info, Inspect, Remedy, Routes};
 use crate::policy::Env;
 use crate::policy::config::HARD_HEADER_BYTES;
+use crate::policy::values::Timeout;
 use crate::refusal::{Code, Refusal, Stop};
 
 mod depth;
@@ -44,6 +47,18 @@ pub struct Config {
     /// Connections at once from one address (IPv6: one /64). Does not hold for trusted proxies.
     #[schemars(range(min = 1))]
     pub connections_per_address: u32,
+    /// Requests at once on an HTTP/2 connection.
+    #[schemars(range(min = 1, max = 10_000))]
+    pub streams: u32,
+    /// How long a head may take from its first byte, and a TLS handshake, and the beginning of a connection.
+    pub head_time: Interval,
+    /// How long may be waited for the body of a request in all, beside a second for every 500 bytes that came: long
+    /// bodies have long, slow ones end here. Counts only while the application waits for more, and ends when it answers.
+    pub body_time: Timeout,
+    /// How long a connection may be idle between two requests.
+    pub idle_time: Interval,
+    /// How long a client may take nothing of an answer that waits for it.
+    pub answer_time: Timeout,
 }
 
 impl Default for Config {
@@ -56,6 +71,11 @@ impl Default for Config {
             url_bytes: ByteSize::kib(8),
             connections: 10_000,
             connections_per_address: 100,
+            streams: 128,
+            head_time: Interval::secs(10),
+            body_time: Timeout::After(Interval::secs(60)),
+            idle_time: Interval::secs(75),
+            answer_time: Timeout::After(Interval::secs(60)),
         }
     }
 }
@@ -69,6 +89,8 @@ pub struct Route {
     /// How deep arrays and objects of a JSON body may lie in each other.
     #[schemars(range(min = 1, max = 10_000))]
     pub json_depth: Option<u32>,
+    /// How long may be waited for a body in all, beside a second for every 500 bytes that came.
+    pub body_time: Option<Timeout>,
 }
 
 /// The body is too large.
@@ -79,6 +101,14 @@ pub static BODY: Code =
 pub static JSON_DEPTH: Code =
     Code::client("limits.json_depth", StatusCode::BAD_REQUEST, 2, "the JSON body of this request is nested too deeply")
         .owasp("input_validation_fail");
+/// A body takes too long.
+pub static BODY_TIME: Code = Code::client(
+    "limits.body_time",
+    StatusCode::REQUEST_TIMEOUT,
+    21,
+    "the body of this request took too long to arrive",
+)
+.owasp("excess_rate_limit_exceeded");
 /// The header fields are too large.
 pub static HEADERS: Code = Code::client(
     "limits.headers",
@@ -98,6 +128,7 @@ pub struct Limits {
     body: Vec<Option<u64>>,
     standard: u64,
     json_depth: Vec<u32>,
+    body_time: Vec<Option<Duration>>,
     unparsed_unlimited: bool,
     header_bytes: usize,
     url_bytes: usize,
@@ -109,7 +140,7 @@ impl Control for Limits {
     const INFO: Info = Info {
         name: "limits",
         section: 2,
-        codes: &[&BODY, &JSON_DEPTH, &HEADERS, &URL],
+        codes: &[&BODY, &JSON_DEPTH, &BODY_TIME, &HEADERS, &URL],
         judges: true,
         about: "How much a request may be. Header limits are hard ceilings and always enforce.",
     };
@@ -122,10 +153,16 @@ impl Control for Limits {
                 format!("write at most `{HARD_HEADER_BYTES}`"),
             );
         }
+        for (key, time) in [("limits.head_time", section.head_time), ("limits.idle_time", section.idle_time)] {
+            if time.duration().is_zero() {
+                problems.error(key, "a time of zero would end every connection", "write at least `1s`");
+            }
+        }
         Some(Self {
             body: routes.map(|route| route.and_then(|route| route.body).map(ByteSize::bytes)),
             standard: section.body.bytes(),
             json_depth: routes.map(|route| route.and_then(|route| route.json_depth).unwrap_or(section.json_depth)),
+            body_time: routes.map(|route| route.and_then(|r| r.body_time).unwrap_or(section.body_time).duration()),
             unparsed_unlimited: section.unparsed_unlimited,
             header_bytes: section.header_bytes.len(),
             url_bytes: section.url_bytes.len(),
@@ -143,6 +180,9 @@ impl Check for Limits {
             return Err(HEADERS.refuse("more than `limits.header_bytes`").into());
         }
         // What announces no length, and what is nested, is judged while it streams.
+        if !ctx.seen.any(Seen::BODY) {
+            return Ok(());
+        }
         let limit = self.body_limit(ctx, &parts.headers);
         if let Some(length) = announced(&parts.headers).filter(|length| *length > limit) {
             let refusal = BODY.refuse("`Content-Length` is larger than `limits.body`").close();
@@ -167,6 +207,10 @@ impl Check for Limits {
         true
     }
 
+    fn body_time(&self, ctx: &Context) -> Option<Duration> {
+        self.body_time.get(usize::from(ctx.rule().id)).copied().flatten()
+    }
+
     fn remedy(&self, asked: &Asked<'_>) -> Option<Remedy> {
         let judged = asked.judged;
         if *judged.code == BODY {
@@ -179,6 +223,9 @@ impl Check for Limits {
         if *judged.code == JSON_DEPTH {
             let most = self.json_depth.get(usize::from(asked.rule.id)).copied().unwrap_or(u32::MAX);
             return Some(Remedy::Route(format!("limits = {{ json_depth = {} }}", most.saturating_mul(2))));
+        }
+        if *judged.code == BODY_TIME {
+            return Some(Remedy::Route("limits = { body_time = \"off\" }".to_owned()));
         }
         if *judged.code == URL {
             let wanted = (self.url_bytes as u64).saturating_mul(2).div_ceil(1024);
@@ -246,6 +293,10 @@ fn round_up(bytes: u64) -> ByteSize {
 /// Whether an API would parse a body of this type whole, in memory: JSON, XML, a URL-encoded form, text, or no type at
 /// all, which FastAPI reads as JSON.
 fn is_parsed(headers: &HeaderMap) -> bool {
+    // Of two types nobody knows which one the application believes.
+    if headers.get_all(CONTENT_TYPE).iter().nth(1).is_some() {
+        return true;
+    }
     let kind = media_type(headers);
     kind.is_empty()
         || kind.starts_with("text/")

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 #[serde(default)]
 pub struct Config {
     /// How many requests an address may send to all routes without a limit of their own, together: `"1000/minute"`, a
-    /// list of which each holds, or `"off"`. `N/period` lets N pass at once from rest, then one every period/N. IPv6
+    /// list of which each holds (also `"10/second;1000/day"`), or `"off"`. `N/period` lets N pass at once from rest, then one every period/N. IPv6
     /// counts by /64 and, at 16 times the rate, by /48.
     pub default: Rates,
     /// Networks that are not counted.
@@ -34,8 +34,8 @@ impl Default for Config {
 pub enum Rates {
     /// No limit.
     Off(Off),
-    /// One.
-    One(Rate),
+    /// One, or several in one text.
+    One(RateText),
     /// Each of them holds.
     Several(#[schemars(length(min = 1, max = 8))] Vec<Rate>),
 }
@@ -44,11 +44,48 @@ impl Rates {
     pub(super) fn as_slice(&self) -> &[Rate] {
         match self {
             Self::Off(_) => &[],
-            Self::One(rate) => std::slice::from_ref(rate),
+            Self::One(rates) => &rates.0,
             Self::Several(rates) => rates,
         }
     }
 }
+
+/// Rates as slowapi's decorators take them: one, or several between `;`, `,` or `|`, each of which holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RateText(Vec<Rate>);
+
+/// In one place of the policy.
+const MOST_RATES: usize = 8;
+
+impl TextValue for RateText {
+    const FORMAT: &'static str = "rates";
+    const NOUN: &'static str = "a rate";
+    const EXAMPLES: &'static [&'static str] = &["600/minute", "10 per second", "10/second;1000/day"];
+}
+
+impl FromStr for RateText {
+    type Err = BadValue;
+
+    fn from_str(text: &str) -> Result<Self, BadValue> {
+        let rates: Vec<Rate> = text.split([',', ';', '|']).map(str::parse).collect::<Result<_, _>>()?;
+        if rates.len() > MOST_RATES {
+            return Err(BadValue::new("eight rates at most"));
+        }
+        Ok(Self(rates))
+    }
+}
+
+impl fmt::Display for RateText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, rate) in self.0.iter().enumerate() {
+            let between = if place == 0 { "" } else { ";" };
+            write!(f, "{between}{rate}")?;
+        }
+        Ok(())
+    }
+}
+
+text_value!(RateText);
 
 /// `"off"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -66,8 +103,8 @@ pub enum Off {
 pub enum Route {
     /// No limit.
     Off(Off),
-    /// One, by address, in place of the default.
-    One(Rate),
+    /// One, or several in one text, by address, in place of the default.
+    One(RateText),
     /// Each of them holds, by address, in place of the default.
     Several(#[schemars(length(min = 1, max = 8))] Vec<Rate>),
     /// Everything that can be said.
@@ -109,7 +146,7 @@ impl Route {
     pub(super) fn keys(&self) -> Keys {
         match self {
             Self::Off(off) => Keys { limit: Some(Rates::Off(*off)), ..Keys::default() },
-            Self::One(rate) => Keys { limit: Some(Rates::One(*rate)), ..Keys::default() },
+            Self::One(rates) => Keys { limit: Some(Rates::One(rates.clone())), ..Keys::default() },
             Self::Several(rates) => Keys { limit: Some(Rates::Several(rates.clone())), ..Keys::default() },
             Self::Keys(keys) => (**keys).clone(),
         }

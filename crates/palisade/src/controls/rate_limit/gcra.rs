@@ -21,6 +21,9 @@ pub(super) struct Outcome {
     pub(super) store: Option<u64>,
     /// Units that are left.
     pub(super) left: u64,
+    /// What was there before, as far as this quota reaches: a bucket that was kept under a slower rate counts as empty at
+    /// most, and only from the first look on, or it would stay empty until that slower rate had filled it.
+    pub(super) owed: u64,
     /// Nanoseconds: until the next unit is there; of a refused attempt, until it would pass.
     pub(super) wait: u64,
 }
@@ -51,12 +54,15 @@ impl Quota {
         let after = full_at.saturating_add(self.interval.saturating_mul(u64::from(cost)));
         let used = after - now;
         match self.tolerance.checked_sub(used) {
-            Some(rest) => {
-                Outcome { store: Some(after), left: rest / self.interval, wait: self.interval - rest % self.interval }
-            }
+            Some(rest) => Outcome {
+                store: Some(after),
+                owed: full_at,
+                left: rest / self.interval,
+                wait: self.interval - rest % self.interval,
+            },
             None => {
                 let rest = self.tolerance - (full_at - now);
-                Outcome { store: None, left: rest / self.interval, wait: used - self.tolerance }
+                Outcome { store: None, owed: full_at, left: rest / self.interval, wait: used - self.tolerance }
             }
         }
     }
@@ -131,7 +137,8 @@ mod tests {
             assert_eq!((outcome.left, outcome.wait), (left, 12 * second));
             full_at = outcome.store.unwrap();
         }
-        assert_eq!(quota.take(full_at, 1, 0), Outcome { store: None, left: 0, wait: 12 * second });
+        let refused = quota.take(full_at, 1, 0);
+        assert_eq!(refused, Outcome { store: None, owed: full_at, left: 0, wait: 12 * second });
         assert!(quota.take(full_at, 1, 12 * second - 1).store.is_none());
         assert!(quota.take(full_at, 1, 12 * second).store.is_some());
         let wide = quota.times(16);

@@ -16,6 +16,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use http::header::RETRY_AFTER;
 use http::{HeaderName, HeaderValue, StatusCode, request, response};
 use palisade_base::{Cidr, Rate};
 use palisade_policy::Problems;
@@ -25,9 +26,9 @@ use crate::control::{Check, Control, Info, Routes};
 use crate::policy::Env;
 use crate::refusal::{Code, Refusal, Stop};
 
-pub use config::{By, Config, Keys, Off, Rates, Route};
+pub use config::{By, Config, Keys, Off, RateText, Rates, Route};
 use gcra::Quota;
-use table::{Flights, Key, Place, Table};
+use table::{Bucket, Flights, Key, MOST, Table};
 
 /// More requests than the limit allows.
 pub static EXCEEDED: Code = Code::client(
@@ -225,14 +226,18 @@ impl Said<'_> {
                 );
                 continue;
             };
-            // By period, so that state is kept when the number changes; by count, should a period occur twice.
-            let same = self.rates[..place].iter().filter(|other| other.period() == rate.period()).count();
+            // By rank, the longest period first, so that state is kept when number or period change, and when a shorter
+            // limit joins: only what was there and is gone may be forgotten.
+            let longer = |(other_place, other): (usize, &Rate)| {
+                other.period() > rate.period() || other.period() == rate.period() && other_place < place
+            };
+            let rank = self.rates.iter().enumerate().filter(|other| longer(*other)).count();
             let text: Arc<str> = match &by {
                 By::Address => rate.to_string().into(),
                 By::Header(name) => format!("{rate} by {name}").into(),
             };
             limits.push(Limit {
-                id: id(&self.scope, &by, rate.period().as_secs(), same),
+                id: id(&self.scope, &by, rank),
                 by: by.clone(),
                 quota,
                 wide: quota.times(WIDE),
@@ -248,14 +253,14 @@ impl Said<'_> {
         let rate = "1/second".parse::<Rate>().ok()?;
         let quota = Quota::new(rate, 1)?;
         let by = self.by();
-        let id = id(&self.scope, &by, 0, 0);
+        let id = id(&self.scope, &by, usize::MAX);
         Some(Limit { id, by, quota, wide: quota, text: "in_flight".into(), head: "".into() })
     }
 }
 
-fn id(scope: &str, by: &By, seconds: u64, same: usize) -> u64 {
+fn id(scope: &str, by: &By, rank: usize) -> u64 {
     let mut hasher = DefaultHasher::new();
-    (scope, by, seconds, same).hash(&mut hasher);
+    (scope, by, rank).hash(&mut hasher);
     hasher.finish()
 }
 
@@ -272,13 +277,6 @@ fn plan(limits: Vec<Limit>, cost: u32, in_flight: Option<(Limit, u32)>) -> Optio
         .collect();
     let policy = (!items.is_empty()).then(|| HeaderValue::from_str(&items.join(", ")).ok()).flatten();
     Some(Arc::new(Plan { limits, cost, in_flight, policy }))
-}
-
-/// One bucket that a request is counted in.
-struct Bucket<'p> {
-    key: Key,
-    neighbours: Key,
-    quota: &'p Quota,
 }
 
 /// Who a request is counted as.
@@ -298,43 +296,28 @@ impl Check for RateLimit {
         }
         let client = Client { address, unnamed: ctx.is_behind_unnamed_proxy(), headers: &parts.headers };
         let now = self.table.time(ctx.start);
-        let mut least: Option<Facts> = None;
-        let mut taken: u32 = 0;
-        let mut shared: u32 = 0;
-        for (place, limit) in plan.limits.iter().enumerate() {
-            for bucket in self.buckets(limit, &client)?.into_iter().flatten() {
-                let (outcome, kept) = self.table.take(bucket.key, bucket.neighbours, bucket.quota, plan.cost, now);
-                let limit_number = u8::try_from(place).unwrap_or(u8::MAX);
-                let facts = Facts { limit: limit_number, left: outcome.left, wait: outcome.wait };
-                if outcome.store.is_none() {
-                    self.give_back(plan, &client, taken, shared);
-                    ctx.set_rate(Facts { left: 0, ..facts });
-                    return Err(EXCEEDED
-                        .refuse("more requests than the limit allows")
-                        .with("limit", limit.text.to_string())
-                        .retry_after(outcome.wait.div_ceil(NANOS))
-                        .into());
-                }
-                shared |= u32::from(kept == Place::Shared) << taken;
-                taken += 1;
-                if least.is_none_or(|least| facts.left < least.left) {
-                    least = Some(facts);
-                }
-            }
-        }
         if let Some((limit, most)) = &plan.in_flight
-            && let Some(bucket) = self.buckets(limit, &client)?.into_iter().flatten().next()
+            && let Some(bucket) = self.buckets(0, limit, &client)?.into_iter().flatten().next()
         {
             if !self.flights.take(bucket.key, *most) {
-                self.give_back(plan, &client, taken, shared);
+                // It takes nothing of the limits, and says all the same how they stand.
+                let (_, stand) = self.take(plan, &client, 0, now)?;
+                stand.into_iter().for_each(|facts| ctx.set_rate(facts));
                 return Err(IN_FLIGHT.refuse("more requests at once than `in_flight`").retry_after(1).into());
             }
             ctx.set_permit(Permit { flights: Arc::clone(&self.flights), key: bucket.key });
         }
-        if let Some(least) = least {
-            ctx.set_rate(least);
+        let (passes, facts) = self.take(plan, &client, plan.cost, now)?;
+        let Some(facts) = facts else { return Ok(()) };
+        ctx.set_rate(facts);
+        if passes {
+            return Ok(());
         }
-        Ok(())
+        let refusal = EXCEEDED.refuse("more requests than the limit allows").retry_after(facts.wait.div_ceil(NANOS));
+        Err(match plan.limits.get(usize::from(facts.limit)) {
+            Some(limit) => refusal.with("limit", limit.text.to_string()).into(),
+            None => refusal.into(),
+        })
     }
 
     fn response(&self, ctx: &Context, parts: &mut response::Parts) -> Result<(), Refusal> {
@@ -345,6 +328,14 @@ impl Check for RateLimit {
         }
         if let Some(limit) = plan.limits.get(usize::from(facts.limit)) {
             parts.headers.insert(RATE_LIMIT, facts.header(&limit.head));
+        }
+        if parts.status == StatusCode::TOO_MANY_REQUESTS
+            && parts.extensions.get::<&'static Code>().is_none()
+            && !parts.headers.contains_key(RETRY_AFTER)
+        {
+            // The application's own limit, which does not say when to come back: not before ours would be.
+            let seconds = facts.wait.div_ceil(NANOS).max(1);
+            parts.headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         Ok(())
     }
@@ -357,19 +348,29 @@ impl Check for RateLimit {
 impl Facts {
     /// `"5/minute";r=4;t=12`, written without formatting: it is on every answer.
     fn header(&self, head: &str) -> HeaderValue {
-        let mut text = [0u8; 128];
+        // Two numbers of up to twenty digits, and what is between; names of headers may be long.
+        let mut text = [0u8; 192];
         let mut end = 0;
-        let mut put = |bytes: &[u8]| {
-            if let Some(place) = text.get_mut(end..end + bytes.len()) {
+        let mut put = |bytes: &[u8]| match text.get_mut(end..end + bytes.len()) {
+            Some(place) => {
                 place.copy_from_slice(bytes);
                 end += bytes.len();
+                true
             }
+            None => false,
         };
-        put(head.as_bytes());
-        put(Digits::of(self.left).as_bytes());
-        put(b";t=");
-        put(Digits::of(self.wait.div_ceil(NANOS)).as_bytes());
-        HeaderValue::from_bytes(&text[..end]).unwrap_or(HeaderValue::from_static(""))
+        let fits = put(head.as_bytes())
+            && put(Digits::of(self.left).as_bytes())
+            && put(b";t=")
+            && put(Digits::of(self.wait.div_ceil(NANOS)).as_bytes());
+        let value = match fits {
+            true => HeaderValue::from_bytes(&text[..end]),
+            false => HeaderValue::try_from(format!("{head}{};t={}", self.left, self.wait.div_ceil(NANOS))),
+        };
+        let mut value = value.unwrap_or(HeaderValue::from_static(""));
+        // Seldom the same twice: in the table of HTTP/2's compression it would push out what is (RFC 7541 §7.1.3).
+        value.set_sensitive(true);
+        value
     }
 }
 
@@ -402,8 +403,34 @@ impl RateLimit {
         self.plans.get(usize::from(ctx.rule().id))?.as_deref()
     }
 
+    /// Takes `cost` units of each limit, or of none. Says whether it may pass, and how the client stands.
+    fn take(&self, plan: &Plan, client: &Client<'_>, cost: u32, now: u64) -> Result<(bool, Option<Facts>), Refusal> {
+        let taken = match plan.limits.as_slice() {
+            [] => None,
+            [limit] => self.table.take_all(self.buckets(0, limit, client)?.iter().flatten(), cost, now),
+            limits => {
+                let mut buckets = [None; MOST];
+                for (number, (pair, limit)) in buckets.chunks_exact_mut(2).zip(limits).enumerate() {
+                    pair.copy_from_slice(&self.buckets(u8::try_from(number).unwrap_or(u8::MAX), limit, client)?);
+                }
+                self.table.take_all(buckets.iter().flatten(), cost, now)
+            }
+        };
+        let Some((bucket, outcome)) = taken else { return Ok((true, None)) };
+        let (passes, left) = (outcome.store.is_some(), outcome.left);
+        // Of a refused request with a cost of more than one there may be units left, but not for it.
+        let left = if passes { left } else { 0 };
+        Ok((passes, Some(Facts { limit: bucket.limit, left, wait: outcome.wait })))
+    }
+
     /// The buckets that a request is counted in under a limit: one, two for IPv6, none where nobody can be told apart.
-    fn buckets<'l>(&self, limit: &'l Limit, client: &Client<'_>) -> Result<[Option<Bucket<'l>>; 2], Refusal> {
+    fn buckets<'l>(
+        &self,
+        number: u8,
+        limit: &'l Limit,
+        client: &Client<'_>,
+    ) -> Result<[Option<Bucket<'l>>; 2], Refusal> {
+        let bucket = |key, neighbours, quota| Some(Bucket { key, neighbours, quota, limit: number });
         let mut by_header = None;
         if let By::Header(name) = &limit.by {
             let mut values = client.headers.get_all(name).iter();
@@ -415,7 +442,7 @@ impl RateLimit {
         if let Some(value) = by_header {
             let key = Key { limit: limit.id ^ BY_HEADER, subject: self.table.subject(value) };
             let neighbours = Key { limit: limit.id ^ BY_HEADER, subject: network(client.address) };
-            return Ok([Some(Bucket { key, neighbours, quota: &limit.quota }), None]);
+            return Ok([bucket(key, neighbours, &limit.quota), None]);
         }
         if client.unnamed {
             return Ok([None, None]);
@@ -425,34 +452,15 @@ impl RateLimit {
                 let subject = u64::from(v4.to_bits());
                 let key = Key { limit: limit.id, subject };
                 let neighbours = Key { limit: limit.id, subject: subject >> 16 };
-                [Some(Bucket { key, neighbours, quota: &limit.quota }), None]
+                [bucket(key, neighbours, &limit.quota), None]
             }
             IpAddr::V6(v6) => {
                 let prefix = (v6.to_bits() >> 64) as u64;
                 let wide = Key { limit: limit.id ^ V6_WIDE, subject: prefix >> 16 };
                 let key = Key { limit: limit.id ^ V6, subject: prefix };
-                [
-                    Some(Bucket { key, neighbours: Key { limit: limit.id ^ V6, ..wide }, quota: &limit.quota }),
-                    Some(Bucket { key: wide, neighbours: wide, quota: &limit.wide }),
-                ]
+                [bucket(key, Key { limit: limit.id ^ V6, ..wide }, &limit.quota), bucket(wide, wide, &limit.wide)]
             }
         })
-    }
-
-    /// Gives back what the first `taken` buckets gave: a refused request costs nothing.
-    fn give_back(&self, plan: &Plan, client: &Client<'_>, taken: u32, shared: u32) {
-        let mut number = 0;
-        for limit in &plan.limits {
-            let Ok(buckets) = self.buckets(limit, client) else { return };
-            for bucket in buckets.into_iter().flatten() {
-                if number == taken {
-                    return;
-                }
-                let place = if shared >> number & 1 == 1 { Place::Shared } else { Place::Own };
-                self.table.give_back(bucket.key, bucket.neighbours, place, bucket.quota, plan.cost);
-                number += 1;
-            }
-        }
     }
 }
 

@@ -59,9 +59,42 @@ async fn a_reload_refills_nothing() {
     // Also where the route moves, another comes before it, or the number changes.
     app.reload("[rate_limit]\ndefault = \"6/hour\"\n[[route]]\npath = \"/y\"\n[[route]]\npath = \"/x\"\nrate_limit = \"2/hour\"\n");
     assert_eq!((passed(&app, ONE, "/", 9).await, passed(&app, ONE, "/x", 9).await), (0, 0));
-    // A faster limit of another period is another limit; a slower one's debt does not lock anybody out.
-    app.reload("[rate_limit]\ndefault = \"5/second\"\n");
-    assert_eq!(passed(&app, ONE, "/", 5).await, 5);
+    // Also where another limit joins it, and where the period changes: a slower one's debt locks nobody out, and is kept
+    // as far as the new period reaches.
+    app.reload("[rate_limit]\ndefault = \"100/second;6/hour\"\n");
+    assert_eq!(passed(&app, ONE, "/", 5).await, 0);
+    app.reload("[rate_limit]\ndefault = \"5/minute\"\n");
+    assert_eq!(passed(&app, ONE, "/", 5).await, 0);
+    app.advance(Duration::from_secs(12));
+    assert_eq!(passed(&app, ONE, "/", 5).await, 1);
+    app.advance(Duration::from_secs(60));
+    assert_eq!(passed(&app, ONE, "/", 9).await, 5);
+}
+
+#[tokio::test]
+async fn slowapi_s_spellings_of_a_list() {
+    for text in
+        ["\"2/minute;5/day\"", "\"2 per minute, 5 per day\"", "\"2/MINUTES|5per1day\"", "[\"2/minute\", \"5/day\"]"]
+    {
+        let app =
+            App::start(&format!("[rate_limit]\ndefault = {text}\n[[route]]\npath = \"/x\"\nrate_limit = {text}\n"));
+        for path in ["/", "/x"] {
+            let answer = app.get(ONE, path).await;
+            let policy = answer.header("ratelimit-policy");
+            assert_eq!(policy.as_deref(), Some("\"2/minute\";q=2;w=60, \"5/day\";q=5;w=86400"), "{text}");
+            assert_eq!(passed(&app, ONE, path, 9).await, 1, "{text}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_name_of_a_header_may_be_long() {
+    let name = format!("x-{}", "n".repeat(200));
+    let app = App::start(&format!(
+        "[[route]]\npath = \"/t\"\nrate_limit = {{ limit = \"3/hour\", by = \"header:{name}\" }}\n"
+    ));
+    let answer = app.ask(ONE, "GET", "/t", &[(&name, "a")]).await;
+    assert_eq!(answer.header("ratelimit"), Some(format!("\"3/hour by {name}\";r=2;t=1200")));
 }
 
 #[tokio::test]
@@ -171,6 +204,7 @@ async fn requests_in_flight_are_counted_until_their_answer_ends() {
     };
     let (first, second) = (send("a").await, send("b").await);
     let third = send("c").await;
+    assert_eq!(third.headers().get("ratelimit").map(|v| v.as_bytes()), Some(&b"\"1000/minute\";r=998;t=1"[..]));
     assert_eq!((first.status().as_u16(), second.status().as_u16(), third.status().as_u16()), (200, 200, 429));
     assert_eq!(third.headers().get("retry-after").map(|v| v.as_bytes()), Some(&b"1"[..]));
     drop(first);
@@ -232,6 +266,8 @@ fn mistakes_are_shown() {
     for (policy, said) in [
         ("[rate_limit]\ndefault = \"5/fortnight\"\n", "the period is"),
         ("[rate_limit]\ndefault = []\n", "default"),
+        ("[rate_limit]\ndefault = \"5/minute;\"\n", "begins with a whole number"),
+        ("[rate_limit]\ndefault = \"1/day;1/day;1/day;1/day;1/day;1/day;1/day;1/day;1/day\"\n", "eight rates"),
         ("[[route]]\npath = \"/x\"\nrate_limit = { limit = \"5/minute\", cost = 6 }\n", "lower `cost`"),
         ("[[route]]\npath = \"/x\"\nrate_limit = { limit = \"1/year\", burst = 1000 }\n", "hundred years"),
         ("[[route]]\npath = \"/x\"\nrate_limit = { by = \"user\" }\n", "by"),

@@ -25,7 +25,7 @@ use nix::unistd::Pid;
 
 use crate::error::{Error, Result};
 use crate::observe::{Log, event};
-use crate::policy::config::Upstream;
+use crate::policy::config::{AppOutput, Upstream};
 use crate::policy::values::UpstreamUrl;
 
 use backoff::Backoff;
@@ -49,6 +49,7 @@ pub(crate) struct Plan {
     upstream: Upstream,
     place: Place,
     user: Option<User>,
+    output: AppOutput,
 }
 
 impl Plan {
@@ -56,10 +57,10 @@ impl Plan {
     ///
     /// # Errors
     /// When there is no such user, or no directory or port can be had.
-    pub(crate) fn new(upstream: &Upstream) -> Result<Self> {
+    pub(crate) fn new(upstream: &Upstream, output: AppOutput) -> Result<Self> {
         let user = upstream.user.as_deref().map(command::user).transpose()?.flatten();
         let place = Place::choose(&upstream.command, user.as_ref())?;
-        Ok(Self { upstream: upstream.clone(), place, user })
+        Ok(Self { upstream: upstream.clone(), place, user, output })
     }
 
     /// Where it will listen.
@@ -198,7 +199,7 @@ impl Work {
         let mut child = command::build(&words, &self.plan.upstream.env, self.plan.user.as_ref()).spawn()?;
         let group = group::pid(child.id());
         let guard = Guard::start(group, &self.plan.place);
-        let output = Output::pass(&mut child);
+        let output = Output::pass(&mut child, self.plan.output);
         let run = Run { child, group, since: Instant::now(), output, guard, reaped: false };
         let outbox = self.outbox.clone();
         std::thread::Builder::new().name("palisade-wait".into()).spawn(move || {

@@ -1,5 +1,7 @@
-//! What the application prints goes to our standard error, line by line as it is; the last lines are kept for the log.
+//! What the application prints goes to our standard error, line by line and without secrets; the last lines are kept for
+//! the log.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::process::Child;
@@ -10,6 +12,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::observe::redact;
+use crate::policy::config::AppOutput;
 
 /// Lines of standard error that are kept.
 const KEPT_LINES: usize = 20;
@@ -29,14 +32,14 @@ pub(super) struct Output {
 
 impl Output {
     /// Passes on what a child prints from now on.
-    pub(super) fn pass(child: &mut Child) -> Self {
+    pub(super) fn pass(child: &mut Child, how: AppOutput) -> Self {
         let lines = Arc::<Mutex<VecDeque<String>>>::default();
         let mut readers = Vec::new();
         if let Some(out) = child.stdout.take() {
-            readers.extend(reader(out, None));
+            readers.extend(reader(out, None, how));
         }
         if let Some(err) = child.stderr.take() {
-            readers.extend(reader(err, Some(Arc::clone(&lines))));
+            readers.extend(reader(err, Some(Arc::clone(&lines)), how));
         }
         Self { lines, readers }
     }
@@ -53,7 +56,11 @@ impl Output {
     }
 }
 
-fn reader(from: impl Read + Send + 'static, keep: Option<Arc<Mutex<VecDeque<String>>>>) -> Option<JoinHandle<()>> {
+fn reader(
+    from: impl Read + Send + 'static,
+    keep: Option<Arc<Mutex<VecDeque<String>>>>,
+    how: AppOutput,
+) -> Option<JoinHandle<()>> {
     let read = move || {
         let mut from = BufReader::new(from);
         let mut piece = Vec::new();
@@ -64,13 +71,21 @@ fn reader(from: impl Read + Send + 'static, keep: Option<Arc<Mutex<VecDeque<Stri
                 Ok(_) => {}
             }
             // One write a line, so that lines of different processes do not mix. Nobody there to read is no fault.
-            let _ = std::io::stderr().lock().write_all(&piece);
+            let _ = std::io::stderr().lock().write_all(&shown(&piece, how));
             if let Some(lines) = &keep {
                 remember(&mut lines.lock(), &piece);
             }
         }
     };
     std::thread::Builder::new().name("palisade-app-out".into()).spawn(read).ok()
+}
+
+/// A line as it is passed on. What is not text is left as it is: nothing is found in it.
+fn shown(piece: &[u8], how: AppOutput) -> Cow<'_, [u8]> {
+    match (how, std::str::from_utf8(piece)) {
+        (AppOutput::Redacted, Ok(line)) => Cow::Owned(redact::text(line).into_bytes()),
+        _ => Cow::Borrowed(piece),
+    }
 }
 
 fn remember(lines: &mut VecDeque<String>, piece: &[u8]) {
@@ -84,6 +99,33 @@ fn remember(lines: &mut VecDeque<String>, piece: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn secrets_are_replaced_and_the_rest_is_as_it_was() {
+        for (line, shown_as) in [
+            (
+                "INFO:     127.0.0.1:0 - \"GET /a?access_token=abc&x=1 HTTP/1.1\" 401 Unauthorized\n",
+                "INFO:     127.0.0.1:0 - \"GET /a?access_token=[redacted]&x=1 HTTP/1.1\" 401 Unauthorized\n",
+            ),
+            (
+                "'input': {'username': 'x', 'password': 'hunter2'}}\n",
+                "'input': {'username': 'x', 'password': '[redacted]'}}\n",
+            ),
+            (
+                "\u{1b}[32mINFO\u{1b}[0m:     Waiting for application startup.\n",
+                "\u{1b}[32mINFO\u{1b}[0m:     Waiting for application startup.\n",
+            ),
+            (
+                "exited, code: 137, status code=200, token: abc\n",
+                "exited, code: 137, status code=200, token: [redacted]\n",
+            ),
+            ("  File \"/app/main.py\", line 7, in login\n", "  File \"/app/main.py\", line 7, in login\n"),
+        ] {
+            assert_eq!(String::from_utf8_lossy(&shown(line.as_bytes(), AppOutput::Redacted)), shown_as);
+            assert_eq!(*shown(line.as_bytes(), AppOutput::Raw), *line.as_bytes());
+        }
+        assert_eq!(*shown(b"\xff password=x", AppOutput::Redacted), *b"\xff password=x");
+    }
 
     #[test]
     fn only_the_last_lines_are_kept_and_none_is_long() {

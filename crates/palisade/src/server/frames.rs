@@ -1,0 +1,396 @@
+//! The guard round the bytes of an HTTP/2 connection: what frames may cost, and what may be waited for.
+//!
+//! Guide section 21; threat 29. The library reads frames correctly and answers each; it does not ask whether they are worth
+//! it. Here the heads of frames are counted, in both directions: what makes work and carries nothing (PING, SETTINGS,
+//! PRIORITY, window updates, empty frames, resets by either side) spends a budget, which grows by answers and with time.
+//! When it is spent, the connection ends with ENHANCE_YOUR_CALM. A head that does not arrive, and a connection without a
+//! request, have the times that they have over HTTP/1.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep};
+
+use super::framing::HEAD_TIME;
+use super::streams::Streams;
+use crate::refusal::Code;
+
+/// More frames that carry nothing than a client needs.
+pub(crate) static FRAMES: Code = Code::client(
+    "limits.frames",
+    http::StatusCode::TOO_MANY_REQUESTS,
+    21,
+    "too many frames that carry nothing, or too many streams that were given up",
+)
+.owasp("excess_rate_limit_exceeded");
+
+/// What may be spent at once, and again after [`REFILL`].
+const BUDGET: i32 = 1000;
+const REFILL: Duration = Duration::from_secs(10);
+/// A stream that was begun and given up, whoever did that.
+const RESET: i32 = 10;
+/// Settings make the library look at every stream.
+const SETTINGS_COST: i32 = 5;
+/// Pieces smaller than this earn nothing: a window that opens byte by byte would pay for itself.
+const PIECE: usize = 32;
+/// How long the last word may take to be written and read.
+const CLOSING: Duration = Duration::from_secs(2);
+
+const PREFACE: usize = 24;
+const HEAD: usize = 9;
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const GOAWAY: u8 = 7;
+const CONTINUATION: u8 = 9;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+
+const NO_ERROR: u32 = 0;
+const ENHANCE_YOUR_CALM: u32 = 11;
+
+/// The head of a frame (RFC 9113 §4.1).
+#[derive(Debug, Clone, Copy, Default)]
+struct Head {
+    length: usize,
+    kind: u8,
+    flags: u8,
+    stream: u32,
+}
+
+/// Follows frames through a stream of bytes, without looking into them.
+#[derive(Debug, Default)]
+struct Frames {
+    head: [u8; HEAD],
+    have: usize,
+    skip: usize,
+    last: Head,
+}
+
+impl Frames {
+    /// `seen` gets the head of each frame, and what follows it in these bytes.
+    fn feed(&mut self, mut bytes: &[u8], mut seen: impl FnMut(Head, &[u8])) {
+        loop {
+            let skipped = self.skip.min(bytes.len());
+            self.skip -= skipped;
+            bytes = &bytes[skipped..];
+            let taken = (HEAD - self.have).min(bytes.len());
+            if taken == 0 {
+                return;
+            }
+            self.head[self.have..self.have + taken].copy_from_slice(&bytes[..taken]);
+            self.have += taken;
+            bytes = &bytes[taken..];
+            if self.have == HEAD {
+                let [a, b, c, kind, flags, rest @ ..] = self.head;
+                let length = u32::from_be_bytes([0, a, b, c]) as usize;
+                let stream = u32::from_be_bytes(rest) & 0x7fff_ffff;
+                (self.have, self.skip) = (0, length);
+                self.last = Head { length, kind, flags, stream };
+                seen(self.last, bytes);
+            }
+        }
+    }
+
+    /// Whether no frame has begun.
+    fn is_between(&self) -> bool {
+        self.have == 0 && self.skip == 0
+    }
+}
+
+/// Times of a connection.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Times {
+    /// For a head, and for the connection's beginning.
+    pub(super) head: Duration,
+    /// Without a request.
+    pub(super) idle: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Waiting {
+    No,
+    Head,
+    Idle,
+}
+
+/// A connection whose frames are counted. `F` is called at most once, with the code and why.
+pub(super) struct Calm<S, F> {
+    stream: S,
+    streams: Arc<Streams>,
+    times: Times,
+    read: Frames,
+    written: Frames,
+    budget: i32,
+    refilled: Instant,
+    /// A client's first frame has come.
+    begun: bool,
+    /// A header block is not complete.
+    block: bool,
+    last_stream: u32,
+    waiting: (Waiting, Instant),
+    timer: Option<Pin<Box<Sleep>>>,
+    refused: Option<F>,
+    closing: Option<Closing>,
+}
+
+#[derive(Debug)]
+struct Closing {
+    /// The last frame, as far as it is not written.
+    left: Vec<u8>,
+    until: Pin<Box<Sleep>>,
+}
+
+impl<S, F> Calm<S, F>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    F: FnOnce(&'static Code, &'static str),
+{
+    pub(super) fn new(stream: S, streams: Arc<Streams>, times: Times, refused: F) -> Self {
+        let now = Instant::now();
+        Self {
+            stream,
+            streams,
+            times,
+            read: Frames { skip: PREFACE, ..Frames::default() },
+            written: Frames::default(),
+            budget: BUDGET,
+            refilled: now,
+            begun: false,
+            block: false,
+            last_stream: 0,
+            waiting: (Waiting::Head, now),
+            timer: None,
+            refused: Some(refused),
+            closing: None,
+        }
+    }
+
+    /// Counts what came. False: it was too much.
+    fn judge(&mut self, bytes: &[u8]) -> bool {
+        let Self { read, budget, block, last_stream, waiting, .. } = self;
+        let mut any = false;
+        read.feed(bytes, |frame, _| {
+            any = true;
+            *budget -= match frame.kind {
+                HEADERS => {
+                    *block = frame.flags & END_HEADERS == 0;
+                    *last_stream = frame.stream.max(*last_stream);
+                    waiting.0 = Waiting::No;
+                    0
+                }
+                DATA if frame.length > 0 || frame.flags & END_STREAM != 0 => 0,
+                CONTINUATION => {
+                    *block &= frame.flags & END_HEADERS == 0;
+                    1
+                }
+                RST_STREAM => RESET,
+                SETTINGS => SETTINGS_COST,
+                _ => 1,
+            };
+        });
+        self.begun |= any;
+        self.has_budget()
+    }
+
+    /// Counts what is written: an answer pays for what its client asked besides.
+    fn wrote(&mut self, bytes: &[u8]) {
+        let Self { written, budget, waiting, refused, .. } = self;
+        written.feed(bytes, |frame, rest| {
+            let ends = if frame.flags & END_STREAM != 0 { 5 } else { 0 };
+            let earned = match frame.kind {
+                DATA if frame.length >= PIECE => 2 + ends,
+                DATA => ends,
+                HEADERS => 2 + ends,
+                RST_STREAM => -RESET,
+                // The library has limits of its own, which it keeps without a word to anybody else.
+                GOAWAY if rest.get(4..8) == Some(&ENHANCE_YOUR_CALM.to_be_bytes()[..]) => {
+                    if let Some(refused) = refused.take() {
+                        refused(&FRAMES, "more than the HTTP library takes");
+                    }
+                    return;
+                }
+                _ => return,
+            };
+            waiting.0 = Waiting::No;
+            *budget = budget.saturating_add(earned).min(BUDGET);
+        });
+    }
+
+    fn has_budget(&mut self) -> bool {
+        if self.budget >= 0 {
+            return true;
+        }
+        // Only now the clock is asked.
+        let now = Instant::now();
+        if now.duration_since(self.refilled) < REFILL {
+            return false;
+        }
+        (self.budget, self.refilled) = (BUDGET, now);
+        true
+    }
+
+    /// Nothing came. Whether the client has had its time.
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<Waiting> {
+        let partial = self.read.have > 0 || (self.read.skip > 0 && self.read.last.kind != DATA);
+        let what = match () {
+            () if !self.begun || self.block || partial => Waiting::Head,
+            () if self.streams.is_idle() => Waiting::Idle,
+            () => Waiting::No,
+        };
+        if self.waiting.0 != what {
+            self.waiting = (what, Instant::now());
+        }
+        let time = match what {
+            Waiting::No => return Poll::Pending,
+            Waiting::Head => self.times.head,
+            Waiting::Idle => self.times.idle,
+        };
+        let Some(deadline) = self.waiting.1.checked_add(time) else { return Poll::Pending };
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        if timer.deadline() > deadline {
+            timer.as_mut().reset(deadline);
+        }
+        while timer.as_mut().poll(cx).is_ready() {
+            if Instant::now() >= deadline {
+                return Poll::Ready(what);
+            }
+            timer.as_mut().reset(deadline);
+        }
+        Poll::Pending
+    }
+
+    /// Ends the connection with a last word.
+    fn close(&mut self, error: u32, why: Option<(&'static Code, &'static str)>) {
+        if let Some((code, why)) = why
+            && let Some(refused) = self.refused.take()
+        {
+            refused(code, why);
+        }
+        let mut left = Vec::new();
+        // Not in the middle of another frame, and not before the settings that a client expects first.
+        if self.begun && self.written.is_between() {
+            left.extend([0, 0, 8, GOAWAY, 0, 0, 0, 0, 0]);
+            left.extend(self.last_stream.to_be_bytes());
+            left.extend(error.to_be_bytes());
+        }
+        self.closing = Some(Closing { left, until: Box::pin(tokio::time::sleep(CLOSING)) });
+    }
+
+    /// Writes the last word and lets the client read it. Ready once the connection may be dropped.
+    fn poll_closing(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(closing) = &mut self.closing else { return Poll::Ready(()) };
+        if closing.until.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        while !closing.left.is_empty() {
+            match ready!(Pin::new(&mut self.stream).poll_write(cx, &closing.left)) {
+                Ok(written @ 1..) => drop(closing.left.drain(..written)),
+                _ => return Poll::Ready(()),
+            }
+        }
+        Pin::new(&mut self.stream).poll_shutdown(cx).map(drop)
+    }
+}
+
+// Nothing in it is ever pinned: `S` is `Unpin` wherever it is polled, `F` is only moved.
+impl<S, F> Unpin for Calm<S, F> {}
+
+impl<S, F> AsyncRead for Calm<S, F>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    F: FnOnce(&'static Code, &'static str),
+{
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        loop {
+            if this.closing.is_some() {
+                ready!(this.poll_closing(cx));
+                return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+            }
+            let before = buffer.filled().len();
+            match Pin::new(&mut this.stream).poll_read(cx, buffer) {
+                Poll::Ready(Ok(())) => {
+                    let calm = this.judge(buffer.filled().get(before..).unwrap_or_default());
+                    if calm {
+                        return Poll::Ready(Ok(()));
+                    }
+                    buffer.set_filled(before);
+                    this.close(ENHANCE_YOUR_CALM, Some((&FRAMES, "too many frames that carry nothing")));
+                }
+                Poll::Pending => match ready!(this.poll_deadline(cx)) {
+                    Waiting::Head => {
+                        this.close(ENHANCE_YOUR_CALM, Some((&HEAD_TIME, "a head, or the beginning of the connection")));
+                    }
+                    _ => this.close(NO_ERROR, None),
+                },
+                error => return error,
+            }
+        }
+    }
+}
+
+impl<S, F> AsyncWrite for Calm<S, F>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    F: FnOnce(&'static Code, &'static str),
+{
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if this.closing.is_some() {
+            // The reading side closes, once the last word is read. An error here would end that.
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        let written = ready!(Pin::new(&mut this.stream).poll_write(cx, bytes))?;
+        this.wrote(bytes.get(..written).unwrap_or_default());
+        this.streams.wrote(written);
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if this.closing.is_some() {
+            return Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()));
+        }
+        let written = ready!(Pin::new(&mut this.stream).poll_write_vectored(cx, slices))?;
+        let mut left = written;
+        for slice in slices {
+            let of_this = left.min(slice.len());
+            this.wrote(slice.get(..of_this).unwrap_or_default());
+            left -= of_this;
+        }
+        this.streams.wrote(written);
+        Poll::Ready(Ok(written))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.closing.is_some() {
+            return Poll::Ready(Ok(()));
+        }
+        ready!(Pin::new(&mut this.stream).poll_flush(cx))?;
+        this.streams.flushed();
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.closing.is_some() {
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut this.stream).poll_shutdown(cx)
+    }
+}

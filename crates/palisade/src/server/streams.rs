@@ -1,0 +1,181 @@
+//! What the streams of an HTTP/2 connection share, and the tasks that answer them.
+//!
+//! Guide section 21. A client that opens no window, or does not read, would otherwise hold a stream, its task and its
+//! connection to the application for as long as it likes, and each of them an answer in memory.
+
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use parking_lot::Mutex;
+use tokio::time::{Instant, Sleep};
+
+use crate::body::{BodyError, ResponseBody};
+
+/// What all answers of a connection may have handed to the library without it being written, in bytes.
+const UNWRITTEN: usize = 1024 * 1024;
+
+/// Shared by the streams of a connection and the guard round its bytes.
+#[derive(Debug, Default)]
+pub(super) struct Streams {
+    /// Requests whose answer is not over.
+    running: AtomicU32,
+    unwritten: AtomicUsize,
+    waiting: AtomicBool,
+    wakers: Mutex<Vec<Waker>>,
+}
+
+impl Streams {
+    /// A request has come. Its token is to be kept until its answer is over.
+    pub(super) fn begin(self: &Arc<Self>) -> Running {
+        self.running.fetch_add(1, Ordering::Relaxed);
+        Running(Arc::clone(self))
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.running.load(Ordering::Relaxed) == 0
+    }
+
+    /// So much was written.
+    pub(super) fn wrote(&self, bytes: usize) {
+        let old = self.unwritten.load(Ordering::Relaxed);
+        self.set_unwritten(old.saturating_sub(bytes));
+    }
+
+    /// All is written that may be. What is left waits for the client's window, or belongs to streams that are gone.
+    pub(super) fn flushed(&self) {
+        if self.unwritten.load(Ordering::Relaxed) != 0 {
+            self.set_unwritten(0);
+        }
+    }
+
+    fn set_unwritten(&self, bytes: usize) {
+        // Written by the connection's task and added to by those of its streams: where they run on several threads a
+        // piece may be missed, and is mended at the next flush.
+        self.unwritten.store(bytes, Ordering::Relaxed);
+        if bytes < UNWRITTEN / 2 && self.waiting.swap(false, Ordering::AcqRel) {
+            self.wakers.lock().drain(..).for_each(Waker::wake);
+        }
+    }
+
+    /// Whether an answer may hand over more.
+    fn poll_room(&self, cx: &Context<'_>) -> Poll<()> {
+        if self.unwritten.load(Ordering::Relaxed) < UNWRITTEN {
+            return Poll::Ready(());
+        }
+        let mut wakers = self.wakers.lock();
+        // As many as there are streams, of which there are few.
+        if !wakers.iter().any(|waker| waker.will_wake(cx.waker())) {
+            wakers.push(cx.waker().clone());
+        }
+        drop(wakers);
+        self.waiting.store(true, Ordering::Release);
+        // It may have been written in between.
+        if self.unwritten.load(Ordering::Acquire) < UNWRITTEN { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+/// A request whose answer is not over.
+#[derive(Debug)]
+pub(super) struct Running(Arc<Streams>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.running.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Whose turn it is in a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// Ours, or the application's.
+    Ours,
+    /// The client's: it has so many pieces of the answer to take, and nobody asked for another.
+    Client(u32),
+}
+
+thread_local! {
+    /// Of the stream whose task is being polled on this thread: the library has no way to hand something from the body of
+    /// an answer to the task that sends it.
+    static TURN: Cell<Turn> = const { Cell::new(Turn::Ours) };
+}
+
+/// The body of an answer over HTTP/2.
+#[derive(Debug)]
+pub(super) struct Taking {
+    body: ResponseBody,
+    pieces: u32,
+    running: Running,
+}
+
+impl Taking {
+    pub(super) fn new(body: ResponseBody, running: Running) -> Self {
+        Self { body, pieces: 0, running }
+    }
+}
+
+impl Body for Taking {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        TURN.set(Turn::Client(self.pieces));
+        ready!(self.running.0.poll_room(cx));
+        TURN.set(Turn::Ours);
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if let Some(Ok(frame)) = &frame {
+            self.pieces = self.pieces.wrapping_add(1);
+            TURN.set(Turn::Client(self.pieces));
+            self.running.0.unwritten.fetch_add(frame.data_ref().map_or(0, Bytes::len), Ordering::Relaxed);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Runs the tasks of streams, and ends those whose client takes nothing for so long. Dropped, a stream is reset.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Tasks(pub(super) Option<Duration>);
+
+impl<F> hyper::rt::Executor<F> for Tasks
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, future: F) {
+        let limit = self.0;
+        tokio::spawn(async move {
+            let mut future = pin!(future);
+            let mut turn = Turn::Ours;
+            let mut stall: Option<(Turn, Pin<Box<Sleep>>)> = None;
+            poll_fn(|cx| {
+                TURN.set(turn);
+                let polled = future.as_mut().poll(cx);
+                turn = TURN.get();
+                if polled.is_ready() || turn == Turn::Ours {
+                    return polled;
+                }
+                let Some(deadline) = limit.and_then(|limit| Instant::now().checked_add(limit)) else { return polled };
+                let (of, timer) = stall.get_or_insert_with(|| (turn, Box::pin(tokio::time::sleep_until(deadline))));
+                if *of != turn {
+                    *of = turn;
+                    timer.as_mut().reset(deadline);
+                }
+                timer.as_mut().poll(cx)
+            })
+            .await;
+        });
+    }
+}
