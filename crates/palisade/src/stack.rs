@@ -15,7 +15,7 @@ use crate::context::{Connection, Context, Seen};
 use crate::control::{Check, Compiled, Mode, Stage};
 use crate::controls::{Controls, integrity};
 use crate::endpoints;
-use crate::gateway::{Gateway, forwarded_headers};
+use crate::gateway::{Gateway, forwarded_headers, prefix};
 use crate::observe::access::Record;
 use crate::observe::event;
 use crate::policy::Policy;
@@ -57,6 +57,7 @@ pub struct Live {
     readers: Vec<Stage>,
     inspectors: Vec<Stage>,
     inner: Inner,
+    named: Vec<Arc<Gateway>>,
 }
 
 #[derive(Default)]
@@ -95,6 +96,8 @@ fn stages(controls: &Controls) -> Stages {
     stages.head(&controls.cors);
     // Below `cors`, since a preflight asks on behalf of another method.
     stages.head(&controls.access);
+    // Below `access`: who may not use a path does not learn what lies there.
+    stages.head(&controls.r#static);
     // Last of the head: what it refuses has been allowed by everything that costs less than a body.
     stages.head(&controls.limits);
     // On the way up the first: what the application says of itself in an error reaches nobody above.
@@ -109,7 +112,19 @@ impl Live {
     /// Builds the stack of a policy round an inner service.
     pub fn new(policy: Arc<Policy>, inner: Inner) -> Self {
         let Stages { head, answers, readers, inspectors } = stages(policy.controls());
-        Self { policy, head, answers, readers, inspectors, inner }
+        Self { policy, head, answers, readers, inspectors, inner, named: Vec::new() }
+    }
+
+    /// The same with the applications of `[upstreams.NAME]`, in the order of their names.
+    #[must_use]
+    pub fn with_upstreams(mut self, named: Vec<Arc<Gateway>>) -> Self {
+        self.named = named;
+        self
+    }
+
+    /// The applications of `[upstreams.NAME]`, in the order of their names.
+    pub fn upstreams(&self) -> &[Arc<Gateway>] {
+        &self.named
     }
 
     /// The names of the controls in this stack, in order.
@@ -209,17 +224,33 @@ impl Live {
         if let Some(answer) = endpoints::answer(ctx, &parts) {
             return Ok(answer);
         }
+        if let Some(files) = &self.policy.controls().r#static.control
+            && let Some(answer) = files.answer(ctx, &parts)
+        {
+            return answer.await;
+        }
         let websocket = ctx.seen.any(Seen::CONNECTION) && integrity::is_websocket(&parts);
-        integrity::strip(&mut parts.headers, websocket);
-        forwarded_headers(ctx, &mut parts.headers);
+        integrity::strip(&mut parts.headers, websocket, self.policy.owned_headers());
+        let destination = self.policy.destination(ctx.rule().id);
+        destination.headers(ctx, &mut parts.headers)?;
+        if let Some(path) = ctx.stripped_path()
+            && let Some(uri) = integrity::with_path(&parts.uri, path)
+        {
+            parts.uri = uri;
+        }
         let request = Request::from_parts(parts, body);
-        let mut answer = match &self.inner {
-            Inner::Proxy(gateway) => gateway.call(ctx, request).await,
-            Inner::Router(router) => Box::pin(ask_router(router, ctx, request)).await,
-            Inner::Nothing => Err(NO_UPSTREAM.refuse("neither `upstream.url` nor `upstream.command`")),
+        let named = usize::from(destination.upstream).checked_sub(1).and_then(|place| self.named.get(place));
+        let mut answer = match (named, &self.inner) {
+            (Some(gateway), _) | (None, Inner::Proxy(gateway)) => {
+                // There may be several: the log says which.
+                gateway.call(ctx, request).await.map_err(|refusal| refusal.with("upstream", gateway.name().to_owned()))
+            }
+            (None, Inner::Router(router)) => Box::pin(ask_router(router, ctx, request)).await,
+            (None, Inner::Nothing) => Err(NO_UPSTREAM.refuse("neither `upstream.url` nor `upstream.command`")),
         };
-        if answer.is_ok() {
+        if let Ok(whole) = &mut answer {
             ctx.set_answered();
+            prefix::mend(ctx, whole.headers_mut());
         }
         if let Ok(whole) = &mut answer
             && self.readers.iter().any(|stage| stage.check.peeks(ctx, whole.status(), whole.headers()).is_some())
@@ -327,6 +358,7 @@ async fn ask_router(
     request: Request<RequestBody>,
 ) -> Result<Response<ResponseBody>, Refusal> {
     let mut request = request.map(RequestBody::into_axum);
+    forwarded_headers(ctx, request.headers_mut());
     request.extensions_mut().insert(Arc::clone(ctx));
     match router.clone().oneshot(request).await {
         Ok(mut answer) => {

@@ -65,6 +65,8 @@ pub(super) async fn reload(handle: &Arc<Handle>) {
 struct Watch {
     policy: Watched,
     tls: Watched,
+    /// Authorities and certificates of `https:` upstreams: part of the policy, though not of its text.
+    upstreams: Watched,
 }
 
 impl Watch {
@@ -72,15 +74,23 @@ impl Watch {
         let live = handle.live();
         let pairs = live.policy.config().tls.pairs();
         let tls: Vec<PathBuf> = pairs.flat_map(|(cert, key)| [cert.to_owned(), key.to_owned()]).collect();
-        Self { policy: Watched::with_folders(handle.snapshot().files()), tls: Watched::look(tls) }
+        let upstreams = crate::policy::upstreams(live.policy.config())
+            .flat_map(|(_, upstream)| [&upstream.ca, &upstream.client_cert, &upstream.client_key])
+            .filter_map(Clone::clone)
+            .collect();
+        Self {
+            policy: Watched::with_folders(handle.snapshot().files()),
+            tls: Watched::look(tls),
+            upstreams: Watched::look(upstreams),
+        }
     }
 
     fn again(&self) -> Self {
-        Self { policy: self.policy.again(), tls: self.tls.again() }
+        Self { policy: self.policy.again(), tls: self.tls.again(), upstreams: self.upstreams.again() }
     }
 
     fn is_like(&self, other: &Self) -> bool {
-        self.policy == other.policy && self.tls == other.tls
+        self.policy == other.policy && self.tls == other.tls && self.upstreams == other.upstreams
     }
 
     async fn look(&mut self, handle: &Arc<Handle>) {
@@ -97,14 +107,16 @@ impl Watch {
             }
         }
         let (policy, tls) = (self.policy != now.policy, self.tls != now.tls || renew);
+        let upstreams = self.upstreams != now.upstreams;
         // What was seen is settled whatever comes of it: a broken file is reported once.
         *self = now;
-        if policy && has_new_text(handle).await {
+        if upstreams || (policy && has_new_text(handle).await) {
             reload(handle).await;
             // Other files may belong to the policy now. What changed meanwhile is seen at the next look, since this one
             // came from before.
             let fresh = Self::new(handle);
-            if !fresh.policy.is_same_set(&self.policy) || !fresh.tls.is_same_set(&self.tls) {
+            let same = fresh.policy.is_same_set(&self.policy) && fresh.tls.is_same_set(&self.tls);
+            if !same || !fresh.upstreams.is_same_set(&self.upstreams) {
                 *self = fresh;
             }
         } else if tls {
@@ -137,7 +149,8 @@ async fn ready(handle: &Handle) {
             (ReadyNeed::Upstream, Inner::Proxy(gateway)) => {
                 needs &= tokio::time::timeout(INTERVAL, gateway.is_reachable()).await.unwrap_or(false);
             }
-            (ReadyNeed::Upstream, Inner::Nothing) => needs = false,
+            // Other applications are other services: one of them that is away takes this instance out for none.
+            (ReadyNeed::Upstream, Inner::Nothing) => needs &= !live.upstreams().is_empty(),
             (ReadyNeed::Upstream, Inner::Router(_)) => {}
         }
     }
