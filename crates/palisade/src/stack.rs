@@ -13,7 +13,7 @@ use tower::ServiceExt as _;
 use crate::body::{Pace, RequestBody, ResponseBody};
 use crate::context::{Connection, Context, Seen};
 use crate::control::{Check, Compiled, Mode, Stage};
-use crate::controls::{Controls, integrity};
+use crate::controls::integrity;
 use crate::endpoints;
 use crate::gateway::{Gateway, forwarded_headers, prefix};
 use crate::observe::access::Record;
@@ -77,7 +77,8 @@ impl Stages {
 }
 
 /// The head controls in order.
-fn stages(controls: &Controls) -> Stages {
+fn stages(policy: &Policy) -> Stages {
+    let controls = policy.controls();
     let mut stages = Stages::default();
     // First: everything below reads the path, host and rule that are fixed here.
     stages.head(&controls.integrity);
@@ -102,6 +103,8 @@ fn stages(controls: &Controls) -> Stages {
     stages.head(&controls.limits);
     // On the way up the first: what the application says of itself in an error reaches nobody above.
     stages.head(&controls.error_mask);
+    // What is off everywhere costs nothing, not even a look at its mode.
+    stages.head.retain(|stage| policy.runs(stage.control));
     stages.readers = stages.head.iter().filter(|stage| stage.check.reads()).cloned().rev().collect();
     stages.answers = stages.head.iter().filter(|stage| stage.check.answers()).cloned().rev().collect();
     stages.inspectors = stages.head.iter().filter(|stage| stage.check.inspects()).cloned().collect();
@@ -111,7 +114,7 @@ fn stages(controls: &Controls) -> Stages {
 impl Live {
     /// Builds the stack of a policy round an inner service.
     pub fn new(policy: Arc<Policy>, inner: Inner) -> Self {
-        let Stages { head, answers, readers, inspectors } = stages(policy.controls());
+        let Stages { head, answers, readers, inspectors } = stages(&policy);
         Self { policy, head, answers, readers, inspectors, inner, named: Vec::new() }
     }
 
@@ -400,6 +403,28 @@ impl Drop for Unanswered {
     fn drop(&mut self) {
         if let Some((ctx, bytes_in)) = self.0.take() {
             Record::unanswered(ctx, bytes_in).close(false);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing_local::App;
+
+    #[test]
+    fn a_control_that_is_off_is_not_in_the_stack() {
+        let all = App::start("").handle.live().controls();
+        let judging: Vec<_> =
+            crate::controls::INFOS.iter().filter(|info| info.judges && all.contains(&info.name)).collect();
+        assert!(judging.len() >= 3, "{all:?}");
+        for info in judging {
+            let name = info.name;
+            let mut rest = all.clone();
+            rest.retain(|kept| *kept != name);
+            assert_eq!(App::start(&format!("[{name}]\nmode = \"off\"")).handle.live().controls(), rest, "{name}");
+            let one_route =
+                format!("[{name}]\nmode = \"off\"\n[[route]]\npath = \"/a\"\n{name} = {{ mode = \"block\" }}");
+            assert_eq!(App::start(&one_route).handle.live().controls(), all, "{name} is on for a route");
         }
     }
 }

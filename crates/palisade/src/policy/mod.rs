@@ -293,6 +293,13 @@ impl Policy {
         self.overrides.iter().rev().find(applies).map_or(written, |over| over.mode)
     }
 
+    /// Whether a control runs for any request at all: in some rule, or by an override.
+    pub(crate) fn runs(&self, control: ControlId) -> bool {
+        let place = usize::from(control.0);
+        self.modes.iter().any(|modes| modes[place] != Mode::Off)
+            || self.overrides.iter().any(|over| over.control == control && over.mode != Mode::Off)
+    }
+
     /// The mode of a control as written for a rule, before overrides.
     pub fn written_mode(&self, control: ControlId, rule: u16) -> Mode {
         self.modes[usize::from(rule)][usize::from(control.0)]
