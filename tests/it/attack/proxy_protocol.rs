@@ -258,6 +258,43 @@ async fn connections_count_for_the_client_that_is_named() -> Result<()> {
     .await
 }
 
+/// The listener that only redirects is behind the same balancer.
+#[tokio::test]
+async fn the_redirect_takes_it_too() -> Result<()> {
+    let upstream = Upstream::answering(|_| Reply::text("hello")).await?;
+    let policy = format!(
+        "[server]\nmode = \"production\"\nplaintext = false\nhosts = [\"localhost\"]\nhttps = \"127.0.0.1:8443\"\n\
+         http = \"127.0.0.1:8080\"\nprobes = \"127.0.0.1:0\"\nadmin = \"off\"\ntrusted_proxies = [\"127.0.0.9\"]\nproxy_protocol = true\n\
+         [tls]\nself_signed = true\n[upstream]\nurl = \"{}\"\n[[route]]\npath = \"/*\"\naddress = [\"203.0.113.7\"]\n",
+        upstream.url()
+    );
+    let gateway = Palisade::serve().policy(&policy).start().await?;
+    let get = b"GET /x HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-Proto: https\r\n\r\n";
+    let ended = tcp4(b"\x20\0\x05\x01\0\0\0\0");
+    let tls_of_another =
+        v2(0x21, 0x11, &[&[203, 0, 113, 8, 10, 0, 0, 1, 0, 1, 0, 2], &b"\x20\0\x05\x01\0\0\0\0"[..]].concat());
+    for (header, status) in [(V1, 308), (&tcp4(b""), 308), (&ended, 200), (&tls_of_another, 403)] {
+        let mut wire = wire(&gateway, false, BALANCER, header, 1000).await?;
+        let answer = wire.ask(get).await.with_context(|| header.escape_ascii().to_string())?;
+        ensure!(answer.status() == status, "{}: {answer:?}", header.escape_ascii());
+        let to = answer.header("location").unwrap_or_default();
+        ensure!(to.starts_with("https://localhost:") == (status == 308), "{to}");
+    }
+    // Closed without an answer: the balancer without a header, and somebody else with one.
+    let closed = [(BALANCER, get.to_vec()), (OTHER, [V1, get].concat()), (OTHER, [&ended[..], get].concat())];
+    for (from, bytes) in closed {
+        let mut wire = wire(&gateway, false, from, b"", 1000).await?;
+        let _ = wire.send(&bytes).await;
+        let rest = wire.until_closed().await?;
+        ensure!(rest.is_empty(), "{from}: {}", rest.escape_ascii());
+    }
+    ensure!(counted(&gateway).await? == 3, "{}", counted(&gateway).await?);
+    ensure!(upstream.requests().len() == 1, "{:?}", upstream.requests());
+    let mut without = wire(&gateway, false, OTHER, b"", 1000).await?;
+    ensure!(without.ask(get).await?.status() == 308);
+    Ok(())
+}
+
 #[tokio::test]
 async fn it_needs_somebody_to_come_from() -> Result<()> {
     let policy =
