@@ -89,7 +89,7 @@ async fn each_flood_ends_its_connection_and_nobody_else_s() -> Result<()> {
         let mut raw = open(&gateway, &[]).await?;
         // In large pieces, and more than anybody needs; the server may close in the middle of them.
         for piece in 0..20 {
-            let bytes: Vec<u8> = (piece * 250..(piece + 1) * 250).flat_map(|number| round(number)).collect();
+            let bytes: Vec<u8> = (piece * 250..(piece + 1) * 250).flat_map(&round).collect();
             if raw.send(&bytes).await.is_err() {
                 break;
             }
