@@ -25,4 +25,5 @@ mod supervise;
 mod support;
 mod terminal;
 mod tools_alone;
+mod waf;
 mod websocket;

@@ -69,6 +69,9 @@ fn resolve(snapshot: &Snapshot, config: &mut Config) {
         at(&format!("tls.certificate[{place}].cert"), &mut pair.cert);
         at(&format!("tls.certificate[{place}].key"), &mut pair.key);
     }
+    for (key, path) in config.waf.config.rules.paths_mut() {
+        *path = snapshot.base_dir(&key).join(&*path).to_string_lossy().into_owned();
+    }
     config.server.state.iter_mut().for_each(|path| at("server.state", path));
 }
 
@@ -360,6 +363,7 @@ fn compile(
         log: Arc::clone(log),
         metrics: Arc::clone(metrics),
         secrets,
+        rereads: occasion != Occasion::Switch,
     };
     startup::check(&snapshot, &config, &env, occasion, &mut problems);
     let upstream = config.upstream.clone();

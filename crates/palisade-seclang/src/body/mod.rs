@@ -218,6 +218,8 @@ pub(crate) struct Limits {
     pub(crate) value: usize,
     pub(crate) depth: usize,
     pub(crate) separator: u8,
+    /// Bytes of all fields of a multipart body together, and of the names of its files.
+    pub(crate) fields: usize,
 }
 
 impl Limits {
@@ -227,6 +229,7 @@ impl Limits {
             value: settings.value_bytes,
             depth: settings.json_depth,
             separator: settings.argument_separator,
+            fields: settings.request_body_no_files_limit,
         }
     }
 }

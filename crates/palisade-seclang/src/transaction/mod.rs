@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crate::body::{Finding, Limits, Output, Reader, form, json, multipart};
 use crate::fast::filter::Candidates;
+use crate::leave_out::LeaveOut;
 use crate::operator::Found;
 use crate::rule::{AuditMode, EngineMode, Exclusion, Processor};
 use crate::ruleset::RuleSet;
@@ -87,6 +88,8 @@ pub struct Transaction {
     findings: Vec<Finding>,
     removed: Vec<u64>,
     removed_targets: Vec<(u32, Arc<Exclusion>)>,
+    left_out: Vec<LeaveOut>,
+    body_limit: usize,
     allowed: Allowed,
     verdict: Option<Verdict>,
     /// What would have been done, had the engine been on.
@@ -168,6 +171,8 @@ impl Transaction {
             findings: Vec::new(),
             removed: Vec::new(),
             removed_targets: Vec::new(),
+            left_out: Vec::new(),
+            body_limit: usize::MAX,
             allowed: Allowed::No,
             verdict: None,
             detected: None,
@@ -209,6 +214,8 @@ impl Transaction {
         self.findings.clear();
         self.removed.clear();
         self.removed_targets.clear();
+        self.left_out.clear();
+        self.body_limit = usize::MAX;
         self.allowed = Allowed::No;
         self.verdict = None;
         self.detected = None;
@@ -238,9 +245,52 @@ impl Transaction {
         }
     }
 
-    /// Ends evaluation, with a [`Finding::Budget`], when this much time has passed in the rules.
+    /// Ends evaluation, with a [`Finding::Budget`], when this much time has passed from now. Whoever waits between phases
+    /// says anew what is left.
     pub fn budget(&mut self, budget: Duration) {
-        self.deadline = Some(self.started + budget);
+        self.deadline = Some(self.rules.clock.monotonic() + budget);
+    }
+
+    /// Leaves rules out of this transaction, or variables out of them.
+    pub fn leave_out(&mut self, what: &LeaveOut) {
+        if what.0.variables.is_empty() {
+            self.removed.resize(self.rules.rules.len().div_ceil(64), 0);
+            for (removed, left) in self.removed.iter_mut().zip(&what.0.rules) {
+                *removed |= left;
+            }
+        } else {
+            self.left_out.push(what.clone());
+        }
+    }
+
+    /// Inspects no more than this of the body, and of the fields of a multipart body, in bytes; the limits of the rule
+    /// set hold beside it.
+    pub fn limit_body(&mut self, bytes: usize) {
+        self.body_limit = bytes;
+    }
+
+    /// Whether a body of this request, whose head is known, would be read at all. If not, it need not be fed.
+    pub fn wants_request_body(&self) -> bool {
+        if !self.request_body || self.engine == EngineMode::Off {
+            return false;
+        }
+        let text = |kind: &Vec<u8>| kind.get(..5).is_some_and(|kind| kind.eq_ignore_ascii_case(b"text/"));
+        self.processor.is_some() || self.content_type.as_ref().is_none_or(text)
+    }
+
+    /// Reads a body of a type that is none of those as one text.
+    pub fn force_request_body(&mut self) {
+        self.force_body = true;
+    }
+
+    /// Whether the application will parse the body, as far as its type says: anything but one text.
+    pub fn is_parsed(&self) -> bool {
+        self.processor.is_some() || self.content_type.is_none()
+    }
+
+    /// Whether the body is read as it comes, file by file: `multipart/form-data`, whose files are no input of rules.
+    pub fn is_multipart(&self) -> bool {
+        self.processor == Some(Processor::Multipart)
     }
 
     /// The connection's addresses, as text.
@@ -444,7 +494,7 @@ impl Transaction {
         let settings = &self.rules.settings;
         let limit = match self.processor {
             Some(Processor::Multipart) => settings.request_body_limit,
-            _ => settings.request_body_limit.min(settings.request_body_no_files_limit),
+            _ => settings.request_body_limit.min(settings.request_body_no_files_limit).min(self.body_limit),
         };
         let before = self.body_length;
         self.body_length = before.saturating_add(chunk.len());
@@ -603,7 +653,10 @@ impl Transaction {
 
     fn output(&mut self) -> Output<'_> {
         Output {
-            limits: Limits::of(&self.rules.settings),
+            limits: {
+                let limits = Limits::of(&self.rules.settings);
+                Limits { fields: limits.fields.min(self.body_limit), ..limits }
+            },
             store: &mut self.store,
             findings: &mut self.findings,
             flags: &mut self.flags,

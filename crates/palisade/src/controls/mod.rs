@@ -10,6 +10,7 @@ pub mod https_redirect;
 pub mod integrity;
 pub mod limits;
 pub mod rate_limit;
+pub mod waf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -128,4 +129,5 @@ registry! {
     error_mask: error_mask::ErrorMask,
     access: access::Access,
     limits: limits::Limits,
+    waf: waf::Waf,
 }

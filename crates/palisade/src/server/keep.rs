@@ -64,6 +64,7 @@ pub(super) async fn reload(handle: &Arc<Handle>) {
 
 struct Watch {
     policy: Watched,
+    rules: Watched,
     tls: Watched,
 }
 
@@ -72,15 +73,16 @@ impl Watch {
         let live = handle.live();
         let pairs = live.policy.config().tls.pairs();
         let tls: Vec<PathBuf> = pairs.flat_map(|(cert, key)| [cert.to_owned(), key.to_owned()]).collect();
-        Self { policy: Watched::with_folders(handle.snapshot().files()), tls: Watched::look(tls) }
+        let rules = Watched::look(crate::controls::waf::files(live.policy.env()));
+        Self { policy: Watched::with_folders(handle.snapshot().files()), rules, tls: Watched::look(tls) }
     }
 
     fn again(&self) -> Self {
-        Self { policy: self.policy.again(), tls: self.tls.again() }
+        Self { policy: self.policy.again(), rules: self.rules.again(), tls: self.tls.again() }
     }
 
     fn is_like(&self, other: &Self) -> bool {
-        self.policy == other.policy && self.tls == other.tls
+        self.policy == other.policy && self.rules == other.rules && self.tls == other.tls
     }
 
     async fn look(&mut self, handle: &Arc<Handle>) {
@@ -97,14 +99,18 @@ impl Watch {
             }
         }
         let (policy, tls) = (self.policy != now.policy, self.tls != now.tls || renew);
+        let rules = self.rules != now.rules;
         // What was seen is settled whatever comes of it: a broken file is reported once.
         *self = now;
-        if policy && has_new_text(handle).await {
+        if rules || policy && has_new_text(handle).await {
             reload(handle).await;
             // Other files may belong to the policy now. What changed meanwhile is seen at the next look, since this one
             // came from before.
             let fresh = Self::new(handle);
-            if !fresh.policy.is_same_set(&self.policy) || !fresh.tls.is_same_set(&self.tls) {
+            if !fresh.policy.is_same_set(&self.policy)
+                || !fresh.rules.is_same_set(&self.rules)
+                || !fresh.tls.is_same_set(&self.tls)
+            {
                 *self = fresh;
             }
         } else if tls {
