@@ -60,6 +60,22 @@ pub(super) fn read(folder: &Path) -> anyhow::Result<Vec<Case>> {
     Ok(cases)
 }
 
+/// The methods that are used, for a gateway that refuses what no route names.
+pub(super) fn methods(cases: &[Case]) -> Vec<String> {
+    let mut methods: Vec<String> = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"].map(str::to_owned).to_vec();
+    for case in cases {
+        let word = case.raw.split(|byte| *byte == b' ').next().unwrap_or_default();
+        let method = String::from_utf8_lossy(word).into_owned();
+        let token = |byte: &u8| byte.is_ascii_uppercase() || b"!#$%&'*+-.^_`|~".contains(byte);
+        let plain = (1..=24).contains(&word.len()) && word.iter().all(token);
+        // `HEAD` comes with `GET`.
+        if plain && method != "HEAD" && !methods.contains(&method) {
+            methods.push(method);
+        }
+    }
+    methods
+}
+
 fn find(folder: &Path, files: &mut Vec<std::path::PathBuf>, depth: usize) -> anyhow::Result<()> {
     for entry in std::fs::read_dir(folder).with_context(|| folder.display().to_string())? {
         let path = entry?.path();

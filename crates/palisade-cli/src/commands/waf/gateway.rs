@@ -33,7 +33,12 @@ pub(super) struct Answer {
 }
 
 impl Gateway {
-    pub(super) async fn start(global: &Global, more: &[(&str, String)]) -> anyhow::Result<Self> {
+    /// Starts it. `methods`: those that a route names, beside what the policy says.
+    pub(super) async fn start(
+        global: &Global,
+        more: &[(&str, String)],
+        methods: Option<&[String]>,
+    ) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         let log = folder.path().join("log");
         let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
@@ -41,6 +46,12 @@ impl Gateway {
         let router = axum::Router::new().fallback(|| async {});
         tokio::spawn(async move { axum::serve(listener, router).await });
         let mut sources = super::super::policy::sources(global);
+        if let Some(methods) = methods {
+            let file = folder.path().join("methods.toml");
+            let methods = serde_json::to_string(methods)?;
+            std::fs::write(&file, format!("[[route]]\npath = \"/*\"\nmethods = {methods}\n"))?;
+            sources = sources.file(file);
+        }
         let text = |path: &std::path::Path| serde_json::to_string(path);
         let flags = [
             ("server.mode", "\"development\"".to_owned()),

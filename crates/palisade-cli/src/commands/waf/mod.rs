@@ -45,7 +45,7 @@ async fn one(global: &Global, test: &WafTest) -> anyhow::Result<Done> {
     } else {
         raw.extend(b"Connection: close\r\n\r\n");
     }
-    let gateway = Gateway::start(global, &[]).await?;
+    let gateway = Gateway::start(global, &[], None).await?;
     let answer = gateway.send(&raw).await?;
     let lines = gateway.lines().await?;
     let of_request = |line: &&Value| line["request_id"].as_str() == answer.id.as_deref();
@@ -106,7 +106,7 @@ async fn all(global: &Global, test: &CrsTest) -> anyhow::Result<Done> {
         ("rate_limit.mode", "\"off\"".to_owned()),
         ("server.hosts", "[\"*\"]".to_owned()),
     ];
-    let gateway = Gateway::start(global, &flags).await?;
+    let gateway = Gateway::start(global, &flags, Some(&cases::methods(&cases))).await?;
     let mut answers = Vec::with_capacity(cases.len());
     for case in &cases {
         answers.push(gateway.send(&case.raw).await?);
