@@ -24,7 +24,7 @@ export async function withPage(answers, use) {
       '--disable-component-update',
       '--disable-sync',
       // Nothing but loopback can be reached even by a request that the interception doesn't see.
-      '--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1',
+      '--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE *.localhost, EXCLUDE 127.0.0.1',
     ],
   });
   try {
@@ -43,7 +43,7 @@ export async function withPage(answers, use) {
       });
     });
     await context.route(
-      (url) => url.protocol.startsWith('http') && !['127.0.0.1', 'localhost', '[::1]'].includes(url.hostname),
+      (url) => url.protocol.startsWith('http') && !['127.0.0.1', 'localhost', '[::1]'].includes(url.hostname) && !url.hostname.endsWith('.localhost'),
       async (route) => {
         const url = new URL(route.request().url());
         const answer = answers(url);

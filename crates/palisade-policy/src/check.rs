@@ -44,7 +44,8 @@ impl Snapshot {
     /// `uniqueItems`, `anyOf`, `oneOf`, `allOf`, `const`, `enum`, `format`, `minimum`, `maximum` and their exclusive forms,
     /// `minLength`, `maxLength`, `deprecated`, `default`, `examples`, and the extensions `x-renamed-from` (a name or a
     /// list; with a dot a path from the top), `x-expected` (what to call the expected value), `x-why` (why only these values exist), `x-secret` (a reference to the
-    /// secret store; an object with the one key `secret` is one as well). `pattern` is left to `formats`.
+    /// secret store; an object with the one key `secret` is one as well), `x-public` (texts beside such a reference are no
+    /// secrets). `pattern` is left to `formats`.
     pub fn check(&mut self, schema: &Json, formats: Formats<'_>, problems: &mut Problems) {
         let schema = Schema::new(schema);
         let mut findings = Vec::new();
@@ -145,7 +146,7 @@ impl<'a> Walk<'a, '_> {
             return;
         }
         let views = self.schema.alternatives(schema);
-        let secret = views.iter().any(View::is_secret_reference);
+        let secret = views.iter().any(View::is_secret_reference) && !views.iter().any(View::is_public);
         let fitting: Vec<View<'a>> = views.iter().filter(|view| view.takes(node)).cloned().collect();
         let before = self.found.len();
         if fitting.is_empty() {

@@ -62,3 +62,4 @@ pub use problem::{Problem, Problems, Scope, Severity};
 pub use read::Sources;
 pub use reference::{json_schema, reference_page};
 pub use snapshot::{Origin, Snapshot};
+pub use suggest::closest;

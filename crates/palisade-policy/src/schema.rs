@@ -254,6 +254,11 @@ impl<'a> View<'a> {
         matches!(properties.as_slice(), [("secret", _)])
     }
 
+    /// Whether this is for texts that are no secrets, beside a reference to the secret store for those that are.
+    pub(crate) fn is_public(&self) -> bool {
+        self.flag("x-public")
+    }
+
     /// Whether a value is of the type that this asks for.
     pub(crate) fn takes(&self, node: &Node) -> bool {
         let Some(kind) = self.kind() else { return true };

@@ -3,8 +3,8 @@
 use crate::path::{self, Step};
 use crate::schema::{Others, Schema};
 
-/// The candidate that a word was most likely meant to be.
-pub(crate) fn closest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+/// The candidate that a word was most likely meant to be, for "did you mean".
+pub fn closest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let folded = fold(word);
     // A word of foreign length may be a megabyte; the distance is quadratic.
     if folded.is_empty() || folded.len() > 64 {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use tempfile::TempDir;
 
+use crate::ca::Identity;
 use crate::client::Client;
 use crate::paths;
 use crate::process::Process;
@@ -20,6 +21,7 @@ const START: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct App {
     process: Process,
+    scheme: &'static str,
     address: SocketAddr,
     /// Its current directory and its home: what it writes there goes with it.
     directory: TempDir,
@@ -48,11 +50,36 @@ impl App {
     /// # Errors
     /// When it does not start.
     pub async fn uvicorn(name: &str, options: &[&str]) -> Result<App> {
+        App::named(name, "main:app", options).await
+    }
+
+    /// A folder's app by its name, such as `main:app`, in uvicorn, with further options.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn named(folder: &str, app: &str, options: &[&str]) -> Result<App> {
         need(Need::Python)?;
         let mut command = Command::new(provision::python_program("uvicorn"));
-        command.args(["main:app", "--port", "0", "--app-dir"]).arg(paths::tests("apps").join(name)).args(options);
+        command.args([app, "--port", "0", "--app-dir"]).arg(paths::tests("apps").join(folder)).args(options);
         // With port 0 uvicorn says which one it got: `Uvicorn running on http://127.0.0.1:40123 (Press CTRL+C to quit)`.
         App::start(command, "running on http://").await
+    }
+
+    /// A folder's `main:app` in uvicorn behind TLS of its own, under this certificate.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn tls(name: &str, identity: &Identity) -> Result<App> {
+        need(Need::Python)?;
+        let files = tempfile::Builder::new().prefix("palisade-test-").tempdir()?;
+        let (certificate, key) = (files.path().join("app.pem"), files.path().join("app.key"));
+        identity.write(&certificate, &key)?;
+        let mut command = Command::new(provision::python_program("uvicorn"));
+        command.args(["main:app", "--port", "0", "--app-dir"]).arg(paths::tests("apps").join(name));
+        command.arg("--ssl-certfile").arg(certificate).arg("--ssl-keyfile").arg(key);
+        // The files have been read once it listens.
+        let app = App::start(command, "running on https://").await?;
+        Ok(App { scheme: "https", ..app })
     }
 
     /// The raw server, `tests/apps/raw`.
@@ -76,7 +103,7 @@ impl App {
             line.text.split_once(announced_by)?.1.split_whitespace().next()?.parse().ok()
         });
         let address = address.await?;
-        Ok(App { process, address, directory })
+        Ok(App { process, scheme: "http", address, directory })
     }
 
     /// Its current directory.
@@ -91,10 +118,10 @@ impl App {
 
     /// Its base URL.
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("{}://{}", self.scheme, self.address)
     }
 
-    /// A client that asks it directly.
+    /// A client that asks it directly; of an app without TLS.
     ///
     /// # Errors
     /// Never, as its address is one of loopback.

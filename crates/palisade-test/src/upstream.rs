@@ -9,14 +9,17 @@ use std::time::Duration;
 
 use anyhow::Result;
 use bytes::Bytes;
-use rustls::ServerConfig;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use crate::ca::Identity;
+use crate::ca::{Authority, Identity};
 use crate::wire::{Message, Reader};
 
 /// What is recorded of one connection.
@@ -119,6 +122,26 @@ impl Upstream {
         let config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
+            .with_single_cert(identity.chain()?, identity.private_key()?)?;
+        Upstream::start(Some(TlsAcceptor::from(Arc::new(config))), Upstream::each(answer)).await
+    }
+
+    /// The same for clients that have a certificate of this authority, and for nobody else.
+    ///
+    /// # Errors
+    /// As [`Upstream::answering_tls`].
+    pub async fn answering_mutual_tls(
+        identity: &Identity,
+        clients: &Authority,
+        answer: impl Fn(&Message) -> Reply + Send + Sync + 'static,
+    ) -> Result<Upstream> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(clients.pem().as_bytes())?)?;
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build()?;
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_client_cert_verifier(verifier)
             .with_single_cert(identity.chain()?, identity.private_key()?)?;
         Upstream::start(Some(TlsAcceptor::from(Arc::new(config))), Upstream::each(answer)).await
     }

@@ -177,6 +177,7 @@ pub struct Context {
     pub origin: Option<HeaderValue>,
     request_id: RequestId,
     path: OnceLock<Box<str>>,
+    app_path: OnceLock<Box<str>>,
     host: OnceLock<Box<str>>,
     client: OnceLock<Client>,
     rule: OnceLock<u16>,
@@ -236,6 +237,7 @@ impl Context {
             origin: if seen.any(Seen::ORIGIN) { once(&parts.headers, &ORIGIN) } else { None },
             request_id,
             path: OnceLock::new(),
+            app_path: OnceLock::new(),
             host: OnceLock::new(),
             client: OnceLock::new(),
             rule: OnceLock::new(),
@@ -264,6 +266,21 @@ impl Context {
     /// The path as decided on and forwarded: normalised once. Until then, the path as sent.
     pub fn path(&self) -> &str {
         self.path.get().map_or(self.target.path(), |path| path)
+    }
+
+    /// The path as the application sees it: without the prefix that the route takes off.
+    pub fn app_path(&self) -> &str {
+        self.stripped_path().unwrap_or(self.path())
+    }
+
+    /// The same, where a prefix is taken off. Repeated slashes are in it where they are forwarded.
+    pub(crate) fn stripped_path(&self) -> Option<&str> {
+        self.app_path.get().map(AsRef::as_ref)
+    }
+
+    /// Set by `integrity`, once, where a prefix is taken off.
+    pub(crate) fn set_app_path(&self, path: Box<str>) {
+        let _ = self.app_path.set(path);
     }
 
     /// The host without port, in lower case; empty until it is known.

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use crate::controls::Config;
 use crate::error::{Error, Result};
-use crate::gateway::Gateway;
+use crate::gateway::{self, Gateway};
 use crate::observe::Log;
 use crate::observe::event;
 use crate::observe::metrics::Metrics;
@@ -71,6 +71,16 @@ fn resolve(snapshot: &Snapshot, config: &mut Config) {
     }
     for (key, path) in config.waf.config.rules.paths_mut() {
         *path = snapshot.base_dir(&key).join(&*path).to_string_lossy().into_owned();
+    }
+    for (place, files) in config.r#static.config.iter_mut().enumerate() {
+        at(&format!("static[{place}].root"), &mut files.root);
+    }
+    for (key, upstream) in std::iter::once(("upstream".to_owned(), &mut config.upstream))
+        .chain(config.upstreams.iter_mut().map(|(name, upstream)| (format!("upstreams.{name}"), upstream)))
+    {
+        upstream.ca.iter_mut().for_each(|path| at(&format!("{key}.ca"), path));
+        upstream.client_cert.iter_mut().for_each(|path| at(&format!("{key}.client_cert"), path));
+        upstream.client_key.iter_mut().for_each(|path| at(&format!("{key}.client_key"), path));
     }
     config.server.state.iter_mut().for_each(|path| at("server.state", path));
 }
@@ -151,11 +161,12 @@ impl Handle {
         let metrics = Arc::<Metrics>::default();
         let state = Arc::<State>::default();
         let started = checked.config.upstream.clone();
+        let prefix = policy::supervised_prefix(&checked.config).map(ToString::to_string);
         let mut target = target;
         let mut plan = None;
         // A command without a place for the address is a problem that is found, with all others, when compiling.
         if matches!(target, Target::Policy) && !started.command.is_empty() {
-            let chosen = Plan::new(&started, checked.config.log.app)?;
+            let chosen = Plan::new(&started, prefix.as_deref(), checked.config.log.app)?;
             app_status(&state).set_owner(chosen.owner());
             target = Target::Supervised(chosen.url());
             plan = Some(chosen);
@@ -306,6 +317,11 @@ impl Handle {
                 let fix = "restart Palisade, or write what was there";
                 let message = "the supervised application cannot be replaced by a reload";
                 checked.problems.error("upstream.command", message, fix);
+            } else if !started.command.is_empty()
+                && policy::supervised_prefix(&checked.config) != policy::supervised_prefix(before.policy.config())
+            {
+                let message = "the supervised application was started with another prefix";
+                checked.problems.error("upstream.root_path", message, "restart Palisade, or write what was there");
             }
         }
         let snapshot = checked.snapshot.clone();
@@ -367,15 +383,25 @@ fn compile(
     };
     startup::check(&snapshot, &config, &env, occasion, &mut problems);
     let upstream = config.upstream.clone();
+    let clients: Vec<_> = policy::upstreams(&config)
+        .map(|(key, upstream)| gateway::tls::client(&key, upstream, &env, occasion, &mut problems))
+        .collect();
     let (policy, problems) = Policy::compile(&snapshot, config, env.clone(), situation, problems)?;
-    let proxy = |url: UpstreamUrl| Inner::Proxy(Arc::new(Gateway::new("upstream", url, &upstream, &env)));
+    let mut clients = clients.into_iter();
+    let tls = clients.next().flatten();
+    let proxy = |url: UpstreamUrl| Inner::Proxy(Arc::new(Gateway::new("upstream", url, tls, &upstream, &env)));
     let inner = match target {
         Target::Router(router) => Inner::Router(router.clone()),
         Target::Supervised(url) => {
-            let gateway = Gateway::new("upstream", url.clone(), &upstream, &env);
+            let gateway = Gateway::new("upstream", url.clone(), None, &upstream, &env);
             Inner::Proxy(Arc::new(gateway.supervised(app_status(state))))
         }
         Target::Policy => upstream.url.clone().map_or(Inner::Nothing, proxy),
     };
-    Ok((Live::new(Arc::new(policy), inner), problems))
+    let named = policy.config().upstreams.iter().zip(clients).filter_map(|((name, config), tls)| {
+        // One without a `url` is a problem that has been reported.
+        Some(Arc::new(Gateway::new(name, config.url.clone()?, tls, config, &env)))
+    });
+    let named = named.collect();
+    Ok((Live::new(Arc::new(policy), inner).with_upstreams(named), problems))
 }

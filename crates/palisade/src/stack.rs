@@ -13,9 +13,9 @@ use tower::ServiceExt as _;
 use crate::body::{Pace, RequestBody, ResponseBody};
 use crate::context::{Connection, Context, Seen};
 use crate::control::{Check, Compiled, Mode, Stage};
-use crate::controls::{Controls, integrity};
+use crate::controls::integrity;
 use crate::endpoints;
-use crate::gateway::{Gateway, forwarded_headers};
+use crate::gateway::{Gateway, forwarded_headers, prefix};
 use crate::observe::access::Record;
 use crate::observe::event;
 use crate::policy::Policy;
@@ -57,6 +57,7 @@ pub struct Live {
     readers: Vec<Stage>,
     inspectors: Vec<Stage>,
     inner: Inner,
+    named: Vec<Arc<Gateway>>,
 }
 
 #[derive(Default)]
@@ -77,7 +78,8 @@ impl Stages {
 }
 
 /// The head controls in order.
-fn stages(controls: &Controls) -> Stages {
+fn stages(policy: &Policy) -> Stages {
+    let controls = policy.controls();
     let mut stages = Stages::default();
     // First: everything below reads the path, host and rule that are fixed here.
     stages.head(&controls.integrity);
@@ -96,6 +98,8 @@ fn stages(controls: &Controls) -> Stages {
     stages.head(&controls.cors);
     // Below `cors`, since a preflight asks on behalf of another method.
     stages.head(&controls.access);
+    // Below `access`: who may not use a path does not learn what lies there.
+    stages.head(&controls.r#static);
     // Near the end of the head: what it refuses has been allowed by everything that costs less than a body.
     stages.head(&controls.limits);
     // On the way up the first: what the application says of itself in an error reaches nobody above.
@@ -103,6 +107,8 @@ fn stages(controls: &Controls) -> Stages {
     // Below all that costs less, `limits` too, which bound what it reads. It sees the head as it was sent (what integrity
     // drops is dropped on forwarding), and on the way up the answer before it is masked.
     stages.head(&controls.waf);
+    // What is off everywhere costs nothing, not even a look at its mode.
+    stages.head.retain(|stage| policy.runs(stage.control));
     stages.readers = stages.head.iter().filter(|stage| stage.check.reads()).cloned().rev().collect();
     stages.answers = stages.head.iter().filter(|stage| stage.check.answers()).cloned().rev().collect();
     stages.inspectors = stages.head.iter().filter(|stage| stage.check.inspects()).cloned().collect();
@@ -112,8 +118,20 @@ fn stages(controls: &Controls) -> Stages {
 impl Live {
     /// Builds the stack of a policy round an inner service.
     pub fn new(policy: Arc<Policy>, inner: Inner) -> Self {
-        let Stages { head, answers, readers, inspectors } = stages(policy.controls());
-        Self { policy, head, answers, readers, inspectors, inner }
+        let Stages { head, answers, readers, inspectors } = stages(&policy);
+        Self { policy, head, answers, readers, inspectors, inner, named: Vec::new() }
+    }
+
+    /// The same with the applications of `[upstreams.NAME]`, in the order of their names.
+    #[must_use]
+    pub fn with_upstreams(mut self, named: Vec<Arc<Gateway>>) -> Self {
+        self.named = named;
+        self
+    }
+
+    /// The applications of `[upstreams.NAME]`, in the order of their names.
+    pub fn upstreams(&self) -> &[Arc<Gateway>] {
+        &self.named
     }
 
     /// The names of the controls in this stack, in order.
@@ -218,6 +236,11 @@ impl Live {
         if let Some(answer) = endpoints::answer(ctx, &parts) {
             return Ok(answer);
         }
+        if let Some(files) = &self.policy.controls().r#static.control
+            && let Some(answer) = files.answer(ctx, &parts)
+        {
+            return answer.await;
+        }
         if body.is_held() {
             Box::pin(body.hold()).await;
             if let Some(refusal) = ctx.take_body_refusal() {
@@ -225,16 +248,27 @@ impl Live {
             }
         }
         let websocket = ctx.seen.any(Seen::CONNECTION) && integrity::is_websocket(&parts);
-        integrity::strip(&mut parts.headers, websocket);
-        forwarded_headers(ctx, &mut parts.headers);
+        integrity::strip(&mut parts.headers, websocket, self.policy.owned_headers());
+        let destination = self.policy.destination(ctx.rule().id);
+        destination.headers(ctx, &mut parts.headers)?;
+        if let Some(path) = ctx.stripped_path()
+            && let Some(uri) = integrity::with_path(&parts.uri, path)
+        {
+            parts.uri = uri;
+        }
         let request = Request::from_parts(parts, body);
-        let mut answer = match &self.inner {
-            Inner::Proxy(gateway) => gateway.call(ctx, request).await,
-            Inner::Router(router) => Box::pin(ask_router(router, ctx, request)).await,
-            Inner::Nothing => Err(NO_UPSTREAM.refuse("neither `upstream.url` nor `upstream.command`")),
+        let named = usize::from(destination.upstream).checked_sub(1).and_then(|place| self.named.get(place));
+        let mut answer = match (named, &self.inner) {
+            (Some(gateway), _) | (None, Inner::Proxy(gateway)) => {
+                // There may be several: the log says which.
+                gateway.call(ctx, request).await.map_err(|refusal| refusal.with("upstream", gateway.name().to_owned()))
+            }
+            (None, Inner::Router(router)) => Box::pin(ask_router(router, ctx, request)).await,
+            (None, Inner::Nothing) => Err(NO_UPSTREAM.refuse("neither `upstream.url` nor `upstream.command`")),
         };
-        if answer.is_ok() {
+        if let Ok(whole) = &mut answer {
             ctx.set_answered();
+            prefix::mend(ctx, whole.headers_mut());
         }
         if let Ok(whole) = &mut answer
             && self.readers.iter().any(|stage| stage.check.peeks(ctx, whole.status(), whole.headers()).is_some())
@@ -355,6 +389,7 @@ async fn ask_router(
     request: Request<RequestBody>,
 ) -> Result<Response<ResponseBody>, Refusal> {
     let mut request = request.map(RequestBody::into_axum);
+    forwarded_headers(ctx, request.headers_mut());
     request.extensions_mut().insert(Arc::clone(ctx));
     match router.clone().oneshot(request).await {
         Ok(mut answer) => {
@@ -396,6 +431,28 @@ impl Drop for Unanswered {
     fn drop(&mut self) {
         if let Some((ctx, bytes_in)) = self.0.take() {
             Record::unanswered(ctx, bytes_in).close(false);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing_local::App;
+
+    #[test]
+    fn a_control_that_is_off_is_not_in_the_stack() {
+        let all = App::start("").handle.live().controls();
+        let judging: Vec<_> =
+            crate::controls::INFOS.iter().filter(|info| info.judges && all.contains(&info.name)).collect();
+        assert!(judging.len() >= 3, "{all:?}");
+        for info in judging {
+            let name = info.name;
+            let mut rest = all.clone();
+            rest.retain(|kept| *kept != name);
+            assert_eq!(App::start(&format!("[{name}]\nmode = \"off\"")).handle.live().controls(), rest, "{name}");
+            let one_route =
+                format!("[{name}]\nmode = \"off\"\n[[route]]\npath = \"/a\"\n{name} = {{ mode = \"block\" }}");
+            assert_eq!(App::start(&one_route).handle.live().controls(), all, "{name} is on for a route");
         }
     }
 }

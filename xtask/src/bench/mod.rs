@@ -7,6 +7,7 @@
 
 mod cell;
 mod check;
+mod fastapi;
 mod gateway;
 mod generator;
 mod haproxy;
@@ -71,6 +72,9 @@ pub(crate) struct Arguments {
     /// Counts user-space instructions per GET under callgrind instead of measuring time.
     #[arg(long)]
     instructions: bool,
+    /// Measures a FastAPI app behind Palisade beside the guide's middleware in Python behind nginx, instead.
+    #[arg(long)]
+    fastapi: bool,
     /// Measures the latency of others beside a thousand slow connections of four kinds, 30 s each, instead.
     #[arg(long, conflicts_with = "instructions")]
     slow: bool,
@@ -122,9 +126,11 @@ pub(crate) fn run(args: &Arguments) -> Result<ExitCode> {
         None => None,
     };
     let folder = std::env::temp_dir().join(format!("palisade-bench-{}", std::process::id()));
-    let result = Site::open(folder.clone(), cores).and_then(|site| {
+    let result = Site::open(folder.clone(), cores).and_then(|mut site| {
         if args.instructions {
             count(args, site, root, &kinds, subject, binary.as_ref())
+        } else if args.fastapi {
+            fastapi::measure(&mut site, root, binary.as_ref(), args.rounds, args.seconds, !args.no_write)
         } else if args.slow {
             slow::measure(&site, root, subject.unwrap_or(Kind::Palisade), binary.as_ref(), !args.no_write)
         } else {

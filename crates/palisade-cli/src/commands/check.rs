@@ -53,6 +53,7 @@ fn as_json(outcome: Result<(Snapshot, Problems), Problems>, check: &Check) -> an
         let mut unused = snapshot.problems();
         if let Some(config) = snapshot.get("", &mut unused) {
             value["away"] = away(&config).into();
+            value["static"] = static_files(&config).into();
         }
         if check.effective {
             let lines: Vec<Value> = effective(snapshot)?
@@ -85,6 +86,14 @@ fn summary(snapshot: &Snapshot, checked: &Checked) -> String {
         })
         .collect();
     out.push_str(&table(&rows, 2));
+    let rows: Vec<Vec<String>> = static_files(&checked.config)
+        .iter()
+        .map(|row| ["path", "root", "host", "route"].map(|key| super::output::text(&row[key])).to_vec())
+        .collect();
+    if !rows.is_empty() {
+        out.push_str("\nfiles: path, root, host, and the route that says who may read them\n");
+        out.push_str(&table(&rows, 2));
+    }
     out.push_str("\nwhen something is away\n");
     let rows: Vec<Vec<String>> = away(&checked.config)
         .iter()
@@ -94,15 +103,41 @@ fn summary(snapshot: &Snapshot, checked: &Checked) -> String {
     out
 }
 
+/// The directories whose files are served, with the first route that takes all of their paths.
+fn static_files(config: &palisade::controls::Config) -> Vec<Value> {
+    let row = |files: &palisade::controls::static_files::Config| {
+        let pattern = files.pattern();
+        let route = config
+            .route
+            .iter()
+            .map(|route| &route.route)
+            .find(|route| route.path.covers(&pattern) && (route.host.is_none() || route.host == files.host));
+        json!({
+            "path": files.path.to_string(),
+            "root": files.root,
+            "host": files.host.as_ref().map_or("all hosts".to_owned(), ToString::to_string),
+            "route": route.map_or("default", |route| route.path.as_str()),
+        })
+    };
+    config.r#static.config.iter().map(row).collect()
+}
+
 /// What the gateway depends on, and what happens without it.
 fn away(config: &palisade::controls::Config) -> Vec<Value> {
     let row = |control: &str, dependency: String, behaviour: &str| json!({ "control": control, "dependency": dependency, "when_away": behaviour });
-    let upstream = match (&config.upstream.url, config.upstream.command.first()) {
-        (Some(url), _) => url.to_string(),
-        (None, Some(command)) => format!("`{command}`"),
-        (None, None) => "none named: `upstream.url` or `--upstream`".to_owned(),
-    };
-    let mut rows = vec![row("upstream", upstream, "closed: 502 `upstream.unreachable`; the gateway stays up")];
+    let closed = "closed: 502 `upstream.unreachable`; the gateway stays up";
+    let mut rows = Vec::new();
+    match (&config.upstream.url, config.upstream.command.first()) {
+        (Some(url), _) => rows.push(row("upstream", url.to_string(), closed)),
+        (None, Some(command)) => rows.push(row("upstream", format!("`{command}`"), closed)),
+        // With others beside it, there may well be none.
+        (None, None) if !config.upstreams.is_empty() => {}
+        (None, None) => rows.push(row("upstream", "none named: `upstream.url` or `--upstream`".to_owned(), closed)),
+    }
+    for (name, upstream) in &config.upstreams {
+        let url = upstream.url.as_ref().map(ToString::to_string).unwrap_or_default();
+        rows.push(row(&format!("upstreams.{name}"), url, closed));
+    }
     if config.server.admin_token.is_some() {
         let provider = config.secrets.provider.to_string();
         rows.push(row("server.admin_token", format!("secrets `{provider}`"), "closed: the admin listener refuses"));

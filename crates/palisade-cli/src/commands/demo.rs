@@ -21,9 +21,10 @@ pub(crate) fn run(global: &Global, demo: &Demo) -> anyhow::Result<Done> {
     }
     // Everything it writes goes with it, the certificate authority too: nothing of a demo is worth trusting for good.
     let private = std::fs::Permissions::from_mode(0o700);
-    let state = tempfile::Builder::new().prefix("palisade-demo-").permissions(private).tempdir()?;
+    let folder = |prefix| tempfile::Builder::new().prefix(prefix).permissions(private.clone()).tempdir();
+    let (state, files) = (folder("palisade-demo-")?, folder("palisade-demo-files-")?);
     // The state of a demo is a directory of its own, whatever the environment says of a server.
-    let mut sources = Sources::new().builtin("demo policy", crate::demo::POLICY).flag(
+    let mut sources = Sources::new().builtin("demo policy", crate::demo::policy(files.path())?).flag(
         "demo",
         "server.state",
         serde_json::to_string(&state.path().to_string_lossy())?,
@@ -48,6 +49,7 @@ pub(crate) fn run(global: &Global, demo: &Demo) -> anyhow::Result<Done> {
     for worker in workers {
         let _ = worker.join();
     }
+    files.close()?;
     state.close()?;
     Ok(Done::Ok)
 }

@@ -61,6 +61,20 @@ fn shown(status: &Value) -> String {
             vec![text(&one["target"]), reachable.to_owned()]
         });
     }
+    let upstreams: Vec<Value> = status["upstreams"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(name, one)| serde_json::json!({ "name": name, "state": one }))
+        .collect();
+    section(&mut out, "upstreams", &upstreams, |one| {
+        let state = &one["state"];
+        let reachable = match state["reason"].as_str() {
+            Some(reason) => format!("NOT REACHABLE: {reason}"),
+            None => "reachable".to_owned(),
+        };
+        vec![text(&one["name"]), text(&state["target"]), reachable]
+    });
     let modes: Vec<Value> = palisade::controls::INFOS
         .iter()
         .map(|info| match status["modes"].get(info.name) {

@@ -14,7 +14,16 @@ use axum::response::Json;
 use axum::routing::{delete, get, put};
 
 /// The policy of the demo: strict, on loopback.
-pub(crate) const POLICY: &str = include_str!("policy.toml");
+const POLICY: &str = include_str!("policy.toml");
+
+/// Writes the static files into a directory for them, and returns the policy that serves them from there.
+///
+/// # Errors
+/// When they cannot be written.
+pub(crate) fn policy(files: &std::path::Path) -> std::io::Result<String> {
+    std::fs::write(files.join("about.html"), pages::about())?;
+    Ok(POLICY.replace("\"static/\"", &serde_json::to_string(&files.to_string_lossy())?))
+}
 
 /// The API.
 pub(crate) fn router() -> Router {
@@ -22,7 +31,6 @@ pub(crate) fn router() -> Router {
         .route("/", get(pages::welcome))
         .route("/docs", get(pages::docs))
         .route("/openapi.json", get(pages::openapi))
-        .route("/static/about.html", get(pages::about))
         .route("/form", get(form::show).post(form::submit))
         .route("/notes", get(notes::list).post(notes::create))
         .route("/notes/{id}", get(notes::read).delete(notes::delete))
@@ -61,7 +69,10 @@ mod tests {
 
     #[test]
     fn the_policy_is_in_order() {
-        let sources = palisade_policy::Sources::new().builtin("demo policy", POLICY);
+        let files = tempfile::tempdir().unwrap();
+        let text = policy(files.path()).unwrap();
+        assert!(text.contains(files.path().to_str().unwrap()));
+        let sources = palisade_policy::Sources::new().builtin("demo policy", text);
         let (_, problems) = palisade::live::check(&sources).map_err(|problems| problems.render(false)).unwrap();
         assert!(problems.is_empty(), "{}", problems.render(false));
     }

@@ -18,8 +18,8 @@ pub(super) async fn docs() -> Html<String> {
     Html(page("The sample API", DOCS))
 }
 
-pub(super) async fn about() -> Html<String> {
-    Html(page("About", ABOUT))
+pub(super) fn about() -> String {
+    page("About", ABOUT)
 }
 
 pub(super) async fn openapi() -> impl IntoResponse {

@@ -40,6 +40,7 @@ use tokio::time::{Instant, Sleep};
 pub use self::body::ResponseBody;
 use self::body::{Decoder, Exchange};
 pub use self::error::{BoxError, Error, Failure};
+pub use self::upload::MoreFields;
 use self::upload::{Stop, Upload};
 use crate::head::{AnswerScan, Framing, HeadFacts, Limits, Span};
 use crate::{Violation, chunked::Chunks};
@@ -166,6 +167,26 @@ where
         B::Error: Into<BoxError>,
         R: Recycle<IO>,
     {
+        self.send_with(request, |_| {}, answer_timeout, recycler)
+    }
+
+    /// As [`Connection::send`], with fields behind those of the request that need no place in its table. They are not
+    /// looked at: none may say something about framing.
+    ///
+    /// # Cancel safety
+    /// As [`Connection::send`].
+    pub fn send_with<B, R>(
+        self,
+        request: Request<B>,
+        more: impl FnOnce(&mut MoreFields<'_>),
+        answer_timeout: Option<Duration>,
+        recycler: R,
+    ) -> Sending<IO, B, R>
+    where
+        B: Body<Data = Bytes> + Unpin,
+        B::Error: Into<BoxError>,
+        R: Recycle<IO>,
+    {
         let mut connection = self;
         let wants_upgrade = upload::asks_for_upgrade(&request);
         let (parts, body) = request.into_parts();
@@ -186,7 +207,7 @@ where
             timeout: answer_timeout,
             since: None,
         };
-        match Upload::new(&parts, body, &mut connection.inner.scratch) {
+        match Upload::new(&parts, more, body, &mut connection.inner.scratch) {
             Ok(upload) => sending.exchange = Some(Exchange { connection, upload }),
             Err(body) => sending.refused = Some(body),
         }

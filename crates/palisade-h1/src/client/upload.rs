@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
-use http::header::{self, HeaderMap};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, request};
 use http_body::Body;
 use tokio::io::AsyncWrite;
@@ -68,10 +68,15 @@ where
     B::Error: Into<BoxError>,
 {
     /// Writes the head into `scratch`.
-    pub(super) fn new(parts: &request::Parts, body: B, scratch: &mut Vec<u8>) -> Result<Self, B> {
+    pub(super) fn new(
+        parts: &request::Parts,
+        more: impl FnOnce(&mut MoreFields<'_>),
+        body: B,
+        scratch: &mut Vec<u8>,
+    ) -> Result<Self, B> {
         let coding = body.size_hint().exact().map_or(Coding::Chunked, Coding::Length);
         scratch.clear();
-        if !encode_head(parts, coding, scratch) {
+        if !encode_head(parts, more, coding, scratch) {
             return Err(body);
         }
         Ok(Upload {
@@ -282,8 +287,27 @@ where
     }
 }
 
+/// The end of a request's fields, to be written on.
+#[derive(Debug)]
+pub struct MoreFields<'h>(&'h mut Vec<u8>);
+
+impl MoreFields<'_> {
+    /// Writes a field.
+    pub fn add(&mut self, name: &HeaderName, value: &HeaderValue) {
+        self.0.extend_from_slice(name.as_str().as_bytes());
+        self.0.extend_from_slice(b": ");
+        self.0.extend_from_slice(value.as_bytes());
+        self.0.extend_from_slice(b"\r\n");
+    }
+}
+
 /// `false`: the request cannot be written in origin form.
-fn encode_head(parts: &request::Parts, coding: Coding, out: &mut Vec<u8>) -> bool {
+fn encode_head(
+    parts: &request::Parts,
+    more: impl FnOnce(&mut MoreFields<'_>),
+    coding: Coding,
+    out: &mut Vec<u8>,
+) -> bool {
     let target = parts.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
     if parts.method == Method::CONNECT {
         return false;
@@ -308,11 +332,9 @@ fn encode_head(parts: &request::Parts, coding: Coding, out: &mut Vec<u8>) -> boo
         {
             continue;
         }
-        out.extend_from_slice(name.as_str().as_bytes());
-        out.extend_from_slice(b": ");
-        out.extend_from_slice(value.as_bytes());
-        out.extend_from_slice(b"\r\n");
+        MoreFields(out).add(name, value);
     }
+    more(&mut MoreFields(out));
     match coding {
         // RFC 9110 §8.6: a length of 0 is said where a body has a meaning, and not where nobody expects one.
         Coding::Length(0) if !means_body(&parts.method, &parts.headers) => {}

@@ -10,6 +10,7 @@ pub mod https_redirect;
 pub mod integrity;
 pub mod limits;
 pub mod rate_limit;
+pub mod static_files;
 pub mod waf;
 
 use schemars::JsonSchema;
@@ -45,6 +46,8 @@ macro_rules! registry {
             pub server: Server,
             /// The application behind.
             pub upstream: Upstream,
+            /// Other applications behind, by name; routes say which paths and hosts are theirs.
+            pub upstreams: std::collections::BTreeMap<String, Upstream>,
             /// Certificates.
             pub tls: Tls,
             /// Where secrets come from.
@@ -98,6 +101,8 @@ macro_rules! registry {
                     let id = ControlId(numbers.next().unwrap_or_default());
                     let mut by_rule = vec![None];
                     by_rule.extend(config.route.iter().map(|route| route.$name.as_ref().map(|said| &said.config)));
+                    // Those that directories of files have by themselves say nothing of any control.
+                    by_rule.resize(names.len(), None);
                     let routes = Routes { by_rule, names: &names };
                     // Compiled in any case, so that problems show; dropped where no request needs it.
                     let control = <$control as Control>::compile(&config.$name.config, &routes, env, problems);
@@ -115,7 +120,11 @@ fn route_names(config: &Config) -> Vec<String> {
         let host = route.host.as_ref().map(ToString::to_string).unwrap_or_default();
         format!("{host} {} {}", methods.join(","), route.path)
     };
-    std::iter::once("default".to_owned()).chain(config.route.iter().map(|route| name(&route.route))).collect()
+    let files = static_files::routes(config);
+    std::iter::once("default".to_owned())
+        .chain(config.route.iter().map(|route| name(&route.route)))
+        .chain(files.iter().map(|(_, route)| name(route)))
+        .collect()
 }
 
 registry! {
@@ -128,6 +137,7 @@ registry! {
     headers: headers::Headers,
     error_mask: error_mask::ErrorMask,
     access: access::Access,
+    r#static: static_files::StaticFiles,
     limits: limits::Limits,
     waf: waf::Waf,
 }

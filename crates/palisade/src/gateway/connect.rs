@@ -1,4 +1,4 @@
-//! Connections to applications: TCP and Unix sockets.
+//! Connections to applications: TCP, TLS and Unix sockets.
 
 use std::io;
 use std::pin::Pin;
@@ -7,6 +7,9 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+use tokio_rustls::client::TlsStream;
+
+use super::tls::Client;
 use crate::policy::values::UpstreamUrl;
 
 /// A connection to an application.
@@ -14,19 +17,37 @@ use crate::policy::values::UpstreamUrl;
 pub(crate) enum Io {
     Tcp(TcpStream),
     Unix(UnixStream),
+    // Boxed: what is rare shall not make every connection larger.
+    Tls(Box<TlsStream<TcpStream>>),
 }
 
-/// Connects. The caller holds the deadline.
-pub(super) async fn connect(target: &UpstreamUrl) -> io::Result<Io> {
-    match target {
-        UpstreamUrl::Http { host, port } => {
-            let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
-            let stream = TcpStream::connect((host, *port)).await?;
-            stream.set_nodelay(true)?;
-            Ok(Io::Tcp(stream))
+/// Why there is no connection.
+#[derive(Debug)]
+pub(super) enum NotConnected {
+    /// Nobody answers there.
+    Io(io::Error),
+    /// Somebody answers, and is not who was meant, or does not want us.
+    Tls(io::Error),
+}
+
+/// Connects. The caller holds the deadline. `tls`: what an `https:` upstream is reached with.
+pub(super) async fn connect(target: &UpstreamUrl, tls: Option<&Client>) -> Result<Io, NotConnected> {
+    match (target, tls) {
+        (UpstreamUrl::Http { host, port }, _) => tcp(host, *port).await.map(Io::Tcp).map_err(NotConnected::Io),
+        (UpstreamUrl::Https { host, port }, Some(tls)) => {
+            let stream = tcp(host, *port).await.map_err(NotConnected::Io)?;
+            tls.handshake(stream).await.map(|stream| Io::Tls(Box::new(stream))).map_err(NotConnected::Tls)
         }
-        UpstreamUrl::Unix(path) => UnixStream::connect(path).await.map(Io::Unix),
+        (UpstreamUrl::Https { .. }, None) => Err(NotConnected::Tls(io::Error::other("no TLS client was built"))),
+        (UpstreamUrl::Unix(path), _) => UnixStream::connect(path).await.map(Io::Unix).map_err(NotConnected::Io),
     }
+}
+
+async fn tcp(host: &str, port: u16) -> io::Result<TcpStream> {
+    let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
+    let stream = TcpStream::connect((host, port)).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
 }
 
 macro_rules! each {
@@ -34,6 +55,7 @@ macro_rules! each {
         match $self.get_mut() {
             Io::Tcp($io) => $call,
             Io::Unix($io) => $call,
+            Io::Tls($io) => $call,
         }
     };
 }
@@ -69,6 +91,7 @@ impl AsyncWrite for Io {
         match self {
             Self::Tcp(io) => io.is_write_vectored(),
             Self::Unix(io) => io.is_write_vectored(),
+            Self::Tls(io) => io.is_write_vectored(),
         }
     }
 }

@@ -10,18 +10,29 @@ use crate::context::Context;
 pub(crate) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
+const X_SCRIPT_NAME: HeaderName = HeaderName::from_static("x-script-name");
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Sets what only the gateway may say, on a request whose forgeable headers are gone: exactly one address, one
-/// protocol, one host, the request id.
+/// Sets what only the gateway may say, on a request whose forgeable headers are gone.
 pub fn forwarded_headers(ctx: &Context, headers: &mut HeaderMap) {
-    headers.insert(X_FORWARDED_FOR, ctx.client_text().value());
-    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(if ctx.is_secure() { "https" } else { "http" }));
-    if let Some(host) = headers.get(HOST).cloned() {
-        headers.insert(X_FORWARDED_HOST, host);
+    let host = headers.get(HOST).cloned();
+    forwarded(ctx, host, |name, value| drop(headers.insert(name, value)));
+}
+
+/// What only the gateway may say: exactly one address, one protocol, one host, the request id.
+pub(super) fn forwarded(ctx: &Context, host: Option<HeaderValue>, mut put: impl FnMut(HeaderName, HeaderValue)) {
+    put(X_FORWARDED_FOR, ctx.client_text().value());
+    put(X_FORWARDED_PROTO, HeaderValue::from_static(if ctx.is_secure() { "https" } else { "http" }));
+    if let Some(host) = host {
+        put(X_FORWARDED_HOST, host);
     }
     if let Ok(id) = HeaderValue::from_bytes(ctx.request_id().as_bytes()) {
-        headers.insert(X_REQUEST_ID, id);
+        put(X_REQUEST_ID, id);
+    }
+    if let Some(prefix) = ctx.policy.destination(ctx.rule().id).prefix() {
+        put(X_FORWARDED_PREFIX, prefix.clone());
+        put(X_SCRIPT_NAME, prefix.clone());
     }
 }
 

@@ -5,25 +5,29 @@
 mod connect;
 mod forward;
 mod pool;
+pub(crate) mod prefix;
+pub(crate) mod tls;
 mod tunnel;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::header::HOST;
 use http::{Request, Response, StatusCode};
-use palisade_h1::client::{Connection, Error, Outcome, ResponseBody as H1Body};
+use palisade_h1::client::{Connection, Error, MoreFields, Outcome, ResponseBody as H1Body};
 
 use crate::body::{BodyError, RequestBody, ResponseBody};
 use crate::context::{Context, UpstreamFacts};
 use crate::controls::integrity;
 use crate::observe::access::micros;
 use crate::policy::config::Upstream as Config;
+use crate::policy::request_headers::MISSING_VALUE;
 use crate::policy::values::UpstreamUrl;
 use crate::refusal::{Code, Refusal};
 
 use crate::server::supervise::{self, AppStatus, Patience};
 
-use connect::Io;
+use connect::{Io, NotConnected};
 use pool::{Pool, Return};
 
 pub(crate) use forward::X_REQUEST_ID;
@@ -44,6 +48,13 @@ pub static UNREACHABLE: Code = Code::upstream(
     StatusCode::BAD_GATEWAY,
     21,
     "the application behind this gateway cannot be reached",
+);
+/// The application's certificate is not what the policy asks for, or it does not accept Palisade's.
+pub static TLS: Code = Code::upstream(
+    "upstream.tls",
+    StatusCode::BAD_GATEWAY,
+    6,
+    "no trusted connection to the application behind this gateway can be made",
 );
 /// The supervised application is starting, or could not be started.
 pub static STARTING: Code = Code::upstream(
@@ -85,13 +96,15 @@ pub static CLIENT_GONE: Code =
     Code::client("upstream.client_gone", StatusCode::BAD_REQUEST, 20, "the body of this request broke off");
 
 /// Every code of the gateway.
-pub static CODES: &[&Code] = &[&UNREACHABLE, &STARTING, &TIMEOUT, &BAD_ANSWER, &CLOSED, &BROKEN, &CLIENT_GONE];
+pub static CODES: &[&Code] =
+    &[&UNREACHABLE, &TLS, &STARTING, &TIMEOUT, &BAD_ANSWER, &CLOSED, &BROKEN, &CLIENT_GONE, &MISSING_VALUE];
 
 /// One application behind.
 #[derive(Debug)]
 pub struct Gateway {
     name: Arc<str>,
     target: UpstreamUrl,
+    tls: Option<Arc<tls::Client>>,
     pool: Arc<Pool>,
     connect_timeout: Duration,
     response_timeout: Option<Duration>,
@@ -102,8 +115,19 @@ pub struct Gateway {
 
 impl Gateway {
     /// A gateway to `target`; its pool of connections outlives the policy.
-    pub fn new(name: &str, target: UpstreamUrl, config: &Config, env: &crate::policy::Env) -> Self {
-        let pool = env.state.get(&format!("upstream {target}"), Pool::default);
+    pub(crate) fn new(
+        name: &str,
+        target: UpstreamUrl,
+        tls: Option<Arc<tls::Client>>,
+        config: &Config,
+        env: &crate::policy::Env,
+    ) -> Self {
+        // A connection that was made for one identity is none for another.
+        let key = match &tls {
+            Some(tls) => format!("upstream {target} {}", tls.digest()),
+            None => format!("upstream {target}"),
+        };
+        let pool = env.state.get(&key, Pool::default);
         pool.set_idle_timeout(config.idle_timeout.duration());
         Self {
             name: name.into(),
@@ -112,6 +136,7 @@ impl Gateway {
             response_timeout: config.response_timeout.duration(),
             tunnels: env.state.get("tunnels", Tunnels::default),
             target,
+            tls,
             app: None,
         }
     }
@@ -122,6 +147,11 @@ impl Gateway {
         self
     }
 
+    /// Its name: that of the policy's section, and `upstream` in logs and metrics.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Where the application listens.
     pub fn target(&self) -> &UpstreamUrl {
         &self.target
@@ -130,6 +160,15 @@ impl Gateway {
     /// Whether a connection can be made just now.
     pub async fn is_reachable(&self) -> bool {
         matches!(tokio::time::timeout(self.connect_timeout, self.open()).await, Ok(Ok(_)))
+    }
+
+    /// How it is just now, for people: the reason where no connection can be made.
+    pub async fn state(&self) -> Result<(), String> {
+        match tokio::time::timeout(self.connect_timeout, self.open()).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(NotConnected::Io(error) | NotConnected::Tls(error))) => Err(error.to_string()),
+            Err(_) => Err("no answer within `connect_timeout`".to_owned()),
+        }
     }
 
     /// Sends a request and answers with what comes back.
@@ -151,7 +190,12 @@ impl Gateway {
                 None => Connection::new(Box::pin(self.connect()).await?),
             };
             let back = Return::new(Arc::clone(&self.pool));
-            match connection.send(request, answer_timeout, back).await {
+            // Straight onto the wire: a table would hash each of them.
+            let host = request.headers().get(HOST).cloned();
+            let more = |fields: &mut MoreFields<'_>| {
+                forward::forwarded(ctx, host, |name, value| fields.add(&name, &value));
+            };
+            match connection.send_with(request, more, answer_timeout, back).await {
                 Ok(outcome) => break outcome,
                 Err(failure) => match (retry(&failure.error, fresh), failure.request) {
                     // The idle connection had been closed; nothing was sent, or the method says that twice is once.
@@ -213,17 +257,20 @@ impl Gateway {
         }
     }
 
-    async fn open(&self) -> std::io::Result<Io> {
+    async fn open(&self) -> Result<Io, NotConnected> {
         match (&self.app, &self.target) {
-            (Some(app), UpstreamUrl::Unix(path)) => supervise::socket::connect(path, app.owner()).await.map(Io::Unix),
-            _ => connect::connect(&self.target).await,
+            (Some(app), UpstreamUrl::Unix(path)) => {
+                supervise::socket::connect(path, app.owner()).await.map(Io::Unix).map_err(NotConnected::Io)
+            }
+            _ => connect::connect(&self.target, self.tls.as_deref()).await,
         }
     }
 
     async fn connect_now(&self) -> Result<Io, Refusal> {
         match tokio::time::timeout(self.connect_timeout, self.open()).await {
             Ok(Ok(io)) => Ok(io),
-            Ok(Err(error)) => {
+            Ok(Err(NotConnected::Tls(error))) => Err(tls_failed(&error)),
+            Ok(Err(NotConnected::Io(error))) => {
                 Err(UNREACHABLE.refuse("connecting failed").with("reason", error.to_string()).retry_after(1))
             }
             Err(_) => Err(UNREACHABLE.refuse("connecting took longer than `upstream.connect_timeout`").retry_after(1)),
@@ -252,8 +299,19 @@ pub(crate) fn is_clients_fault(error: &BodyError) -> bool {
     matches!(error.downcast_ref(), Some(Error::RequestBody(_) | Error::RequestLength))
 }
 
+/// The handshake failed, or the application ended the connection by a TLS alert.
+fn tls_failed(error: &std::io::Error) -> Refusal {
+    TLS.refuse("TLS to the application failed").with("reason", error.to_string())
+}
+
+/// With TLS 1.3 an application says only after the handshake that it does not accept our certificate.
+fn is_tls(error: &std::io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>())
+}
+
 fn refusal(error: &Error) -> Refusal {
     match error {
+        Error::Io(error) | Error::NothingSent(error) if is_tls(error) => tls_failed(error),
         Error::Timeout => TIMEOUT.refuse("no answer within `upstream.response_timeout`"),
         Error::BadAnswer(violation) => {
             BAD_ANSWER.refuse("the framing of the answer").with("reason", violation.to_string())

@@ -29,7 +29,7 @@ pub static FIELDS: &[Field] = &[
     ("method", "string", "the method"),
     ("path", "string", "the path as decided on, secrets replaced"),
     ("query", "string", "the query, secrets replaced"),
-    ("route", "string", "the path of the `[[route]]` that matched, or `default`"),
+    ("route", "string", "the path of the `[[route]]` that matched, or of a `[[static]]`, or `default`"),
     ("protocol", "string", "`HTTP/1.0`, `HTTP/1.1`, `HTTP/2`"),
     ("status", "number", "the status of the answer"),
     ("code", "string or null", "the code of the refusal, or of what `detect` would have refused"),

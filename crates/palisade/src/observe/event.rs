@@ -81,6 +81,9 @@ events! {
     PANIC = Error "request.panic";
     /// A cookie of the application was dropped, as browsers do: `name`, `why`, `route`, `request_id`.
     COOKIE = Warn "upstream.cookie_dropped";
+    /// A file could not be read to the end that was promised, and its connection was closed: `path`, `reason`,
+    /// `request_id`.
+    FILE_BROKEN = Warn "static.broken";
     /// A connection could not be accepted, or its TLS handshake failed: `reason`.
     CONNECTION = Info "connection.failed";
     /// Log lines were dropped because their target is too slow: `lines`.

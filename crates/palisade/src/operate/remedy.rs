@@ -57,7 +57,7 @@ fn general(judged: &Judged) -> Remedy {
 
 /// A key of a route: in the route that took the request, or in one of its own.
 fn route(rule: &Rule, request: Request<'_>, key: &str) -> Value {
-    if rule.id != 0 {
+    if rule.id != 0 && !rule.implied {
         let label = &rule.label;
         return json!({
             "kind": "policy", "place": &*rule.line, "toml": key,

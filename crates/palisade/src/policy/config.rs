@@ -7,7 +7,8 @@ use palisade_base::{ByteSize, Cidr, Interval, SecretRef};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::values::{HostPattern, Listen, MethodName, PathPattern, Timeout, UpstreamUrl};
+use super::request_headers::RequestHeaders;
+use super::values::{HostPattern, Listen, MethodName, PathPattern, PathPrefix, Timeout, UpstreamUrl};
 
 /// Whether the gateway faces the internet or a developer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -149,14 +150,14 @@ pub enum ReadyNeed {
     Upstream,
 }
 
-/// `[upstream]`: the application behind.
+/// `[upstream]`: the application behind; `[upstreams.NAME]` says the same keys of another one.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Upstream {
-    /// Where it listens: `http://127.0.0.1:8000` or `unix:/run/app.sock`.
+    /// Where it listens: `http://127.0.0.1:8000`, `https://billing.internal` or `unix:/run/app.sock`.
     pub url: Option<UpstreamUrl>,
     /// The command that starts it, instead of `url`: `["uvicorn", "main:app", "--uds", "{socket}"]`, or with
-    /// `{port}`. Palisade supervises it.
+    /// `{port}`. Palisade supervises it. In `[upstream]` only.
     pub command: Vec<String>,
     /// Environment variables for `command`, besides the few that every application gets.
     pub env: BTreeMap<String, String>,
@@ -173,6 +174,21 @@ pub struct Upstream {
     pub idle_timeout: Interval,
     /// The application's OpenAPI document: a path on the upstream (FastAPI's `openapi_url`), a file (`./…`), or `off`.
     pub openapi: String,
+    /// The prefix that the application believes it is reached under (FastAPI's and uvicorn's `root_path`) and may answer
+    /// to besides. The gateway owns it: routes are written without it, and it is never forwarded.
+    pub root_path: Option<PathPrefix>,
+    /// Headers that every request to this application gets, and that it does not.
+    pub request_headers: RequestHeaders,
+    /// Of an `https:` upstream: the authorities that may have signed its certificate, PEM, and no others. Default:
+    /// those that the system trusts.
+    pub ca: Option<PathBuf>,
+    /// The certificate chain that Palisade shows an `https:` upstream, PEM, leaf first.
+    pub client_cert: Option<PathBuf>,
+    /// Its private key, PEM; readable by nobody else.
+    pub client_key: Option<PathBuf>,
+    /// The name that the certificate of an `https:` upstream must be for, and that is asked for (SNI). Default: the
+    /// host of `url`.
+    pub server_name: Option<String>,
 }
 
 impl Default for Upstream {
@@ -187,6 +203,12 @@ impl Default for Upstream {
             response_timeout: Timeout::After(Interval::secs(60)),
             idle_timeout: Interval::secs(3),
             openapi: "/openapi.json".into(),
+            root_path: None,
+            request_headers: RequestHeaders::default(),
+            ca: None,
+            client_cert: None,
+            client_key: None,
+            server_name: None,
         }
     }
 }
@@ -307,6 +329,14 @@ pub struct Route {
     pub path_parameters: Option<bool>,
     /// What happens to repeated slashes.
     pub slashes: Option<crate::controls::integrity::Slashes>,
+    /// Which application answers: a name of `[upstreams.NAME]`. Default: `[upstream]`.
+    pub upstream: Option<String>,
+    /// The beginning of this route's path, taken off before the application sees it. It learns it from
+    /// `X-Forwarded-Prefix`.
+    pub strip_prefix: Option<PathPrefix>,
+    /// Headers that the application gets with requests of this route, and that it does not; beside those of its
+    /// upstream.
+    pub request_headers: RequestHeaders,
 }
 
 /// Sizes that no policy can raise: what a head may be at most.

@@ -1,8 +1,13 @@
 //! One policy: read from files, compiled, in force until the next one.
 
 pub mod config;
+pub mod request_headers;
+mod routing;
+#[cfg(test)]
+mod routing_tests;
 mod rules;
 mod spelling;
+pub mod template;
 pub mod values;
 
 use std::any::{Any, TypeId};
@@ -15,6 +20,8 @@ use palisade_policy::{Origin, Problems, Snapshot};
 use parking_lot::Mutex;
 
 use self::config::{Deployment, Server};
+pub use self::routing::Destination;
+pub(crate) use self::routing::{Routing, supervised_prefix, upstreams};
 pub(crate) use self::rules::USUAL;
 pub use self::rules::{Found, Rule, Rules};
 use self::values::PathPattern;
@@ -138,6 +145,7 @@ pub struct Situation {
 pub struct Policy {
     config: Config,
     rules: Rules,
+    routing: Routing,
     controls: Controls,
     modes: Vec<Vec<Mode>>,
     overrides: Vec<Override>,
@@ -160,9 +168,11 @@ impl Policy {
         situation: Situation,
         mut problems: Problems,
     ) -> Result<(Self, Problems), Problems> {
-        let rules = Rules::new(config.route.iter().map(|route| &route.route), |place| {
+        let mut rules = Rules::new(config.route.iter().map(|route| &route.route), |place| {
             line(snapshot, &format!("route[{place}]"))
         });
+        let files = controls::static_files::routes(&config);
+        rules.imply(files.iter().map(|(place, route)| (line(snapshot, &format!("static[{place}]")), route)));
         for (later, earlier) in rules.unreachable() {
             problems.error(
                 &format!("route[{}].path", later - 1),
@@ -174,6 +184,7 @@ impl Policy {
                 "move it above that route, or remove it",
             );
         }
+        let routing = Routing::compile(&config, &rules, &env, &mut problems);
         let modes = modes(&config, &situation, rules.iter().len(), &mut problems);
         let wanted = |control: ControlId| {
             modes.iter().any(|rule| rule[usize::from(control.0)] != Mode::Off)
@@ -189,7 +200,7 @@ impl Policy {
         let decisions = env.state.get("decisions", Decisions::default);
         let number = decisions.policy(&hash, &rules, env.clock.now());
         let overrides = situation.overrides;
-        Ok((Self { config, rules, controls, modes, overrides, hash, times, decisions, number, env }, problems))
+        Ok((Self { config, rules, routing, controls, modes, overrides, hash, times, decisions, number, env }, problems))
     }
 
     /// What was written, with defaults.
@@ -210,6 +221,23 @@ impl Policy {
     /// One compiled route.
     pub fn rule(&self, id: u16) -> &Rule {
         self.rules.get(id)
+    }
+
+    /// Where the requests of a rule go.
+    pub fn destination(&self, rule: u16) -> &Destination {
+        self.routing.get(rule)
+    }
+
+    /// What the policy says of the application that the requests of a rule go to.
+    pub fn upstream(&self, rule: u16) -> &config::Upstream {
+        let number = usize::from(self.destination(rule).upstream);
+        let named = || self.config.upstreams.values().nth(number - 1);
+        if number == 0 { &self.config.upstream } else { named().unwrap_or(&self.config.upstream) }
+    }
+
+    /// The headers that only the gateway sets, since some route does.
+    pub(crate) fn owned_headers(&self) -> &request_headers::Owned {
+        self.routing.owned()
     }
 
     /// What was given from outside.
@@ -265,6 +293,13 @@ impl Policy {
                 && over.route.as_ref().is_none_or(|route| route.matches(ctx.path()))
         };
         self.overrides.iter().rev().find(applies).map_or(written, |over| over.mode)
+    }
+
+    /// Whether a control runs for any request at all: in some rule, or by an override.
+    pub(crate) fn runs(&self, control: ControlId) -> bool {
+        let place = usize::from(control.0);
+        self.modes.iter().any(|modes| modes[place] != Mode::Off)
+            || self.overrides.iter().any(|over| over.control == control && over.mode != Mode::Off)
     }
 
     /// The mode of a control as written for a rule, before overrides.
@@ -354,18 +389,19 @@ fn check_server(config: &Config, problems: &mut Problems) {
         );
     }
     crate::server::supervise::check(&config.upstream, problems);
-    if let Some(values::UpstreamUrl::Http { host, port }) = &config.upstream.url {
+    for (name, upstream) in upstreams(config) {
+        let Some((host, port)) = upstream.url.as_ref().and_then(values::UpstreamUrl::host_and_port) else { continue };
         let own = listeners.iter().find(|(_, listen)| {
             listen.address().is_some_and(|at| {
-                at.port() == *port
+                at.port() == port
                     && (host.parse() == Ok(at.ip())
                         || (at.ip().is_loopback() || at.ip().is_unspecified())
-                            && (&**host == "localhost" || &**host == "127.0.0.1" || &**host == "[::1]"))
+                            && (host == "localhost" || host == "127.0.0.1" || host == "[::1]"))
             })
         });
         if let Some((key, _)) = own {
             problems.error(
-                "upstream.url",
+                &format!("{name}.url"),
                 format!("the upstream is Palisade's own listener `{key}`"),
                 "name the address of the application",
             );

@@ -22,6 +22,8 @@ pub struct Rule {
     pub label: Arc<str>,
     /// Where it stands: `palisade.toml:14`.
     pub line: Arc<str>,
+    /// Not written as a `[[route]]`: a directory of files has it by itself.
+    pub implied: bool,
     /// The networks whose clients it is for; all where empty.
     pub address: Vec<Cidr>,
     /// Encoded slashes are allowed.
@@ -36,9 +38,30 @@ pub struct Rule {
 }
 
 impl Rule {
+    /// The paths it is for.
+    pub fn path(&self) -> &PathPattern {
+        &self.path
+    }
+
     /// The methods that the route names; none: all of the usual ones.
     pub fn methods(&self) -> &[Method] {
         &self.methods
+    }
+
+    fn compile(route: &Route, line: Arc<str>) -> Self {
+        Self {
+            id: 0,
+            label: route.path.as_str().into(),
+            line,
+            implied: false,
+            address: route.address.clone(),
+            encoded_slash: route.encoded_slash,
+            path_parameters: route.path_parameters,
+            slashes: route.slashes,
+            host: route.host.clone(),
+            path: route.path.clone(),
+            methods: route.methods.iter().map(|method| method.0.clone()).collect(),
+        }
     }
 
     fn takes(&self, host: &str, path: &str) -> bool {
@@ -89,6 +112,7 @@ impl Rules {
             id: 0,
             label: "default".into(),
             line: "default".into(),
+            implied: false,
             address: Vec::new(),
             encoded_slash: None,
             path_parameters: None,
@@ -98,24 +122,22 @@ impl Rules {
             methods: Vec::new(),
         }];
         for (place, route) in routes.enumerate() {
-            rules.push(Rule {
-                id: u16::try_from(place + 1).unwrap_or(u16::MAX),
-                label: route.path.as_str().into(),
-                line: line(place),
-                address: route.address.clone(),
-                encoded_slash: route.encoded_slash,
-                path_parameters: route.path_parameters,
-                slashes: route.slashes,
-                host: route.host.clone(),
-                path: route.path.clone(),
-                methods: route.methods.iter().map(|method| method.0.clone()).collect(),
-            });
+            let id = u16::try_from(place + 1).unwrap_or(u16::MAX);
+            rules.push(Rule { id, ..Rule::compile(route, line(place)) });
         }
         let mut named: Vec<Method> = rules.iter().flat_map(|rule| rule.methods.iter().cloned()).collect();
         named.sort_by(|a, b| a.as_str().cmp(b.as_str()));
         named.dedup();
         let spellings = rules.iter().any(|rule| rule.path.has_spellings());
         Self { rules, named, spellings }
+    }
+
+    /// Adds routes that nobody wrote, behind those that somebody did.
+    pub fn imply<'r>(&mut self, routes: impl Iterator<Item = (Arc<str>, &'r Route)>) {
+        for (line, route) in routes {
+            let id = u16::try_from(self.rules.len()).unwrap_or(u16::MAX);
+            self.rules.push(Rule { id, implied: true, ..Rule::compile(route, line) });
+        }
     }
 
     /// A rule by its number.
@@ -169,7 +191,7 @@ impl Rules {
     /// Routes that can never be reached, as pairs of numbers: the later one, and the earlier that takes all of it.
     pub fn unreachable(&self) -> Vec<(u16, u16)> {
         let mut pairs = Vec::new();
-        for later in &self.rules[1..] {
+        for later in self.rules[1..].iter().filter(|rule| !rule.implied) {
             let earlier = self.rules[1..usize::from(later.id)].iter().find(|earlier| {
                 earlier.path.covers(&later.path)
                     && (earlier.host.is_none() || earlier.host == later.host)

@@ -17,11 +17,15 @@ pub static FORMATS: &[Format] = &[
     Format::of::<PathPattern>(),
     Format::of::<MethodName>(),
     Format::of::<UpstreamUrl>(),
+    Format::of::<PathPrefix>(),
+    Format::of::<super::template::Template>(),
     Format::of::<Timeout>(),
     Format::of::<SecretProvider>(),
     Format::of::<OriginPattern>(),
     Format::of::<crate::controls::rate_limit::By>(),
     Format::of::<crate::controls::rate_limit::RateText>(),
+    Format::of::<crate::controls::static_files::FilesPath>(),
+    Format::of::<crate::controls::static_files::Keep>(),
 ];
 
 /// Where a listener listens, or `off`.
@@ -263,14 +267,37 @@ pub enum UpstreamUrl {
         /// The port.
         port: u16,
     },
+    /// HTTP over TLS: host and port.
+    Https {
+        /// Host name or IP literal.
+        host: Box<str>,
+        /// The port.
+        port: u16,
+    },
     /// A Unix socket.
     Unix(PathBuf),
+}
+
+impl UpstreamUrl {
+    /// Host and port, where there are any.
+    pub fn host_and_port(&self) -> Option<(&str, u16)> {
+        match self {
+            Self::Http { host, port } | Self::Https { host, port } => Some((host, *port)),
+            Self::Unix(_) => None,
+        }
+    }
+
+    /// Whether it is reached over TLS.
+    pub fn is_https(&self) -> bool {
+        matches!(self, Self::Https { .. })
+    }
 }
 
 impl TextValue for UpstreamUrl {
     const FORMAT: &'static str = "upstream-url";
     const NOUN: &'static str = "the URL of an upstream";
-    const EXAMPLES: &'static [&'static str] = &["http://127.0.0.1:8000", "unix:/run/app.sock"];
+    const EXAMPLES: &'static [&'static str] =
+        &["http://127.0.0.1:8000", "https://billing.internal", "unix:/run/app.sock"];
 }
 
 impl FromStr for UpstreamUrl {
@@ -284,9 +311,11 @@ impl FromStr for UpstreamUrl {
             }
             return Ok(Self::Unix(path.into()));
         }
-        let rest = text
-            .strip_prefix("http://")
-            .ok_or_else(|| BadValue::new("an upstream begins with `http://` or `unix:`"))?;
+        let (rest, https) = match (text.strip_prefix("http://"), text.strip_prefix("https://")) {
+            (Some(rest), _) => (rest, false),
+            (_, Some(rest)) => (rest, true),
+            _ => return Err(BadValue::new("an upstream begins with `http://`, `https://` or `unix:`")),
+        };
         if rest.contains('@') {
             return Err(BadValue::new("a URL with a name or password is not accepted here"));
         }
@@ -298,12 +327,13 @@ impl FromStr for UpstreamUrl {
             Some((host, port)) if !port.ends_with(']') => {
                 (host, port.parse().map_err(|_| BadValue::new("the port is not a number from 1 to 65535"))?)
             }
-            _ => (authority, 80),
+            _ => (authority, if https { 443 } else { 80 }),
         };
         if port == 0 {
             return Err(BadValue::new("the port is not a number from 1 to 65535"));
         }
-        host_name(host).map(|host| Self::Http { host, port }).ok_or_else(|| BadValue::new("not a host name"))
+        let host = host_name(host).ok_or_else(|| BadValue::new("not a host name"))?;
+        Ok(if https { Self::Https { host, port } } else { Self::Http { host, port } })
     }
 }
 
@@ -311,12 +341,84 @@ impl fmt::Display for UpstreamUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Http { host, port } => write!(f, "http://{host}:{port}"),
+            Self::Https { host, port } => write!(f, "https://{host}:{port}"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
 }
 
 text_value!(UpstreamUrl);
+
+/// The beginning of paths under which an application is reached: whole segments, without a final slash.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct PathPrefix(Box<str>);
+
+impl PathPrefix {
+    /// As written: `/v2`.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// What is behind the prefix, beginning with a slash; nothing where the path is not below it.
+    pub fn strip<'p>(&self, path: &'p str) -> Option<&'p str> {
+        match path.strip_prefix(&*self.0)? {
+            "" => Some("/"),
+            rest => rest.starts_with('/').then_some(rest),
+        }
+    }
+
+    /// Whether an application could read a path as one below the prefix, though it is spelled differently: with encoded
+    /// or repeated slashes, or parameters.
+    pub fn may_begin(&self, path: &str) -> bool {
+        if !path.contains(['%', ';']) && !path.contains("//") {
+            return self.strip(path).is_some();
+        }
+        let decoded = path.replace("%2F", "/").replace("%3B", ";");
+        let mut segments = decoded.split('/').filter(|segment| !segment.is_empty());
+        self.0.split('/').skip(1).all(|wanted| {
+            segments.next().is_some_and(|segment| segment.split(';').next().unwrap_or_default() == wanted)
+        })
+    }
+}
+
+impl TextValue for PathPrefix {
+    const FORMAT: &'static str = "path-prefix";
+    const NOUN: &'static str = "the beginning of a path";
+    const EXAMPLES: &'static [&'static str] = &["/v2", "/team/billing"];
+}
+
+impl FromStr for PathPrefix {
+    type Err = BadValue;
+
+    fn from_str(text: &str) -> Result<Self, BadValue> {
+        let Some(rest) = text.strip_prefix('/') else { return Err(BadValue::new("a path begins with `/`")) };
+        if rest.is_empty() {
+            return Err(BadValue::new("`/` is the beginning of every path; leave the key out"));
+        }
+        if text.ends_with('/') {
+            return Err(BadValue::new("whole segments are meant: leave the final slash out"));
+        }
+        if text.len() > 256 {
+            return Err(BadValue::new("longer than 256 bytes"));
+        }
+        for segment in rest.split('/') {
+            // Nothing that has two spellings: what is taken off must be what every reader of the path sees there.
+            let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~');
+            if segment.is_empty() || segment == "." || segment == ".." || !segment.bytes().all(plain) {
+                return Err(BadValue::new("each segment consists of letters, digits, `-`, `.`, `_` and `~`"));
+            }
+        }
+        Ok(Self(text.into()))
+    }
+}
+
+impl fmt::Display for PathPrefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+text_value!(PathPrefix);
 
 /// Where secrets come from.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -672,6 +774,34 @@ impl PathPattern {
         }
     }
 
+    /// The text of a named segment (`{id}`) in a path that the pattern matches, as it stands there.
+    pub fn value<'p>(&self, path: &'p str, name: &str) -> Option<&'p str> {
+        let place = self.place(name)?;
+        path.strip_prefix('/').unwrap_or(path).split('/').nth(place)
+    }
+
+    /// Whether the pattern has a segment of this name.
+    pub fn names(&self, name: &str) -> bool {
+        self.place(name).is_some()
+    }
+
+    fn place(&self, name: &str) -> Option<usize> {
+        self.segments.iter().position(|segment| match segment {
+            Segment::Literal(_) => false,
+            Segment::Any(own) | Segment::Int(own) | Segment::Uuid(own) => **own == *name,
+        })
+    }
+
+    /// Whether every path of this pattern is below a prefix.
+    pub fn is_below(&self, prefix: &PathPrefix) -> bool {
+        let mut own = self.segments.iter();
+        prefix
+            .0
+            .split('/')
+            .skip(1)
+            .all(|wanted| matches!(own.next(), Some(Segment::Literal(text)) if **text == *wanted))
+    }
+
     /// Whether every path of `other` is one of this pattern too, as far as can be told from the patterns alone.
     pub fn covers(&self, other: &Self) -> bool {
         let fits = |mine: &Segment, theirs: &Segment| match (mine, theirs) {
@@ -905,8 +1035,54 @@ mod tests {
         assert_eq!("http://app/".parse(), Ok(UpstreamUrl::Http { host: "app".into(), port: 80 }));
         assert_eq!("http://[::1]:8000".parse(), Ok(UpstreamUrl::Http { host: "[::1]".into(), port: 8000 }));
         assert_eq!("unix:/run/app.sock".parse(), Ok(UpstreamUrl::Unix("/run/app.sock".into())));
-        for bad in ["127.0.0.1:8000", "http://", "http://u:p@h", "http://h:0", "http://h/path", "unix:", "ftp://x"] {
+        assert_eq!(
+            "https://billing.internal".parse(),
+            Ok(UpstreamUrl::Https { host: "billing.internal".into(), port: 443 })
+        );
+        for bad in [
+            "127.0.0.1:8000",
+            "https://u@h",
+            "http://",
+            "http://u:p@h",
+            "http://h:0",
+            "http://h/path",
+            "unix:",
+            "ftp://x",
+        ] {
             assert!(bad.parse::<UpstreamUrl>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn prefixes_are_whole_segments_however_they_are_spelled() {
+        let prefix: PathPrefix = "/team/v2".parse().unwrap();
+        for (path, inner) in [
+            ("/team/v2", Some("/")),
+            ("/team/v2/", Some("/")),
+            ("/team/v2/x/y", Some("/x/y")),
+            ("/team/v22/x", None),
+            ("/team", None),
+            ("/Team/v2/x", None),
+        ] {
+            assert_eq!(prefix.strip(path), inner, "{path}");
+            assert_eq!(prefix.may_begin(path), inner.is_some(), "{path}");
+        }
+        for other in ["//team/v2/x", "/team//v2", "/team%2Fv2/x", "/team;a=b/v2/x", "/team%3Bx/v2", "/team/v2%2Fx"] {
+            assert!(prefix.may_begin(other), "{other}");
+        }
+        for bad in ["", "v2", "/", "/v2/", "/a//b", "/../v2", "/a%20b", "/{id}", "/a b", "/a;b"] {
+            assert!(bad.parse::<PathPrefix>().is_err(), "{bad}");
+        }
+        let below = |pattern: &str| pattern.parse::<PathPattern>().unwrap().is_below(&prefix);
+        assert!(below("/team/v2/*") && below("/team/v2/{id}/x") && below("/team/v2"));
+        assert!(!below("/team/*") && !below("/{team}/v2/*") && !below("/team/v3/*"));
+    }
+
+    #[test]
+    fn named_segments_are_found_in_paths() {
+        let pattern: PathPattern = "/users/{id:int}/{part}/*".parse().unwrap();
+        assert_eq!(pattern.value("/users/7/notes/x", "id"), Some("7"));
+        assert_eq!(pattern.value("/users/7/a%20b", "part"), Some("a%20b"));
+        assert_eq!(pattern.value("/users/7/x", "name"), None);
     }
 }

@@ -64,8 +64,9 @@ pub(super) async fn reload(handle: &Arc<Handle>) {
 
 struct Watch {
     policy: Watched,
-    rules: Watched,
     tls: Watched,
+    /// Authorities and certificates of `https:` upstreams, and rules of the WAF: part of the policy, though not of its text.
+    named: Watched,
 }
 
 impl Watch {
@@ -73,16 +74,24 @@ impl Watch {
         let live = handle.live();
         let pairs = live.policy.config().tls.pairs();
         let tls: Vec<PathBuf> = pairs.flat_map(|(cert, key)| [cert.to_owned(), key.to_owned()]).collect();
-        let rules = Watched::look(crate::controls::waf::files(live.policy.env()));
-        Self { policy: Watched::with_folders(handle.snapshot().files()), rules, tls: Watched::look(tls) }
+        let named = crate::policy::upstreams(live.policy.config())
+            .flat_map(|(_, upstream)| [&upstream.ca, &upstream.client_cert, &upstream.client_key])
+            .filter_map(Clone::clone)
+            .chain(crate::controls::waf::files(live.policy.env()))
+            .collect();
+        Self {
+            policy: Watched::with_folders(handle.snapshot().files()),
+            tls: Watched::look(tls),
+            named: Watched::look(named),
+        }
     }
 
     fn again(&self) -> Self {
-        Self { policy: self.policy.again(), rules: self.rules.again(), tls: self.tls.again() }
+        Self { policy: self.policy.again(), tls: self.tls.again(), named: self.named.again() }
     }
 
     fn is_like(&self, other: &Self) -> bool {
-        self.policy == other.policy && self.rules == other.rules && self.tls == other.tls
+        self.policy == other.policy && self.tls == other.tls && self.named == other.named
     }
 
     async fn look(&mut self, handle: &Arc<Handle>) {
@@ -99,18 +108,16 @@ impl Watch {
             }
         }
         let (policy, tls) = (self.policy != now.policy, self.tls != now.tls || renew);
-        let rules = self.rules != now.rules;
+        let named = self.named != now.named;
         // What was seen is settled whatever comes of it: a broken file is reported once.
         *self = now;
-        if rules || policy && has_new_text(handle).await {
+        if named || (policy && has_new_text(handle).await) {
             reload(handle).await;
             // Other files may belong to the policy now. What changed meanwhile is seen at the next look, since this one
             // came from before.
             let fresh = Self::new(handle);
-            if !fresh.policy.is_same_set(&self.policy)
-                || !fresh.rules.is_same_set(&self.rules)
-                || !fresh.tls.is_same_set(&self.tls)
-            {
+            let same = fresh.policy.is_same_set(&self.policy) && fresh.tls.is_same_set(&self.tls);
+            if !same || !fresh.named.is_same_set(&self.named) {
                 *self = fresh;
             }
         } else if tls {
@@ -143,7 +150,8 @@ async fn ready(handle: &Handle) {
             (ReadyNeed::Upstream, Inner::Proxy(gateway)) => {
                 needs &= tokio::time::timeout(INTERVAL, gateway.is_reachable()).await.unwrap_or(false);
             }
-            (ReadyNeed::Upstream, Inner::Nothing) => needs = false,
+            // Other applications are other services: one of them that is away takes this instance out for none.
+            (ReadyNeed::Upstream, Inner::Nothing) => needs &= !live.upstreams().is_empty(),
             (ReadyNeed::Upstream, Inner::Router(_)) => {}
         }
     }

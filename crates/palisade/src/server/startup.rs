@@ -41,6 +41,7 @@ pub(crate) fn check(snapshot: &Snapshot, config: &Config, env: &Env, occasion: O
         snapshot.check_ownership_here(problems);
     }
     certificates(config, env, occasion, problems);
+    crate::controls::static_files::check(snapshot, config, problems);
     admin(config, env, production, problems);
 }
 
@@ -112,7 +113,7 @@ fn covered(keys: &[Arc<CertifiedKey>], hosts: &[HostPattern], problems: &mut Pro
 
 /// A private key is for nobody else. A group may read it where that is the only way for Palisade's user, as Debian's
 /// `ssl-cert` has it; what a container platform mounted cannot be changed by who runs in the container.
-fn private(path: &str, file: &Path, problems: &mut Problems) {
+pub(crate) fn private(path: &str, file: &Path, problems: &mut Problems) {
     let Ok(meta) = std::fs::metadata(file) else { return };
     let mode = meta.mode() & 0o777;
     let by_group = meta.uid() != nix::unistd::geteuid().as_raw() && mode & 0o037 == 0;

@@ -9,6 +9,7 @@ use super::state;
 use super::tls::certificates;
 use crate::control::ControlId;
 use crate::controls::INFOS;
+use crate::gateway::Gateway;
 use crate::live::Handle;
 use crate::operate::{self, rfc3339};
 use crate::stack::Inner;
@@ -47,6 +48,7 @@ pub async fn status(handle: &Arc<Handle>) -> Value {
         Inner::Router(_) => json!({ "target": "router", "reachable": true }),
         Inner::Nothing => Value::Null,
     };
+    let upstreams = upstreams(live.upstreams()).await;
     let (requests, refused, would_refuse) = policy.decisions().counts();
     let since = policy.decisions().latest().map(|facts| rfc3339(facts.since));
     let limit = policy.config().limits.config.connections;
@@ -65,6 +67,7 @@ pub async fn status(handle: &Arc<Handle>) -> Value {
         "mode": if env.is_development() { "development" } else { "production" },
         "listeners": listeners,
         "upstream": upstream,
+        "upstreams": upstreams,
         "connections": { "open": server.connections(), "limit": limit },
         "saturation": {
             "connections": share(server.connections(), limit as usize),
@@ -75,6 +78,17 @@ pub async fn status(handle: &Arc<Handle>) -> Value {
         "overrides": operate::list(handle),
         "requests": { "seen": requests, "refused": refused, "would_refuse": would_refuse },
     })
+}
+
+/// The applications of `[upstreams.NAME]`, asked side by side: one that does not answer delays no other.
+async fn upstreams(named: &[Arc<Gateway>]) -> Value {
+    let asked = named.iter().map(|gateway| async move {
+        let state = gateway.state().await;
+        let reachable = state.is_ok();
+        let one = json!({ "target": gateway.target().to_string(), "reachable": reachable, "reason": state.err() });
+        (gateway.name().to_owned(), one)
+    });
+    Value::Object(futures_util::future::join_all(asked).await.into_iter().collect())
 }
 
 /// The mode of every control that judges: by default, and on routes that say otherwise.

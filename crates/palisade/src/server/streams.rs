@@ -4,8 +4,8 @@
 //! connection to the application for as long as it likes, and each of them an answer in memory.
 
 use std::cell::Cell;
-use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker, ready};
@@ -14,6 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
+use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep};
 
 use crate::body::{BodyError, ResponseBody};
@@ -155,27 +156,39 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, future: F) {
-        let limit = self.0;
-        tokio::spawn(async move {
-            let mut future = pin!(future);
-            let mut turn = Turn::Ours;
-            let mut stall: Option<(Turn, Pin<Box<Sleep>>)> = None;
-            poll_fn(|cx| {
-                TURN.set(turn);
-                let polled = future.as_mut().poll(cx);
-                turn = TURN.get();
-                if polled.is_ready() || turn == Turn::Ours {
-                    return polled;
-                }
-                let Some(deadline) = limit.and_then(|limit| Instant::now().checked_add(limit)) else { return polled };
-                let (of, timer) = stall.get_or_insert_with(|| (turn, Box::pin(tokio::time::sleep_until(deadline))));
-                if *of != turn {
-                    *of = turn;
-                    timer.as_mut().reset(deadline);
-                }
-                timer.as_mut().poll(cx)
-            })
-            .await;
-        });
+        tokio::spawn(Task { future, limit: self.0, turn: Turn::Ours, stall: None });
+    }
+}
+
+pin_project! {
+    /// A stream's task. Written out: a future that awaits another one holds it twice.
+    struct Task<F> {
+        #[pin]
+        future: F,
+        limit: Option<Duration>,
+        turn: Turn,
+        stall: Option<(Turn, Pin<Box<Sleep>>)>,
+    }
+}
+
+impl<F: Future<Output = ()>> Future for Task<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        TURN.set(*this.turn);
+        let polled = this.future.poll(cx);
+        let turn = TURN.get();
+        *this.turn = turn;
+        if polled.is_ready() || turn == Turn::Ours {
+            return polled;
+        }
+        let Some(deadline) = this.limit.and_then(|limit| Instant::now().checked_add(limit)) else { return polled };
+        let (of, timer) = this.stall.get_or_insert_with(|| (turn, Box::pin(tokio::time::sleep_until(deadline))));
+        if *of != turn {
+            *of = turn;
+            timer.as_mut().reset(deadline);
+        }
+        timer.as_mut().poll(cx)
     }
 }

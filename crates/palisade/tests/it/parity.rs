@@ -93,6 +93,20 @@ body = "1KiB"
 url_bytes = "256B"
 header_bytes = "2KiB"
 
+[[static]]
+path = "/files"
+root = "@FILES@"
+
+[[static]]
+path = "/files/closed"
+root = "@FILES@"
+cache = "immutable"
+index = "off"
+
+[[route]]
+path = "/files/closed/*"
+address = ["203.0.113.0/24"]
+
 [[route]]
 path = "/json"
 methods = ["GET"]
@@ -199,6 +213,36 @@ fn table() -> Vec<(&'static str, Vec<u8>)> {
     ] {
         plain(name, "GET /echo", headers, "");
     }
+    for (name, line, headers) in [
+        ("a file", "GET /files/app.js", ""),
+        ("its head", "HEAD /files/app.js", ""),
+        ("a compressed file", "GET /files/app.js", "Accept-Encoding: gzip\r\n"),
+        ("a part of a file", "GET /files/app.js", "Range: bytes=4-4\r\n"),
+        ("behind the end of a file", "GET /files/app.js", "Range: bytes=99-\r\n"),
+        ("a large file", "GET /files/sub/large.bin", ""),
+        ("the end of a large file", "GET /files/sub/large.bin", "Range: bytes=-5\r\n"),
+        ("a file without extension", "GET /files/sub/page", ""),
+        ("an index", "GET /files/", ""),
+        ("a directory", "GET /files", ""),
+        ("a directory without index", "GET /files/sub/", ""),
+        ("a file that is not there", "GET /files/nothing", ""),
+        ("a file that is not there, for a browser", "GET /files/nothing", "Accept: text/html\r\n"),
+        ("a link to a file", "GET /files/link.js", ""),
+        ("a file that is never served", "GET /files/prod.env", ""),
+        ("a dotfile", "GET /files/.git/config", ""),
+        ("writing a file", "PUT /files/app.js", ""),
+        ("options of a file", "OPTIONS /files/app.js", ""),
+        ("a file not for this network", "GET /files/closed/app.js", ""),
+        ("a file for that network", "GET /files/closed/app.js", "X-Forwarded-For: 203.0.113.7\r\n"),
+        ("a file for one person", "GET /files/app.js", "Cookie: a=b\r\n"),
+        ("a file for another origin", "GET /files/app.js", "Origin: https://app.example.com\r\n"),
+        ("a file modified since", "GET /files/app.js", "If-Modified-Since: Tue, 01 Jan 2199 00:00:00 GMT\r\n"),
+        ("a file that must match", "GET /files/app.js", "If-Match: \"x\"\r\n"),
+        ("a file by a traversal", "GET /files/..%2f..%2fetc/passwd", ""),
+        ("a file of another host", "GET /files/app.js", "Host: evil.example\r\n"),
+    ] {
+        plain(name, line, headers, "");
+    }
     plain("html refusal", "GET /.env", "Accept: text/html,*/*;q=0.1\r\n", "");
     plain("large header", "GET /echo", &format!("X-Large: {}\r\n", "a".repeat(3000)), "");
     plain("allowed from the private network", "GET /echo/private/x", "X-Forwarded-For: 203.0.113.7\r\n", "");
@@ -223,10 +267,37 @@ fn table() -> Vec<(&'static str, Vec<u8>)> {
         .collect()
 }
 
+/// A directory of files, the same for all: made once, kept for the life of the test process, and old enough that nothing
+/// about it changes any more.
+fn files() -> &'static std::path::Path {
+    static FILES: std::sync::LazyLock<std::path::PathBuf> = std::sync::LazyLock::new(|| {
+        let folder = tempfile::tempdir().unwrap().keep();
+        std::fs::create_dir(folder.join("sub")).unwrap();
+        for (name, bytes) in [
+            ("app.js", "let x = 1;".to_owned()),
+            ("app.js.gz", "compressed".to_owned()),
+            ("index.html", "<p>files</p>".to_owned()),
+            ("sub/large.bin", "0123456789".repeat(60_000)),
+            ("sub/page", "no extension".to_owned()),
+            ("prod.env", "KEY=1".to_owned()),
+        ] {
+            std::fs::write(folder.join(name), bytes).unwrap();
+        }
+        std::os::unix::fs::symlink("app.js", folder.join("link.js")).unwrap();
+        // A file that was just written has a weak tag for two seconds, and no date.
+        let link = folder.join("link.js");
+        while link.symlink_metadata().unwrap().modified().unwrap().elapsed().unwrap() < Duration::from_millis(3_100) {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        folder
+    });
+    &FILES
+}
+
 fn start(extra: &str, target: Target) -> Running {
     // Kept for the life of the test process: the server writes there until it ends.
     let state = tempfile::tempdir().unwrap().keep();
-    let policy = POLICY.replace("@STATE@", state.to_str().unwrap());
+    let policy = POLICY.replace("@STATE@", state.to_str().unwrap()).replace("@FILES@", files().to_str().unwrap());
     let sources = Sources::new().builtin("parity", format!("{policy}{extra}"));
     let (running, _) = Palisade::from_sources(sources).target(target).start().unwrap();
     running.serve_here().unwrap();
@@ -294,7 +365,7 @@ async fn both_inner_services_answer_alike() {
 
 /// What the policy above has on.
 const EXPECTED_IN_STACK: &[&str] =
-    &["integrity", "client_ip", "hosts", "rate_limit", "cors", "headers", "access", "limits", "error_mask"];
+    &["integrity", "client_ip", "hosts", "rate_limit", "cors", "headers", "access", "static", "limits", "error_mask"];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_panic_answers_500_and_takes_nothing_else_down() {

@@ -44,6 +44,12 @@ const CASES: &[(&str, &str)] = &[
     ("number_out_of_range", "[server]\nworkers = 0"),
     ("version_of_the_future", "version = 2"),
     ("mode_of_a_control_that_enforces", "[integrity]\nmode = \"detect\""),
+    ("static_without_a_root", "[[static]]\npath = \"/static\""),
+    ("static_path_with_a_wildcard", "[[static]]\npath = \"/static/*\"\nroot = \"/srv\""),
+    ("static_cache", "[[static]]\npath = \"/static\"\nroot = \"/srv\"\ncache = \"public\""),
+    ("bad_prefix", "[[route]]\npath = \"/v2/*\"\nstrip_prefix = \"/v2/\""),
+    ("bad_template", "[upstream]\nrequest_headers = { set = { X-Host = \"{hots}\" } }"),
+    ("template_of_a_login", "[upstream]\nrequest_headers = { set = { X-User = \"{user.id}\" } }"),
     ("toml_syntax", "[server\nhosts = []"),
     ("toml_duplicate_key", "[limits]\nbody = \"1MiB\"\nbody = \"2MiB\""),
     ("several_at_once", "[server]\nhtps = 1\ndrain = \"x\"\n\n[limits]\nbody = true"),
@@ -74,8 +80,41 @@ const WHOLE: &[(&str, &str)] = &[
         "url_and_command",
         "[server]\nmode = \"development\"\n[upstream]\nurl = \"http://127.0.0.1:8000\"\ncommand = [\"uvicorn\"]",
     ),
+    (
+        "unknown_upstream",
+        "[server]\nmode = \"development\"\n[upstreams.billing]\nurl = \"http://127.0.0.1:8001\"\n[[route]]\npath = \"/a/*\"\nupstream = \"biling\"",
+    ),
+    ("prefix_of_other_paths", "[server]\nmode = \"development\"\n[[route]]\npath = \"/v2/*\"\nstrip_prefix = \"/v3\""),
+    (
+        "header_of_the_gateway",
+        "[server]\nmode = \"development\"\n[upstream]\nrequest_headers = { set = { X-Forwarded-For = \"{client.address}\" } }",
+    ),
+    (
+        "credential_in_a_header",
+        "[server]\nmode = \"development\"\n[upstream]\nrequest_headers = { set = { Authorization = \"Bearer hunter2\" } }",
+    ),
+    (
+        "segment_that_the_path_has_not",
+        "[server]\nmode = \"development\"\n[[route]]\npath = \"/a/{id}\"\nrequest_headers = { set = { X-Id = \"{path.name}\" } }",
+    ),
+    (
+        "pinned_authority_without_tls",
+        "[server]\nmode = \"development\"\n[upstream]\nurl = \"http://127.0.0.1:8000\"\nca = \"ca.pem\"",
+    ),
     ("lame_duck_longer_than_drain", "[server]\nmode = \"development\"\nlame_duck = \"30s\""),
     ("unreachable_route", "[server]\nmode = \"development\"\n[[route]]\npath = \"/*\"\n[[route]]\npath = \"/admin/*\""),
+    (
+        "static_root_that_is_not_there",
+        "[server]\nmode = \"development\"\n[[static]]\npath = \"/static\"\nroot = \"/nowhere/files\"",
+    ),
+    (
+        "static_hides_the_application",
+        "[server]\nmode = \"development\"\n[upstream]\nurl = \"http://127.0.0.1:8000\"\n[[static]]\npath = \"/\"\nroot = \"/proc\"",
+    ),
+    (
+        "static_route_that_writes",
+        "[server]\nmode = \"development\"\n[[static]]\npath = \"/static\"\nroot = \"/proc\"\n[[route]]\npath = \"/static/up\"\nmethods = [\"POST\"]",
+    ),
     ("header_limit_over_the_ceiling", "[server]\nmode = \"development\"\n[limits]\nheader_bytes = \"1MiB\""),
 ];
 

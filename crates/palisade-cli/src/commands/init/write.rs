@@ -228,6 +228,9 @@ mod tests {
                 .then(|| rest.to_owned())
         };
         let text = text.split("\n# Routes:").next().unwrap_or_default();
+        // A section that is a list has no table by default: its keys are for whoever writes one.
+        let tables = text.split("\n\n").filter(|section| !section.contains("\n# [["));
+        let text = tables.collect::<Vec<_>>().join("\n\n");
         text.lines().map(|line| key(line).unwrap_or_else(|| line.to_owned()) + "\n").collect()
     }
 

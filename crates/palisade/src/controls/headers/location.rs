@@ -8,7 +8,7 @@ use crate::policy::values::{HostPattern, UpstreamUrl, host_name};
 
 /// What a `Location` points to.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Target<'t> {
+pub(crate) enum Target<'t> {
     /// A path on this host.
     Relative,
     /// A host.
@@ -27,7 +27,7 @@ pub(super) enum Target<'t> {
 }
 
 /// Reads a location as browsers do: blanks at its ends and line breaks within are nothing, a backslash is a slash.
-pub(super) fn read<'t>(location: &str, room: &'t mut String) -> Target<'t> {
+pub(crate) fn read<'t>(location: &str, room: &'t mut String) -> Target<'t> {
     let trimmed = location.trim_matches(|c: char| c <= ' ');
     *room = trimmed.chars().filter(|c| !matches!(c, '\t' | '\r' | '\n')).collect();
     let text: &'t str = room;
@@ -131,7 +131,7 @@ impl Here<'_> {
     /// A name that only the gateway knows the application by, or a loopback one where this host is not.
     fn is_internal(&self, host: &str, port: u16) -> bool {
         let upstream =
-            matches!(self.upstream, Some(UpstreamUrl::Http { host: name, port: at }) if **name == *host && *at == port);
+            self.upstream.and_then(UpstreamUrl::host_and_port).is_some_and(|(name, at)| *name == *host && at == port);
         // The application may be told the client's authority, which then is not internal.
         let is_own = *host == *self.host
             && self.authority.rsplit_once(':').map_or(port == 80 || port == 443, |(_, own)| own.parse() == Ok(port));

@@ -27,6 +27,7 @@ pub use self::cache::Cache;
 pub use self::cookies::{Cookies, SameSite};
 pub use self::docs::Docs;
 use self::location::{Here, Verdict};
+pub(crate) use self::location::{Target, read as read_location};
 use self::stricter::{Hsts, Merge};
 use self::theirs::Theirs;
 use crate::body::Start;
@@ -424,9 +425,9 @@ impl Headers {
 
     /// Whether the path is one of the documentation's.
     fn is_docs(&self, ctx: &Context) -> bool {
-        let openapi = &ctx.policy.config().upstream.openapi;
-        docs::is_page(&self.pages, ctx.path())
-            || (openapi.starts_with('/') && docs::without_slash(ctx.path()) == docs::without_slash(openapi))
+        let openapi = &ctx.policy.upstream(ctx.rule().id).openapi;
+        docs::is_page(&self.pages, ctx.app_path())
+            || (openapi.starts_with('/') && docs::without_slash(ctx.app_path()) == docs::without_slash(openapi))
     }
 
     fn transport_security(&self, ctx: &Context, theirs: Theirs, headers: &mut HeaderMap) {
@@ -452,7 +453,7 @@ impl Headers {
             host: ctx.host(),
             authority: ctx.authority(),
             secure: ctx.is_secure(),
-            upstream: ctx.policy.config().upstream.url.as_ref(),
+            upstream: ctx.policy.upstream(ctx.rule().id).url.as_ref(),
             hosts: &ctx.policy.env().server.hosts,
             redirects: &self.redirects,
         };
@@ -491,7 +492,7 @@ impl Check for Headers {
         let set = &self.sets[usize::from(ctx.rule().id)];
         (status == StatusCode::OK
             && (set.page.is_some() || set.report_only.is_some())
-            && docs::is_page(&self.pages, ctx.path())
+            && docs::is_page(&self.pages, ctx.app_path())
             && !headers.contains_key(http::header::CONTENT_ENCODING)
             && csp::kind(headers) == csp::Kind::Page)
             .then_some(Peek { bytes: docs::MAX_PAGE, within: PAGE_TIME })

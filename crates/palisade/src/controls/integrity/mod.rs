@@ -3,6 +3,7 @@
 //! Guide section 20. First in the stack: every later control reads the path, host and rule that are fixed here, and
 //! nobody parses them again. Sources: RFC 9110, RFC 9112, RFC 3986 §6.2.2; threats 5 to 8, 23, 24.
 
+pub(crate) mod hidden;
 pub(crate) mod host;
 mod path;
 
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::context::{Context, Seen};
 use crate::control::{Asked, Check, Control, Info, NoRoute, Remedy, Routes};
+use crate::policy::request_headers::Owned;
 use crate::policy::{Env, Found};
 use crate::refusal::{Code, Refusal, Stop};
 
@@ -104,7 +106,6 @@ impl Check for Integrity {
     fn request(&self, ctx: &Context, parts: &mut request::Parts) -> Result<(), Stop> {
         let host = host::host(parts).map_err(|why| HOST_CODE.refuse(why).close())?;
         ctx.set_host(host);
-        let host = ctx.host();
         if !ctx.policy.rules().knows(&parts.method) {
             return Err(METHOD.refuse("no route names this method").into());
         }
@@ -124,14 +125,14 @@ impl Check for Integrity {
         let read = path::read(parts.uri.path()).map_err(|why| PATH.refuse(why))?;
         let normal = read.normal.as_deref().unwrap_or_else(|| parts.uri.path());
         let others = read.other_readings(normal).map_err(|why| PATH.refuse(why))?;
-        if path::is_hidden(normal) || others.iter().any(|other| path::is_hidden(other)) {
+        if hidden::is_hidden(normal) || others.iter().any(|other| hidden::is_hidden(other)) {
             return Err(HIDDEN_FILE.refuse("a segment begins with a dot or names a backup or key").into());
         }
-        let found = ctx.policy.rules().find(host, normal, asked_method(parts));
+        let Selected { found, inner } = select(ctx, normal, asked_method(parts));
         let rule = found.id();
         self.check_facts(ctx, rule, &read)?;
         for other in &others {
-            if ctx.policy.rules().find(host, other, asked_method(parts)).id() != rule {
+            if select(ctx, other, asked_method(parts)).found.id() != rule {
                 return Err(PATH
                     .refuse("the path selects another route once its slashes are decoded or its parameters cut off")
                     .into());
@@ -148,11 +149,23 @@ impl Check for Integrity {
         if keep && read.contested {
             return Err(PATH.refuse("a dot segment behind repeated slashes, which are kept").into());
         }
-        let forwarded = if keep { read.kept.clone().or(read.normal.clone()) } else { read.normal.clone() };
+        let kept = read.kept.filter(|_| keep);
+        let without_root = inner.is_some();
+        let (decided, forwarded) = match inner {
+            // The application's own prefix is none of the rules': without it, whichever way the client wrote it.
+            Some(inner) => (Some(inner.to_owned()), kept.map(|kept| kept_without_root(ctx, rule, &kept)).transpose()?),
+            None => (read.normal, kept),
+        };
+        let forwarded = forwarded.or_else(|| decided.clone());
         if let Some(path) = &forwarded {
             parts.uri = with_path(&parts.uri, path).ok_or_else(|| PATH.refuse("the normalised path is no target"))?;
         }
-        ctx.set_target(read.normal.map(Into::into), rule);
+        let whole = parts.uri.path();
+        let app = ctx.policy.destination(rule).forwarded(whole, without_root).map_err(|why| PATH.refuse(why))?;
+        if *app != *whole {
+            ctx.set_app_path(app.into());
+        }
+        ctx.set_target(decided.map(Into::into), rule);
         if let Some(allow) = other_methods {
             ctx.set_other_methods(allow);
         }
@@ -172,6 +185,9 @@ impl Check for Integrity {
             return Some(Remedy::Route(format!("methods = [\"{}\"]", asked.method)));
         }
         let change = match asked.judged.code.name {
+            "integrity.path" if why.contains("prefix") => {
+                "the client writes the prefix of the application once (`strip_prefix`, `upstream.root_path`), or leaves it out where routes do"
+            }
             "integrity.path" => "the client sends the path in its plain form, without the escapes that hide characters",
             "integrity.host" => "the client sends one `Host` that is a name or address, with a port at most",
             "integrity.header" => {
@@ -204,12 +220,41 @@ impl Integrity {
     }
 }
 
+/// What the routes say of a path.
+struct Selected<'p> {
+    found: Found,
+    /// The path without the application's own prefix, where the rule is that of the path without it.
+    inner: Option<&'p str>,
+}
+
+/// Looks the rule of a path up. An application with a `root_path` answers the same under it: then the rule is that of
+/// the path without the prefix, so that both spellings are one to every control. Threats 7.
+fn select<'p>(ctx: &Context, path: &'p str, method: &Method) -> Selected<'p> {
+    let find = |path: &str| ctx.policy.rules().find(ctx.host(), path, method);
+    let found = find(path);
+    let to = ctx.policy.destination(found.id());
+    if let Some(inner) = to.without_root(path) {
+        let found = find(inner);
+        if ctx.policy.destination(found.id()).upstream == to.upstream {
+            return Selected { found, inner: Some(inner) };
+        }
+    }
+    Selected { found, inner: None }
+}
+
+/// A path with its repeated slashes, without the application's own prefix.
+fn kept_without_root(ctx: &Context, rule: u16, kept: &str) -> Result<String, Refusal> {
+    let inner = ctx.policy.destination(rule).root().and_then(|root| root.strip(kept)).map(str::to_owned);
+    inner.ok_or_else(|| PATH.refuse("`root_path` of the application is spelled with repeated slashes"))
+}
+
 /// The method that a rule is looked up for: a preflight asks on behalf of another one.
 fn asked_method(parts: &request::Parts) -> &Method {
     preflight_method(parts).unwrap_or(&parts.method)
 }
 
-fn with_path(uri: &http::Uri, path: &str) -> Option<http::Uri> {
+/// The same target with another path.
+pub(crate) fn with_path(uri: &http::Uri, path: &str) -> Option<http::Uri> {
     let mut target = String::with_capacity(path.len() + uri.query().map_or(0, |query| query.len() + 1));
     target.push_str(path);
     if let Some(query) = uri.query() {
@@ -308,8 +353,10 @@ pub(crate) fn is_websocket(parts: &request::Parts) -> bool {
 
 /// Removes what ends here, after every control has seen it: headers that claim what only the gateway knows, names that
 /// the application could confuse with others, and hop-by-hop headers (RFC 9110 §7.6.1).
-pub(crate) fn strip(headers: &mut HeaderMap, keep_upgrade: bool) {
-    remove_where(headers, |name| ends_here(name.as_str()) && !(keep_upgrade && *name == UPGRADE));
+pub(crate) fn strip(headers: &mut HeaderMap, keep_upgrade: bool, owned: &Owned) {
+    remove_where(headers, |name| {
+        (ends_here(name.as_str()) && !(keep_upgrade && *name == UPGRADE)) || owned.contains(name.as_str())
+    });
 }
 
 /// Removes what the inner service says of itself or of the way to it, and what no client is meant to see.

@@ -214,19 +214,6 @@ fn resolve_dots(path: &str) -> String {
     out
 }
 
-/// Names that no site serves on purpose: dotfiles (`/.well-known/` excepted), version control, backups, keys.
-pub(super) fn is_hidden(path: &str) -> bool {
-    const ENDINGS: [&str; 9] = [".bak", ".old", ".orig", ".swp", ".swo", ".pem", ".key", ".p12", ".pfx"];
-    path.split('/').skip(1).enumerate().any(|(place, segment)| {
-        let dotfile = segment.starts_with('.') && !(place == 0 && matches!(segment, ".well-known" | ".palisade"));
-        dotfile || segment.ends_with('~') || ENDINGS.iter().any(|ending| ends_with_ignoring_case(segment, ending))
-    })
-}
-
-fn ends_with_ignoring_case(text: &str, ending: &str) -> bool {
-    text.len() >= ending.len() && text.as_bytes()[text.len() - ending.len()..].eq_ignore_ascii_case(ending.as_bytes())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -323,25 +310,6 @@ mod tests {
         }
         for raw in ["/a/..;/admin", "/a/.;x/admin", "/a/..%3Bx/b", "/a%2F..;x"] {
             assert!(readings(raw).is_err(), "{raw}");
-        }
-    }
-
-    #[test]
-    fn hidden_files() {
-        for path in [
-            "/.env",
-            "/static/.git/config",
-            "/a/.htaccess",
-            "/backup.sql~",
-            "/db.BAK",
-            "/server.key",
-            "/a/.well-known/x",
-        ] {
-            assert!(is_hidden(path), "{path}");
-        }
-        for path in ["/.well-known/acme-challenge/x", "/a.b", "/keys", "/monkey", "/", "/éa", "/.palisade/problems/x"]
-        {
-            assert!(!is_hidden(path), "{path}");
         }
     }
 }

@@ -46,14 +46,19 @@ pub(super) fn user(name: &str) -> Result<Option<User>> {
 }
 
 /// The command, not yet started.
-pub(super) fn build(words: &[String], env: &BTreeMap<String, String>, user: Option<&User>) -> Command {
+pub(super) fn build(
+    words: &[String],
+    env: &BTreeMap<String, String>,
+    prefix: Option<&str>,
+    user: Option<&User>,
+) -> Command {
     let (program, arguments) = words.split_first().map_or(("", [].as_slice()), |(first, rest)| (first, rest));
     close_fds::CloseFdsBuilder::new().cloexecfrom(3);
     let mut command = Command::new(program);
     command
         .args(arguments)
         .env_clear()
-        .envs(environment(std::env::vars_os(), env, user))
+        .envs(environment(std::env::vars_os(), env, prefix, user))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -68,6 +73,7 @@ pub(super) fn build(words: &[String], env: &BTreeMap<String, String>, user: Opti
 fn environment(
     ours: impl Iterator<Item = (OsString, OsString)>,
     policy: &BTreeMap<String, String>,
+    prefix: Option<&str>,
     user: Option<&User>,
 ) -> BTreeMap<OsString, OsString> {
     let kept = |name: &OsString| name.to_str().is_some_and(|name| KEPT.contains(&name) || name.starts_with("PYTHON"));
@@ -76,6 +82,8 @@ fn environment(
         all.insert("HOME".into(), user.home.clone().into());
     }
     all.extend(GIVEN.map(|(name, value)| (name.into(), value.into())));
+    // What is taken off its paths, so that the links and the documentation it makes are right.
+    all.extend(prefix.map(|prefix| ("UVICORN_ROOT_PATH".into(), prefix.into())));
     // Last: what the policy says of the application's environment is so.
     all.extend(policy.iter().map(|(name, value)| (name.into(), value.into())));
     all
@@ -104,7 +112,10 @@ mod tests {
         let policy =
             BTreeMap::from([("MODE".into(), "test".into()), ("UVICORN_TIMEOUT_KEEP_ALIVE".into(), "9".into())]);
         let text = |text: OsString| text.into_string().unwrap();
-        environment(ours, &policy, user).into_iter().map(|(name, value)| (text(name), text(value))).collect()
+        environment(ours, &policy, Some("/v2"), user)
+            .into_iter()
+            .map(|(name, value)| (text(name), text(value)))
+            .collect()
     }
 
     #[test]
@@ -115,6 +126,7 @@ mod tests {
             ("MODE", "test"),
             ("PATH", "/bin"),
             ("PYTHONPATH", "src"),
+            ("UVICORN_ROOT_PATH", "/v2"),
             ("UVICORN_TIMEOUT_KEEP_ALIVE", "9"),
         ];
         assert_eq!(names(None), expected.map(|(name, value)| (name.to_owned(), value.to_owned())));

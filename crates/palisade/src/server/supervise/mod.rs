@@ -47,6 +47,8 @@ const REMAINS: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(crate) struct Plan {
     upstream: Upstream,
+    /// The prefix under which it is reached.
+    prefix: Option<String>,
     place: Place,
     user: Option<User>,
     output: AppOutput,
@@ -57,10 +59,10 @@ impl Plan {
     ///
     /// # Errors
     /// When there is no such user, or no directory or port can be had.
-    pub(crate) fn new(upstream: &Upstream, output: AppOutput) -> Result<Self> {
+    pub(crate) fn new(upstream: &Upstream, prefix: Option<&str>, output: AppOutput) -> Result<Self> {
         let user = upstream.user.as_deref().map(command::user).transpose()?.flatten();
         let place = Place::choose(&upstream.command, user.as_ref())?;
-        Ok(Self { upstream: upstream.clone(), place, user, output })
+        Ok(Self { upstream: upstream.clone(), prefix: prefix.map(str::to_owned), place, user, output })
     }
 
     /// Where it will listen.
@@ -196,7 +198,9 @@ impl Work {
         self.status.starting();
         self.plan.place.clear();
         let words = self.plan.place.fill(&self.plan.upstream.command);
-        let mut child = command::build(&words, &self.plan.upstream.env, self.plan.user.as_ref()).spawn()?;
+        let mut child =
+            command::build(&words, &self.plan.upstream.env, self.plan.prefix.as_deref(), self.plan.user.as_ref())
+                .spawn()?;
         let group = group::pid(child.id());
         let guard = Guard::start(group, &self.plan.place);
         let output = Output::pass(&mut child, self.plan.output);
