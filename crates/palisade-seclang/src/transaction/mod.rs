@@ -2,6 +2,7 @@
 
 mod evaluate;
 mod explain;
+mod otherwise;
 mod scan;
 mod values;
 mod write;
@@ -75,6 +76,7 @@ pub struct Transaction {
     request_body: bool,
     response_body: bool,
     force_body: bool,
+    every_reading: bool,
     processor: Option<Processor>,
     readers: Vec<Reader>,
     raw_body: Option<Vec<u8>>,
@@ -158,6 +160,7 @@ impl Transaction {
             request_body: true,
             response_body: false,
             force_body: false,
+            every_reading: false,
             processor: None,
             readers: Vec::new(),
             raw_body: None,
@@ -201,6 +204,7 @@ impl Transaction {
         self.matched = Value::NONE;
         self.matched_vars.clear();
         self.force_body = false;
+        self.every_reading = false;
         self.processor = None;
         self.readers.clear();
         self.raw_body = None;
@@ -281,6 +285,13 @@ impl Transaction {
     /// Reads a body of a type that is none of those as one text.
     pub fn force_request_body(&mut self) {
         self.force_body = true;
+    }
+
+    /// Reads a body in every way that an application may, whatever its type says: what looks like JSON also as JSON, a
+    /// text as an argument named `text`, a form also with `;` between its fields. Rules written for the type alone never
+    /// see an attack that the application finds this way.
+    pub fn every_reading(&mut self) {
+        self.every_reading = true;
     }
 
     /// Whether the application will parse the body, as far as its type says: anything but one text.
@@ -423,9 +434,10 @@ impl Transaction {
             _ => None,
         };
         let mut out = self.output();
-        if let Some(at) = memchr::memmem::find(&lower, b"charset") {
+        // Each of them, whatever stands before it: which one counts differs between parsers.
+        for at in memchr::memmem::find_iter(&lower, b"charset") {
             let value = lower[at + 7..].trim_ascii_start();
-            if let Some(value) = value.strip_prefix(b"=") {
+            if let Some(value) = value.strip_prefix(b"=").or_else(|| value.strip_prefix(b"*")) {
                 let value = value.trim_ascii_start();
                 let value = value.split(|b| matches!(b, b';' | b',' | b' ')).next().unwrap_or(b"");
                 let name = value.strip_prefix(b"\"").and_then(|v| v.strip_suffix(b"\"")).unwrap_or(value);
@@ -521,8 +533,12 @@ impl Transaction {
         }
         if let Some(raw) = self.raw_body.take().filter(|b| !b.is_empty()) {
             let limit = self.rules.settings.request_body_limit;
-            let span = self.store.push(&raw[..raw.len().min(limit)]);
+            let raw = &raw[..raw.len().min(limit)];
+            let span = self.store.push(raw);
             self.scalars[Var::RequestBody as usize] = span;
+            if self.every_reading {
+                self.read_otherwise(raw, span);
+            }
         }
         let too_long = self.findings.iter().any(|f| matches!(f, Finding::BodyTooLong { .. }));
         if too_long && self.rules.settings.request_body_limit_action == LimitAction::Reject {

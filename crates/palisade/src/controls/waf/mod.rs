@@ -384,6 +384,7 @@ impl Check for Waf {
 
 /// Whether rules read the body of a request with this head.
 fn reads(transaction: &mut Transaction, headers: &HeaderMap) -> bool {
+    transaction.every_reading();
     if transaction.wants_request_body() {
         return true;
     }
