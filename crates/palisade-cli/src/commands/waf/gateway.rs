@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use crate::args::Global;
 
 /// How long an answer may take; a request that is not whole has none.
-const ANSWER: Duration = Duration::from_secs(2);
+const ANSWER: Duration = Duration::from_secs(10);
 /// How long the log may lag behind.
 const LOG: Duration = Duration::from_secs(20);
 

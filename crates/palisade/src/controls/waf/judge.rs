@@ -82,9 +82,15 @@ impl Shared {
         let ids: Vec<String> = ids.iter().take(20).map(u64::to_string).collect();
         let mut refusal = BLOCKED.refuse("rules of the WAF").with("rules", ids.join(","));
         // The rule that refuses is often the one that adds up scores: what it added up says more.
-        let telling = matches.iter().find(|found| exclude::field(&found.target).is_some()).or_else(|| matches.last());
+        let named = matches.iter().filter(|found| exclude::field(&found.target).is_some());
+        let telling = named.min_by_key(|found| found.severity.unwrap_or(u8::MAX)).or_else(|| matches.last());
         if let Some(found) = telling {
+            // All that matched there: without one of them the others refuse.
+            let there: BTreeSet<u64> =
+                matches.iter().filter(|other| other.target == found.target).map(|other| other.rule).collect();
+            let there: Vec<String> = there.iter().take(20).map(u64::to_string).collect();
             refusal = refusal
+                .with("exclude", there.join(","))
                 .with("rule", found.rule.to_string())
                 .with("msg", found.message.clone())
                 .with("target", target(found))
@@ -135,12 +141,13 @@ impl Shared {
                 judged.field("reason").unwrap_or_default()
             ));
         }
-        let (Some(rule), Some(target)) = (judged.field("rule"), judged.field("target")) else {
+        let (Some(rules), Some(target)) = (judged.field("exclude"), judged.field("target")) else {
             return Remedy::Route("waf = { mode = \"detect\" }".to_owned());
         };
         let mut all: Vec<String> = self.written.iter().map(line).collect();
         let path = asked.path.parse().ok().filter(|_| !asked.path.contains(HIDDEN));
-        all.push(line(&Exclude { path, field: exclude::field(target), rules: vec![rule.to_owned()] }));
+        let rules = rules.split(',').map(str::to_owned).collect();
+        all.push(line(&Exclude { path, field: exclude::field(target), rules }));
         Remedy::Section(format!(
             "[waf]\nexclude = [\n{}]",
             all.iter().map(|line| format!("  {line},\n")).collect::<String>()
