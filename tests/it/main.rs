@@ -29,4 +29,5 @@ mod tools_alone;
 mod upstream_tls;
 mod upstreams;
 mod waf;
+mod waf_bodies;
 mod websocket;

@@ -315,6 +315,7 @@ impl Reader {
                     if memchr::memmem::find(&lower, b"multipart/").is_some() {
                         out.find(Finding::MultipartHeader("holds another multipart body"));
                     }
+                    out.charsets(&lower, b"charset");
                 }
                 _ => {}
             }

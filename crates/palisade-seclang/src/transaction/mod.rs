@@ -386,7 +386,8 @@ impl Transaction {
             6 if name.eq_ignore_ascii_case(b"cookie") => self.cookies(value),
             12 if name.eq_ignore_ascii_case(b"content-type") => {
                 self.content_types += 1;
-                if self.content_type.is_none() {
+                // One that says nothing is none: some applications guess then.
+                if self.content_type.is_none() && !kind_part(value).trim_ascii().is_empty() {
                     self.content_type = Some(value.to_vec());
                 }
             }
@@ -434,18 +435,7 @@ impl Transaction {
             _ => None,
         };
         let mut out = self.output();
-        // Each of them, whatever stands before it: which one counts differs between parsers.
-        for at in memchr::memmem::find_iter(&lower, b"charset") {
-            let value = lower[at + 7..].trim_ascii_start();
-            if let Some(value) = value.strip_prefix(b"=").or_else(|| value.strip_prefix(b"*")) {
-                let value = value.trim_ascii_start();
-                let value = value.split(|b| matches!(b, b';' | b',' | b' ')).next().unwrap_or(b"");
-                let name = value.strip_prefix(b"\"").and_then(|v| v.strip_suffix(b"\"")).unwrap_or(value);
-                if !matches!(name, b"utf-8" | b"utf8" | b"us-ascii" | b"ascii") {
-                    out.find(Finding::Charset(String::from_utf8_lossy(name).chars().take(40).collect()));
-                }
-            }
-        }
+        out.charsets(&lower, b"charset");
         if self.content_types > 1 || memchr::memchr(b',', kind_part(&lower)).is_some() {
             self.output().find(Finding::SeveralContentTypes);
         }
