@@ -18,6 +18,8 @@ pub mod kind {
     pub const DATA: u8 = 0;
     /// The head of a message, or its trailers.
     pub const HEADERS: u8 = 1;
+    /// What a stream is worth to whom; obsolete.
+    pub const PRIORITY: u8 = 2;
     /// The end of a stream, by force.
     pub const RST_STREAM: u8 = 3;
     /// Settings of a connection.
@@ -36,8 +38,44 @@ pub mod kind {
 
 /// `END_STREAM` of DATA and HEADERS; `ACK` of SETTINGS and PING.
 pub const END_STREAM: u8 = 1;
+/// The same bit.
+pub const ACK: u8 = END_STREAM;
 /// `END_HEADERS`.
 pub const END_HEADERS: u8 = 4;
+
+/// Codes of errors (RFC 9113 §7).
+pub mod error {
+    /// Nothing was wrong.
+    pub const NO_ERROR: u32 = 0;
+    /// Somebody does not want the stream any more.
+    pub const CANCEL: u32 = 8;
+    /// Too much of something.
+    pub const ENHANCE_YOUR_CALM: u32 = 11;
+}
+
+/// One frame, as it came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    /// Its type, of [`kind`].
+    pub kind: u8,
+    /// Its flags.
+    pub flags: u8,
+    /// Its stream; 0 is the connection.
+    pub stream: u32,
+    /// What it carries.
+    pub payload: Vec<u8>,
+}
+
+impl Frame {
+    /// The error of a GOAWAY or RST_STREAM.
+    pub fn error(&self) -> Option<u32> {
+        match self.kind {
+            kind::GOAWAY => Some(word(self.payload.get(4..8))),
+            kind::RST_STREAM => Some(word(self.payload.get(..4))),
+            _ => None,
+        }
+    }
+}
 
 /// How a stream ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,11 +108,30 @@ impl Frames {
     /// # Errors
     /// When it did not, or the other side has closed.
     pub async fn over(connection: Connection) -> Result<Frames> {
-        ensure!(connection.alpn() == Some(b"h2"), "not a connection of HTTP/2");
-        let mut frames = Frames { connection, buffer: Vec::new() };
-        let settings = frame(kind::SETTINGS, 0, 0, &[]);
-        frames.send([PREFACE, &settings].concat()).await?;
+        Frames::over_with(connection, &[]).await
+    }
+
+    /// The same with these settings (RFC 9113 §6.5.2).
+    ///
+    /// # Errors
+    /// As [`Frames::over`].
+    pub async fn over_with(connection: Connection, settings: &[(u16, u32)]) -> Result<Frames> {
+        let mut frames = Frames::silent(connection)?;
+        let settings: Vec<u8> = settings
+            .iter()
+            .flat_map(|(name, value)| [&name.to_be_bytes()[..], &value.to_be_bytes()].concat())
+            .collect();
+        frames.send([PREFACE, &frame(kind::SETTINGS, 0, 0, &settings)].concat()).await?;
         Ok(frames)
+    }
+
+    /// Says nothing yet, not even the preface.
+    ///
+    /// # Errors
+    /// When the connection did not choose `h2`.
+    pub fn silent(connection: Connection) -> Result<Frames> {
+        ensure!(connection.alpn() == Some(b"h2"), "not a connection of HTTP/2");
+        Ok(Frames { connection, buffer: Vec::new() })
     }
 
     /// Writes bytes, all of them.
@@ -93,7 +150,8 @@ impl Frames {
     pub async fn end_of(&mut self, stream: u32) -> Result<Ended> {
         let (mut status, mut body) = (0, Vec::new());
         loop {
-            let Some((kind, flags, id, payload)) = self.frame().await? else { return Ok(Ended::Closed) };
+            let Some(frame) = self.next().await? else { return Ok(Ended::Closed) };
+            let Frame { kind, flags, stream: id, payload } = frame;
             match kind {
                 kind::GOAWAY => {
                     let code = word(payload.get(4..8));
@@ -114,7 +172,7 @@ impl Frames {
                 }
                 kind::DATA if id == stream => body.extend_from_slice(&payload),
                 kind::SETTINGS if flags & END_STREAM == 0 => {
-                    let acknowledged = frame(kind::SETTINGS, END_STREAM, 0, &[]);
+                    let acknowledged = self::frame(kind::SETTINGS, ACK, 0, &[]);
                     // A connection that is being ended takes nothing more, and may still say why.
                     let _closing = self.send(acknowledged).await;
                 }
@@ -126,14 +184,44 @@ impl Frames {
         }
     }
 
-    /// One frame: type, flags, stream, payload. `None`: the other side has closed.
-    async fn frame(&mut self) -> Result<Option<(u8, u8, u32, Vec<u8>)>> {
+    /// The next frame; none once the other side has closed.
+    ///
+    /// # Errors
+    /// When neither happens within 30 seconds, or what comes is no frame.
+    pub async fn next(&mut self) -> Result<Option<Frame>> {
         let Some(head) = self.exactly(9).await? else { return Ok(None) };
         let length = (word(head.get(..4)) >> 8) as usize;
         ensure!(length <= MAX_FRAME, "a frame of {length} bytes");
         let Some(payload) = self.exactly(length).await? else { return Ok(None) };
         let (kind, flags) = (head.get(3).copied().unwrap_or(0), head.get(4).copied().unwrap_or(0));
-        Ok(Some((kind, flags, word(head.get(5..9)) & 0x7fff_ffff, payload)))
+        Ok(Some(Frame { kind, flags, stream: word(head.get(5..9)) & 0x7fff_ffff, payload }))
+    }
+
+    /// Reads until a frame that is looked for.
+    ///
+    /// # Errors
+    /// As [`Frames::next`], and when the other side closes before.
+    pub async fn until(&mut self, what: &str, wanted: impl Fn(&Frame) -> bool) -> Result<Frame> {
+        while let Some(frame) = self.next().await? {
+            if wanted(&frame) {
+                return Ok(frame);
+            }
+        }
+        bail!("closed before {what} came")
+    }
+
+    /// Reads until the connection is closed, and gives the error that it ended with.
+    ///
+    /// # Errors
+    /// As [`Frames::next`].
+    pub async fn ended_with(&mut self) -> Result<Option<u32>> {
+        let mut error = None;
+        while let Some(frame) = self.next().await? {
+            if frame.kind == kind::GOAWAY {
+                error = frame.error();
+            }
+        }
+        Ok(error)
     }
 
     async fn exactly(&mut self, length: usize) -> Result<Option<Vec<u8>>> {

@@ -91,10 +91,17 @@ impl Trust {
         name: &str,
         alpn: &[&[u8]],
     ) -> Result<Connection> {
+        self.over(tcp(from, address).await?, name, alpn).await
+    }
+
+    /// Begins TLS on a connection that is there, on which something may have been said before.
+    ///
+    /// # Errors
+    /// When the handshake fails, or takes over ten seconds.
+    pub async fn over(&self, tcp: TcpStream, name: &str, alpn: &[&[u8]]) -> Result<Connection> {
         let mut config = ClientConfig::clone(&self.config);
         config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
         let name = ServerName::try_from(name.trim_matches(['[', ']']).to_owned())?;
-        let tcp = tcp(from, address).await?;
         let handshake = TlsConnector::from(Arc::new(config)).connect(name, tcp);
         let tls = tokio::time::timeout(CONNECT, handshake).await.context("TLS handshake")?.context("TLS handshake")?;
         Ok(Connection::Tls(Box::new(tls)))
@@ -117,7 +124,11 @@ pub async fn plain_from(from: Option<IpAddr>, address: SocketAddr) -> Result<Con
     Ok(Connection::Plain(tcp(from, address).await?))
 }
 
-async fn tcp(from: Option<IpAddr>, address: SocketAddr) -> Result<TcpStream> {
+/// The socket alone, from this address where one is given.
+///
+/// # Errors
+/// As [`plain`].
+pub async fn tcp(from: Option<IpAddr>, address: SocketAddr) -> Result<TcpStream> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     if let Some(from) = from {
         socket.bind(SocketAddr::new(from, 0)).with_context(|| format!("as {from}"))?;

@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use http::header::{HeaderName, HeaderValue, ORIGIN};
 use http::{HeaderMap, Method, Uri, Version};
+use palisade_base::Cidr;
 use parking_lot::Mutex;
 
 use crate::control::{ControlId, Mode};
@@ -32,6 +33,29 @@ pub struct Connection {
     pub tls: Option<Tls>,
     /// Which listener took it.
     pub listener: Listener,
+    /// What a trusted proxy said before it passed bytes on; boxed, since few connections have it.
+    pub introduced: Option<Box<Introduced>>,
+}
+
+/// What the PROXY protocol says of a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Introduced {
+    /// The client that the proxy connected for, also as text; none where it connected of its own accord, or cannot tell.
+    pub client: Option<(IpAddr, AddressText)>,
+    /// The client spoke TLS to the proxy.
+    pub secure: bool,
+}
+
+impl Introduced {
+    /// For a client.
+    pub fn new(client: IpAddr, secure: bool) -> Self {
+        Self { client: Some((client, AddressText::new(client))), secure }
+    }
+
+    /// For nobody: the peer stands for itself.
+    pub fn nobody() -> Self {
+        Self { client: None, secure: false }
+    }
 }
 
 /// An IP address as text, rendered once: for logs, and as a header without a copy.
@@ -93,7 +117,39 @@ impl Connection {
     /// A connection as a listener took it.
     pub fn new(peer: SocketAddr, local: SocketAddr, tls: Option<Tls>, listener: Listener) -> Self {
         let peer = SocketAddr::new(palisade_base::canonical_ip(peer.ip()), peer.port());
-        Self { peer, peer_text: AddressText::new(peer.ip()), local, tls, listener }
+        Self { peer, peer_text: AddressText::new(peer.ip()), local, tls, listener, introduced: None }
+    }
+
+    /// With what a proxy said of it.
+    pub fn introduced(mut self, by: Option<Introduced>) -> Self {
+        self.introduced = by.map(Box::new);
+        self
+    }
+
+    fn named(&self) -> Option<&(IpAddr, AddressText)> {
+        self.introduced.as_deref()?.client.as_ref()
+    }
+
+    /// The address that bytes come from, as far as the connection says: whom the PROXY protocol names, or the peer.
+    pub fn client_ip(&self) -> IpAddr {
+        self.named().map_or(self.peer.ip(), |(address, _)| *address)
+    }
+
+    /// The same as text.
+    pub fn client_text(&self) -> &AddressText {
+        self.named().map_or(&self.peer_text, |(_, text)| text)
+    }
+
+    /// Whether the client speaks TLS, to us or to a proxy that said so.
+    pub fn is_secure(&self) -> bool {
+        self.tls.is_some() || self.introduced.as_deref().is_some_and(|introduced| introduced.secure)
+    }
+
+    /// Whether one of these proxies wrote the forwarding headers of its requests. One that only passes bytes on writes
+    /// none: then they are those of the client that it named.
+    pub fn is_from(&self, proxies: &[Cidr]) -> bool {
+        let known = self.introduced.is_none() || self.named().is_some();
+        !proxies.is_empty() && known && proxies.iter().any(|network| network.contains(self.client_ip()))
     }
 }
 
@@ -294,19 +350,19 @@ impl Context {
         self.target.authority().map(http::uri::Authority::as_str).or_else(header).unwrap_or_default()
     }
 
-    /// The client's address: the peer's until trusted proxies have been asked.
+    /// The client's address: the connection's until trusted proxies have been asked.
     pub fn client_ip(&self) -> IpAddr {
-        self.client.get().map_or_else(|| self.connection.peer.ip(), |client| client.address)
+        self.client.get().map_or_else(|| self.connection.client_ip(), |client| client.address)
     }
 
     /// The client's address as text.
     pub fn client_text(&self) -> &AddressText {
-        self.client.get().map_or(&self.connection.peer_text, |client| &client.text)
+        self.client.get().map_or(self.connection.client_text(), |client| &client.text)
     }
 
     /// Whether the client speaks TLS, to us or to a trusted proxy.
     pub fn is_secure(&self) -> bool {
-        self.client.get().map_or(self.connection.tls.is_some(), |client| client.secure)
+        self.client.get().map_or_else(|| self.connection.is_secure(), |client| client.secure)
     }
 
     /// Whether the request came through a trusted proxy.

@@ -179,7 +179,8 @@ impl Live {
     /// A trusted proxy's id is kept, so that one id names the request in all logs.
     fn request_id(&self, connection: &Connection, parts: &http::request::Parts) -> RequestId {
         let trusted = &self.policy.env().server.trusted_proxies;
-        let given = (!trusted.is_empty() && trusted.iter().any(|network| network.contains(connection.peer.ip())))
+        let given = connection
+            .is_from(trusted)
             .then(|| Context::single(&parts.headers, "x-request-id").and_then(RequestId::adopt));
         given.flatten().unwrap_or_else(|| RequestId::new(self.policy.clock().now()))
     }

@@ -9,6 +9,7 @@ mod h1;
 mod h2;
 mod hosts;
 mod paths;
+mod proxy_protocol;
 
 use std::collections::HashMap;
 

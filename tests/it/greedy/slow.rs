@@ -3,13 +3,13 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use palisade_test::frames::kind::{DATA, HEADERS, RST_STREAM, WINDOW_UPDATE};
+use palisade_test::frames::{END_HEADERS, END_STREAM, error, fields, frame};
 use palisade_test::upstream::Step;
 use palisade_test::{Palisade, Upstream, Wire, eventually, tls};
 use tokio::io::AsyncReadExt as _;
 
-use super::frames::{
-    CANCEL, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, HEADERS, NO_ERROR, RST_STREAM, Raw, block, frame,
-};
+use super::frames::{open, request, silent};
 use super::{GREEDY, MIB, Served, gateway, grown, upstream};
 use crate::support::SOON;
 
@@ -56,20 +56,20 @@ async fn who_says_nothing_is_not_waited_for() -> Result<()> {
         idle.closed(SOON).await.context("idle")?;
     }
     // HTTP/2: no preface, no request, half a head, half a frame.
-    ensure!(Raw::silent(&gateway, GREEDY).await?.ended_with().await?.is_none_or(|error| error == NO_ERROR));
-    ensure!(Raw::open(&gateway, GREEDY, &[]).await?.ended_with().await? == Some(NO_ERROR), "idle");
-    let head = block(&[(":method", "GET"), (":scheme", "https"), (":path", "/")]);
+    ensure!(silent(&gateway).await?.ended_with().await?.is_none_or(|error| error == error::NO_ERROR));
+    ensure!(open(&gateway, &[]).await?.ended_with().await? == Some(error::NO_ERROR), "idle");
+    let head = fields(&[(":method", "GET"), (":scheme", "https"), (":path", "/")]);
     for begun in
         [frame(HEADERS, END_STREAM, 1, &head), frame(HEADERS, END_STREAM | END_HEADERS, 1, &head)[..12].to_vec()]
     {
-        let mut raw = Raw::open(&gateway, GREEDY, &[]).await?;
+        let mut raw = open(&gateway, &[]).await?;
         raw.send(&begun).await?;
-        ensure!(raw.ended_with().await? == Some(ENHANCE_YOUR_CALM), "half a head");
+        ensure!(raw.ended_with().await? == Some(error::ENHANCE_YOUR_CALM), "half a head");
     }
-    let mut used = Raw::open(&gateway, GREEDY, &[]).await?;
-    used.send(&used.request(1, END_STREAM, "GET", "/")).await?;
+    let mut used = open(&gateway, &[]).await?;
+    used.send(&request(1, END_STREAM, "GET", "/")).await?;
     used.until("an answer", |frame| frame.stream == 1 && frame.flags & END_STREAM != 0).await?;
-    ensure!(used.ended_with().await? == Some(NO_ERROR), "idle behind a request");
+    ensure!(used.ended_with().await? == Some(error::NO_ERROR), "idle behind a request");
     served.all().await?;
     Ok(())
 }
@@ -100,9 +100,9 @@ async fn a_body_that_drips_is_given_up() -> Result<()> {
         }
         ensure!(start.elapsed() < SOON, "a body may drip");
     }
-    let mut raw = Raw::open(&gateway, GREEDY, &[]).await?;
-    raw.send(&raw.request(1, 0, "POST", "/")).await?;
-    let answer = raw.until("an answer", |frame| frame.stream == 1 && frame.kind == super::frames::DATA).await?;
+    let mut raw = open(&gateway, &[]).await?;
+    raw.send(&request(1, 0, "POST", "/")).await?;
+    let answer = raw.until("an answer", |frame| frame.stream == 1 && frame.kind == DATA).await?;
     ensure!(String::from_utf8_lossy(&answer.payload).contains("limits.body_time"), "{answer:?}");
     eventually(SOON, "no connection to the application waits", async || upstream.open_connections() <= 2).await?;
     served.all().await?;
@@ -168,16 +168,16 @@ async fn an_answer_that_nobody_takes_is_given_up() -> Result<()> {
         }
     }
     // HTTP/2: no window at all; a window for everything, and nobody who reads.
-    let mut shut = Raw::open(&gateway, GREEDY, &[(4, 0)]).await?;
-    shut.send(&shut.request(1, END_STREAM, "GET", "/large")).await?;
+    let mut shut = open(&gateway, &[(4, 0)]).await?;
+    shut.send(&request(1, END_STREAM, "GET", "/large")).await?;
     let reset = shut.until("a reset", |frame| frame.kind == RST_STREAM).await?;
-    ensure!((reset.stream, reset.error()) == (1, Some(CANCEL)), "{reset:?}");
+    ensure!((reset.stream, reset.error()) == (1, Some(error::CANCEL)), "{reset:?}");
     let mut deaf = Vec::new();
     for _ in 0..10 {
-        let mut raw = Raw::open(&gateway, GREEDY, &[(4, 0x7fff_ffff)]).await?;
-        let window = frame(super::frames::WINDOW_UPDATE, 0, 0, &0x7fff_0000u32.to_be_bytes());
+        let mut raw = open(&gateway, &[(4, 0x7fff_ffff)]).await?;
+        let window = frame(WINDOW_UPDATE, 0, 0, &0x7fff_0000u32.to_be_bytes());
         raw.send(&window).await?;
-        let requests: Vec<u8> = (0..100).flat_map(|n| raw.request(2 * n + 1, END_STREAM, "GET", "/large")).collect();
+        let requests: Vec<u8> = (0..100).flat_map(|n| request(2 * n + 1, END_STREAM, "GET", "/large")).collect();
         raw.send(&requests).await?;
         deaf.push(raw);
     }

@@ -1,11 +1,12 @@
-//! The client's address: from the connection, or from the one header in which a trusted proxy says it.
+//! The client's address: from the connection (its peer, or whom the PROXY protocol names), or from the one header in which
+//! a trusted proxy says it.
 //!
 //! Guide section 8. Below `integrity`; above everything that counts or allows by address. Threat 26.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use http::{HeaderMap, request};
+use http::{HeaderMap, StatusCode, request};
 use palisade_base::{Cidr, canonical_ip};
 use palisade_policy::Problems;
 
@@ -14,9 +15,18 @@ use crate::control::{Check, Control, Info, NoRoute, Routes};
 use crate::observe::{Log, event};
 use crate::policy::Env;
 use crate::policy::config::ClientAddressHeader;
-use crate::refusal::Stop;
+use crate::refusal::{Code, Stop};
 
-/// The control. Its keys are `server.trusted_proxies` and `server.client_address_header`.
+/// A PROXY header that is missing, malformed, or not theirs to send; the connection is closed without an answer. Found by
+/// the server, before there is a request.
+pub(crate) static PROXY_PROTOCOL: Code = Code::client(
+    "client_ip.proxy_protocol",
+    StatusCode::BAD_REQUEST,
+    8,
+    "the PROXY protocol is required from trusted proxies, and refused from others",
+);
+
+/// The control. Its keys are `server.trusted_proxies`, `server.client_address_header` and `server.proxy_protocol`.
 #[derive(Debug)]
 pub struct ClientIp {
     trusted: Vec<Cidr>,
@@ -37,7 +47,7 @@ impl Control for ClientIp {
     const INFO: Info = Info {
         name: "client_ip",
         section: 8,
-        codes: &[],
+        codes: &[&PROXY_PROTOCOL],
         judges: false,
         about: "Who the client is: the peer, or what a trusted proxy says.",
     };
@@ -54,6 +64,13 @@ impl Control for ClientIp {
                 );
             }
         }
+        if env.server.proxy_protocol && trusted.is_empty() {
+            problems.error(
+                "server.proxy_protocol",
+                "nobody may send the PROXY protocol",
+                "name the proxies that send it in `trusted_proxies`",
+            );
+        }
         Some(Self {
             trusted,
             header: env.server.client_address_header,
@@ -65,8 +82,8 @@ impl Control for ClientIp {
 
 impl Check for ClientIp {
     fn request(&self, ctx: &Context, parts: &mut request::Parts) -> Result<(), Stop> {
-        let peer = ctx.connection.peer.ip();
-        if !self.is_trusted(peer) {
+        let peer = ctx.connection.client_ip();
+        if !ctx.connection.is_from(&self.trusted) {
             if ctx.seen.any(Seen::FORWARDED) && is_private(peer) {
                 ctx.set_behind_unnamed_proxy();
                 self.report(peer);
@@ -81,9 +98,9 @@ impl Check for ClientIp {
         };
         let secure = match Context::single(&parts.headers, "x-forwarded-proto") {
             Some(proto) => proto.trim().eq_ignore_ascii_case("https") || proto.trim().eq_ignore_ascii_case("wss"),
-            None => ctx.connection.tls.is_some(),
+            None => ctx.connection.is_secure(),
         };
-        let text = if address == peer { ctx.connection.peer_text.clone() } else { AddressText::new(address) };
+        let text = if address == peer { ctx.connection.client_text().clone() } else { AddressText::new(address) };
         ctx.set_client(Client { address, text, secure, proxied: true });
         Ok(())
     }

@@ -240,7 +240,7 @@ pub(crate) fn refused_head(
         out.extend_from_slice(b"\",\"event\":\"access\"");
         json::field_str(out, "request_id", request_id.as_str());
         json::field_null(out, "trace_id");
-        json::field_str(out, "client", &connection.peer_text);
+        json::field_str(out, "client", connection.client_text());
         json::field_str(out, "peer", &connection.peer_text);
         for unknown in ["host", "method", "path", "query"] {
             json::field_str(out, unknown, "");

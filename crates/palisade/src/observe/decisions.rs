@@ -331,7 +331,7 @@ impl Decisions {
         self.keep(Decision {
             id,
             time: policy.clock().now(),
-            client: Box::from(&*connection.peer_text),
+            client: Box::from(&**connection.client_text()),
             host: Box::default(),
             method: Method::from_bytes(b"-").unwrap_or_default(),
             path: Box::default(),

@@ -53,6 +53,9 @@ pub struct Server {
     pub trusted_proxies: Vec<Cidr>,
     /// The one header in which a trusted proxy says who the client is.
     pub client_address_header: ClientAddressHeader,
+    /// Connections of `trusted_proxies` to `https` and `http` begin with the PROXY protocol (version 1 or 2), which names
+    /// the client; without it they are closed. From everybody else it is refused.
+    pub proxy_protocol: bool,
     /// What Palisade writes lies here, mode 0600. Default `.palisade`; in production `$STATE_DIRECTORY` or
     /// `/var/lib/palisade`.
     pub state: Option<PathBuf>,
@@ -91,6 +94,7 @@ impl Default for Server {
             hosts: Vec::new(),
             trusted_proxies: Vec::new(),
             client_address_header: ClientAddressHeader::default(),
+            proxy_protocol: false,
             state: None,
             lame_duck: Interval::secs(5),
             drain: Interval::secs(25),

@@ -105,6 +105,18 @@ pub(super) struct Admitted {
     network: Option<u64>,
 }
 
+impl Admitted {
+    /// Counts it for the network of an address too: the peer's, or that of the client whom a proxy named.
+    pub(super) fn count(&mut self, policy: &Policy, address: IpAddr) -> Result<(), &'static Code> {
+        let network = network(address);
+        if !self.state.admission.join(network, policy.config().limits.config.connections_per_address) {
+            return Err(&PER_ADDRESS);
+        }
+        self.network = Some(network);
+        Ok(())
+    }
+}
+
 impl Drop for Admitted {
     fn drop(&mut self) {
         self.state.connections.fetch_sub(1, Ordering::Relaxed);
@@ -180,22 +192,21 @@ pub(super) fn handshake_limit(policy: &Policy) -> usize {
 
 /// Counts a connection, where it may be.
 pub(super) fn admit(state: &Arc<ServerState>, policy: &Policy, peer: IpAddr) -> Result<Admitted, &'static Code> {
-    let limits = &policy.config().limits.config;
     let open = state.connections.fetch_add(1, Ordering::Relaxed);
     let mut admitted = Admitted { state: Arc::clone(state), network: None };
-    if open >= limits.connections as usize {
+    if open >= policy.config().limits.config.connections as usize {
         return Err(&CONNECTIONS);
     }
     // A proxy in front holds the connections of everybody.
-    let peer = canonical_ip(peer);
-    if !policy.env().server.trusted_proxies.iter().any(|proxies| proxies.contains(peer)) {
-        let network = network(peer);
-        if !state.admission.join(network, limits.connections_per_address) {
-            return Err(&PER_ADDRESS);
-        }
-        admitted.network = Some(network);
+    if !is_proxy(policy, peer) {
+        admitted.count(policy, peer)?;
     }
     Ok(admitted)
+}
+
+/// Whether an address is that of a trusted proxy.
+pub(super) fn is_proxy(policy: &Policy, address: IpAddr) -> bool {
+    policy.env().server.trusted_proxies.iter().any(|proxies| proxies.contains(address))
 }
 
 /// Counts a TLS handshake, where it may begin: of one network as of all, half of its connections may be in one.
@@ -219,6 +230,23 @@ pub(super) fn handshake(
     Ok(handshake)
 }
 
+/// Counts a refused connection, and logs at most one a second.
+pub(super) fn note(handle: &Handle, state: &ServerState, code: &'static Code, peer: IpAddr, why: Option<&str>) {
+    handle.metrics().refused(code.control(), code.name, Mode::Block);
+    let admission = &state.admission;
+    let second = state.uptime().as_secs();
+    if admission.logged.swap(second, Ordering::Relaxed) == second {
+        admission.unlogged.fetch_add(1, Ordering::Relaxed);
+        return;
+    }
+    let line = event::CONNECTION.line(handle.log()).show("peer", canonical_ip(peer)).str("reason", code.name);
+    let line = match why {
+        Some(why) => line.str("why", why),
+        None => line,
+    };
+    drop(line.u64("others", admission.unlogged.swap(0, Ordering::Relaxed)));
+}
+
 /// Counts a refused connection, logs at most one a second, and tells a client that speaks plain HTTP.
 pub(super) async fn refuse(
     handle: &Handle,
@@ -227,18 +255,8 @@ pub(super) async fn refuse(
     peer: IpAddr,
     plain: Option<TcpStream>,
 ) {
-    handle.metrics().refused(code.control(), code.name, Mode::Block);
+    note(handle, state, code, peer, None);
     let admission = &state.admission;
-    let second = state.uptime().as_secs();
-    if admission.logged.swap(second, Ordering::Relaxed) == second {
-        admission.unlogged.fetch_add(1, Ordering::Relaxed);
-    } else {
-        event::CONNECTION
-            .line(handle.log())
-            .show("peer", canonical_ip(peer))
-            .str("reason", code.name)
-            .u64("others", admission.unlogged.swap(0, Ordering::Relaxed));
-    }
     let Some(mut stream) = plain else { return };
     let told = admission.told.fetch_add(1, Ordering::Relaxed);
     if told < TOLD {

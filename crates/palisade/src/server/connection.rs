@@ -23,11 +23,13 @@ use super::frames::{Calm, Times};
 use super::framing::{self, Answering};
 use super::linger::Linger;
 use super::patience::Patience;
+use super::proxy_protocol::{self, Failure};
 use super::streams::{Streams, Taking, Tasks};
 use super::tls::Certificates;
 use super::{Phase, ServerState};
 use crate::body::{RequestBody, ResponseBody};
 use crate::context::{Connection, Listener, Tls};
+use crate::controls::client_ip::PROXY_PROTOCOL;
 use crate::live::Handle;
 use crate::observe::event;
 
@@ -35,9 +37,10 @@ use crate::observe::event;
 const MIN_BUFFER: usize = 8192;
 /// What a slow reader can pin in the TLS layer.
 const TLS_BUFFER: usize = 256 * 1024;
+const NOT_THEIRS: &str = "a PROXY header from an address that `trusted_proxies` does not name";
 
 pub(super) async fn serve(
-    stream: TcpStream,
+    mut stream: TcpStream,
     peer: SocketAddr,
     kind: Listener,
     handle: Arc<Handle>,
@@ -45,7 +48,7 @@ pub(super) async fn serve(
     tls: Option<Arc<Certificates>>,
 ) {
     let live = handle.live();
-    let admitted = match admission::admit(&state, &live.policy, peer.ip()) {
+    let mut admitted = match admission::admit(&state, &live.policy, peer.ip()) {
         Ok(admitted) => admitted,
         Err(code) => {
             let plain = tls.is_none().then_some(stream);
@@ -54,26 +57,55 @@ pub(super) async fn serve(
     };
     let Ok(local) = stream.local_addr() else { return };
     let limits = &live.policy.config().limits.config;
-    let head_time = limits.head_time.duration();
+    let opening = tokio::time::Instant::now() + limits.head_time.duration();
+    let asks = live.policy.env().server.proxy_protocol;
+    let is_proxy = asks && admission::is_proxy(&live.policy, peer.ip());
+    let mut introduced = None;
+    if is_proxy {
+        let reading = Box::pin(proxy_protocol::read(&mut stream));
+        let heard = match tokio::time::timeout_at(opening, reading).await {
+            Ok(Ok(heard)) => heard,
+            Ok(Err(Failure::Nothing)) => return,
+            Ok(Err(Failure::Wrong(why))) => return unintroduced(&handle, &state, peer, why),
+            Err(_) => return unintroduced(&handle, &state, peer, "the PROXY header took too long"),
+        };
+        // The proxy holds the connections of everybody: its clients are counted for themselves.
+        if let Some((client, _)) = &heard.client
+            && !admission::is_proxy(&live.policy, *client)
+            && let Err(code) = admitted.count(&live.policy, *client)
+        {
+            let plain = tls.is_none().then_some(stream);
+            return admission::refuse(&handle, &state, code, *client, plain).await;
+        }
+        introduced = Some(heard);
+    }
+    let client = introduced.as_ref().and_then(|heard| heard.client.as_ref()).map_or(peer.ip(), |(client, _)| *client);
+    let watches = asks && !is_proxy;
     let stream = Patience::new(stream, limits.answer_time.duration());
     match tls {
         None => {
             drop(live);
-            let connection = Arc::new(Connection::new(peer, local, None, kind));
+            if watches && is_foreign(stream.get_ref(), opening).await {
+                return unintroduced(&handle, &state, peer, NOT_THEIRS);
+            }
+            let connection = Arc::new(Connection::new(peer, local, None, kind).introduced(introduced));
             Box::pin(http1(stream, connection, &handle, &state)).await;
         }
         Some(certificates) => {
             let Some(config) = certificates.public() else { return };
             let handshake = match admission::handshake(&state, &live.policy, &admitted) {
                 Ok(handshake) => handshake,
-                Err(code) => return admission::refuse(&handle, &state, code, peer.ip(), None).await,
+                Err(code) => return admission::refuse(&handle, &state, code, client, None).await,
             };
             // A connection may last for days; the policy it began under need not.
             drop(live);
+            if watches && is_foreign(stream.get_ref(), opening).await {
+                return unintroduced(&handle, &state, peer, NOT_THEIRS);
+            }
             let _ = stream.get_ref().set_nodelay(true);
             let accept = tokio_rustls::TlsAcceptor::from(config).accept(Valve::new(stream));
             // Boxed: its memory is given back when the handshake is over.
-            let mut stream = match tokio::time::timeout(head_time, Box::pin(accept)).await {
+            let mut stream = match tokio::time::timeout_at(opening, Box::pin(accept)).await {
                 Ok(Ok(stream)) => Box::new(stream),
                 Ok(Err(error)) => return failed(&handle, peer, &error.to_string()),
                 Err(_) => return failed(&handle, peer, "the TLS handshake took too long"),
@@ -90,7 +122,7 @@ pub(super) async fn serve(
                     _ => "TLSv1.2",
                 },
             };
-            let connection = Arc::new(Connection::new(peer, local, Some(facts), kind));
+            let connection = Arc::new(Connection::new(peer, local, Some(facts), kind).introduced(introduced));
             // Boxed: an idle connection needs the memory of its own protocol only.
             if http2 {
                 Box::pin(http2_requests(stream, connection, &handle, &state)).await;
@@ -100,6 +132,16 @@ pub(super) async fn serve(
         }
     }
     drop(admitted);
+}
+
+/// Whether a client whose header would not be believed sends one. Who says nothing in time is for those who come next.
+async fn is_foreign(stream: &TcpStream, opening: tokio::time::Instant) -> bool {
+    tokio::time::timeout_at(opening, proxy_protocol::is_sent(stream)).await.unwrap_or(false)
+}
+
+/// Counts and logs a connection that is closed for its PROXY header, or for having none.
+fn unintroduced(handle: &Handle, state: &ServerState, peer: SocketAddr, why: &str) {
+    admission::note(handle, state, &PROXY_PROTOCOL, peer.ip(), Some(why));
 }
 
 fn failed(handle: &Handle, peer: SocketAddr, reason: &str) {

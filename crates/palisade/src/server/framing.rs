@@ -86,7 +86,7 @@ pub(super) fn answer(handle: &Handle, connection: &Connection, violation: Violat
         .str("mode", Mode::Block.as_str())
         .str("policy", "default")
         .str("request_id", id.as_str())
-        .str("client", &connection.peer_text)
+        .str("client", connection.client_text())
         .str("why", violation.text())
         .str("violation", violation.name());
     policy.decisions().refused_head(policy, connection, id, code, (violation.text(), violation.name()));
@@ -97,7 +97,7 @@ pub(super) fn answer(handle: &Handle, connection: &Connection, violation: Violat
         code.status.as_u16(),
         code.status.canonical_reason().unwrap_or("Refused"),
         document.len(),
-        security_headers(policy, connection.tls.is_some()),
+        security_headers(policy, connection.is_secure()),
     )
     .into_bytes();
     answer.extend_from_slice(&document);
@@ -149,7 +149,7 @@ pub(super) fn refusals(
             .str("code", code.name)
             .str("mode", Mode::Block.as_str())
             .str("policy", "default")
-            .str("client", &connection.peer_text)
+            .str("client", connection.client_text())
             .str("why", why);
     }
 }

@@ -13,6 +13,7 @@ mod listen;
 mod local_ca;
 mod notify;
 mod patience;
+mod proxy_protocol;
 pub mod request_id;
 pub(crate) mod startup;
 pub mod status;
