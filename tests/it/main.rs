@@ -28,4 +28,6 @@ mod terminal;
 mod tools_alone;
 mod upstream_tls;
 mod upstreams;
+mod waf;
+mod waf_bodies;
 mod websocket;

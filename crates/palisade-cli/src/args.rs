@@ -111,6 +111,9 @@ pub(crate) enum Command {
     Explain(Explain),
     /// Put a control of the running gateway into another mode, for a while.
     Set(Set),
+    /// Try the rules of the WAF: on one request, or with the regression tests of a rule set.
+    #[command(subcommand)]
+    Waf(Waf),
     /// Print the JSON Schema of the policy file.
     Schema,
     /// Make this machine trust the local authority, whose certificates development uses.
@@ -233,6 +236,43 @@ pub(crate) struct Set {
     /// Take the control's switches back.
     #[arg(long, conflicts_with_all = ["time", "reason"])]
     pub(crate) clear: bool,
+}
+
+/// `palisade waf`.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum Waf {
+    /// Show which rules one request matches, and whether it would be refused.
+    Test(WafTest),
+    /// Run the regression tests of the OWASP Core Rule Set (YAML) through a gateway with these rules.
+    CrsTest(CrsTest),
+}
+
+/// `palisade waf test`.
+#[derive(Debug, Clone, ClapArgs)]
+pub(crate) struct WafTest {
+    /// Path and query, such as `/search?q=1`.
+    #[arg(value_name = "TARGET")]
+    pub(crate) target: String,
+    /// The method; `POST` with `--data`, else `GET`.
+    #[arg(long, short = 'X', value_name = "METHOD")]
+    pub(crate) method: Option<String>,
+    /// A header, such as `Content-Type: application/json`; may be given more than once.
+    #[arg(long, short = 'H', value_name = "HEADER")]
+    pub(crate) header: Vec<String>,
+    /// The body, or `@FILE`.
+    #[arg(long, short, value_name = "BODY")]
+    pub(crate) data: Option<String>,
+}
+
+/// `palisade waf crs-test`.
+#[derive(Debug, Clone, ClapArgs)]
+pub(crate) struct CrsTest {
+    /// The folder of the tests.
+    #[arg(value_name = "DIR")]
+    pub(crate) folder: PathBuf,
+    /// The rules, as in `waf.rules`; may be given more than once. Default: those of the policy.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) rules: Vec<PathBuf>,
 }
 
 /// `palisade trust`.

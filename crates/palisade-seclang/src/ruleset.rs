@@ -1,5 +1,6 @@
 //! A compiled rule set: what all transactions share.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::clock::{Clock, SystemClock};
@@ -36,6 +37,7 @@ pub struct RuleSet {
     pub(crate) collections: Option<Arc<dyn Collections>>,
     /// What makes evaluation cheap; absent in a reference rule set.
     pub(crate) fast: Option<Fast>,
+    pub(crate) files: Vec<PathBuf>,
 }
 
 /// The compiled short cuts.
@@ -113,6 +115,7 @@ impl RuleSet {
             lookups: Arc::new(NoLookups),
             collections: None,
             fast: None,
+            files: Vec::new(),
         };
         if fast { rules.hasten() } else { Ok(rules) }
     }

@@ -171,7 +171,7 @@ impl Setup {
     /// When it is still running after 30 seconds.
     pub async fn refused(self) -> Result<Ran> {
         let (process, _directory) = self.spawn()?;
-        Ran::of(process).await
+        Ran::of(process, START).await
     }
 
     fn spawn(self) -> Result<(Process, Arc<TempDir>)> {
@@ -465,14 +465,22 @@ impl Drop for Palisade {
 /// # Errors
 /// When it can't be started or does not end within 30 seconds. A failure of the command is a [`Ran`].
 pub async fn run(directory: &Path, arguments: &[&str]) -> Result<Ran> {
+    run_within(START, directory, arguments).await
+}
+
+/// The same with another time to end within.
+///
+/// # Errors
+/// When it can't be started or does not end within the time.
+pub async fn run_within(time: Duration, directory: &Path, arguments: &[&str]) -> Result<Ran> {
     let mut command = command(&paths::binary()?, directory)?;
     command.args(arguments);
-    Ran::of(Process::spawn(command)?).await
+    Ran::of(Process::spawn(command)?, time).await
 }
 
 impl Ran {
-    async fn of(process: Process) -> Result<Ran> {
-        let status = process.wait(START).await?;
+    async fn of(process: Process, time: Duration) -> Result<Ran> {
+        let status = process.wait(time).await?;
         process.output().closed(START).await?;
         let mut ran = Ran { code: status.code(), out: String::new(), err: String::new() };
         for line in process.output().since(0) {

@@ -17,10 +17,12 @@ use http_body_util::combinators::UnsyncBoxBody;
 use crate::context::Context;
 use crate::control::{ControlId, Inspect, Mode};
 use crate::observe::access::Record;
-use crate::refusal::Code;
+use crate::refusal::{Code, Refusal};
 
+mod hold;
 mod pace;
 
+use hold::Hold;
 pub(crate) use pace::Pace;
 
 /// Any error of a body; what it was is asked by downcast.
@@ -43,6 +45,7 @@ pub struct RequestBody {
     abandoned: Option<Arc<AtomicBool>>,
     drain: bool,
     pace: Option<Pace>,
+    hold: Option<Box<Hold>>,
 }
 
 /// The inspectors of a body.
@@ -67,16 +70,36 @@ impl Watch {
                 place += 1;
                 continue;
             };
-            let code = refusal.code();
-            if judge.mode == Mode::Block {
-                self.ctx.refuse_body(refusal);
-                return Err(Refused { code });
-            }
-            self.ctx.would_refuse(judge.control, judge.mode, refusal);
+            judged(&self.ctx, judge, refusal)?;
             self.judges.remove(place);
         }
         Ok(())
     }
+
+    /// The last judgements, once the whole body was seen.
+    fn finish(&mut self) -> Result<(), Refused> {
+        for judge in &mut self.judges {
+            if let Err(refusal) = judge.inspect.finish(&self.ctx) {
+                judged(&self.ctx, judge, refusal)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn is_slow(&self) -> bool {
+        self.judges.iter().any(|judge| judge.inspect.is_slow())
+    }
+}
+
+/// What a refusal of an inspector means.
+fn judged(ctx: &Context, judge: &Judge, refusal: Refusal) -> Result<(), Refused> {
+    let code = refusal.code();
+    if judge.mode == Mode::Block && !refusal.is_watched() {
+        ctx.refuse_body(refusal);
+        return Err(Refused { code });
+    }
+    ctx.would_refuse(judge.control, Mode::Detect, refusal);
+    Ok(())
 }
 
 #[derive(Debug)]
@@ -84,6 +107,34 @@ enum RequestInner {
     Empty,
     Incoming(hyper::body::Incoming),
     Axum(axum::body::Body),
+}
+
+impl RequestInner {
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Incoming(body) => body.is_end_stream(),
+            Self::Axum(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Incoming(body) => body.size_hint(),
+            Self::Axum(body) => body.size_hint(),
+        }
+    }
+}
+
+/// How much there is behind what was read ahead.
+fn after(ahead: u64, rest: &SizeHint) -> SizeHint {
+    let mut hint = SizeHint::new();
+    hint.set_lower(rest.lower().saturating_add(ahead));
+    if let Some(upper) = rest.upper() {
+        hint.set_upper(upper.saturating_add(ahead));
+    }
+    hint
 }
 
 impl RequestBody {
@@ -103,11 +154,17 @@ impl RequestBody {
     }
 
     fn new(inner: RequestInner) -> Self {
-        Self { inner, seen: Arc::default(), watch: None, abandoned: None, drain: false, pace: None }
+        Self { inner, seen: Arc::default(), watch: None, abandoned: None, drain: false, pace: None, hold: None }
     }
 
     /// Feeds the body to an inspector of a control; its refusals mean what the mode says.
     pub(crate) fn watch(&mut self, ctx: &Arc<Context>, control: ControlId, mode: Mode, inspect: Box<dyn Inspect>) {
+        if let Some(limit) = inspect.holds() {
+            // What only watches changes as little as can be: it sees the end before the application does.
+            let limit = if mode == Mode::Block { limit } else { 0 };
+            let hold = self.hold.get_or_insert_default();
+            hold.limit = hold.limit.max(limit);
+        }
         let judge = Judge { control, mode, inspect };
         match &mut self.watch {
             Some(watch) => watch.judges.push(judge),
@@ -159,14 +216,10 @@ impl RequestBody {
             _ => axum::body::Body::new(self),
         }
     }
-}
 
-impl Body for RequestBody {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Task<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let this = self.get_mut();
+    /// The next frame as it comes, fed to the inspectors.
+    fn poll_streamed(&mut self, cx: &mut Task<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self;
         let polled = match &mut this.inner {
             RequestInner::Empty => return Poll::Ready(None),
             RequestInner::Incoming(body) => Pin::new(body).poll_frame(cx).map_err(BodyError::from),
@@ -207,27 +260,33 @@ impl Body for RequestBody {
         }
         Poll::Ready(frame)
     }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Task<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        if this.hold.is_some() { this.poll_released(cx) } else { this.poll_streamed(cx) }
+    }
 
     fn is_end_stream(&self) -> bool {
-        match &self.inner {
-            RequestInner::Empty => true,
-            RequestInner::Incoming(body) => body.is_end_stream(),
-            RequestInner::Axum(body) => body.is_end_stream(),
-        }
+        self.is_released()
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.inner {
-            RequestInner::Empty => SizeHint::with_exact(0),
-            RequestInner::Incoming(body) => body.size_hint(),
-            RequestInner::Axum(body) => body.size_hint(),
+        let inner = self.inner.size_hint();
+        match &self.hold {
+            None => inner,
+            Some(hold) => after(hold.held(), &inner),
         }
     }
 }
 
 impl Drop for RequestBody {
     fn drop(&mut self) {
-        if (self.abandoned.is_some() || self.drain) && !self.is_end_stream() {
+        if (self.abandoned.is_some() || self.drain) && !self.inner.is_end_stream() {
             self.abandon();
         }
     }
@@ -303,16 +362,7 @@ impl ResponseInner {
             Self::Fixed(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Self::Upstream(body) => body.size_hint(),
             Self::Boxed(body) => body.size_hint(),
-            Self::Started(read, rest) => {
-                let ahead = read_ahead(read);
-                let rest = rest.size_hint();
-                let mut hint = SizeHint::new();
-                hint.set_lower(rest.lower().saturating_add(ahead));
-                if let Some(upper) = rest.upper() {
-                    hint.set_upper(upper.saturating_add(ahead));
-                }
-                hint
-            }
+            Self::Started(read, rest) => after(read_ahead(read), &rest.size_hint()),
         }
     }
 }

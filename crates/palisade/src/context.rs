@@ -14,7 +14,7 @@ use palisade_base::Cidr;
 use parking_lot::Mutex;
 
 use crate::control::{ControlId, Mode};
-use crate::controls::rate_limit;
+use crate::controls::{rate_limit, waf};
 use crate::observe::event;
 use crate::policy::{Policy, Rule};
 use crate::refusal::Refusal;
@@ -226,6 +226,8 @@ pub struct Context {
     pub version: Version,
     /// The headers it came with.
     pub seen: Seen,
+    /// Whether it came with a body.
+    pub has_body: bool,
     host_header: Option<HeaderValue>,
     /// `Origin`, where the request has it exactly once.
     pub origin: Option<HeaderValue>,
@@ -239,6 +241,7 @@ pub struct Context {
     behind_proxy: OnceLock<()>,
     rate: OnceLock<rate_limit::Facts>,
     permit: OnceLock<rate_limit::Permit>,
+    inspection: Mutex<Option<Box<waf::Inspection>>>,
     body_refusal: Mutex<Option<Refusal>>,
     answered: AtomicBool,
     verdicts: Mutex<Vec<Verdict>>,
@@ -274,6 +277,7 @@ impl Context {
         connection: Arc<Connection>,
         request_id: RequestId,
         parts: &http::request::Parts,
+        has_body: bool,
     ) -> Self {
         let seen = Seen::new(&parts.headers);
         Self {
@@ -284,6 +288,7 @@ impl Context {
             target: parts.uri.clone(),
             version: parts.version,
             seen,
+            has_body,
             host_header: parts.headers.get(http::header::HOST).cloned(),
             origin: if seen.any(Seen::ORIGIN) { once(&parts.headers, &ORIGIN) } else { None },
             request_id,
@@ -296,6 +301,7 @@ impl Context {
             behind_proxy: OnceLock::new(),
             rate: OnceLock::new(),
             permit: OnceLock::new(),
+            inspection: Mutex::default(),
             body_refusal: Mutex::default(),
             answered: AtomicBool::new(false),
             verdicts: Mutex::default(),
@@ -450,6 +456,11 @@ impl Context {
     /// Takes that refusal, to answer with it, or to log it where the answer had already begun.
     pub(crate) fn take_body_refusal(&self) -> Option<Refusal> {
         self.body_refusal.lock().take()
+    }
+
+    /// How far `waf` has come with this request, kept from one stage to the next.
+    pub(crate) fn inspection(&self) -> parking_lot::MutexGuard<'_, Option<Box<waf::Inspection>>> {
+        self.inspection.lock()
     }
 
     /// Logs and records what a control in `detect` would have refused. Bounded: a request has few controls.

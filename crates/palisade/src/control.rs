@@ -149,6 +149,17 @@ pub trait Check: Send + Sync {
         None
     }
 
+    /// Whether [`Check::request`] may take more than a tenth of a millisecond for this request, so that it runs off the
+    /// I/O threads.
+    fn is_slow(&self, _ctx: &Context, _parts: &request::Parts) -> bool {
+        false
+    }
+
+    /// Whether [`Check::is_slow`] is ever true: a control without it is not asked.
+    fn can_be_slow(&self) -> bool {
+        false
+    }
+
     /// How long may be waited for a body, beside what its bytes buy. The plumbing holds the watch.
     fn body_time(&self, ctx: &Context) -> Option<Duration> {
         let _ = ctx;
@@ -170,9 +181,27 @@ pub struct Peek {
     pub within: Duration,
 }
 
-/// A judgement on a body while it streams past, in the pieces in which it happens to arrive. Nothing is held back: what
-/// must see a whole body before the application sees its start is no inspector.
+/// A judgement on a body while it streams past, in the pieces in which it happens to arrive.
 pub trait Inspect: Send + fmt::Debug {
+    /// How many bytes are held back until [`Inspect::finish`] has judged the whole; of a longer body the rest streams, but
+    /// for its end. `None`: everything streams, and there is no last judgement.
+    fn holds(&self) -> Option<usize> {
+        None
+    }
+
+    /// The last judgement: the whole body was fed, and the application has not seen its end.
+    ///
+    /// # Errors
+    /// The refusal.
+    fn finish(&mut self, _ctx: &Context) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    /// Whether [`Inspect::finish`] may take more than a tenth of a millisecond, so that it runs off the I/O threads.
+    fn is_slow(&self) -> bool {
+        false
+    }
+
     /// Judges the next piece.
     ///
     /// # Errors
@@ -386,6 +415,8 @@ pub struct Stage {
     pub control: ControlId,
     /// The control itself.
     pub check: Arc<dyn Check>,
+    /// Whether it may have to run off the I/O threads.
+    pub slow: bool,
 }
 
 impl fmt::Debug for Stage {

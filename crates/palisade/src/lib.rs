@@ -13,6 +13,7 @@
 //! }
 //! ```
 
+mod aside;
 pub mod body;
 pub mod context;
 pub mod control;

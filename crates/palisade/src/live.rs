@@ -69,6 +69,9 @@ fn resolve(snapshot: &Snapshot, config: &mut Config) {
         at(&format!("tls.certificate[{place}].cert"), &mut pair.cert);
         at(&format!("tls.certificate[{place}].key"), &mut pair.key);
     }
+    for (key, path) in config.waf.config.rules.paths_mut() {
+        *path = snapshot.base_dir(&key).join(&*path).to_string_lossy().into_owned();
+    }
     for (place, files) in config.r#static.config.iter_mut().enumerate() {
         at(&format!("static[{place}].root"), &mut files.root);
     }
@@ -376,6 +379,7 @@ fn compile(
         log: Arc::clone(log),
         metrics: Arc::clone(metrics),
         secrets,
+        rereads: occasion != Occasion::Switch,
     };
     startup::check(&snapshot, &config, &env, occasion, &mut problems);
     let upstream = config.upstream.clone();

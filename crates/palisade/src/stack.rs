@@ -71,7 +71,8 @@ struct Stages {
 impl Stages {
     fn head<C: Check + 'static>(&mut self, compiled: &Compiled<C>) {
         if let Some(control) = &compiled.control {
-            self.head.push(Stage { control: compiled.id, check: Arc::clone(control) as Arc<dyn Check> });
+            let check = Arc::clone(control) as Arc<dyn Check>;
+            self.head.push(Stage { control: compiled.id, slow: check.can_be_slow(), check });
         }
     }
 }
@@ -99,10 +100,13 @@ fn stages(policy: &Policy) -> Stages {
     stages.head(&controls.access);
     // Below `access`: who may not use a path does not learn what lies there.
     stages.head(&controls.r#static);
-    // Last of the head: what it refuses has been allowed by everything that costs less than a body.
+    // Near the end of the head: what it refuses has been allowed by everything that costs less than a body.
     stages.head(&controls.limits);
     // On the way up the first: what the application says of itself in an error reaches nobody above.
     stages.head(&controls.error_mask);
+    // Below all that costs less, `limits` too, which bound what it reads. It sees the head as it was sent (what integrity
+    // drops is dropped on forwarding), and on the way up the answer before it is masked.
+    stages.head(&controls.waf);
     // What is off everywhere costs nothing, not even a look at its mode.
     stages.head.retain(|stage| policy.runs(stage.control));
     stages.readers = stages.head.iter().filter(|stage| stage.check.reads()).cloned().rev().collect();
@@ -149,7 +153,8 @@ impl Live {
     pub async fn serve(&self, connection: &Arc<Connection>, request: Request<RequestBody>) -> Response<ResponseBody> {
         let (parts, body) = request.into_parts();
         let id = self.request_id(connection, &parts);
-        let ctx = Arc::new(Context::new(Arc::clone(&self.policy), Arc::clone(connection), id, &parts));
+        let ctx =
+            Arc::new(Context::new(Arc::clone(&self.policy), Arc::clone(connection), id, &parts, !body.is_end_stream()));
         let accept = if ctx.seen.any(Seen::ACCEPT) { parts.headers.get(ACCEPT).cloned() } else { None };
         let bytes_in = body.counter();
         let unanswered = Unanswered::new(&ctx, &bytes_in);
@@ -195,7 +200,12 @@ impl Live {
             if mode == Mode::Off {
                 continue;
             }
-            let stop = match stage.check.request(ctx, &mut parts) {
+            let outcome = if stage.slow && stage.check.is_slow(ctx, &parts) {
+                Box::pin(aside(stage, ctx, &mut parts)).await
+            } else {
+                stage.check.request(ctx, &mut parts)
+            };
+            let stop = match outcome {
                 Ok(()) => continue,
                 Err(stop) => stop,
             };
@@ -231,6 +241,12 @@ impl Live {
             && let Some(answer) = files.answer(ctx, &parts)
         {
             return answer.await;
+        }
+        if body.is_held() {
+            Box::pin(body.hold()).await;
+            if let Some(refusal) = ctx.take_body_refusal() {
+                return Err(refusal);
+            }
         }
         let websocket = ctx.seen.any(Seen::CONNECTION) && integrity::is_websocket(&parts);
         integrity::strip(&mut parts.headers, websocket, self.policy.owned_headers());
@@ -352,6 +368,19 @@ impl Live {
         answer.body_mut().attach(Box::new(record));
         answer
     }
+}
+
+/// Asks a control off the I/O threads.
+async fn aside(stage: &Stage, ctx: &Arc<Context>, parts: &mut request::Parts) -> Result<(), Stop> {
+    let (check, shared) = (Arc::clone(&stage.check), Arc::clone(ctx));
+    let mut taken = std::mem::replace(parts, Request::new(()).into_parts().0);
+    let (given, outcome) = crate::aside::run(move || {
+        let outcome = check.request(&shared, &mut taken);
+        (taken, outcome)
+    })
+    .await;
+    *parts = given;
+    outcome
 }
 
 /// Passes a request to a router in this process.

@@ -14,8 +14,9 @@ use super::nginx::HEADERS;
 use super::site::{HOST, MEBIBYTE, ORIGIN, Site, small_answer};
 
 /// One exchange by curl.
-struct Answer {
-    status: u16,
+pub(super) struct Answer {
+    /// Its status.
+    pub(super) status: u16,
     version: String,
     /// `name: value`, names in lower case.
     headers: Vec<String>,
@@ -97,7 +98,8 @@ fn logged(gateway: &Gateway) -> Result<()> {
     }
 }
 
-fn curl(site: &Site, gateway: &Gateway, path: &str, args: &[&str]) -> Result<Answer> {
+/// Asks a gateway by curl, with more arguments.
+pub(super) fn curl(site: &Site, gateway: &Gateway, path: &str, args: &[&str]) -> Result<Answer> {
     let (head, body) = (site.folder.join("curl.head"), site.folder.join("curl.body"));
     let output = Command::new(install::program("curl")?)
         .args([

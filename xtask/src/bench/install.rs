@@ -23,11 +23,11 @@ const PROGRAMS: &[(&str, &str)] = &[
 /// Answers `invoke-rc.d` with "action forbidden", so that no installed service starts by itself.
 const POLICY_RC_D: &str = "/usr/sbin/policy-rc.d";
 
-/// Installs what is absent. `valgrind` is asked for by the instruction count only.
-pub(super) fn ensure(valgrind: bool) -> Result<()> {
-    let wanted = PROGRAMS.iter().copied().chain(valgrind.then_some(("valgrind", "valgrind")));
-    let mut packages: Vec<&str> =
-        wanted.filter(|(program, _)| find(program).is_none()).map(|(_, package)| package).collect();
+/// Installs what is absent: the programs of every run, and `more`: programs, or files by their path, and their packages.
+pub(super) fn ensure(more: &[(&str, &'static str)]) -> Result<()> {
+    let is_there = |what: &str| if what.starts_with('/') { Path::new(what).exists() } else { find(what).is_some() };
+    let wanted = PROGRAMS.iter().chain(more);
+    let mut packages: Vec<&str> = wanted.filter(|(what, _)| !is_there(what)).map(|(_, package)| *package).collect();
     packages.dedup();
     if packages.is_empty() {
         return Ok(());

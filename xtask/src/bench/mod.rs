@@ -22,6 +22,7 @@ mod report;
 mod site;
 mod slow;
 mod summary;
+mod waf;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -75,6 +76,9 @@ pub(crate) struct Arguments {
     /// Measures a FastAPI app behind Palisade beside the guide's middleware in Python behind nginx, instead.
     #[arg(long)]
     fastapi: bool,
+    /// Measures five harmless requests with the rules of the Core Rule Set, beside nginx with ModSecurity, instead.
+    #[arg(long, conflicts_with_all = ["instructions", "fastapi", "slow"])]
+    waf: bool,
     /// Measures the latency of others beside a thousand slow connections of four kinds, 30 s each, instead.
     #[arg(long, conflicts_with = "instructions")]
     slow: bool,
@@ -119,7 +123,11 @@ pub(crate) fn run(args: &Arguments) -> Result<ExitCode> {
     }
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the xtask crate has no folder above it")?;
     let cores = machine::Cores::choose()?;
-    install::ensure(args.instructions)?;
+    install::ensure(match args {
+        Arguments { instructions: true, .. } => &[("valgrind", "valgrind")],
+        Arguments { waf: true, .. } => waf::NEEDS,
+        _ => &[],
+    })?;
     let binary = match &args.binary {
         Some(binary) => Some(fs::canonicalize(binary).with_context(|| format!("no binary {}", binary.display()))?),
         None if kinds.contains(&Kind::Palisade) => Some(palisade::build(root)?),
@@ -131,6 +139,8 @@ pub(crate) fn run(args: &Arguments) -> Result<ExitCode> {
             count(args, site, root, &kinds, subject, binary.as_ref())
         } else if args.fastapi {
             fastapi::measure(&mut site, root, binary.as_ref(), args.rounds, args.seconds, !args.no_write)
+        } else if args.waf {
+            waf::measure(&mut site, root, binary.as_ref(), args.rounds, args.seconds, !args.no_write)
         } else if args.slow {
             slow::measure(&site, root, subject.unwrap_or(Kind::Palisade), binary.as_ref(), !args.no_write)
         } else {

@@ -18,6 +18,9 @@ pub(super) const HEADERS: &[(&str, &str)] = &[
     ("Permissions-Policy", "camera=(), geolocation=(), microphone=()"),
 ];
 
+/// ModSecurity as a module of nginx, where Debian puts it.
+pub(super) const MODSECURITY: &str = "/usr/lib/nginx/modules/ngx_http_modsecurity_module.so";
+
 pub(super) fn launch(site: &Site, under: &[String]) -> Result<Launch> {
     let port = site::free_port()?;
     let path = site.folder.join("nginx.conf");
@@ -35,8 +38,15 @@ fn launch_with(site: &Site, port: u16, command: Command) -> Launch {
     let access_log = site.folder.join("nginx-access.log");
     let headers: String =
         HEADERS.iter().map(|(name, value)| format!("            add_header {name} \"{value}\" always;\n")).collect();
+    let (module, rules) = match &site.rules {
+        Some(file) => (
+            format!("load_module {MODSECURITY};\n"),
+            format!("    modsecurity on;\n    modsecurity_rules_file {};\n", file.display()),
+        ),
+        None => Default::default(),
+    };
     let text = format!(
-        r#"{head}
+        r#"{module}{head}{rules}
     log_format json escape=json '{{"time":"$time_iso8601","event":"access","client":"$remote_addr","host":"$host",'
         '"method":"$request_method","path":"$uri","query":"$args","protocol":"$server_protocol","status":$status,"bytes_in":$request_length,'
         '"bytes_out":$bytes_sent,"duration_ms":$request_time,"upstream":"$upstream_addr","upstream_ms":"$upstream_response_time",'

@@ -90,7 +90,12 @@ access = "{log}"
         key = site.key().display(),
         log = access_log.display(),
     );
-    for section in BEYOND_THE_PEERS.iter().filter(|section| known.iter().any(|known| known == *section)) {
+    if let Some(file) = &site.rules {
+        text.push_str(&format!("\n[waf]\nrules = \"{}\"\n", file.display()));
+    }
+    let beyond = |section: &&&str| **section != "waf" || site.rules.is_none();
+    for section in BEYOND_THE_PEERS.iter().filter(beyond).filter(|section| known.iter().any(|known| known == *section))
+    {
         text.push_str(&format!("\n[{section}]\nmode = \"off\"\n"));
     }
     text

@@ -31,6 +31,8 @@ pub(super) struct Site {
     pub(super) cores: Cores,
     /// Port of the upstream on 127.0.0.1.
     pub(super) upstream: u16,
+    /// Rules that the gateways started from now on have to apply to each request.
+    pub(super) rules: Option<PathBuf>,
     upstream_server: Server,
 }
 
@@ -47,7 +49,7 @@ impl Site {
         fs::write(&config, upstream_config(&folder, upstream))?;
         let mut upstream_server = Server::start("upstream", nginx(cores.load, &folder, &config)?, &folder)?;
         upstream_server.until(READY, || listening(upstream))?;
-        Ok(Site { folder, cores, upstream, upstream_server })
+        Ok(Site { folder, cores, upstream, rules: None, upstream_server })
     }
 
     /// Certificate chain, PEM.

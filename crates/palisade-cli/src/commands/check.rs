@@ -76,7 +76,12 @@ fn summary(snapshot: &Snapshot, checked: &Checked) -> String {
         .iter()
         .zip(written)
         .map(|(info, mode)| {
-            let mode = if info.judges { mode.as_str() } else { "always" };
+            let idle = info.name == "waf" && checked.config.waf.config.rules.paths().is_empty();
+            let mode = match info.judges {
+                true if idle => "off",
+                true => mode.as_str(),
+                false => "always",
+            };
             vec![info.name.to_owned(), mode.to_owned(), info.about.to_owned()]
         })
         .collect();

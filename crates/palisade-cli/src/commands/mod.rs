@@ -15,6 +15,7 @@ mod set;
 mod status;
 mod trust;
 mod version;
+mod waf;
 
 use crate::args::{Args, Command};
 use crate::exit::Done;
@@ -30,6 +31,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Done> {
         Command::Report(report) => report::run(&args.global, &report),
         Command::Explain(explain) => explain::run(&args.global, &explain),
         Command::Set(set) => set::run(&args.global, &set),
+        Command::Waf(waf) => waf::run(&args.global, &waf),
         Command::Schema => schema::run(),
         Command::Trust(trust) => trust::run(&args.global, &trust),
         Command::Completions(completions) => completions::run(&completions),

@@ -1,6 +1,6 @@
 //! Five harmless requests: a query, a small JSON body, a small form, few long and many short JSON values.
-
-use palisade_seclang::Transaction;
+//!
+//! The benchmark of the gateway sends the same ones.
 
 /// A request.
 pub(crate) struct Request {
@@ -108,25 +108,4 @@ pub(crate) fn hard() -> Vec<Request> {
             post(piece, "application/json", format!("{{\"a\":\"{value}\"}}"))
         })
         .collect()
-}
-
-/// Feeds a request through all phases.
-#[inline(never)]
-pub(crate) fn run(transaction: &mut Transaction, request: &Request) {
-    transaction.connection("192.0.2.7", 40000, "192.0.2.1", 443);
-    transaction.unique_id("01J0000000000000000000000");
-    transaction.request(request.method.as_bytes(), request.target.as_bytes(), b"HTTP/1.1");
-    for (name, value) in &request.headers {
-        transaction.header(name.as_bytes(), value.as_bytes());
-    }
-    transaction.request_headers();
-    for chunk in request.body.chunks(16 << 10) {
-        transaction.body(chunk);
-    }
-    transaction.request_body();
-    transaction.response(200, b"HTTP/1.1");
-    transaction.response_header(b"Content-Type", b"application/json");
-    transaction.response_headers();
-    transaction.response_body();
-    transaction.logging();
 }

@@ -218,6 +218,8 @@ pub(crate) struct Limits {
     pub(crate) value: usize,
     pub(crate) depth: usize,
     pub(crate) separator: u8,
+    /// Bytes of all fields of a multipart body together, and of the names of its files.
+    pub(crate) fields: usize,
 }
 
 impl Limits {
@@ -227,6 +229,7 @@ impl Limits {
             value: settings.value_bytes,
             depth: settings.json_depth,
             separator: settings.argument_separator,
+            fields: settings.request_body_no_files_limit,
         }
     }
 }
@@ -236,6 +239,24 @@ impl Output<'_> {
     pub(crate) fn find(&mut self, finding: Finding) {
         if self.findings.len() < 64 && !self.findings.contains(&finding) {
             self.findings.push(finding);
+        }
+    }
+
+    /// Notes each charset that a text in lower case names behind `word`, but for UTF-8 and its part. Each of them, whatever
+    /// stands before it: which one counts differs between parsers.
+    pub(crate) fn charsets(&mut self, lower: &[u8], word: &[u8]) {
+        for at in memchr::memmem::find_iter(lower, word) {
+            let value = lower[at + word.len()..].trim_ascii_start();
+            let Some(value) = value.strip_prefix(b"=").or_else(|| value.strip_prefix(b"*")) else { continue };
+            let value = value.trim_ascii_start();
+            let quote = value.first().filter(|byte| matches!(byte, b'"' | b'\''));
+            let name = match quote {
+                Some(quote) => value[1..].split(|byte| byte == quote).next().unwrap_or(b""),
+                None => value.split(|byte| matches!(byte, b';' | b',' | b' ')).next().unwrap_or(b""),
+            };
+            if !matches!(name, b"utf-8" | b"utf8" | b"us-ascii" | b"ascii") {
+                self.find(Finding::Charset(String::from_utf8_lossy(name).chars().take(40).collect()));
+            }
         }
     }
 

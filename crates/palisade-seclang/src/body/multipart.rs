@@ -60,6 +60,10 @@ pub(crate) struct Reader {
     part: Part,
     parts: usize,
     files: usize,
+    /// Bytes of fields so far, and of the names of files.
+    fields: usize,
+    /// The beginning of the line was handed on already: what is left of it is no boundary.
+    continued: bool,
 }
 
 #[derive(Debug, Default)]
@@ -133,6 +137,8 @@ impl Reader {
             part: Part::default(),
             parts: 0,
             files: 0,
+            fields: 0,
+            continued: false,
         }
     }
 
@@ -167,6 +173,7 @@ impl Reader {
                                 let line = std::mem::take(&mut self.line);
                                 self.data(&line, b"", out);
                                 self.line.extend(tail);
+                                self.continued = true;
                             }
                             State::Headers => self.broken("has too long a header line", out),
                             _ => self.line.truncate(HEADER_LINE),
@@ -196,6 +203,11 @@ impl Reader {
     }
 
     fn line(&mut self, line: &[u8], ending: &'static [u8], out: &mut Output<'_>) {
+        let continued = std::mem::take(&mut self.continued);
+        if continued && self.state == State::Data {
+            self.data(line, ending, out);
+            return;
+        }
         if self.state != State::Epilogue && line.starts_with(&self.delimiter) {
             let tail = &line[self.delimiter.len()..];
             match tail {
@@ -210,7 +222,9 @@ impl Reader {
                         out.flags.invalid_part = true;
                         out.find(Finding::MultipartFraming("has a part without content"));
                     }
-                    self.state = if tail.is_empty() { State::Headers } else { State::Epilogue };
+                    if self.state != State::Broken {
+                        self.state = if tail.is_empty() { State::Headers } else { State::Epilogue };
+                    }
                     self.headers.clear();
                     return;
                 }
@@ -301,6 +315,7 @@ impl Reader {
                     if memchr::memmem::find(&lower, b"multipart/").is_some() {
                         out.find(Finding::MultipartHeader("holds another multipart body"));
                     }
+                    out.charsets(&lower, b"charset");
                 }
                 _ => {}
             }
@@ -408,6 +423,14 @@ impl Reader {
         }
         self.held = b"";
         let part = std::mem::take(&mut self.part);
+        // A part takes its names and some room of ours, however little is in it.
+        let names = part.name.len() + part.filename.as_ref().map_or(0, Vec::len) + 64;
+        self.fields = self.fields.saturating_add(self.value.len() + names);
+        if self.fields > out.limits.fields {
+            out.find(Finding::BodyTooLong { limit: out.limits.fields });
+            self.state = State::Broken;
+            return;
+        }
         match part.filename {
             Some(filename) => {
                 self.files += 1;

@@ -243,6 +243,9 @@ fn ctl(text: &str, names: &mut TxNames) -> Result<Ctl, Wrong> {
 
 impl Builder {
     pub(super) fn rule(&mut self, at: &Place, text: &str, words: &[String], path: Option<&Path>) {
+        if let Some(name) = words.get(2).and_then(|operator| data_file(operator)) {
+            self.files.push(path.and_then(Path::parent).map_or_else(|| name.into(), |folder| folder.join(name)));
+        }
         let pending = self.chain.take();
         let before = self.problems.0.len();
         let is_action = words[0].eq_ignore_ascii_case("SecAction");
@@ -553,6 +556,14 @@ impl Builder {
             }
         }
     }
+}
+
+/// The data file that an operator reads.
+fn data_file(operator: &str) -> Option<&str> {
+    let (name, argument) = operator.trim().trim_start_matches('!').strip_prefix('@')?.split_once(' ')?;
+    let reads =
+        ["pmFromFile", "pmf", "ipMatchFromFile", "ipMatchF"].iter().any(|known| known.eq_ignore_ascii_case(name));
+    reads.then(|| argument.trim())
 }
 
 /// `@rx pattern`, `!@eq 1`, or a pattern alone.

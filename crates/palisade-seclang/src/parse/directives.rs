@@ -237,6 +237,7 @@ impl Builder {
                     Some(folder) => folder.join(need(1)?),
                     None => need(1)?.into(),
                 };
+                self.files.push(file.clone());
                 let text = std::fs::read(&file).map_err(|e| {
                     (
                         format!("cannot read `{}`: {e}", file.display()),

@@ -57,6 +57,7 @@ pub struct Builder {
     action_updates: Vec<(Place, u64, String)>,
     unicode_map: Option<Arc<UnicodeMap>>,
     including: HashSet<PathBuf>,
+    files: Vec<PathBuf>,
     fast: bool,
 }
 
@@ -103,6 +104,7 @@ impl Builder {
             action_updates: Vec::new(),
             unicode_map: None,
             including: HashSet::new(),
+            files: Vec::new(),
             fast: true,
         }
     }
@@ -165,6 +167,7 @@ impl Builder {
                 );
                 continue;
             }
+            self.files.push(file.clone());
             match std::fs::read(&file) {
                 Ok(bytes) => match String::from_utf8(bytes) {
                     Ok(text) => self.read_text(&file.to_string_lossy(), &text, Some(&file), depth),
@@ -222,8 +225,19 @@ impl Builder {
         if !self.problems.0.is_empty() {
             return Err(self.problems.0);
         }
-        RuleSet::new(self.rules, self.names, self.settings, self.unicode_map, self.fast).map_err(|p| p.0)
+        let mut rules =
+            RuleSet::new(self.rules, self.names, self.settings, self.unicode_map, self.fast).map_err(|p| p.0)?;
+        rules.files = self.files;
+        Ok(rules)
     }
+}
+
+/// The files that a path with an optional `*` or `?` in its last part names, in the order of their names.
+///
+/// # Errors
+/// A folder that cannot be read, or a pattern that matches nothing.
+pub fn matching(path: &Path) -> Result<Vec<PathBuf>, String> {
+    expand(path)
 }
 
 /// The files that a path with an optional `*` in its last part names.

@@ -98,7 +98,7 @@ impl Transaction {
         values.clear();
         for target in &link.targets {
             let from = values.len();
-            if target.count && (!link.exclusions.is_empty() || !self.removed_targets.is_empty()) {
+            if target.count && (!link.exclusions.is_empty() || self.leaves_out()) {
                 // What is left out is not counted.
                 let whole = crate::rule::Target { count: false, ..target.clone() };
                 self.collect(&whole, &mut values);
@@ -126,8 +126,12 @@ impl Transaction {
         any
     }
 
+    fn leaves_out(&self) -> bool {
+        !self.removed_targets.is_empty() || !self.left_out.is_empty()
+    }
+
     fn exclude(&self, index: usize, link: &Link, values: &mut Vec<Value>, from: usize) {
-        if link.exclusions.is_empty() && self.removed_targets.is_empty() {
+        if link.exclusions.is_empty() && !self.leaves_out() {
             return;
         }
         let mut kept = from;
@@ -136,7 +140,11 @@ impl Transaction {
             let key = self.bytes(value.key);
             let static_out = link.exclusions.iter().any(|e| e.covers(value.var, key));
             let out = static_out
-                || self.removed_targets.iter().any(|(rule, e)| *rule as usize == index && e.covers(value.var, key));
+                || self.removed_targets.iter().any(|(rule, e)| *rule as usize == index && e.covers(value.var, key))
+                || self
+                    .left_out
+                    .iter()
+                    .any(|out| out.0.has(index) && out.0.variables.iter().any(|e| e.covers(value.var, key)));
             if !out {
                 values[kept] = value;
                 kept += 1;

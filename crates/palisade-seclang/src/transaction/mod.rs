@@ -2,6 +2,7 @@
 
 mod evaluate;
 mod explain;
+mod otherwise;
 mod scan;
 mod values;
 mod write;
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use crate::body::{Finding, Limits, Output, Reader, form, json, multipart};
 use crate::fast::filter::Candidates;
+use crate::leave_out::LeaveOut;
 use crate::operator::Found;
 use crate::rule::{AuditMode, EngineMode, Exclusion, Processor};
 use crate::ruleset::RuleSet;
@@ -74,6 +76,7 @@ pub struct Transaction {
     request_body: bool,
     response_body: bool,
     force_body: bool,
+    every_reading: bool,
     processor: Option<Processor>,
     readers: Vec<Reader>,
     raw_body: Option<Vec<u8>>,
@@ -87,6 +90,8 @@ pub struct Transaction {
     findings: Vec<Finding>,
     removed: Vec<u64>,
     removed_targets: Vec<(u32, Arc<Exclusion>)>,
+    left_out: Vec<LeaveOut>,
+    body_limit: usize,
     allowed: Allowed,
     verdict: Option<Verdict>,
     /// What would have been done, had the engine been on.
@@ -155,6 +160,7 @@ impl Transaction {
             request_body: true,
             response_body: false,
             force_body: false,
+            every_reading: false,
             processor: None,
             readers: Vec::new(),
             raw_body: None,
@@ -168,6 +174,8 @@ impl Transaction {
             findings: Vec::new(),
             removed: Vec::new(),
             removed_targets: Vec::new(),
+            left_out: Vec::new(),
+            body_limit: usize::MAX,
             allowed: Allowed::No,
             verdict: None,
             detected: None,
@@ -196,6 +204,7 @@ impl Transaction {
         self.matched = Value::NONE;
         self.matched_vars.clear();
         self.force_body = false;
+        self.every_reading = false;
         self.processor = None;
         self.readers.clear();
         self.raw_body = None;
@@ -209,6 +218,8 @@ impl Transaction {
         self.findings.clear();
         self.removed.clear();
         self.removed_targets.clear();
+        self.left_out.clear();
+        self.body_limit = usize::MAX;
         self.allowed = Allowed::No;
         self.verdict = None;
         self.detected = None;
@@ -238,9 +249,59 @@ impl Transaction {
         }
     }
 
-    /// Ends evaluation, with a [`Finding::Budget`], when this much time has passed in the rules.
+    /// Ends evaluation, with a [`Finding::Budget`], when this much time has passed from now. Whoever waits between phases
+    /// says anew what is left.
     pub fn budget(&mut self, budget: Duration) {
-        self.deadline = Some(self.started + budget);
+        self.deadline = Some(self.rules.clock.monotonic() + budget);
+    }
+
+    /// Leaves rules out of this transaction, or variables out of them.
+    pub fn leave_out(&mut self, what: &LeaveOut) {
+        if what.0.variables.is_empty() {
+            self.removed.resize(self.rules.rules.len().div_ceil(64), 0);
+            for (removed, left) in self.removed.iter_mut().zip(&what.0.rules) {
+                *removed |= left;
+            }
+        } else {
+            self.left_out.push(what.clone());
+        }
+    }
+
+    /// Inspects no more than this of the body, and of the fields of a multipart body, in bytes; the limits of the rule
+    /// set hold beside it.
+    pub fn limit_body(&mut self, bytes: usize) {
+        self.body_limit = bytes;
+    }
+
+    /// Whether a body of this request, whose head is known, would be read at all. If not, it need not be fed.
+    pub fn wants_request_body(&self) -> bool {
+        if !self.request_body || self.engine == EngineMode::Off {
+            return false;
+        }
+        let text = |kind: &Vec<u8>| kind.get(..5).is_some_and(|kind| kind.eq_ignore_ascii_case(b"text/"));
+        self.processor.is_some() || self.content_type.as_ref().is_none_or(text)
+    }
+
+    /// Reads a body of a type that is none of those as one text.
+    pub fn force_request_body(&mut self) {
+        self.force_body = true;
+    }
+
+    /// Reads a body in every way that an application may, whatever its type says: what looks like JSON also as JSON, a
+    /// text as an argument named `text`, a form also with `;` between its fields. Rules written for the type alone never
+    /// see an attack that the application finds this way.
+    pub fn every_reading(&mut self) {
+        self.every_reading = true;
+    }
+
+    /// Whether the application will parse the body, as far as its type says: anything but one text.
+    pub fn is_parsed(&self) -> bool {
+        self.processor.is_some() || self.content_type.is_none()
+    }
+
+    /// Whether the body is read as it comes, file by file: `multipart/form-data`, whose files are no input of rules.
+    pub fn is_multipart(&self) -> bool {
+        self.processor == Some(Processor::Multipart)
     }
 
     /// The connection's addresses, as text.
@@ -325,7 +386,8 @@ impl Transaction {
             6 if name.eq_ignore_ascii_case(b"cookie") => self.cookies(value),
             12 if name.eq_ignore_ascii_case(b"content-type") => {
                 self.content_types += 1;
-                if self.content_type.is_none() {
+                // One that says nothing is none: some applications guess then.
+                if self.content_type.is_none() && !kind_part(value).trim_ascii().is_empty() {
                     self.content_type = Some(value.to_vec());
                 }
             }
@@ -373,17 +435,7 @@ impl Transaction {
             _ => None,
         };
         let mut out = self.output();
-        if let Some(at) = memchr::memmem::find(&lower, b"charset") {
-            let value = lower[at + 7..].trim_ascii_start();
-            if let Some(value) = value.strip_prefix(b"=") {
-                let value = value.trim_ascii_start();
-                let value = value.split(|b| matches!(b, b';' | b',' | b' ')).next().unwrap_or(b"");
-                let name = value.strip_prefix(b"\"").and_then(|v| v.strip_suffix(b"\"")).unwrap_or(value);
-                if !matches!(name, b"utf-8" | b"utf8" | b"us-ascii" | b"ascii") {
-                    out.find(Finding::Charset(String::from_utf8_lossy(name).chars().take(40).collect()));
-                }
-            }
-        }
+        out.charsets(&lower, b"charset");
         if self.content_types > 1 || memchr::memchr(b',', kind_part(&lower)).is_some() {
             self.output().find(Finding::SeveralContentTypes);
         }
@@ -444,7 +496,7 @@ impl Transaction {
         let settings = &self.rules.settings;
         let limit = match self.processor {
             Some(Processor::Multipart) => settings.request_body_limit,
-            _ => settings.request_body_limit.min(settings.request_body_no_files_limit),
+            _ => settings.request_body_limit.min(settings.request_body_no_files_limit).min(self.body_limit),
         };
         let before = self.body_length;
         self.body_length = before.saturating_add(chunk.len());
@@ -471,8 +523,12 @@ impl Transaction {
         }
         if let Some(raw) = self.raw_body.take().filter(|b| !b.is_empty()) {
             let limit = self.rules.settings.request_body_limit;
-            let span = self.store.push(&raw[..raw.len().min(limit)]);
+            let raw = &raw[..raw.len().min(limit)];
+            let span = self.store.push(raw);
             self.scalars[Var::RequestBody as usize] = span;
+            if self.every_reading {
+                self.read_otherwise(raw, span);
+            }
         }
         let too_long = self.findings.iter().any(|f| matches!(f, Finding::BodyTooLong { .. }));
         if too_long && self.rules.settings.request_body_limit_action == LimitAction::Reject {
@@ -603,7 +659,10 @@ impl Transaction {
 
     fn output(&mut self) -> Output<'_> {
         Output {
-            limits: Limits::of(&self.rules.settings),
+            limits: {
+                let limits = Limits::of(&self.rules.settings);
+                Limits { fields: limits.fields.min(self.body_limit), ..limits }
+            },
             store: &mut self.store,
             findings: &mut self.findings,
             flags: &mut self.flags,

@@ -11,6 +11,7 @@ pub mod integrity;
 pub mod limits;
 pub mod rate_limit;
 pub mod static_files;
+pub mod waf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -138,4 +139,5 @@ registry! {
     access: access::Access,
     r#static: static_files::StaticFiles,
     limits: limits::Limits,
+    waf: waf::Waf,
 }

@@ -99,6 +99,8 @@ events! {
     UNNAMED_PROXY = Warn "client_ip.unnamed_proxy";
     /// A supervised application was ended with the server: `pid`, `status`, `how`.
     APP_STOPPED = Info "app.stopped";
+    /// A rule of the WAF matched: `ruleId`, `msg`, `data`, `tags`, `score`, `target`, `mode`, `request_id`.
+    WAF_MATCH = Info "waf.match";
     /// A certificate was read again: `file`, `not_after`.
     CERTIFICATE = Info "tls.certificate";
     /// A certificate or key that changed cannot be used, the old one stays in force: `reason`.
@@ -135,6 +137,21 @@ impl Line<'_> {
     /// Adds a number.
     pub fn u64(mut self, name: &'static str, value: u64) -> Self {
         json::field_u64(&mut self.text, name, value);
+        self
+    }
+
+    /// Adds a list of texts.
+    pub fn list<'t>(mut self, name: &'static str, values: impl IntoIterator<Item = &'t str>) -> Self {
+        self.text.extend_from_slice(b",\"");
+        self.text.extend_from_slice(name.as_bytes());
+        self.text.extend_from_slice(b"\":[");
+        for (place, value) in values.into_iter().enumerate() {
+            if place > 0 {
+                self.text.push(b',');
+            }
+            json::string(&mut self.text, value);
+        }
+        self.text.push(b']');
         self
     }
 

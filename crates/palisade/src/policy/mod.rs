@@ -120,6 +120,8 @@ pub struct Env {
     pub metrics: Arc<Metrics>,
     /// Where secrets come from.
     pub secrets: Arc<dyn palisade_vault::Provider>,
+    /// Whether files that the policy names are read anew; not for a switch, which is put over what is in force.
+    pub rereads: bool,
 }
 
 impl Env {

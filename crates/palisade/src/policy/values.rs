@@ -241,7 +241,8 @@ impl FromStr for MethodName {
     type Err = BadValue;
 
     fn from_str(text: &str) -> Result<Self, BadValue> {
-        if text.is_empty() || text.len() > 24 || !text.bytes().all(|b| b.is_ascii_uppercase() || b == b'-') {
+        // Any token (RFC 9110 §9.1) that no other one differs from by case.
+        if text.is_empty() || text.len() > 24 || text.bytes().any(|b| b.is_ascii_lowercase()) {
             return Err(BadValue::new("methods are written in upper case"));
         }
         Method::from_bytes(text.as_bytes()).map(Self).map_err(|_| BadValue::new("not a method"))

@@ -65,8 +65,8 @@ pub(super) async fn reload(handle: &Arc<Handle>) {
 struct Watch {
     policy: Watched,
     tls: Watched,
-    /// Authorities and certificates of `https:` upstreams: part of the policy, though not of its text.
-    upstreams: Watched,
+    /// Authorities and certificates of `https:` upstreams, and rules of the WAF: part of the policy, though not of its text.
+    named: Watched,
 }
 
 impl Watch {
@@ -74,23 +74,24 @@ impl Watch {
         let live = handle.live();
         let pairs = live.policy.config().tls.pairs();
         let tls: Vec<PathBuf> = pairs.flat_map(|(cert, key)| [cert.to_owned(), key.to_owned()]).collect();
-        let upstreams = crate::policy::upstreams(live.policy.config())
+        let named = crate::policy::upstreams(live.policy.config())
             .flat_map(|(_, upstream)| [&upstream.ca, &upstream.client_cert, &upstream.client_key])
             .filter_map(Clone::clone)
+            .chain(crate::controls::waf::files(live.policy.env()))
             .collect();
         Self {
             policy: Watched::with_folders(handle.snapshot().files()),
             tls: Watched::look(tls),
-            upstreams: Watched::look(upstreams),
+            named: Watched::look(named),
         }
     }
 
     fn again(&self) -> Self {
-        Self { policy: self.policy.again(), tls: self.tls.again(), upstreams: self.upstreams.again() }
+        Self { policy: self.policy.again(), tls: self.tls.again(), named: self.named.again() }
     }
 
     fn is_like(&self, other: &Self) -> bool {
-        self.policy == other.policy && self.tls == other.tls && self.upstreams == other.upstreams
+        self.policy == other.policy && self.tls == other.tls && self.named == other.named
     }
 
     async fn look(&mut self, handle: &Arc<Handle>) {
@@ -107,16 +108,16 @@ impl Watch {
             }
         }
         let (policy, tls) = (self.policy != now.policy, self.tls != now.tls || renew);
-        let upstreams = self.upstreams != now.upstreams;
+        let named = self.named != now.named;
         // What was seen is settled whatever comes of it: a broken file is reported once.
         *self = now;
-        if upstreams || (policy && has_new_text(handle).await) {
+        if named || (policy && has_new_text(handle).await) {
             reload(handle).await;
             // Other files may belong to the policy now. What changed meanwhile is seen at the next look, since this one
             // came from before.
             let fresh = Self::new(handle);
             let same = fresh.policy.is_same_set(&self.policy) && fresh.tls.is_same_set(&self.tls);
-            if !same || !fresh.upstreams.is_same_set(&self.upstreams) {
+            if !same || !fresh.named.is_same_set(&self.named) {
                 *self = fresh;
             }
         } else if tls {

@@ -292,7 +292,7 @@ fn round_up(bytes: u64) -> ByteSize {
 
 /// Whether an API would parse a body of this type whole, in memory: JSON, XML, a URL-encoded form, text, or no type at
 /// all, which FastAPI reads as JSON.
-fn is_parsed(headers: &HeaderMap) -> bool {
+pub(super) fn is_parsed(headers: &HeaderMap) -> bool {
     // Of two types nobody knows which one the application believes.
     if headers.get_all(CONTENT_TYPE).iter().nth(1).is_some() {
         return true;

@@ -1,0 +1,61 @@
+//! Readings that an application may choose beside the one that the type of a body asks for.
+
+use super::Transaction;
+use crate::body::{Finding, form, json};
+use crate::rule::Processor;
+use crate::store::{List, Span};
+
+impl Transaction {
+    /// Reads a text or a form in the other ways; `span` is where the body lies.
+    pub(super) fn read_otherwise(&mut self, body: &[u8], span: Span) {
+        match self.processor {
+            Some(Processor::UrlEncoded) => self.read_semicolons(body),
+            None if self.content_type.is_none() => self.read_semicolons(body),
+            None => {
+                let mut out = self.output();
+                let name = out.store.push(b"text");
+                out.argument(List::ArgsPost, name, span);
+            }
+            Some(_) => return,
+        }
+        let wide = body.starts_with(b"\xff\xfe") || body.starts_with(b"\xfe\xff");
+        if wide || body.iter().take(4).any(|byte| *byte == 0) {
+            // Readers of JSON tell UTF-16 and UTF-32 by the first bytes (RFC 4627 §3).
+            self.output().find(Finding::NotUtf8);
+        } else if self.content_type.is_some() {
+            self.read_as_json(body);
+        }
+    }
+
+    /// Some parsers of forms take `;` for `&`.
+    fn read_semicolons(&mut self, body: &[u8]) {
+        let mut out = self.output();
+        out.limits.separator = b';';
+        for pair in body.split(|byte| *byte == b'&') {
+            if memchr::memchr(b';', pair).is_some() {
+                form::read(pair, List::ArgsPost, &mut out);
+            }
+        }
+    }
+
+    fn read_as_json(&mut self, body: &[u8]) {
+        let text = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+        if !matches!(text.trim_ascii_start().first(), Some(b'{' | b'[' | b'"')) {
+            return;
+        }
+        let before = self.findings.len();
+        let mut out = self.output();
+        let mut reader = Box::new(json::Reader::new());
+        reader.feed(text, &mut out);
+        reader.finish(&mut out);
+        // What is no JSON is text, and nothing is wrong with that, unless some read on where ours does not.
+        let read_on =
+            |text: &[u8]| [&b"NaN"[..], b"Infinity"].iter().any(|word| memchr::memmem::find(text, word).is_some());
+        let lenient = self.findings.len() > before && read_on(text);
+        let mut place = 0;
+        self.findings.retain(|finding| {
+            place += 1;
+            place <= before || finding.is_limit() || (lenient && matches!(finding, Finding::JsonSyntax { .. }))
+        });
+    }
+}

@@ -1,0 +1,153 @@
+//! Bodies that are held back until they have been judged.
+//!
+//! Nothing of the body is released before the last inspector has seen its end, as long as it is no longer than they want
+//! to hold. Of a longer one the rest streams, but for its last piece: no application sees the end of a body that was not
+//! judged, and one that is refused ends before it.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context as Task, Poll, ready};
+
+use bytes::Bytes;
+use http_body::Frame;
+
+use super::{BodyError, Refused, RequestBody};
+
+/// What is held back of a body.
+#[derive(Debug, Default)]
+pub(super) struct Hold {
+    /// How many bytes before anything is released.
+    pub(super) limit: usize,
+    bytes: usize,
+    frames: VecDeque<Frame<Bytes>>,
+    judging: Option<Judging>,
+    state: State,
+}
+
+#[derive(Debug, Default)]
+enum State {
+    #[default]
+    Reading,
+    /// Judged: all may go.
+    Judged,
+    /// It broke off, or was refused.
+    Failed(Option<BodyError>),
+}
+
+struct Judging(Pin<Box<dyn Future<Output = Result<(), Refused>> + Send>>);
+
+impl fmt::Debug for Judging {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Judging")
+    }
+}
+
+impl Hold {
+    pub(super) fn is_over(&self) -> bool {
+        matches!(self.state, State::Judged) && self.frames.is_empty()
+    }
+
+    /// Bytes that were read and not released.
+    pub(super) fn held(&self) -> u64 {
+        self.frames.iter().filter_map(Frame::data_ref).map(|data| data.len() as u64).sum()
+    }
+
+    fn fail(&mut self, error: BodyError) {
+        self.frames.clear();
+        self.state = State::Failed(Some(error));
+    }
+}
+
+impl RequestBody {
+    /// Whether some of it is to be held back.
+    pub(crate) fn is_held(&self) -> bool {
+        self.hold.is_some()
+    }
+
+    /// Reads ahead until the whole body was judged, or as far as it is held back. A refusal waits in the request's
+    /// context; any other error comes where it was.
+    pub(crate) async fn hold(&mut self) {
+        poll_fn(|cx| {
+            loop {
+                match &self.hold {
+                    Some(hold) if matches!(hold.state, State::Reading) && hold.bytes <= hold.limit => {}
+                    _ => return Poll::Ready(()),
+                }
+                ready!(self.poll_ahead(cx));
+            }
+        })
+        .await;
+    }
+
+    /// One step ahead: the next frame, or at the end the judgement.
+    fn poll_ahead(&mut self, cx: &mut Task<'_>) -> Poll<()> {
+        let Some(hold) = &mut self.hold else { return Poll::Ready(()) };
+        if let Some(judging) = &mut hold.judging {
+            let judged = ready!(judging.0.as_mut().poll(cx));
+            hold.judging = None;
+            self.judged(judged);
+            return Poll::Ready(());
+        }
+        match ready!(self.poll_streamed(cx)) {
+            Some(Ok(frame)) => {
+                if let Some(hold) = &mut self.hold {
+                    hold.bytes = hold.bytes.saturating_add(frame.data_ref().map_or(0, Bytes::len));
+                    hold.frames.push_back(frame);
+                }
+            }
+            Some(Err(error)) => {
+                if let Some(hold) = &mut self.hold {
+                    hold.fail(error);
+                }
+            }
+            None => match self.watch.take() {
+                Some(mut watch) if watch.is_slow() => {
+                    let judging = Judging(Box::pin(crate::aside::run(move || watch.finish())));
+                    if let Some(hold) = &mut self.hold {
+                        hold.judging = Some(judging);
+                    }
+                }
+                watch => {
+                    let judged = watch.map_or(Ok(()), |mut watch| watch.finish());
+                    self.judged(judged);
+                }
+            },
+        }
+        Poll::Ready(())
+    }
+
+    fn judged(&mut self, judged: Result<(), Refused>) {
+        if judged.is_err() {
+            self.abandon();
+        }
+        if let Some(hold) = &mut self.hold {
+            match judged {
+                Ok(()) => hold.state = State::Judged,
+                Err(refused) => hold.fail(Box::new(refused)),
+            }
+        }
+    }
+
+    /// The next frame that may go.
+    pub(super) fn poll_released(&mut self, cx: &mut Task<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        loop {
+            let Some(hold) = &mut self.hold else { return self.poll_streamed(cx) };
+            match &mut hold.state {
+                State::Judged => return Poll::Ready(hold.frames.pop_front().map(Ok)),
+                State::Failed(error) => return Poll::Ready(error.take().map(Err)),
+                State::Reading if hold.frames.len() > 1 => return Poll::Ready(hold.frames.pop_front().map(Ok)),
+                State::Reading => ready!(self.poll_ahead(cx)),
+            }
+        }
+    }
+
+    /// Whether everything was released, where some was held back.
+    pub(super) fn is_released(&self) -> bool {
+        match &self.hold {
+            Some(hold) => hold.is_over(),
+            None => self.inner.is_end_stream(),
+        }
+    }
+}

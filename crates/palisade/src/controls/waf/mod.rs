@@ -1,0 +1,455 @@
+//! The web application firewall: the OWASP Core Rule Set, or any rules of its language, over requests and answers.
+//!
+//! Guide section 21; threats 25 and 36. The engine is `palisade-seclang`; here is what a gateway adds: which rules, what
+//! is fed to them, what their verdicts mean, what a request that cannot be inspected becomes. A request without a body is
+//! judged at once. A body that rules read is held back until it was judged; every other one streams.
+
+mod config;
+mod exclude;
+mod judge;
+mod rules;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HOST};
+use http::{HeaderMap, Method, StatusCode, Version, request, response};
+use palisade_policy::Problems;
+use palisade_seclang::{RuleSet, Transaction};
+use parking_lot::Mutex;
+
+use crate::body::Start;
+use crate::context::Context;
+use crate::control::{Asked, Check, Control, ControlId, Info, Inspect, Peek, Remedy, Routes};
+use crate::controls::limits;
+use crate::policy::Env;
+use crate::refusal::{Code, Refusal, Stop};
+
+pub use config::{Beyond, Config, Exclude, Route, Rules};
+use exclude::Excluded;
+use rules::Variant;
+pub(crate) use rules::files;
+
+/// A rule refused the request, or the answer to it.
+pub static BLOCKED: Code =
+    Code::client("waf.blocked", StatusCode::FORBIDDEN, 21, "this request looks like an attack and was refused")
+        .owasp("malicious_attack_tool");
+/// The body cannot be read in one way only.
+pub static AMBIGUOUS: Code = Code::client(
+    "waf.ambiguous",
+    StatusCode::UNSUPPORTED_MEDIA_TYPE,
+    21,
+    "the body of this request is malformed or can be read in more than one way",
+)
+.owasp("input_validation_fail");
+/// The type or encoding of a body does not say how it is to be read.
+pub static CONTENT_TYPE_CODE: Code = Code::client(
+    "waf.content_type",
+    StatusCode::UNSUPPORTED_MEDIA_TYPE,
+    21,
+    "the body of this request needs one Content-Type, a charset of UTF-8 and no Content-Encoding",
+)
+.owasp("input_validation_fail");
+/// There is more to inspect than may be.
+pub static LIMIT: Code = Code::client(
+    "waf.limit",
+    StatusCode::PAYLOAD_TOO_LARGE,
+    21,
+    "this request is too large or too complex to be inspected",
+)
+.owasp("input_validation_fail");
+
+/// Heads and bodies of more bytes are judged off the I/O threads.
+const INLINE: usize = 4096;
+/// What is held of a multipart body before it streams: enough for a form without files.
+const MULTIPART_HELD: usize = 64 * 1024;
+/// How long the start of an answer is waited for where rules read answers.
+const ANSWER_TIME: Duration = Duration::from_secs(2);
+/// Transactions that a thread keeps for reuse.
+const SPARE: usize = 16;
+
+/// The control.
+#[derive(Debug)]
+pub struct Waf(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    id: ControlId,
+    sets: Vec<Arc<RuleSet>>,
+    by_rule: Vec<OfRule>,
+    excluded: Vec<Excluded>,
+    written: Vec<Exclude>,
+    budget: Duration,
+    /// Whether any rule set has rules for answers.
+    answers: bool,
+    spare: Box<[Mutex<Vec<Transaction>>]>,
+}
+
+/// What holds for one route.
+#[derive(Debug, Clone, Copy)]
+struct OfRule {
+    set: usize,
+    body_limit: usize,
+    beyond: Beyond,
+}
+
+/// How far a request has come.
+#[derive(Debug)]
+pub(crate) struct Inspection {
+    transaction: Transaction,
+    /// The rule set, by number.
+    set: usize,
+    spent: Duration,
+    /// Whether the request was judged wholly.
+    requested: bool,
+    /// Matches that were logged already.
+    logged: usize,
+    /// Findings that are known already: those of the head.
+    found: usize,
+    body: usize,
+    /// Whether it was said already what rules that only detect would have refused.
+    told: bool,
+}
+
+impl Control for Waf {
+    type Config = Config;
+    type Route = Route;
+    const INFO: Info = Info {
+        name: "waf",
+        section: 21,
+        codes: &[&BLOCKED, &AMBIGUOUS, &CONTENT_TYPE_CODE, &LIMIT],
+        judges: true,
+        about: "Rules that know attacks: the OWASP Core Rule Set, over requests and answers. Off without `rules`.",
+    };
+
+    fn compile(section: &Config, routes: &Routes<'_, Route>, env: &Env, problems: &mut Problems) -> Option<Self> {
+        if section.rules.paths().is_empty() {
+            idle(section, routes, problems);
+            return None;
+        }
+        let mut variants: Vec<Variant> = Vec::new();
+        let by_rule = routes.map(|route| {
+            let variant = Variant {
+                paranoia: route.and_then(|route| route.paranoia).or(section.paranoia),
+                threshold: route.and_then(|route| route.threshold).or(section.threshold),
+            };
+            let known = variants.iter().position(|known| *known == variant);
+            let set = known.unwrap_or_else(|| {
+                variants.push(variant);
+                variants.len() - 1
+            });
+            let body_limit = route.and_then(|route| route.body_limit).unwrap_or(section.body_limit).len();
+            OfRule { set, body_limit, beyond: route.and_then(|route| route.beyond_limit).unwrap_or_default() }
+        });
+        if section.budget.duration().is_zero() {
+            problems.error("waf.budget", "no rule could be evaluated in no time", "write at least `1ms`");
+        }
+        let sets = rules::compile(section, &variants, env, problems)?;
+        let excluded = exclude::compile(&section.exclude, &sets, problems);
+        let id = crate::controls::INFOS.iter().position(|info| info.name == Self::INFO.name).unwrap_or_default();
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        Some(Self(Arc::new(Shared {
+            id: ControlId(u8::try_from(id).unwrap_or_default()),
+            answers: sets.iter().any(|rules| (3..=5).any(|phase| rules.has_phase(phase))),
+            sets,
+            by_rule,
+            excluded,
+            written: section.exclude.clone(),
+            budget: section.budget.duration(),
+            spare: (0..threads.clamp(1, 64)).map(|_| Mutex::default()).collect(),
+        })))
+    }
+}
+
+/// Without rules nothing that was written would have an effect.
+fn idle(section: &Config, routes: &Routes<'_, Route>, problems: &mut Problems) {
+    let fix = "name rules in `[waf]`, such as `rules = \"/usr/share/modsecurity-crs\"`, or remove the line";
+    let why = "without `rules` the WAF is off, and this has no effect";
+    let written = [
+        ("waf.paranoia", section.paranoia.is_some()),
+        ("waf.threshold", section.threshold.is_some()),
+        ("waf.exclude", !section.exclude.is_empty()),
+    ];
+    for (key, _) in written.iter().filter(|(_, written)| *written) {
+        problems.error(key, why, fix);
+    }
+    for (route, said) in routes.said() {
+        if said.paranoia.is_some() || said.threshold.is_some() {
+            problems.error(&format!("{route}.waf"), why, fix);
+        }
+    }
+}
+
+impl Shared {
+    fn of(&self, ctx: &Context) -> OfRule {
+        self.by_rule[usize::from(ctx.rule().id)]
+    }
+
+    fn take(&self, set: usize) -> Transaction {
+        let spare = self.spare[crate::shard::of(self.spare.len())].lock().pop();
+        match spare {
+            Some(mut transaction) => {
+                transaction.reset(&self.sets[set]);
+                transaction
+            }
+            None => Transaction::new(&self.sets[set]),
+        }
+    }
+
+    fn give_back(&self, inspection: Box<Inspection>) {
+        // One that grew with a large request is not kept.
+        if inspection.body > 1 << 16 {
+            return;
+        }
+        let mut spare = self.spare[crate::shard::of(self.spare.len())].lock();
+        if spare.len() < SPARE {
+            spare.push(inspection.transaction);
+        }
+    }
+
+    /// A transaction that knows the head.
+    fn begin(&self, ctx: &Context, parts: &request::Parts) -> Box<Inspection> {
+        let of = self.of(ctx);
+        let mut transaction = self.take(of.set);
+        transaction.limit_body(of.body_limit);
+        let local = ctx.connection.local;
+        transaction.connection(ctx.client_text(), ctx.connection.peer.port(), "", local.port());
+        transaction.unique_id(ctx.request_id().as_str());
+        let target = ctx.target.path_and_query().map_or("/", |target| target.as_str());
+        transaction.request(ctx.method.as_str().as_bytes(), target.as_bytes(), protocol(ctx.version));
+        // Over HTTP/2 the host may come as `:authority` alone.
+        if ctx.version >= Version::HTTP_2 && !parts.headers.contains_key(HOST) {
+            transaction.header(b"Host", ctx.authority().as_bytes());
+        }
+        for (name, value) in &parts.headers {
+            transaction.header(name.as_str().as_bytes(), value.as_bytes());
+        }
+        for excluded in &self.excluded {
+            if excluded.path.as_ref().is_none_or(|path| path.matches(ctx.path())) {
+                transaction.leave_out(&excluded.by_set[of.set]);
+            }
+        }
+        Box::new(Inspection {
+            transaction,
+            set: of.set,
+            spent: Duration::ZERO,
+            requested: false,
+            logged: 0,
+            found: 0,
+            body: 0,
+            told: false,
+        })
+    }
+
+    /// Evaluates some rules within what is left of the budget.
+    fn evaluate(&self, inspection: &mut Inspection, rules: impl FnOnce(&mut Transaction)) {
+        let start = Instant::now();
+        inspection.transaction.budget(self.budget.saturating_sub(inspection.spent));
+        rules(&mut inspection.transaction);
+        inspection.spent += start.elapsed();
+    }
+
+    /// Rules of the last phase record, and all that matched is logged.
+    fn end(&self, ctx: &Context, mut inspection: Box<Inspection>) {
+        if self.sets[inspection.set].has_phase(5) {
+            self.evaluate(&mut inspection, Transaction::logging);
+        }
+        self.log(ctx, &mut inspection);
+        self.give_back(inspection);
+    }
+
+    /// Keeps a request that passed until its body or its answer comes, where rules want to see that.
+    fn keep(&self, ctx: &Context, mut inspection: Box<Inspection>) {
+        self.log(ctx, &mut inspection);
+        if inspection.requested && !self.answers {
+            self.end(ctx, inspection);
+        } else {
+            *ctx.inspection() = Some(inspection);
+        }
+    }
+}
+
+fn protocol(version: Version) -> &'static [u8] {
+    match version {
+        Version::HTTP_10 => b"HTTP/1.0",
+        Version::HTTP_2 => b"HTTP/2.0",
+        Version::HTTP_3 => b"HTTP/3.0",
+        _ => b"HTTP/1.1",
+    }
+}
+
+impl Check for Waf {
+    fn request(&self, ctx: &Context, parts: &mut request::Parts) -> Result<(), Stop> {
+        let waf = &*self.0;
+        let mut inspection = waf.begin(ctx, parts);
+        waf.evaluate(&mut inspection, |transaction| {
+            transaction.request_headers();
+        });
+        let reads = ctx.has_body && ctx.method != Method::CONNECT && reads(&mut inspection.transaction, &parts.headers);
+        if !reads && inspection.transaction.verdict().is_none() {
+            waf.evaluate(&mut inspection, |transaction| {
+                transaction.request_body();
+            });
+            inspection.requested = true;
+        }
+        let judged = waf.judge(ctx, &inspection, false).and_then(|()| {
+            let encoded = |value: &http::HeaderValue| !value.as_bytes().eq_ignore_ascii_case(b"identity");
+            match reads && parts.headers.get_all(CONTENT_ENCODING).iter().any(encoded) {
+                true => {
+                    Err(CONTENT_TYPE_CODE.refuse("the body is encoded, and rules would not read what is sent").close())
+                }
+                false => Ok(()),
+            }
+        });
+        inspection.found = inspection.transaction.findings().len();
+        match judged {
+            Ok(()) => waf.keep(ctx, inspection),
+            Err(refusal) if refusal.is_watched() && reads => {
+                inspection.told = true;
+                waf.keep(ctx, inspection);
+                return Err(refusal.into());
+            }
+            Err(refusal) => {
+                waf.end(ctx, inspection);
+                return Err(refusal.into());
+            }
+        }
+        Ok(())
+    }
+
+    fn is_slow(&self, ctx: &Context, parts: &request::Parts) -> bool {
+        let target = ctx.target.path_and_query().map_or(0, |target| target.as_str().len());
+        target + parts.headers.values().map(http::HeaderValue::len).sum::<usize>() > INLINE
+    }
+
+    fn can_be_slow(&self) -> bool {
+        true
+    }
+
+    fn inspect(&self, ctx: &Context, _parts: &request::Parts) -> Option<Box<dyn Inspect>> {
+        let mut kept = ctx.inspection();
+        if kept.as_ref()?.requested {
+            return None;
+        }
+        let of = self.0.of(ctx);
+        let inspection = kept.take()?;
+        let holds =
+            if inspection.transaction.is_multipart() { of.body_limit.min(MULTIPART_HELD) } else { of.body_limit };
+        Some(Box::new(Reader { waf: Arc::clone(&self.0), inspection: Some(inspection), beyond: of.beyond, holds }))
+    }
+
+    fn inspects(&self) -> bool {
+        true
+    }
+
+    fn reads(&self) -> bool {
+        self.0.answers
+    }
+
+    fn peeks(&self, ctx: &Context, status: StatusCode, headers: &HeaderMap) -> Option<Peek> {
+        let kept = ctx.inspection();
+        let inspection = kept.as_ref()?;
+        let settings = self.0.sets[inspection.set].settings();
+        let kind = limits::media_type(headers);
+        let wanted = settings.response_body
+            && status != StatusCode::SWITCHING_PROTOCOLS
+            && settings.response_types.contains(&kind)
+            && kind != "text/event-stream"
+            && !headers.contains_key(CONTENT_ENCODING);
+        let bytes = if wanted { settings.response_body_limit } else { 0 };
+        Some(Peek { bytes, within: ANSWER_TIME })
+    }
+
+    fn peeked(&self, ctx: &Context, parts: &mut response::Parts, start: &Start) -> Result<(), Refusal> {
+        let waf = &*self.0;
+        let Some(mut inspection) = ctx.inspection().take() else { return Ok(()) };
+        waf.evaluate(&mut inspection, |transaction| {
+            transaction.response(parts.status.as_u16(), b"HTTP/1.1");
+            for (name, value) in &parts.headers {
+                transaction.response_header(name.as_str().as_bytes(), value.as_bytes());
+            }
+            transaction.response_headers();
+            transaction.response_chunk(&start.bytes);
+            transaction.response_body();
+        });
+        let judged = waf.judge(ctx, &inspection, true);
+        waf.end(ctx, inspection);
+        judged
+    }
+
+    fn remedy(&self, asked: &Asked<'_>) -> Option<Remedy> {
+        Some(self.0.remedy(asked))
+    }
+}
+
+/// Whether rules read the body of a request with this head.
+fn reads(transaction: &mut Transaction, headers: &HeaderMap) -> bool {
+    transaction.every_reading();
+    if transaction.wants_request_body() {
+        return true;
+    }
+    let kind = limits::media_type(headers);
+    let read = limits::is_parsed(headers) && (!kind.is_empty() || headers.get_all(CONTENT_TYPE).iter().count() > 1);
+    if read {
+        transaction.force_request_body();
+    }
+    read
+}
+
+/// Feeds a body to the rules.
+#[derive(Debug)]
+struct Reader {
+    waf: Arc<Shared>,
+    inspection: Option<Box<Inspection>>,
+    beyond: Beyond,
+    holds: usize,
+}
+
+impl Inspect for Reader {
+    fn feed(&mut self, piece: &[u8]) -> Result<(), Refusal> {
+        let Some(inspection) = &mut self.inspection else { return Ok(()) };
+        inspection.body = inspection.body.saturating_add(piece.len());
+        inspection.transaction.body(piece);
+        // What cannot be inspected need not be read to its end.
+        match inspection
+            .transaction
+            .findings()
+            .get(inspection.found..)
+            .unwrap_or_default()
+            .iter()
+            .find(|f| f.is_limit())
+        {
+            Some(finding) => self.waf.beyond(self.beyond, inspection, finding).map_err(Refusal::close),
+            None => Ok(()),
+        }
+    }
+
+    fn holds(&self) -> Option<usize> {
+        Some(self.holds)
+    }
+
+    fn finish(&mut self, ctx: &Context) -> Result<(), Refusal> {
+        let Some(mut inspection) = self.inspection.take() else { return Ok(()) };
+        self.waf.evaluate(&mut inspection, |transaction| {
+            transaction.request_body();
+        });
+        inspection.requested = true;
+        match self.waf.judge(ctx, &inspection, false) {
+            Ok(()) => {
+                self.waf.keep(ctx, inspection);
+                Ok(())
+            }
+            Err(refusal) => {
+                self.waf.end(ctx, inspection);
+                Err(refusal)
+            }
+        }
+    }
+
+    fn is_slow(&self) -> bool {
+        self.inspection.as_ref().is_some_and(|inspection| inspection.body > INLINE)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,235 @@
+//! Rule files: found, compiled, and kept for as long as they stay as they are.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use palisade_policy::Problems;
+use palisade_seclang::{Builder, EngineMode, LimitAction, Problem, RuleSet};
+use parking_lot::Mutex;
+
+use super::config::{BUILTIN, Config, Rules};
+use crate::policy::Env;
+
+/// What differs between the rule sets of a policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Variant {
+    pub(super) paranoia: Option<u8>,
+    pub(super) threshold: Option<u32>,
+}
+
+/// A file as it was when it was read.
+type Stamp = Option<(u64, u64, i64, i64)>;
+
+/// Rule sets as they were compiled last; outlives policies, so that a switch or a reload that changes no rule compiles
+/// none, and so that rules which are broken on disk do not keep a switch from being put in force.
+#[derive(Debug, Default)]
+pub(super) struct Kept(Mutex<Vec<Entry>>);
+
+#[derive(Debug, Clone)]
+struct Entry {
+    paths: Vec<String>,
+    variant: Variant,
+    stamps: Vec<(PathBuf, Stamp)>,
+    rules: Arc<RuleSet>,
+}
+
+fn stamp(path: &Path) -> Stamp {
+    let meta = std::fs::metadata(path).ok()?;
+    Some((meta.ino(), meta.size(), meta.mtime(), meta.mtime_nsec().wrapping_add(meta.ctime_nsec())))
+}
+
+/// Compiles the rules in each variant. `None`: there is something wrong, and it was reported.
+pub(super) fn compile(
+    config: &Config,
+    variants: &[Variant],
+    env: &Env,
+    problems: &mut Problems,
+) -> Option<Vec<Arc<RuleSet>>> {
+    let paths = config.rules.paths();
+    if let Some(place) = paths.iter().position(|path| path == BUILTIN) {
+        let key = key(&config.rules, place);
+        problems.error(
+            &key,
+            "this version has no rules of its own yet",
+            "name rule files, such as the folder of Debian's `modsecurity-crs`: `\"/usr/share/modsecurity-crs\"`",
+        );
+        return None;
+    }
+    let kept = env.state.get("waf", Kept::default);
+    let before = kept.0.lock().clone();
+    let mut now = Vec::new();
+    let mut compiled = Vec::new();
+    for variant in variants {
+        let same = |entry: &&Entry| {
+            entry.paths == paths
+                && entry.variant == *variant
+                && (!env.rereads || entry.stamps.iter().all(|(path, was)| stamp(path) == *was))
+        };
+        let entry = match before.iter().find(same) {
+            Some(entry) => entry.clone(),
+            None => {
+                let (rules, stamps) = build(paths, *variant, &config.rules, problems)?;
+                Entry { paths: paths.to_vec(), variant: *variant, stamps, rules: Arc::new(rules) }
+            }
+        };
+        compiled.push(Arc::clone(&entry.rules));
+        now.push(entry);
+    }
+    *kept.0.lock() = now;
+    Some(compiled)
+}
+
+fn key(rules: &Rules, place: usize) -> String {
+    match rules {
+        Rules::One(_) => "waf.rules".to_owned(),
+        Rules::Several(_) => format!("waf.rules[{place}]"),
+    }
+}
+
+fn build(
+    paths: &[String],
+    variant: Variant,
+    written: &Rules,
+    problems: &mut Problems,
+) -> Option<(RuleSet, Vec<(PathBuf, Stamp)>)> {
+    let mut files = Vec::new();
+    let mut folders = Vec::new();
+    for (place, path) in paths.iter().enumerate() {
+        match expand(Path::new(path)) {
+            Ok(found) => files.extend(found),
+            Err(why) => {
+                let fix = "name a file, a pattern that matches some, or the folder of a rule set";
+                problems.error(&key(written, place), format!("`{path}`: {why}"), fix);
+            }
+        }
+        folders.push(Path::new(path).to_owned());
+    }
+    if files.is_empty() {
+        return None;
+    }
+    // Stamped before they are read: what changes meanwhile is read again next time.
+    let mut stamps: Vec<(PathBuf, Stamp)> = Vec::new();
+    let folders = folders.into_iter().map(|path| if path.is_dir() { path.join("rules") } else { path });
+    for folder in folders.filter_map(|path| if path.is_dir() { Some(path) } else { path.parent().map(Path::to_owned) })
+    {
+        stamps.push((folder.clone(), stamp(&folder)));
+    }
+    let setting = setting(variant);
+    let at = place_of_setting(&files);
+    let mut builder = Builder::new();
+    // The gateway limits what it feeds; a request is cut by its route's limit, not by the language's old defaults.
+    builder.settings(|settings| {
+        settings.request_body_limit = usize::MAX;
+        settings.request_body_no_files_limit = usize::MAX;
+        settings.request_body_limit_action = LimitAction::ProcessPartial;
+    });
+    for (place, file) in files.iter().enumerate() {
+        if let Some(text) = setting.as_ref().filter(|_| place == at) {
+            builder.text("[waf]", text);
+        }
+        stamps.push((file.clone(), stamp(file)));
+        builder.file(file);
+    }
+    if let Some(text) = setting.as_ref().filter(|_| at >= files.len()) {
+        builder.text("[waf]", text);
+    }
+    match builder.compile() {
+        Ok(rules) => {
+            let more: Vec<_> = rules.files().iter().filter(|file| !files.contains(file)).cloned().collect();
+            stamps.extend(more.into_iter().map(|file| (file.clone(), stamp(&file))));
+            warn(&rules, problems);
+            Some((rules, stamps))
+        }
+        Err(wrong) => {
+            report(&wrong, problems);
+            None
+        }
+    }
+}
+
+/// What the rules ask for and do not get.
+fn warn(rules: &RuleSet, problems: &mut Problems) {
+    let settings = rules.settings();
+    if settings.engine == EngineMode::Off {
+        problems.warn("waf.rules", "`SecRuleEngine Off`: the rules switch themselves off", "remove the directive");
+    }
+    if !settings.notes.is_empty() {
+        let mut notes = settings.notes.iter().take(5).cloned().collect::<Vec<_>>().join("; ");
+        if settings.notes.len() > 5 {
+            notes.push_str(&format!("; and {} more", settings.notes.len() - 5));
+        }
+        problems.warn("waf.rules", notes, "remove the directives, or leave them for other engines");
+    }
+}
+
+fn report(wrong: &[Problem], problems: &mut Problems) {
+    for problem in wrong {
+        let mut message = format!("{}:{}: {}", problem.file, problem.line, problem.message);
+        if !problem.text.is_empty() {
+            message.push_str(&format!(": `{}`", problem.text));
+        }
+        let fix = if problem.help.is_empty() { "mend the rule" } else { &problem.help };
+        problems.error("waf.rules", message, fix);
+    }
+}
+
+/// What the policy sets of the Core Rule Set, in the names of versions 3 and 4.
+fn setting(variant: Variant) -> Option<String> {
+    let mut sets = Vec::new();
+    if let Some(level) = variant.paranoia {
+        let names =
+            ["paranoia_level", "executing_paranoia_level", "blocking_paranoia_level", "detection_paranoia_level"];
+        sets.extend(names.map(|name| format!("setvar:tx.{name}={level}")));
+    }
+    if let Some(threshold) = variant.threshold {
+        sets.push(format!("setvar:tx.inbound_anomaly_score_threshold={threshold}"));
+    }
+    (!sets.is_empty()).then(|| format!("SecAction \"id:4294000001,phase:1,nolog,pass,t:none,{}\"", sets.join(",")))
+}
+
+/// Before which file the policy's own settings stand: behind the set-up, before the rules that fill in what is missing.
+fn place_of_setting(files: &[PathBuf]) -> usize {
+    let named =
+        |file: &PathBuf, start: &str| file.file_name().is_some_and(|name| name.to_string_lossy().starts_with(start));
+    let first = files.iter().position(|file| named(file, "REQUEST-901"));
+    let after_setup = || files.iter().rposition(|file| named(file, "crs-setup")).map(|at| at + 1);
+    first.or_else(after_setup).unwrap_or(0)
+}
+
+/// The files that one entry of `rules` means.
+fn expand(path: &Path) -> Result<Vec<PathBuf>, String> {
+    if path.is_dir() {
+        return folder(path);
+    }
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    if !name.contains(['*', '?']) {
+        return match std::fs::metadata(path) {
+            Ok(_) => Ok(vec![path.to_owned()]),
+            Err(error) => Err(format!("cannot be read: {error}")),
+        };
+    }
+    let files = palisade_seclang::matching(path)?;
+    Ok(files)
+}
+
+/// The files of a Core Rule Set: its set-up, then its rules.
+fn folder(path: &Path) -> Result<Vec<PathBuf>, String> {
+    let rules = if path.join("rules").is_dir() { path.join("rules") } else { path.to_owned() };
+    let mut files = Vec::new();
+    // Debian keeps the set-up of `/usr/share/modsecurity-crs` in `/etc/modsecurity/crs`.
+    let debian = path.ancestors().nth(3).map(|root| root.join("etc/modsecurity/crs/crs-setup.conf"));
+    let debian = debian.filter(|_| path.ends_with("usr/share/modsecurity-crs"));
+    let setups = [Some(path.join("crs-setup.conf")), debian, Some(path.join("crs-setup.conf.example"))];
+    files.extend(setups.into_iter().flatten().find(|setup| setup.is_file()));
+    let found = palisade_seclang::matching(&rules.join("*.conf"))?;
+    files.extend(found.into_iter().filter(|file| !files.contains(file)).collect::<Vec<_>>());
+    Ok(files)
+}
+
+/// The files that the rules in force were read from, and the folders of their patterns.
+pub(crate) fn files(env: &Env) -> Vec<PathBuf> {
+    let kept = env.state.get("waf", Kept::default);
+    let entries = kept.0.lock();
+    entries.iter().flat_map(|entry| entry.stamps.iter().map(|(path, _)| path.clone())).collect()
+}

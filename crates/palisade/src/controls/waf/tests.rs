@@ -1,0 +1,258 @@
+//! The WAF in the stack, with small rules; the Core Rule Set itself runs end to end.
+
+use super::*;
+use crate::testing_local::{Answer, App, request};
+
+/// The guide's own kind of rule, one a place that can be inspected.
+const RULES: &str = r#"
+SecRequestBodyAccess On
+SecRule ARGS|XML:/* "@rx (?i)union\s+select" "id:1,phase:2,deny,status:403,t:none,t:urlDecodeUni,log,msg:'SQL injection',logdata:'%{MATCHED_VAR}',tag:'attack-sqli'"
+SecRule REQUEST_HEADERS:User-Agent "@contains sqlmap" "id:2,phase:1,deny,status:403,log,msg:'Scanner',tag:'attack-scanner'"
+SecRule REQUEST_BODY "@contains union select" "id:3,phase:2,deny,status:403,log,msg:'In a text'"
+SecRule RESPONSE_HEADERS:X-App "@streq leaks" "id:4,phase:3,deny,status:502,log,msg:'Leak'"
+SecRule REQUEST_URI "@endsWith /gone" "id:5,phase:1,deny,status:410,log,msg:'Gone'"
+"#;
+
+struct Walled {
+    app: App,
+    _dir: tempfile::TempDir,
+}
+
+fn policy(dir: &tempfile::TempDir, waf: &str) -> String {
+    std::fs::write(dir.path().join("local.conf"), RULES).unwrap();
+    format!("[waf]\nrules = [\"{}/local.conf\"]\n{waf}", dir.path().display())
+}
+
+fn walled(waf: &str) -> Walled {
+    let dir = tempfile::tempdir().unwrap();
+    let app = App::start(&policy(&dir, waf));
+    Walled { app, _dir: dir }
+}
+
+impl Walled {
+    async fn get(&self, path: &str, headers: &[(&str, &str)]) -> (u16, Option<String>) {
+        let answer = self.app.ask("203.0.113.1", "GET", path, headers).await;
+        (answer.status, answer.code())
+    }
+
+    async fn post(&self, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+        self.app.send("203.0.113.1", request("POST", path, headers, body.to_owned().into())).await
+    }
+
+    async fn pieces(&self, path: &str, kind: &str, pieces: Vec<String>) -> Answer {
+        let pieces = pieces.into_iter().map(|piece| Ok::<_, std::io::Error>(bytes::Bytes::from(piece)));
+        let body = axum::body::Body::from_stream(futures_util::stream::iter(pieces));
+        self.app.send("203.0.113.1", request("POST", path, &[("content-type", kind)], body)).await
+    }
+}
+
+fn blocked() -> (u16, Option<String>) {
+    (403, Some("waf.blocked".to_owned()))
+}
+
+#[tokio::test]
+async fn attacks_in_the_head_are_refused() {
+    let walled = walled("");
+    assert_eq!(walled.get("/echo?q=hello", &[]).await.0, 200);
+    assert_eq!(walled.get("/echo?q=1%20union%20select%202", &[]).await, blocked());
+    assert_eq!(walled.get("/echo", &[("user-agent", "sqlmap/1.7")]).await, blocked());
+    assert_eq!(walled.get("/gone", &[]).await, (410, Some("waf.blocked".to_owned())), "the rule's own status");
+    // What integrity drops on forwarding is seen first.
+    assert_eq!(walled.get("/echo?q=1%20union%20select%202", &[("x_under", "1")]).await, blocked());
+    let long = format!("/echo?q={}", "a".repeat(7000));
+    assert_eq!(walled.get(&long, &[]).await.0, 200, "off the I/O threads");
+    assert_eq!(walled.get(&format!("{long}+union+select"), &[]).await, blocked());
+}
+
+#[tokio::test]
+async fn detect_and_off_refuse_nothing() {
+    for waf in ["mode = \"detect\"", "mode = \"off\"", "[[route]]\npath = \"/echo\"\nwaf = { mode = \"off\" }"] {
+        let walled = walled(waf);
+        assert_eq!(walled.get("/echo?q=union%20select", &[("user-agent", "sqlmap")]).await.0, 200, "{waf}");
+        let answer = walled.post("/echo", &[("content-type", "application/json")], r#"{"a":"union select"}"#).await;
+        assert_eq!((answer.status, &*answer.text), (200, r#"{"a":"union select"}"#), "{waf}");
+        let two = r#"{"a":1,"a":2}"#;
+        assert_eq!(walled.post("/echo", &[("content-type", "application/json")], two).await.status, 200, "{waf}");
+    }
+    let detect = walled("mode = \"detect\"");
+    detect.post("/echo", &[("content-type", "application/json")], r#"{"a":"union select"}"#).await;
+    let summary = detect.app.handle.live().policy.decisions().summary();
+    assert!(summary.groups.keys().any(|group| group.code == "waf.blocked" && group.mode == "detect"));
+}
+
+#[tokio::test]
+async fn without_rules_there_is_no_stage() {
+    let app = App::start("");
+    assert!(!app.handle.live().controls().contains(&"waf"));
+    assert!(App::problems("[waf]\nparanoia = 2\n").contains("without `rules` the WAF is off"));
+    assert!(App::problems("[waf]\nrules = \"builtin\"\n").contains("no rules of its own yet"));
+    assert!(walled("").app.handle.live().controls().contains(&"waf"));
+}
+
+#[tokio::test]
+async fn attacks_in_bodies_never_reach_the_application() {
+    let walled = walled("");
+    let multipart =
+        |value: &str| format!("--b\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n{value}\r\n--b--\r\n");
+    for (kind, good, bad) in [
+        ("application/json", r#"{"a":["hello"]}"#.to_owned(), r#"{"a":["union  select"]}"#.to_owned()),
+        ("application/problem+json", r#""hello""#.to_owned(), r#""\u0075nion select""#.to_owned()),
+        ("application/x-www-form-urlencoded", "a=hello".to_owned(), "a=union+select".to_owned()),
+        ("multipart/form-data; boundary=b", multipart("hello"), multipart("union select")),
+        ("application/xml", "<a>hello</a>".to_owned(), "<a>union select</a>".to_owned()),
+        ("text/plain", "hello".to_owned(), "a union select b".to_owned()),
+        ("application/graphql", "{ a }".to_owned(), "{ union select }".to_owned()),
+    ] {
+        let passed = walled.post("/echo", &[("content-type", kind)], &good).await;
+        assert_eq!((passed.status, &*passed.text), (200, &*good), "{kind}");
+        let refused = walled.post("/echo", &[("content-type", kind)], &bad).await;
+        assert_eq!((refused.status, refused.code()), blocked(), "{kind}");
+        let bytes = |text: &str| text.chars().map(String::from).collect::<Vec<_>>();
+        let passed = walled.pieces("/echo", kind, bytes(&good)).await;
+        assert_eq!((passed.status, &*passed.text), (200, &*good), "{kind} in pieces");
+        let refused = walled.pieces("/echo", kind, bytes(&bad)).await;
+        assert_eq!((refused.status, refused.code()), blocked(), "{kind} in pieces");
+    }
+}
+
+#[tokio::test]
+async fn padding_hides_nothing() {
+    let walled = walled("[limits]\nbody = \"20MiB\"\n[[route]]\npath = \"/ignore\"\nwaf = { body_limit = \"4MiB\" }\n");
+    for kib in [1, 8, 128, 1000] {
+        let padding = " ".repeat(kib << 10);
+        let json = format!("{padding}{{\"a\":\"union select\"}}");
+        let answer = walled.pieces("/echo", "application/json", vec![json]).await;
+        assert_eq!((answer.status, answer.code()), blocked(), "{kib}");
+    }
+    let long = || (0..40).map(|_| " ".repeat(64 << 10)).chain(["{\"a\":\"union select\"}".to_owned()]).collect();
+    let answer = walled.pieces("/echo", "application/json", long()).await;
+    assert_eq!((answer.status, answer.code().as_deref()), (413, Some("waf.limit")));
+    let answer = walled.pieces("/ignore", "application/json", long()).await;
+    assert_eq!((answer.status, answer.code()), blocked(), "a route that inspects more");
+    // Files are no input of rules, and stream: the field behind one is, and ends the body before its end.
+    let file = |field: &str| {
+        let head = "--b\r\nContent-Disposition: form-data; name=\"f\"; filename=\"f\"\r\n\r\n".to_owned();
+        let file = (0..40).map(|_| "union select ".repeat(5000));
+        let tail = format!("\r\n--b\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n{field}\r\n--b--\r\n");
+        std::iter::once(head).chain(file).chain([tail]).collect::<Vec<_>>()
+    };
+    let kind = "multipart/form-data; boundary=b";
+    let passed = walled.pieces("/echo", kind, file("hello")).await;
+    assert_eq!((passed.status, passed.text), (200, file("hello").concat()));
+    let refused = walled.pieces("/echo", kind, file("union select")).await;
+    assert_eq!((refused.status, refused.code()), blocked());
+    let octets = vec!["union select ".repeat(5000); 40];
+    let passed = walled.pieces("/echo", "application/octet-stream", octets.clone()).await;
+    assert_eq!((passed.status, passed.text), (200, octets.concat()));
+}
+
+#[tokio::test]
+async fn two_readings_are_refused() {
+    let walled = walled("");
+    for (headers, body, code) in [
+        (vec![("content-type", "application/json")], r#"{"a":1,"a":2}"#, "waf.ambiguous"),
+        (vec![("content-type", "application/json")], r#"{"a":1"#, "waf.ambiguous"),
+        (vec![("content-type", "application/json")], "\u{feff}{}", "waf.ambiguous"),
+        (vec![("content-type", "application/json; charset=utf-7")], "{}", "waf.content_type"),
+        (vec![("content-type", "application/json"), ("content-encoding", "gzip")], "{}", "waf.content_type"),
+        (vec![("content-type", "application/x-www-form-urlencoded")], "_charset_=utf-7&a=1", "waf.ambiguous"),
+        (vec![("content-type", "multipart/form-data; boundary=b")], "--b\r\n", "waf.ambiguous"),
+        (vec![], "{}", "waf.content_type"),
+    ] {
+        let answer = walled.post("/echo", &headers, body).await;
+        assert_eq!((answer.status, answer.code().as_deref()), (415, Some(code)), "{headers:?} {body}");
+    }
+}
+
+#[tokio::test]
+async fn exclusions_are_for_a_path_a_field_and_a_rule() {
+    let walled = walled(
+        "exclude = [{ path = \"/echo\", field = \"json.body\", rules = [\"sqli\"] }, { path = \"/ignore\", rules = [\"2\"] }]",
+    );
+    let json = [("content-type", "application/json")];
+    assert_eq!(walled.post("/echo", &json, r#"{"body":"union select"}"#).await.status, 200);
+    assert_eq!(walled.post("/echo", &json, r#"{"title":"union select"}"#).await.status, 403);
+    assert_eq!(walled.post("/ignore", &json, r#"{"body":"union select"}"#).await.status, 403);
+    assert_eq!(walled.get("/ignore", &[("user-agent", "sqlmap")]).await.0, 200);
+    assert_eq!(walled.get("/echo", &[("user-agent", "sqlmap")]).await.0, 403);
+    let dir = tempfile::tempdir().unwrap();
+    let problems = App::problems(&policy(&dir, "exclude = [{ rules = [\"nosuch\"] }, { path = \"/a\" }]"));
+    assert!(problems.contains("no rule has the number or tag `nosuch`"), "{problems}");
+    assert!(problems.contains("this would leave out every rule"), "{problems}");
+}
+
+#[tokio::test]
+async fn the_remedy_is_the_exclusion() {
+    let walled = walled("exclude = [{ path = \"/old\", rules = [\"2\"] }]");
+    let answer = walled.post("/echo", &[("content-type", "application/json")], r#"{"body":"union select"}"#).await;
+    let id = answer.header("x-request-id").unwrap();
+    let said = crate::operate::explain(&walled.app.handle, &id);
+    let decision = &said["decisions"][0];
+    assert_eq!(decision["fields"]["target"], "ARGS:json.body");
+    assert_eq!(decision["fields"]["match"], "union select");
+    let toml = decision["remedy"]["toml"].as_str().unwrap().to_owned();
+    assert!(toml.contains("{ path = \"/old\", rules = [\"2\"] }"), "{toml}");
+    assert!(toml.contains("{ path = \"/echo\", field = \"json.body\", rules = [\"1\"] }"), "{toml}");
+}
+
+#[tokio::test]
+async fn wrong_rules_say_where_and_keep_the_old_policy() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = policy(&dir, "");
+    let app = App::start(&text);
+    let file = dir.path().join("local.conf");
+    std::fs::write(&file, "SecRule ARGZ \"@rx x\" \"id:1,deny\"\n\nSecRul ARGS \"@rx x\" \"id:2,deny\"\n").unwrap();
+    let problems = app.handle.reload().unwrap_err().render(false);
+    for part in ["local.conf:1", "did you mean `ARGS`?", "local.conf:3", "did you mean `SecRule`?"] {
+        assert!(problems.contains(part), "{part}: {problems}");
+    }
+    let attack = || app.ask("203.0.113.1", "GET", "/echo?q=union%20select", &[]);
+    assert_eq!(attack().await.status, 403, "the old rules stay in force");
+    // A switch is put over what is in force, whatever lies on disk.
+    let waf = crate::controls::INFOS.iter().position(|info| info.name == "waf").unwrap();
+    let until = palisade_base::Timestamp(app.clock.now().0 + 60_000);
+    let over = crate::policy::Override {
+        control: ControlId(u8::try_from(waf).unwrap()),
+        mode: crate::control::Mode::Detect,
+        route: None,
+        until,
+        reason: String::new(),
+    };
+    app.handle.switch(over).unwrap();
+    assert_eq!(attack().await.status, 200);
+    std::fs::write(&file, "SecRule ARGS \"@streq other\" \"id:9,phase:2,deny\"\n").unwrap();
+    app.handle.unswitch(|_| true).unwrap();
+    assert_eq!(attack().await.status, 403);
+    app.handle.reload().unwrap();
+    assert_eq!(attack().await.status, 200, "new rules");
+}
+
+#[tokio::test]
+async fn answers_are_judged_where_rules_ask() {
+    let dir = tempfile::tempdir().unwrap();
+    let rules = "SecRule RESPONSE_HEADERS:Access-Control-Allow-Origin \"@rx .\" \"id:1,phase:3,deny,status:502\"\n\
+        SecResponseBodyAccess On\nSecResponseBodyMimeType text/plain\n\
+        SecRule RESPONSE_BODY \"@contains not read\" \"id:2,phase:4,deny,status:500\"\n";
+    std::fs::write(dir.path().join("answers.conf"), rules).unwrap();
+    let app = App::start(&format!("[waf]\nrules = \"{}/*.conf\"\n", dir.path().display()));
+    for (path, status) in [("/own-cors", 502), ("/ignore", 500), ("/echo", 200)] {
+        assert_eq!(app.ask("203.0.113.1", "GET", path, &[]).await.status, status, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn no_time_left_is_beyond_the_limit() {
+    let dir = tempfile::tempdir().unwrap();
+    let many: String = (1..3000)
+        .map(|id| format!("SecRule ARGS \"!@rx .\" \"id:{id},phase:2,deny,t:none,t:sha1,t:hexEncode\"\n"))
+        .collect();
+    std::fs::write(dir.path().join("slow.conf"), many).unwrap();
+    let rules = format!("rules = \"{}/slow.conf\"\nbudget = \"1ms\"\n", dir.path().display());
+    let route = "[[route]]\npath = \"/ignore\"\nwaf = { beyond_limit = \"pass\" }\n";
+    let app = App::start(&format!("[limits]\nurl_bytes = \"64KiB\"\n[waf]\n{rules}{route}"));
+    let query: Vec<String> = (0..1500).map(|n| format!("a{n}=abab{n}")).collect();
+    let ask = |path: &str| format!("{path}?{}", query.join("&"));
+    let answer = app.ask("203.0.113.1", "GET", &ask("/echo"), &[]).await;
+    assert_eq!((answer.status, answer.code().as_deref()), (413, Some("waf.limit")));
+    assert_eq!(app.ask("203.0.113.1", "GET", &ask("/ignore"), &[]).await.status, 200);
+}

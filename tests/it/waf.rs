@@ -1,0 +1,108 @@
+//! The WAF with the Core Rule Set of Debian, unchanged, in the real gateway.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use palisade_test::palisade::run_within;
+use palisade_test::upstream::Reply;
+use palisade_test::{Need, Palisade, Upstream, need, provision, vectors};
+
+use crate::support::written;
+
+/// The tests that may fail, and why; the list may only shrink.
+const EXCEPTIONS: &str = include_str!("waf_exceptions.txt");
+
+/// For all tests of the rule set.
+const TIME: Duration = Duration::from_secs(180);
+
+fn rules() -> Result<String> {
+    need(Need::CoreRuleSet)?;
+    Ok(provision::core_rule_set().join("usr/share/modsecurity-crs").display().to_string())
+}
+
+#[tokio::test]
+async fn regression_tests_of_the_core_rule_set() -> Result<()> {
+    let Some(tests) = vectors("crs-tests/3.3") else { return Ok(()) };
+    let folder = tempfile::tempdir()?;
+    let (rules, tests) = (rules()?, tests.display().to_string());
+    let ran = run_within(TIME, folder.path(), &["waf", "crs-test", &tests, "--rules", &rules, "--json"]).await?;
+    ensure!(ran.code.is_some_and(|code| code <= 1), "{}", ran.err);
+    let report: serde_json::Value = serde_json::from_str(&ran.out)?;
+    let (all, passed) = (report["tests"].as_u64().context("tests")?, report["passed"].as_u64().context("passed")?);
+    println!("CRS 3.3 through the gateway: {passed} of {all} pass");
+    ensure!(all >= 2396, "only {all} tests were found");
+    ensure!(passed * 1000 >= all * 990, "{passed} of {all} are fewer than 99.0 %");
+    let excused: BTreeSet<(&str, &str)> = EXCEPTIONS
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| line.split_once(' '))
+        .map(|(test, code)| (test, code.trim()))
+        .collect();
+    let failed: BTreeSet<(&str, &str)> = report["failed"]
+        .as_array()
+        .context("failed")?
+        .iter()
+        .filter_map(|row| Some((row["test"].as_str()?, row["refused"].as_str().unwrap_or("-"))))
+        .collect();
+    let new: Vec<_> = failed.difference(&excused).collect();
+    ensure!(new.is_empty(), "these fail: {new:?}\n{}", report["failed"]);
+    let healed: Vec<_> = excused.difference(&failed).collect();
+    ensure!(healed.is_empty(), "these pass now, remove them from the list: {healed:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn attacks_end_at_the_gateway_and_are_explained() -> Result<()> {
+    let upstream = Upstream::answering(|_| Reply::text("app")).await?;
+    let gateway = written(&upstream.url(), &format!("[waf]\nrules = \"{}\"\nparanoia = 1\n", rules()?)).await?;
+    for client in [gateway.http()?, gateway.https()?, gateway.https()?.http2()] {
+        let query = client.get("/items?q=1%27%20or%201%3D1--%20").header("user-agent", "tests").send().await?;
+        assert_eq!(query.status(), 403);
+        let json = r#"{"title":"<script>alert(document.cookie)</script>","password":"hunter2"}"#;
+        let post = client.post("/items").header("user-agent", "tests").header("content-type", "application/json");
+        let refused = post.body(json).send().await?;
+        assert_eq!(refused.status(), 403);
+        let id = refused.header("x-request-id").context("an id")?.to_owned();
+        let is_xss = |line: &serde_json::Value| {
+            line["tags"].as_array().is_some_and(|tags| tags.iter().any(|tag| tag == "attack-xss"))
+        };
+        let line = gateway.event("waf.match", |line| line["request_id"] == id.as_str() && is_xss(line)).await?;
+        assert_eq!(line["target"], "ARGS:json.title");
+        assert!(line["score"].as_u64().is_some_and(|score| score >= 5), "{line}");
+        let explained = gateway.run(&["explain", &id]).await?.out;
+        assert!(explained.contains("field = \"json.title\"") && explained.contains("path = \"/items\""), "{explained}");
+        assert!(explained.contains("941100"), "{explained}");
+        let good = client.post("/items").header("user-agent", "tests").header("content-type", "application/json");
+        assert_eq!(good.body(r#"{"title":"Groceries","done":false}"#).send().await?.status(), 200);
+    }
+    ensure!(upstream.requests().iter().all(|request| request.text().is_empty() || !request.text().contains("script")));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_wrong_rule_keeps_the_old_rules_and_a_right_one_comes_into_force() -> Result<()> {
+    let upstream = Upstream::answering(|_| Reply::text("app")).await?;
+    let rule =
+        |word: &str| format!("SecRule ARGS \"@streq {word}\" \"id:1,phase:2,deny,status:403,log,msg:'{word}'\"\n");
+    let policy = crate::support::written_policy(&upstream.url(), "[waf]\nrules = [\"local.conf\"]\n");
+    let gateway = Palisade::serve().policy(&policy).file("local.conf", rule("bad")).start().await?;
+    let file = gateway.directory().join("local.conf");
+    let status = async |word: &str| anyhow::Ok(gateway.http()?.get(&format!("/?q={word}")).send().await?.status());
+    assert_eq!((status("bad").await?, status("worse").await?), (403, 200));
+    std::fs::write(&file, "SecRule ARGZ \"@rx x\" \"id:1,deny\"\n")?;
+    let rejected = gateway.event("policy.rejected", |_| true).await?;
+    assert!(rejected["problems"].as_str().is_some_and(|text| text.contains("local.conf:1")), "{rejected}");
+    assert_eq!(status("bad").await?, 403);
+    std::fs::write(&file, rule("worse"))?;
+    gateway.event("policy.reloaded", |_| true).await?;
+    assert_eq!((status("bad").await?, status("worse").await?), (200, 403));
+    let tried = gateway.run(&["waf", "test", "/?q=worse"]).await?;
+    assert!(
+        tried.code == Some(1) && tried.out.contains("waf.blocked") && tried.out.contains("ARGS:q"),
+        "{}",
+        tried.out
+    );
+    assert_eq!(gateway.run(&["waf", "test", "/?q=fine"]).await?.code, Some(0));
+    Ok(())
+}
