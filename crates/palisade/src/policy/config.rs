@@ -333,6 +333,8 @@ pub struct Route {
     pub path_parameters: Option<bool>,
     /// What happens to repeated slashes.
     pub slashes: Option<crate::controls::integrity::Slashes>,
+    /// gRPC passes, to an application that speaks HTTP/2. `limits.body` then holds for each message.
+    pub grpc: bool,
     /// Which application answers: a name of `[upstreams.NAME]`. Default: `[upstream]`.
     pub upstream: Option<String>,
     /// The beginning of this route's path, taken off before the application sees it. It learns it from
