@@ -224,6 +224,14 @@ fn check_upstreams(config: &Config, problems: &mut Problems) {
             );
         }
     }
+    let own = [("cors", config.upstream.cors.is_some()), ("limits", config.upstream.limits.is_some())];
+    for (name, _) in own.iter().filter(|(_, said)| *said) {
+        problems.error(
+            &format!("upstream.{name}"),
+            format!("what holds for `[upstream]` is said in `[{name}]`"),
+            format!("move it there; `[upstreams.NAME]` may have a `{name}` of its own"),
+        );
+    }
     for (name, upstream) in &config.upstreams {
         let key = format!("upstreams.{name}");
         let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_');
