@@ -101,7 +101,7 @@ fn the_fast_path_finds_the_same_on_generated_values() {
     let (Some(one), Some(four)) = (Pair::new(1), Pair::new(4)) else { return };
     let pairs = std::cell::RefCell::new([one, four]);
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
-        cases: 250,
+        cases: std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(250),
         failure_persistence: None,
         ..ProptestConfig::default()
     });
