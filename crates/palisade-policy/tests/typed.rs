@@ -285,5 +285,5 @@ fn a_table_lies_under_another() {
         problems.error(&format!("route[{place}].waf.threshold"), "too much", "write less");
     }
     assert_eq!(problems.to_string().matches("too much").count(), 1, "{problems}");
-    assert!(problems.to_string().contains("policy:3"), "{problems}");
+    assert!(problems.to_string().contains("<policy>:3"), "{problems}");
 }
