@@ -78,7 +78,7 @@ async fn calls_of_every_kind_pass() -> Result<()> {
     let plain = Upstream::answering(|_| Reply::text("hello")).await?;
     let app = App::grpc(None).await?;
     let gateway = Palisade::serve().policy(&policy(&plain.url(), &app.url(), "")).start().await?;
-    let calls = ["say", "count", "total", "chat", "fail", "deadline", "cancel", "many"];
+    let calls = ["say", "count", "total", "chat", "fail", "deadline", "cancel", "many", "busy"];
     let outcomes = call(&gateway, &calls).await?;
     let said = &outcomes["say"];
     ensure!(said["said"] == "hello", "{said}");
@@ -111,6 +111,7 @@ async fn calls_of_every_kind_pass() -> Result<()> {
     );
     ensure!(outcomes["cancel"] == json!(["watching", 1]), "{}", outcomes["cancel"]);
     ensure!(outcomes["many"] == (0..400).sum::<u32>(), "{}", outcomes["many"]);
+    ensure!(outcomes["busy"] == 5000, "{}", outcomes["busy"]);
     let line = gateway.access(|line| line["path"] == "/test.Echo/Chat").await?;
     ensure!(line["protocol"] == "HTTP/2" && line["outcome"] == "passed" && line["upstream"] == "grpc", "{line}");
     ensure!(plain.requests().is_empty());
@@ -141,6 +142,8 @@ async fn refusals_are_statuses_of_grpc() -> Result<()> {
     is(&outcomes["silent"], "DEADLINE_EXCEEDED", "upstream.timeout")?;
     let line = gateway.access(|line| line["path"] == "/other.Echo/Say").await?;
     ensure!((&line["code"], &line["outcome"]) == (&json!("integrity.grpc"), &json!("refused")), "{line}");
+    let explained = gateway.run(&["explain", line["request_id"].as_str().unwrap_or_default()]).await?;
+    ensure!(explained.out.contains("grpc = true"), "{explained:?}");
     let line = gateway.access(|line| line["path"] == "/test.Echo/Chat").await?;
     ensure!((&line["code"], &line["outcome"]) == (&json!("limits.body"), &json!("refused")), "{line}");
     // What only looks like it.

@@ -63,6 +63,12 @@ def chat():
     return answers
 
 
+def busy():
+    """As fast as it goes, which is many frames that carry little."""
+    messages = iter([b"x"] * 5000)
+    return sum(1 for _ in channel.stream_stream("/test.Echo/Chat")(messages, timeout=LIMIT))
+
+
 def fail():
     outcomes = {}
     for name in ["NOT_FOUND", "UNAUTHENTICATED", "DATA_LOSS"]:
