@@ -37,6 +37,8 @@ use gateway::{Gateway, Kind};
 use report::Footprint;
 use site::Site;
 
+/// Length of one measurement where the command says nothing.
+const SECONDS: u64 = 4;
 /// Times that each gateway is started, to see how long that takes undisturbed.
 const STARTS: usize = 3;
 
@@ -46,9 +48,9 @@ pub(crate) struct Arguments {
     /// Times that each cell is measured on each gateway.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=100))]
     rounds: u64,
-    /// Length of one measurement (twice that at the fixed rate, where little CPU is used).
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=600))]
-    seconds: u64,
+    /// Length of one measurement: 4 (twice that at the fixed rate, where little CPU is used), with --slow 30.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=600))]
+    seconds: Option<u64>,
     /// Only this cell, or the cells that begin so (`h1`, `h2-get`); may be repeated. Writes no document.
     #[arg(long, value_name = "CELL")]
     only: Vec<String>,
@@ -85,6 +87,12 @@ pub(crate) struct Arguments {
     /// With --instructions: fails when the subject takes more than this many per GET over HTTP/1.1.
     #[arg(long, value_name = "INSTRUCTIONS", requires = "instructions")]
     at_most: Option<u64>,
+}
+
+impl Arguments {
+    fn seconds(&self) -> u64 {
+        self.seconds.unwrap_or(SECONDS)
+    }
 }
 
 /// [`Kind`] or nobody.
@@ -138,11 +146,12 @@ pub(crate) fn run(args: &Arguments) -> Result<ExitCode> {
         if args.instructions {
             count(args, site, root, &kinds, subject, binary.as_ref())
         } else if args.fastapi {
-            fastapi::measure(&mut site, root, binary.as_ref(), args.rounds, args.seconds, !args.no_write)
+            fastapi::measure(&mut site, root, binary.as_ref(), args.rounds, args.seconds(), !args.no_write)
         } else if args.waf {
-            waf::measure(&mut site, root, binary.as_ref(), args.rounds, args.seconds, !args.no_write)
+            waf::measure(&mut site, root, binary.as_ref(), args.rounds, args.seconds(), !args.no_write)
         } else if args.slow {
-            slow::measure(&site, root, subject.unwrap_or(Kind::Palisade), binary.as_ref(), !args.no_write)
+            let seconds = args.seconds.unwrap_or(slow::SECONDS);
+            slow::measure(&site, root, subject.unwrap_or(Kind::Palisade), binary.as_ref(), seconds, !args.no_write)
         } else {
             measure(args, site, root, &cells, &kinds, subject, binary.as_ref())
         }
@@ -188,7 +197,7 @@ fn measure(
         process::output(load, &site.folder.join("generator.out"), Duration::from_secs(30), || ())?;
     }
 
-    let runs = measure::rounds(&mut site, &mut gateways, cells, args.rounds, args.seconds)?;
+    let runs = measure::rounds(&mut site, &mut gateways, cells, args.rounds, args.seconds())?;
     for (gateway, footprint) in gateways.iter().zip(&mut footprints) {
         eprintln!("bench: {} with 1,000 connections", gateway.kind.name());
         match generator::memory_under_idle(&site, gateway, &site.folder.join("generator.out")) {
@@ -219,11 +228,11 @@ fn measure(
         let mut commands = Vec::new();
         if let Some(gateway) = gateways.first() {
             for cell in cells {
-                let seconds = measure::length(cell, args.seconds);
+                let seconds = measure::length(cell, args.seconds());
                 commands.push(process::shown(&generator::command(&site, gateway, cell, seconds)?));
             }
         }
-        let how = report::how(args.rounds, args.seconds);
+        let how = report::how(args.rounds, args.seconds());
         let section = report::load_section(&facts, &tables, &weather, &how, &commands, &gateways);
         let section = section.replace(&site.folder.display().to_string(), "/tmp/bench");
         let file = root.join("docs/benchmarks.md");
