@@ -60,7 +60,10 @@ pub(crate) struct Arguments {
     /// Gateways it is compared with.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "nginx,haproxy")]
     against: Vec<Kind>,
-    /// A palisade binary that was built with --release, instead of building one.
+    /// Profile that palisade is built with: `dist`, as it is published, or the faster built `release`.
+    #[arg(long, value_name = "PROFILE", default_value = "dist", conflicts_with = "binary")]
+    profile: String,
+    /// A palisade binary that is built already, instead of building one.
     #[arg(long, value_name = "FILE")]
     binary: Option<PathBuf>,
     /// Writes all figures as JSON to this file.
@@ -138,7 +141,7 @@ pub(crate) fn run(args: &Arguments) -> Result<ExitCode> {
     })?;
     let binary = match &args.binary {
         Some(binary) => Some(fs::canonicalize(binary).with_context(|| format!("no binary {}", binary.display()))?),
-        None if kinds.contains(&Kind::Palisade) => Some(palisade::build(root)?),
+        None if kinds.contains(&Kind::Palisade) => Some(palisade::build(root, &args.profile)?),
         None => None,
     };
     let folder = std::env::temp_dir().join(format!("palisade-bench-{}", std::process::id()));
@@ -214,10 +217,7 @@ fn measure(
     let weather = report::weather(&rows, args.rounds);
     println!("{}\n{weather}", tables.join("\n"));
 
-    let version = binary
-        .filter(|_| kinds.contains(&Kind::Palisade))
-        .and_then(|binary| machine::said(&binary.to_string_lossy(), &["version"]));
-    let facts = machine::facts(version);
+    let facts = machine::facts(binary.filter(|_| kinds.contains(&Kind::Palisade)));
     if let Some(file) = &args.json {
         let mut all = summary::json(&rows, &runs, subject);
         all["machine"] = serde_json::to_value(&facts)?;
@@ -263,12 +263,9 @@ fn count(
     let counts = kinds.iter().map(|&kind| instructions::count(&site, kind, binary)).collect::<Result<Vec<_>>>()?;
     let table = instructions::table(&counts, subject);
     println!("{table}");
-    let version = binary
-        .filter(|_| kinds.contains(&Kind::Palisade))
-        .and_then(|binary| machine::said(&binary.to_string_lossy(), &["version"]));
     if !args.no_write && !args.unchecked {
         let mut text = String::from("## Instructions\n\n");
-        let facts = machine::facts(version);
+        let facts = machine::facts(binary.filter(|_| kinds.contains(&Kind::Palisade)));
         for name in ["date", "commit", "palisade", "nginx", "haproxy", "valgrind"] {
             if let Some(value) = facts.get(name) {
                 text.push_str(&format!("- {name}: {value}\n"));

@@ -84,7 +84,7 @@ pub(super) fn measure(
     println!("{table}");
     ensure!(starved.is_empty(), "others were not served beside: {}", starved.join(", "));
     if write {
-        let facts = machine::facts(binary.and_then(|binary| machine::said(&binary.to_string_lossy(), &["version"])));
+        let facts = machine::facts(binary);
         let mut text = String::from("## Slow connections\n\n");
         for name in ["date", "commit", "cpu", "palisade"] {
             if let Some(value) = facts.get(name) {
