@@ -10,9 +10,10 @@
 //! ([`Violation::in_error`] finds it in the error).
 //!
 //! # With hyper's server
-//! Set `max_headers` to [`Limits::headers`], leave `half_close` and `pipeline_flush` off, `max_buf_size` above
-//! [`Limits::head_bytes`], and `header_read_timeout(None)`: the guard has one timer for that and for idle connections, which is
-//! moved only when it fires. The service calls [`Handle::begin`] first and keeps the token in the answer's body.
+//! Leave `max_headers` alone where [`Limits::headers`] is at most its default of 100 (a number of its own costs two allocations
+//! a request), and `half_close` and `pipeline_flush` off; set `max_buf_size` above [`Limits::head_bytes`], and
+//! `header_read_timeout(None)`: the guard has one timer for that and for idle connections, which is moved only when it fires.
+//! The service calls [`Handle::begin`] first and keeps the token in the answer's body.
 //!
 //! # Memory
 //! Nothing while heads arrive in one piece; a head in pieces, at most [`Limits::head_bytes`] and one read; up to 16 KiB that a

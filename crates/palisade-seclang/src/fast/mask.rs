@@ -165,16 +165,17 @@ mod tests {
                 "[a-zA-Z0-9 ./:_@,-]{0,20}".prop_map(String::into_bytes),
                 r"[a-c%+&#;\\x0-3'*/ .(-]{0,10}".prop_map(String::into_bytes),
                 r"[/.a]{0,8}".prop_map(String::into_bytes),
-                r"[/.a]{0,8}".prop_map(String::into_bytes),
             ],
-            which in 0..Transform::ALL.len(),
         ) {
-            let transform = Transform::ALL[which];
-            let trigger = trigger(transform);
-            if trigger & (ALWAYS | BASE64) == 0 && trigger & mask(&value, usize::MAX) == 0 {
-                let mut out = Vec::new();
-                transform.apply(None, &value, &mut out);
-                prop_assert!(out.eq_ignore_ascii_case(&value), "{} of {:?} gives {:?}", transform.name(), value, out);
+            let mask = mask(&value, usize::MAX);
+            let mut out = Vec::new();
+            for transform in Transform::ALL {
+                let trigger = trigger(*transform);
+                if trigger & (ALWAYS | BASE64) == 0 && trigger & mask == 0 {
+                    out.clear();
+                    transform.apply(None, &value, &mut out);
+                    prop_assert!(out.eq_ignore_ascii_case(&value), "{} of {:?} gives {:?}", transform.name(), value, out);
+                }
             }
         }
     }

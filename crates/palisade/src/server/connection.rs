@@ -197,7 +197,6 @@ where
     let served = hyper::server::conn::http1::Builder::new()
         // The guard has one timer for heads and idle connections, which costs less than one a request.
         .header_read_timeout(None)
-        .max_headers(config.limits.headers)
         .max_buf_size(config.limits.head_bytes.max(MIN_BUFFER) * 2)
         .serve_connection(TokioIo::new(guard), service)
         .with_upgrades();
