@@ -43,7 +43,7 @@ impl Transaction {
             let Some(&index) = list.get(at) else { return };
             let index = index as usize;
             let rule = &rules.rules[index];
-            if self.deadline.is_some_and(|d| self.rules.clock.monotonic() > d) {
+            if self.deadline.is_some_and(|deadline| deadline.is_over(&*self.rules.clock)) {
                 self.output().find(Finding::Budget { rule: rule.id });
                 return;
             }

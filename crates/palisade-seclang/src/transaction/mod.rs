@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::body::{Finding, Limits, Output, Reader, form, json, multipart};
+use crate::clock::Deadline;
 use crate::fast::filter::Candidates;
 use crate::leave_out::LeaveOut;
 use crate::operator::Found;
@@ -99,7 +100,7 @@ pub struct Transaction {
     matches: Vec<Match>,
     highest_severity: u8,
     started: Duration,
-    deadline: Option<Duration>,
+    deadline: Option<Deadline>,
     scratch: Scratch,
     scan: Scan,
 }
@@ -249,10 +250,16 @@ impl Transaction {
         }
     }
 
-    /// Ends evaluation, with a [`Finding::Budget`], when this much time has passed from now. Whoever waits between phases
-    /// says anew what is left.
+    /// Ends evaluation, with a [`Finding::Budget`], when this thread has used so much CPU time from now (or, where the clock
+    /// cannot tell, when so much time has passed). Whoever waits between phases, or goes on in another thread, says anew
+    /// what is left.
     pub fn budget(&mut self, budget: Duration) {
-        self.deadline = Some(self.rules.clock.monotonic() + budget);
+        self.deadline = Some(Deadline::new(&*self.rules.clock, budget));
+    }
+
+    /// What was used of the last [`Transaction::budget`]; nothing where none was set. To be asked by the thread that set it.
+    pub fn used(&self) -> Duration {
+        self.deadline.map_or(Duration::ZERO, |deadline| deadline.used(&*self.rules.clock))
     }
 
     /// Leaves rules out of this transaction, or variables out of them.
