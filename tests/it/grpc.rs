@@ -9,7 +9,7 @@ use palisade_test::ca::Authority;
 use palisade_test::frames::{END_HEADERS, END_STREAM, Ended, fields, frame, kind};
 use palisade_test::python::App;
 use palisade_test::upstream::Reply;
-use palisade_test::{Palisade, Upstream, paths, provision};
+use palisade_test::{Need, Palisade, Upstream, need, paths, provision};
 use serde_json::{Value, json};
 
 /// Calls and what came of them.
@@ -208,5 +208,25 @@ async fn the_application_is_reached_over_tls_too() -> Result<()> {
     let gateway = Palisade::serve().policy(&policy).start().await?;
     let outcome = &call(&gateway, &["plain"]).await?["plain"];
     ensure!(outcome[0] == "UNAVAILABLE", "{outcome}");
+    Ok(())
+}
+
+/// The Core Rule Set allows few content types; where gRPC is among them, calls stream past it.
+#[tokio::test]
+async fn rules_judge_the_head_of_a_call() -> Result<()> {
+    need(Need::CoreRuleSet)?;
+    let rules = provision::core_rule_set().join("usr/share/modsecurity-crs");
+    let app = App::grpc(None).await?;
+    let start = async |exclude: &str| {
+        let policy = policy("http://127.0.0.1:9", &app.url(), "");
+        let policy = format!("{policy}\n[waf]\nrules = [\"{}\"]\n{exclude}\n", rules.display());
+        Palisade::serve().policy(&policy).start().await
+    };
+    let outcome = &call(&start("").await?, &["plain"]).await?["plain"];
+    ensure!(outcome[0] == "PERMISSION_DENIED", "{outcome}");
+    ensure!(outcome[1].as_str().is_some_and(|text| text.starts_with("waf.blocked: ")), "{outcome}");
+    let gateway = start("exclude = [{ path = \"/test.Echo/*\", rules = [\"920420\"] }]").await?;
+    let outcomes = call(&gateway, &["plain", "chat", "total"]).await?;
+    ensure!(outcomes["plain"] == "hello" && outcomes["chat"][19] == "MESSAGE 19", "{outcomes:?}");
     Ok(())
 }
