@@ -289,7 +289,9 @@ impl Check for Waf {
         waf.evaluate(&mut inspection, |transaction| {
             transaction.request_headers();
         });
-        let reads = ctx.has_body && ctx.method != Method::CONNECT && reads(&mut inspection.transaction, &parts.headers);
+        // A call of gRPC may be a conversation, which holding it back would end, whatever its messages are called.
+        let may_read = ctx.has_body && ctx.method != Method::CONNECT && !ctx.grpc;
+        let reads = may_read && reads(&mut inspection.transaction, &parts.headers);
         if !reads && inspection.transaction.verdict().is_none() {
             waf.evaluate(&mut inspection, |transaction| {
                 transaction.request_body();
