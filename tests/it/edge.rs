@@ -34,7 +34,9 @@ impl Production {
             key.display(),
             upstream.url(),
         );
-        let gateway = Palisade::serve().policy(&policy).env("PALISADE_SECRET_ADMIN_TOKEN", TOKEN).start().await?;
+        let files =
+            FILES.iter().fold(Palisade::serve(), |setup, (name, text)| setup.file(&format!("assets/{name}"), *text));
+        let gateway = files.policy(&policy).env("PALISADE_SECRET_ADMIN_TOKEN", TOKEN).start().await?;
         let trust = Trust::pem(authority.pem().as_bytes())?;
         Ok(Production { upstream, gateway, trust, _folder: folder })
     }
@@ -83,9 +85,24 @@ fn by_message(message: &Message) -> impl Fn(&str) -> Vec<String> {
     move |name| message.all(name).map(str::to_owned).collect()
 }
 
+/// Served where a policy has `[[static]]`.
+const FILES: [(&str, &str); 7] = [
+    ("page.html", "<p>page"),
+    ("data.json", "{}"),
+    ("app.js", "1"),
+    ("logo.svg", "<svg/>"),
+    ("logo.png", "png"),
+    ("sub/index.html", "<p>sub"),
+    (".secret", "secret"),
+];
+
 const ROUTES: &str = r#"
 [cors]
 origins = ["https://app.example.com"]
+
+[[static]]
+path = "/assets"
+root = "assets"
 
 [[route]]
 path = "/inside/*"
@@ -191,6 +208,25 @@ async fn every_answer_has_the_headers_that_fit_it() -> Result<()> {
         (Method::GET, "/.palisade/problems/access.method", &[], 200, Some(DATA)),
         (Method::GET, "/.palisade/nothing", &[], 404, Some(DATA)),
         (Method::GET, &long, &[], 414, Some(DATA)),
+        // Files.
+        (Method::GET, "/assets/page.html", &[], 200, Some(PAGE)),
+        (Method::HEAD, "/assets/page.html", &[], 200, Some(PAGE)),
+        (Method::GET, "/assets/page.html", &[origin, ("range", "bytes=0-2")], 206, Some(PAGE)),
+        (Method::GET, "/assets/page.html", &[("range", "bytes=99-")], 416, Some(DATA)),
+        (Method::GET, "/assets/page.html", &[origin, ("if-none-match", "*")], 304, None),
+        (Method::GET, "/assets/page.html", &[("if-match", "\"x\"")], 412, Some(DATA)),
+        (Method::GET, "/assets/data.json", &[origin], 200, Some(DATA)),
+        (Method::GET, "/assets/app.js", &[], 200, Some(PAGE)),
+        (Method::GET, "/assets/logo.svg", &[], 200, Some(PAGE)),
+        (Method::GET, "/assets/logo.png", &[], 200, None),
+        (Method::GET, "/assets/sub/", &[], 200, Some(PAGE)),
+        (Method::GET, "/assets/sub", &[], 308, Some(DATA)),
+        (Method::GET, "/assets/none", &[origin], 404, Some(DATA)),
+        (Method::GET, "/assets/none", &[html], 404, Some(PAGE)),
+        (Method::GET, "/assets/.secret", &[], 404, Some(DATA)),
+        (Method::GET, "/assets/", &[], 404, Some(DATA)),
+        (Method::POST, "/assets/page.html", &[], 405, Some(DATA)),
+        (Method::OPTIONS, "/assets/page.html", &[origin, asks], 204, Some(DATA)),
     ];
     for (way, client) in here.clients()? {
         for (method, target, headers, status, csp) in rows {

@@ -14,6 +14,7 @@ mod docs_pages;
 mod edge;
 mod first_process;
 mod greedy;
+mod grpc;
 mod guide;
 mod keepalive;
 mod odd_upstreams;

@@ -120,6 +120,11 @@ impl Problems {
         Problems { texts, tree, prefix: Vec::new(), list: Vec::new(), spill: None, spilled: [0; 2], guides: Vec::new() }
     }
 
+    /// Looks places up in this tree from now on.
+    pub(crate) fn follow(&mut self, tree: &Arc<Node>) {
+        self.tree = Arc::clone(tree);
+    }
+
     /// Reports an error about the value at a path (relative to the [scope](Self::scope)), and how to mend it.
     ///
     /// Where the path is not set, the message points at the table it belongs into.
@@ -285,6 +290,14 @@ impl Problems {
         if self.list.len() >= MAX_KEPT {
             self.spilled[usize::from(problem.severity == Severity::Warning)] += 1;
             return self.spill.insert(Box::new(problem));
+        }
+        // What several routes have from one place is wrong once.
+        let same = |known: &Problem| {
+            matches!(problem.at, At::Place(_))
+                && (&known.at, known.severity, &known.message) == (&problem.at, problem.severity, &problem.message)
+        };
+        if let Some(place) = self.list.iter().position(same) {
+            return &mut self.list[place];
         }
         self.list.push(problem);
         let last = self.list.len() - 1;

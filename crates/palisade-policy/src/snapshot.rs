@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 
-use crate::path;
+use crate::path::{self, Step};
 use crate::problem::Problems;
 use crate::read::{self, FileRead, Sources};
 use crate::source::{Kind, Place, Texts};
-use crate::tree::{Node, Value};
+use crate::tree::{self, Node, Value};
 use crate::{de, files};
 
 /// Where a value came from.
@@ -106,6 +106,26 @@ impl Snapshot {
     /// The files that were read, includes too, as they were named: what a watcher watches (with their folders).
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         self.files.iter().map(|file| file.owner.path.as_path())
+    }
+
+    /// Lays a table under another: keys that the one at `over` does not name have there the value that is written in the
+    /// one at `under`, and its place in messages. Both may be absent; the table that `over` is a key of must be there.
+    pub fn lay_under(&mut self, over: &str, under: &str, problems: &mut Problems) {
+        let Some(below) = self.root.find(&path::parse(under)).cloned() else { return };
+        let mut steps = path::parse(over);
+        let Some(Step::Key(key)) = steps.pop() else { return };
+        let root = Arc::make_mut(&mut self.root);
+        let Some(Node { value: Value::Table(table), .. }) = root.find_mut(&steps) else { return };
+        match table.remove(&key) {
+            Some(above) => {
+                let (place, at) = (above.key.clone(), above.at.clone());
+                let mut merged = below;
+                tree::lay_over(&mut merged, above, &|_| true);
+                table.insert(key, Node { key: place, at, ..merged });
+            }
+            None => drop(table.insert(key, below)),
+        }
+        problems.follow(&self.root);
     }
 
     /// The typed value at a path (empty: all of it), such as `cors` or `route`. `None` where nothing is written there, or

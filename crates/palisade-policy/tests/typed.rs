@@ -264,3 +264,26 @@ fn flattened_and_tagged_types() {
         assert!(rendered.contains(expected), "{expected}\n{rendered}");
     }
 }
+
+/// What one place says for several others is known by where it was written.
+#[test]
+fn a_table_lies_under_another() {
+    let mut snapshot = snapshot(
+        "[own.waf]\nparanoia = 9\nthreshold = 7\n[[route]]\npath = \"/a\"\n[[route]]\npath = \"/b\"\n[route.waf]\nparanoia = 2\n",
+    );
+    let mut problems = snapshot.problems();
+    for place in 0..2 {
+        snapshot.lay_under(&format!("route[{place}].waf"), "own.waf", &mut problems);
+    }
+    snapshot.lay_under("route[7].waf", "own.waf", &mut problems);
+    snapshot.lay_under("route[0].cors", "own.cors", &mut problems);
+    let number = |path: &str| snapshot.get::<i64>(path, &mut snapshot.problems());
+    assert_eq!((number("route[0].waf.paranoia"), number("route[0].waf.threshold")), (Some(9), Some(7)));
+    assert_eq!((number("route[1].waf.paranoia"), number("route[1].waf.threshold")), (Some(2), Some(7)));
+    assert!(!snapshot.is_set("route[0].cors") && !snapshot.is_set("route[7]"));
+    for place in 0..2 {
+        problems.error(&format!("route[{place}].waf.threshold"), "too much", "write less");
+    }
+    assert_eq!(problems.to_string().matches("too much").count(), 1, "{problems}");
+    assert!(problems.to_string().contains("<policy>:3"), "{problems}");
+}

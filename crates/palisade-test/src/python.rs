@@ -93,6 +93,23 @@ impl App {
         App::start(command, "listening on http://").await
     }
 
+    /// The gRPC server, `tests/apps/grpc`; with an identity behind TLS of its own.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn grpc(identity: Option<&Identity>) -> Result<App> {
+        need(Need::Python)?;
+        let files = tempfile::Builder::new().prefix("palisade-test-").tempdir()?;
+        let mut command = Command::new(provision::python_program("python"));
+        command.arg(paths::tests("apps/grpc/server.py"));
+        let Some(identity) = identity else { return App::start(command, "listening on http://").await };
+        let (certificate, key) = (files.path().join("app.pem"), files.path().join("app.key"));
+        identity.write(&certificate, &key)?;
+        command.arg("--tls").args([certificate, key]);
+        let app = App::start(command, "listening on https://").await?;
+        Ok(App { scheme: "https", ..app })
+    }
+
     async fn start(mut command: Command, announced_by: &str) -> Result<App> {
         // Nothing is written beside the sources, and what is printed is seen at once.
         command.envs([("PYTHONDONTWRITEBYTECODE", "1"), ("PYTHONUNBUFFERED", "1")]);

@@ -15,9 +15,10 @@ use parking_lot::Mutex;
 
 use crate::control::{ControlId, Mode};
 use crate::controls::{rate_limit, waf};
+use crate::grpc;
 use crate::observe::event;
 use crate::policy::{Policy, Rule};
-use crate::refusal::Refusal;
+use crate::refusal::{Code, Refusal};
 use crate::server::request_id::RequestId;
 
 /// What is known about a connection: made once, shared by its requests.
@@ -173,6 +174,8 @@ impl Seen {
     pub const BODY: Self = Self(1 << 5);
     /// `X-Forwarded-For`.
     pub const FORWARDED: Self = Self(1 << 6);
+    /// `Content-Type`.
+    pub const TYPED: Self = Self(1 << 7);
 
     /// What is among these headers.
     pub fn new(headers: &HeaderMap) -> Self {
@@ -188,6 +191,7 @@ impl Seen {
             "connection" | "expect" | "upgrade" | "te" => Self::CONNECTION,
             "content-length" | "transfer-encoding" => Self::BODY,
             "x-forwarded-for" => Self::FORWARDED,
+            "content-type" => Self::TYPED,
             _ => Self(0),
         }
     }
@@ -228,6 +232,8 @@ pub struct Context {
     pub seen: Seen,
     /// Whether it came with a body.
     pub has_body: bool,
+    /// It says that it is gRPC. `integrity` lets it pass on routes that say `grpc = true`.
+    pub grpc: bool,
     host_header: Option<HeaderValue>,
     /// `Origin`, where the request has it exactly once.
     pub origin: Option<HeaderValue>,
@@ -289,6 +295,7 @@ impl Context {
             version: parts.version,
             seen,
             has_body,
+            grpc: seen.any(Seen::TYPED) && grpc::is_claimed(&parts.headers),
             host_header: parts.headers.get(http::header::HOST).cloned(),
             origin: if seen.any(Seen::ORIGIN) { once(&parts.headers, &ORIGIN) } else { None },
             request_id,
@@ -461,6 +468,11 @@ impl Context {
     /// How far `waf` has come with this request, kept from one stage to the next.
     pub(crate) fn inspection(&self) -> parking_lot::MutexGuard<'_, Option<Box<waf::Inspection>>> {
         self.inspection.lock()
+    }
+
+    /// The code of that refusal, which stays.
+    pub(crate) fn body_refused(&self) -> Option<&'static Code> {
+        self.body_refusal.lock().as_ref().map(Refusal::code)
     }
 
     /// Logs and records what a control in `detect` would have refused. Bounded: a request has few controls.

@@ -23,6 +23,7 @@ mod embed;
 pub mod endpoints;
 mod error;
 pub mod gateway;
+mod grpc;
 pub mod guide;
 pub mod live;
 pub mod observe;

@@ -32,6 +32,9 @@ pub struct Checked {
     pub problems: Problems,
 }
 
+/// The sections that an upstream may have of its own: they hold for the routes that lead to it, below what these say.
+const OF_UPSTREAMS: [&str; 2] = ["cors", "limits"];
+
 /// Reads a policy and checks it against the schema.
 ///
 /// # Errors
@@ -47,6 +50,13 @@ fn typed(mut snapshot: Snapshot) -> std::result::Result<Checked, Problems> {
     let schema = serde_json::to_value(policy::schema()).unwrap_or_default();
     let formats = policy::formats();
     snapshot.check(&schema, &formats, &mut problems);
+    for place in 0..snapshot.len("route") {
+        let Some(name) = snapshot.text(&format!("route[{place}].upstream")).map(str::to_owned) else { continue };
+        for section in OF_UPSTREAMS {
+            let (over, under) = (format!("route[{place}].{section}"), format!("upstreams.\"{name}\".{section}"));
+            snapshot.lay_under(&over, &under, &mut problems);
+        }
+    }
     let mut config = snapshot.get::<Config>("", &mut problems);
     if let Some(config) = &mut config {
         prefer_flags(&snapshot, &mut config.upstream);

@@ -9,10 +9,11 @@ use std::fmt::Write as _;
 
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, Response, StatusCode, Version};
 
 use crate::body::ResponseBody;
 use crate::context::Context;
+use crate::grpc;
 use crate::observe::json;
 
 /// Whose fault a refusal is: decides the level of its log line and whether it counts against an address.
@@ -185,9 +186,16 @@ impl Refusal {
         self
     }
 
-    /// The answer for the client: HTML where the client prefers it (a browser that navigates), a problem document
+    /// The answer for the client: gRPC's status for a call, HTML where the client prefers it (a browser that navigates), a problem document
     /// otherwise.
     pub(crate) fn render(&self, ctx: &Context, accept: Option<&HeaderValue>) -> Response<ResponseBody> {
+        if ctx.grpc && ctx.version == Version::HTTP_2 {
+            let mut answer = grpc::answer(self.0.code, self.answer_status());
+            answer.extensions_mut().insert(self.0.code);
+            answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+            self.add_headers(answer.headers_mut());
+            return answer;
+        }
         let html = prefers_html(accept);
         let text = if html { self.html(ctx) } else { self.problem(ctx) };
         let mut response = Response::new(ResponseBody::fixed(Bytes::from(text)));

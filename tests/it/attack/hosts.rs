@@ -2,7 +2,10 @@
 
 use anyhow::{Result, ensure};
 
-use super::{Case, Field, ROUTES, framing, passed, refused, run};
+use palisade_test::{Palisade, Upstream};
+
+use super::{Case, Field, ROUTES, echo_target, framing, passed, refused, run};
+use crate::support::written_policy;
 
 fn asked(target: &str, hosts: &[&str]) -> String {
     let hosts: String = hosts.iter().map(|host| format!("Host: {host}\r\n")).collect();
@@ -111,22 +114,41 @@ async fn one_host_that_is_ours() -> Result<()> {
     run(&cases).await
 }
 
-/// What a client says of hosts elsewhere changes nothing: neither the verdict, nor what the application is told.
+/// As [`Field::start`], with a client that is a trusted proxy.
+async fn behind_a_proxy(mode: &'static str) -> Result<Field> {
+    let upstream = Upstream::answering(echo_target).await?;
+    let policy = written_policy(&upstream.url(), ROUTES);
+    let policy = policy.replacen("[server]\n", "[server]\ntrusted_proxies = [\"127.0.0.1\"]\n", 1);
+    let setup = Palisade::serve().policy(&policy);
+    let setup = if mode == "detect" { setup.arg("--detect") } else { setup };
+    Ok(Field { mode, gateway: setup.start().await?, upstream })
+}
+
+/// What is said of hosts elsewhere changes nothing, neither the verdict, nor what the application is told: not by clients,
+/// and not by a trusted proxy either, whose word counts for the client's address.
 #[tokio::test]
-async fn forwarded_hosts_of_clients_count_for_nothing() -> Result<()> {
-    for field in Field::both(ROUTES).await? {
+async fn forwarded_hosts_count_for_nothing() -> Result<()> {
+    let [block, detect] = Field::both(ROUTES).await?;
+    let proxied = [behind_a_proxy("block").await?, behind_a_proxy("detect").await?];
+    for (field, trusted) in
+        [block, detect].into_iter().map(|field| (field, false)).chain(proxied.map(|field| (field, true)))
+    {
         for name in
             ["X-Forwarded-Host", "X-Host", "X-Original-Host", "X-HTTP-Host-Override", "Forwarded", "X-Forwarded-Server"]
         {
             for (host, status) in [("localhost", 200), ("evil.example", 421)] {
                 let value = if name == "Forwarded" { "host=localhost;proto=https" } else { "localhost" };
                 let other = if host == "localhost" { "evil.example" } else { value };
-                let request = format!("GET /x HTTP/1.1\r\nHost: {host}\r\n{name}: {other}\r\n\r\n");
+                let request = format!(
+                    "GET /x HTTP/1.1\r\nHost: {host}\r\n{name}: {other}\r\nX-Forwarded-For: 203.0.113.9\r\n\r\n"
+                );
                 let answer = field.gateway.wire_http().await?.ask(request).await?;
                 ensure!(answer.status() == status, "{name} {host}: {}", answer.start);
                 let reached = field.reached();
                 ensure!(reached.len() == usize::from(status == 200), "{name} {host}");
                 for request in reached {
+                    let client = if trusted { "203.0.113.9" } else { "127.0.0.1" };
+                    ensure!(request.header("x-forwarded-for") == Some(client), "{name}: {:?}", request.headers);
                     for told in ["host", "x-forwarded-host"] {
                         ensure!(
                             request.all(told).collect::<Vec<_>>() == ["localhost"],

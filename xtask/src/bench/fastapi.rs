@@ -105,7 +105,7 @@ pub(super) fn measure(
     table.push_str(&format!("| **palisade / guide** | | | **{ratio:.2}** |\n"));
     println!("{table}");
     if write {
-        let facts = machine::facts(binary.and_then(|binary| machine::said(&binary.to_string_lossy(), &["version"])));
+        let facts = machine::facts(binary);
         let mut text = String::from("## A FastAPI app\n\n");
         for name in ["date", "commit", "cpu", "palisade", "nginx"] {
             if let Some(value) = facts.get(name) {

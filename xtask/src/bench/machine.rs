@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Result, bail};
@@ -41,8 +42,8 @@ fn parse_list(list: &str) -> Vec<usize> {
     cores
 }
 
-/// Facts for the head of the report, in order of print.
-pub(super) fn facts(palisade: Option<String>) -> BTreeMap<&'static str, String> {
+/// Facts for the head of the report, in order of print. Of a palisade binary, also the folder that it was built to: its profile.
+pub(super) fn facts(palisade: Option<&PathBuf>) -> BTreeMap<&'static str, String> {
     let mut facts = BTreeMap::new();
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let field = |name: &str| {
@@ -71,8 +72,11 @@ pub(super) fn facts(palisade: Option<String>) -> BTreeMap<&'static str, String> 
             facts.insert(program, version);
         }
     }
-    if let Some(version) = palisade {
-        facts.insert("palisade", version);
+    if let Some((binary, version)) =
+        palisade.and_then(|binary| Some((binary, said(&binary.to_string_lossy(), &["version"])?)))
+    {
+        let folder = binary.parent().and_then(Path::file_name).unwrap_or_default();
+        facts.insert("palisade", format!("{version} ({})", folder.to_string_lossy()));
     }
     facts.insert("commit", said("git", &["describe", "--always", "--dirty"]).unwrap_or_else(|| "unknown".to_owned()));
     facts.insert("date", said("date", &["-u", "+%Y-%m-%d %H:%M UTC"]).unwrap_or_default());

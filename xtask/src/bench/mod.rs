@@ -37,6 +37,8 @@ use gateway::{Gateway, Kind};
 use report::Footprint;
 use site::Site;
 
+/// Length of one measurement where the command says nothing.
+const SECONDS: u64 = 4;
 /// Times that each gateway is started, to see how long that takes undisturbed.
 const STARTS: usize = 3;
 
@@ -46,9 +48,9 @@ pub(crate) struct Arguments {
     /// Times that each cell is measured on each gateway.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=100))]
     rounds: u64,
-    /// Length of one measurement (twice that at the fixed rate, where little CPU is used).
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=600))]
-    seconds: u64,
+    /// Length of one measurement: 4 (twice that at the fixed rate, where little CPU is used), with --slow 30.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=600))]
+    seconds: Option<u64>,
     /// Only this cell, or the cells that begin so (`h1`, `h2-get`); may be repeated. Writes no document.
     #[arg(long, value_name = "CELL")]
     only: Vec<String>,
@@ -58,7 +60,10 @@ pub(crate) struct Arguments {
     /// Gateways it is compared with.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "nginx,haproxy")]
     against: Vec<Kind>,
-    /// A palisade binary that was built with --release, instead of building one.
+    /// Profile that palisade is built with: `dist`, as it is published, or the faster built `release`.
+    #[arg(long, value_name = "PROFILE", default_value = "dist", conflicts_with = "binary")]
+    profile: String,
+    /// A palisade binary that is built already, instead of building one.
     #[arg(long, value_name = "FILE")]
     binary: Option<PathBuf>,
     /// Writes all figures as JSON to this file.
@@ -85,6 +90,12 @@ pub(crate) struct Arguments {
     /// With --instructions: fails when the subject takes more than this many per GET over HTTP/1.1.
     #[arg(long, value_name = "INSTRUCTIONS", requires = "instructions")]
     at_most: Option<u64>,
+}
+
+impl Arguments {
+    fn seconds(&self) -> u64 {
+        self.seconds.unwrap_or(SECONDS)
+    }
 }
 
 /// [`Kind`] or nobody.
@@ -130,7 +141,7 @@ pub(crate) fn run(args: &Arguments) -> Result<ExitCode> {
     })?;
     let binary = match &args.binary {
         Some(binary) => Some(fs::canonicalize(binary).with_context(|| format!("no binary {}", binary.display()))?),
-        None if kinds.contains(&Kind::Palisade) => Some(palisade::build(root)?),
+        None if kinds.contains(&Kind::Palisade) => Some(palisade::build(root, &args.profile)?),
         None => None,
     };
     let folder = std::env::temp_dir().join(format!("palisade-bench-{}", std::process::id()));
@@ -138,11 +149,12 @@ pub(crate) fn run(args: &Arguments) -> Result<ExitCode> {
         if args.instructions {
             count(args, site, root, &kinds, subject, binary.as_ref())
         } else if args.fastapi {
-            fastapi::measure(&mut site, root, binary.as_ref(), args.rounds, args.seconds, !args.no_write)
+            fastapi::measure(&mut site, root, binary.as_ref(), args.rounds, args.seconds(), !args.no_write)
         } else if args.waf {
-            waf::measure(&mut site, root, binary.as_ref(), args.rounds, args.seconds, !args.no_write)
+            waf::measure(&mut site, root, binary.as_ref(), args.rounds, args.seconds(), !args.no_write)
         } else if args.slow {
-            slow::measure(&site, root, subject.unwrap_or(Kind::Palisade), binary.as_ref(), !args.no_write)
+            let seconds = args.seconds.unwrap_or(slow::SECONDS);
+            slow::measure(&site, root, subject.unwrap_or(Kind::Palisade), binary.as_ref(), seconds, !args.no_write)
         } else {
             measure(args, site, root, &cells, &kinds, subject, binary.as_ref())
         }
@@ -188,7 +200,7 @@ fn measure(
         process::output(load, &site.folder.join("generator.out"), Duration::from_secs(30), || ())?;
     }
 
-    let runs = measure::rounds(&mut site, &mut gateways, cells, args.rounds, args.seconds)?;
+    let runs = measure::rounds(&mut site, &mut gateways, cells, args.rounds, args.seconds())?;
     for (gateway, footprint) in gateways.iter().zip(&mut footprints) {
         eprintln!("bench: {} with 1,000 connections", gateway.kind.name());
         match generator::memory_under_idle(&site, gateway, &site.folder.join("generator.out")) {
@@ -205,10 +217,7 @@ fn measure(
     let weather = report::weather(&rows, args.rounds);
     println!("{}\n{weather}", tables.join("\n"));
 
-    let version = binary
-        .filter(|_| kinds.contains(&Kind::Palisade))
-        .and_then(|binary| machine::said(&binary.to_string_lossy(), &["version"]));
-    let facts = machine::facts(version);
+    let facts = machine::facts(binary.filter(|_| kinds.contains(&Kind::Palisade)));
     if let Some(file) = &args.json {
         let mut all = summary::json(&rows, &runs, subject);
         all["machine"] = serde_json::to_value(&facts)?;
@@ -219,11 +228,11 @@ fn measure(
         let mut commands = Vec::new();
         if let Some(gateway) = gateways.first() {
             for cell in cells {
-                let seconds = measure::length(cell, args.seconds);
+                let seconds = measure::length(cell, args.seconds());
                 commands.push(process::shown(&generator::command(&site, gateway, cell, seconds)?));
             }
         }
-        let how = report::how(args.rounds, args.seconds);
+        let how = report::how(args.rounds, args.seconds());
         let section = report::load_section(&facts, &tables, &weather, &how, &commands, &gateways);
         let section = section.replace(&site.folder.display().to_string(), "/tmp/bench");
         let file = root.join("docs/benchmarks.md");
@@ -254,12 +263,9 @@ fn count(
     let counts = kinds.iter().map(|&kind| instructions::count(&site, kind, binary)).collect::<Result<Vec<_>>>()?;
     let table = instructions::table(&counts, subject);
     println!("{table}");
-    let version = binary
-        .filter(|_| kinds.contains(&Kind::Palisade))
-        .and_then(|binary| machine::said(&binary.to_string_lossy(), &["version"]));
     if !args.no_write && !args.unchecked {
         let mut text = String::from("## Instructions\n\n");
-        let facts = machine::facts(version);
+        let facts = machine::facts(binary.filter(|_| kinds.contains(&Kind::Palisade)));
         for name in ["date", "commit", "palisade", "nginx", "haproxy", "valgrind"] {
             if let Some(value) = facts.get(name) {
                 text.push_str(&format!("- {name}: {value}\n"));

@@ -1,4 +1,4 @@
-//! Palisade itself: built in release, started with a policy of the same functions.
+//! Palisade itself: built as it is published, started with a policy of the same functions.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,12 +14,12 @@ use super::site::{HOST, ORIGIN, Site};
 /// so that the same work is compared.
 const BEYOND_THE_PEERS: &[&str] = &["waf", "validation", "csrf", "bans", "challenge"];
 
-/// Builds the release binary and returns where it lies.
-pub(super) fn build(root: &Path) -> Result<PathBuf> {
-    eprintln!("bench: cargo build --release -p palisade-cli");
+/// Builds the binary with a profile of the workspace and returns where it lies.
+pub(super) fn build(root: &Path, profile: &str) -> Result<PathBuf> {
+    eprintln!("bench: cargo build --profile {profile} -p palisade-cli");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
-        .args(["build", "--release", "--package", "palisade-cli", "--message-format=json-render-diagnostics"])
+        .args(["build", "--profile", profile, "--package", "palisade-cli", "--message-format=json-render-diagnostics"])
         .current_dir(root)
         .stderr(std::process::Stdio::inherit())
         .output()

@@ -186,7 +186,7 @@ pub(super) fn measure(
     let table = table(&five, &both)?;
     println!("{table}");
     if write {
-        let facts = machine::facts(binary.and_then(|binary| machine::said(&binary.to_string_lossy(), &["version"])));
+        let facts = machine::facts(binary);
         let mut text = String::from("## With the Core Rule Set\n\n");
         for name in ["date", "commit", "cpu", "palisade", "nginx"] {
             if let Some(value) = facts.get(name) {

@@ -188,7 +188,8 @@ impl<'a> Tokens<'a> {
         if let Some(found) = rest.get(..2).and_then(lookup) {
             return self.take(found, 2);
         }
-        self.take(if rest.first() == Some(&b':') { kind::COLON } else { kind::OPERATOR }, 1)
+        // The last byte of the input is an operator, even a colon.
+        self.take(if rest.len() > 1 && rest[0] == b':' { kind::COLON } else { kind::OPERATOR }, 1)
     }
 
     fn comment_to_end(&self) -> (Token, usize) {

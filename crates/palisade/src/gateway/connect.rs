@@ -21,6 +21,15 @@ pub(crate) enum Io {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
+/// What is spoken on a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Protocol {
+    /// With one request after the other.
+    Http1,
+    /// With many at once, for gRPC.
+    Http2,
+}
+
 /// Why there is no connection.
 #[derive(Debug)]
 pub(super) enum NotConnected {
@@ -31,12 +40,16 @@ pub(super) enum NotConnected {
 }
 
 /// Connects. The caller holds the deadline. `tls`: what an `https:` upstream is reached with.
-pub(super) async fn connect(target: &UpstreamUrl, tls: Option<&Client>) -> Result<Io, NotConnected> {
+pub(super) async fn connect(
+    target: &UpstreamUrl,
+    tls: Option<&Client>,
+    protocol: Protocol,
+) -> Result<Io, NotConnected> {
     match (target, tls) {
         (UpstreamUrl::Http { host, port }, _) => tcp(host, *port).await.map(Io::Tcp).map_err(NotConnected::Io),
         (UpstreamUrl::Https { host, port }, Some(tls)) => {
             let stream = tcp(host, *port).await.map_err(NotConnected::Io)?;
-            tls.handshake(stream).await.map(|stream| Io::Tls(Box::new(stream))).map_err(NotConnected::Tls)
+            tls.handshake(stream, protocol).await.map(|stream| Io::Tls(Box::new(stream))).map_err(NotConnected::Tls)
         }
         (UpstreamUrl::Https { .. }, None) => Err(NotConnected::Tls(io::Error::other("no TLS client was built"))),
         (UpstreamUrl::Unix(path), _) => UnixStream::connect(path).await.map(Io::Unix).map_err(NotConnected::Io),

@@ -1,6 +1,6 @@
 //! What the application behind gets: the request as decided on, and who sent it.
 
-use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
+use http::header::{HOST, HeaderMap, HeaderName, HeaderValue, TE};
 use http::{Request, Version};
 use hyper::upgrade::OnUpgrade;
 
@@ -34,6 +34,22 @@ pub(super) fn forwarded(ctx: &Context, host: Option<HeaderValue>, mut put: impl 
         put(X_FORWARDED_PREFIX, prefix.clone());
         put(X_SCRIPT_NAME, prefix.clone());
     }
+}
+
+/// Makes it the request for an application that speaks HTTP/2, trailers of which it is told that they are welcome: gRPC
+/// servers insist on it. None where it cannot be written.
+pub(super) fn prepare_http2(ctx: &Context, request: &mut Request<RequestBody>, secure: bool) -> Option<()> {
+    let host = request.headers_mut().remove(HOST)?;
+    let target = request.uri().path_and_query()?.clone();
+    let scheme = if secure { "https" } else { "http" };
+    let uri = http::Uri::builder().scheme(scheme).authority(host.as_bytes()).path_and_query(target);
+    *request.uri_mut() = uri.build().ok()?;
+    *request.version_mut() = Version::HTTP_2;
+    request.extensions_mut().clear();
+    let headers = request.headers_mut();
+    forwarded(ctx, Some(host), |name, value| drop(headers.insert(name, value)));
+    headers.insert(TE, HeaderValue::from_static("trailers"));
+    Some(())
 }
 
 /// Makes it the request for the application, in origin form; gives the client's side of a WebSocket, where it asks for

@@ -4,17 +4,22 @@
 
 mod connect;
 mod forward;
+mod http2;
 mod pool;
 pub(crate) mod prefix;
 pub(crate) mod tls;
 mod tunnel;
 
+use std::convert::Infallible;
+use std::future::pending;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::HOST;
 use http::{Request, Response, StatusCode};
 use palisade_h1::client::{Connection, Error, MoreFields, Outcome, ResponseBody as H1Body};
+use tokio::sync::oneshot;
 
 use crate::body::{BodyError, RequestBody, ResponseBody};
 use crate::context::{Context, UpstreamFacts};
@@ -27,7 +32,7 @@ use crate::refusal::{Code, Refusal};
 
 use crate::server::supervise::{self, AppStatus, Patience};
 
-use connect::{Io, NotConnected};
+use connect::{Io, NotConnected, Protocol};
 use pool::{Pool, Return};
 
 pub(crate) use forward::X_REQUEST_ID;
@@ -106,6 +111,7 @@ pub struct Gateway {
     target: UpstreamUrl,
     tls: Option<Arc<tls::Client>>,
     pool: Arc<Pool>,
+    shared: Arc<http2::Shared>,
     connect_timeout: Duration,
     response_timeout: Option<Duration>,
     tunnels: Arc<Tunnels>,
@@ -129,9 +135,12 @@ impl Gateway {
         };
         let pool = env.state.get(&key, Pool::default);
         pool.set_idle_timeout(config.idle_timeout.duration());
+        let shared = env.state.get(&key, http2::Shared::default);
+        shared.set_idle_timeout(config.idle_timeout.duration());
         Self {
             name: name.into(),
             pool,
+            shared,
             connect_timeout: config.connect_timeout.duration(),
             response_timeout: config.response_timeout.duration(),
             tunnels: env.state.get("tunnels", Tunnels::default),
@@ -159,12 +168,12 @@ impl Gateway {
 
     /// Whether a connection can be made just now.
     pub async fn is_reachable(&self) -> bool {
-        matches!(tokio::time::timeout(self.connect_timeout, self.open()).await, Ok(Ok(_)))
+        matches!(tokio::time::timeout(self.connect_timeout, self.open(Protocol::Http1)).await, Ok(Ok(_)))
     }
 
     /// How it is just now, for people: the reason where no connection can be made.
     pub async fn state(&self) -> Result<(), String> {
-        match tokio::time::timeout(self.connect_timeout, self.open()).await {
+        match tokio::time::timeout(self.connect_timeout, self.open(Protocol::Http1)).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(NotConnected::Io(error) | NotConnected::Tls(error))) => Err(error.to_string()),
             Err(_) => Err("no answer within `connect_timeout`".to_owned()),
@@ -180,6 +189,9 @@ impl Gateway {
         ctx: &Arc<Context>,
         mut request: Request<RequestBody>,
     ) -> Result<Response<ResponseBody>, Refusal> {
+        if ctx.grpc {
+            return Box::pin(self.call_http2(ctx, request)).await;
+        }
         let upgrade = forward::prepare(&mut request);
         let start = ctx.policy.clock().instant();
         let answer_timeout = if upgrade.is_some() { None } else { self.response_timeout };
@@ -187,7 +199,7 @@ impl Gateway {
         let outcome = loop {
             let connection = match self.pool.take().filter(|_| !fresh) {
                 Some(idle) => idle,
-                None => Connection::new(Box::pin(self.connect()).await?),
+                None => Connection::new(Box::pin(self.connect(Protocol::Http1)).await?),
             };
             let back = Return::new(Arc::clone(&self.pool));
             // Straight onto the wire: a table would hash each of them.
@@ -223,15 +235,60 @@ impl Gateway {
         }
     }
 
-    async fn connect(&self) -> Result<Io, Refusal> {
-        match (self.connect_now().await, &self.app) {
-            (Err(refusal), Some(app)) => self.connect_when_up(app, refusal).await,
+    /// The same over HTTP/2, which gRPC needs. Nothing is buffered in either direction.
+    async fn call_http2(
+        &self,
+        ctx: &Arc<Context>,
+        mut request: Request<RequestBody>,
+    ) -> Result<Response<ResponseBody>, Refusal> {
+        forward::prepare_http2(ctx, &mut request, self.target.is_https())
+            .ok_or_else(|| BAD_ANSWER.refuse("a request that cannot be sent on"))?;
+        let start = ctx.policy.clock().instant();
+        let (mut request, http2::Ends { sent, cut }) = http2::Upload::new(ctx, request);
+        let mut fresh = false;
+        let (answer, place) = {
+            let mut late = pin!(late(sent, self.response_timeout));
+            loop {
+                let (mut sender, place) = match self.shared.take().filter(|_| !fresh) {
+                    Some(open) => open,
+                    None => {
+                        let io = Box::pin(self.connect(Protocol::Http2)).await?;
+                        self.shared.add(io).await.map_err(|error| refusal_http2(&error))?
+                    }
+                };
+                let answer = tokio::select! {
+                    answer = sender.try_send_request(request) => answer,
+                    () = &mut late => return Err(TIMEOUT.refuse("no answer within `upstream.response_timeout`")),
+                };
+                match answer {
+                    Ok(answer) => break (answer, place),
+                    Err(mut failure) => match failure.take_message() {
+                        // The connection was closed while it was shared; nothing was sent.
+                        Some(again) if !fresh => {
+                            request = again;
+                            fresh = true;
+                        }
+                        _ => return Err(refusal_http2(failure.error())),
+                    },
+                }
+            }
+        };
+        let waited = ctx.policy.clock().instant().saturating_duration_since(start);
+        let _ = ctx.upstream.set(UpstreamFacts { name: Arc::clone(&self.name), micros: micros(waited) });
+        let mut answer = answer.map(|body| ResponseBody::boxed(http2::Download::new(body, ctx, cut, place)));
+        integrity::strip_answer(answer.headers_mut());
+        Ok(answer)
+    }
+
+    async fn connect(&self, protocol: Protocol) -> Result<Io, Refusal> {
+        match (self.connect_now(protocol).await, &self.app) {
+            (Err(refusal), Some(app)) => self.connect_when_up(protocol, app, refusal).await,
             (outcome, _) => outcome,
         }
     }
 
     /// Waits for a supervised application that is starting, or is about to be started again.
-    async fn connect_when_up(&self, app: &AppStatus, mut last: Refusal) -> Result<Io, Refusal> {
+    async fn connect_when_up(&self, protocol: Protocol, app: &AppStatus, mut last: Refusal) -> Result<Io, Refusal> {
         let Some(_place) = app.queue() else {
             return Err(STARTING.refuse("too many requests wait for the application").retry_after(1));
         };
@@ -244,7 +301,7 @@ impl Gateway {
                 Patience::Try if tried == TRIES => return Err(last),
                 Patience::Try => {
                     tried += 1;
-                    match self.connect_now().await {
+                    match self.connect_now(protocol).await {
                         Ok(io) => return Ok(io),
                         Err(refusal) => last = refusal,
                     }
@@ -257,17 +314,17 @@ impl Gateway {
         }
     }
 
-    async fn open(&self) -> Result<Io, NotConnected> {
+    async fn open(&self, protocol: Protocol) -> Result<Io, NotConnected> {
         match (&self.app, &self.target) {
             (Some(app), UpstreamUrl::Unix(path)) => {
                 supervise::socket::connect(path, app.owner()).await.map(Io::Unix).map_err(NotConnected::Io)
             }
-            _ => connect::connect(&self.target, self.tls.as_deref()).await,
+            _ => connect::connect(&self.target, self.tls.as_deref(), protocol).await,
         }
     }
 
-    async fn connect_now(&self) -> Result<Io, Refusal> {
-        match tokio::time::timeout(self.connect_timeout, self.open()).await {
+    async fn connect_now(&self, protocol: Protocol) -> Result<Io, Refusal> {
+        match tokio::time::timeout(self.connect_timeout, self.open(protocol)).await {
             Ok(Ok(io)) => Ok(io),
             Ok(Err(NotConnected::Tls(error))) => Err(tls_failed(&error)),
             Ok(Err(NotConnected::Io(error))) => {
@@ -276,6 +333,20 @@ impl Gateway {
             Err(_) => Err(UNREACHABLE.refuse("connecting took longer than `upstream.connect_timeout`").retry_after(1)),
         }
     }
+}
+
+/// Once the answer is late, of which the time is counted from the end of the request.
+async fn late(sent: oneshot::Receiver<Infallible>, limit: Option<Duration>) {
+    let _ = sent.await;
+    match limit {
+        Some(limit) => tokio::time::sleep(limit).await,
+        None => pending().await,
+    }
+}
+
+fn refusal_http2(error: &hyper::Error) -> Refusal {
+    let code = if error.is_canceled() || error.is_closed() { &CLOSED } else { &BAD_ANSWER };
+    code.refuse("the exchange over HTTP/2 failed").with("reason", http2::reason(error))
 }
 
 /// Whether the same request may go out once more, and whether only if its method is idempotent (RFC 9110 §9.2.2).

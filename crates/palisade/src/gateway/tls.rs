@@ -17,24 +17,36 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::connect::Protocol;
 use crate::policy::Env;
 use crate::policy::config::Upstream;
 use crate::server::startup::{self, Occasion};
 use crate::server::tls::provider;
+
+/// By its name in ALPN (RFC 9113 §3.2).
+const HTTP2: &[u8] = b"h2";
 
 /// What connections to one application are made with.
 #[derive(Debug)]
 pub(crate) struct Client {
     name: ServerName<'static>,
     config: Arc<ClientConfig>,
+    /// The same for HTTP/2.
+    http2: Arc<ClientConfig>,
     /// Of everything that it was made from: another one is another identity, with connections of its own.
     digest: Box<str>,
 }
 
 impl Client {
     /// The handshake.
-    pub(super) async fn handshake(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
-        TlsConnector::from(Arc::clone(&self.config)).connect(self.name.clone(), stream).await
+    pub(super) async fn handshake(&self, stream: TcpStream, protocol: Protocol) -> io::Result<TlsStream<TcpStream>> {
+        let config = if protocol == Protocol::Http2 { &self.http2 } else { &self.config };
+        let stream = TlsConnector::from(Arc::clone(config)).connect(self.name.clone(), stream).await?;
+        // Servers that know nothing of ALPN choose nothing: then it is HTTP/1.1.
+        if protocol == Protocol::Http2 && stream.get_ref().1.alpn_protocol() != Some(HTTP2) {
+            return Err(io::Error::other("the application does not offer HTTP/2"));
+        }
+        Ok(stream)
     }
 
     /// What connections that were made with it are kept under.
@@ -69,7 +81,9 @@ pub(crate) fn client(
         return Some(Arc::clone(same));
     }
     let config = files.config(key, problems)?;
-    let client = Arc::new(Client { name, config, digest });
+    let mut http2 = ClientConfig::clone(&config);
+    http2.alpn_protocols = vec![HTTP2.to_vec()];
+    let client = Arc::new(Client { name, config, http2: Arc::new(http2), digest });
     *last = Some(Arc::clone(&client));
     Some(client)
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use palisade_base::{ByteSize, Cidr, Interval, SecretRef};
 use schemars::JsonSchema;
@@ -9,6 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use super::request_headers::RequestHeaders;
 use super::values::{HostPattern, Listen, MethodName, PathPattern, PathPrefix, Timeout, UpstreamUrl};
+use crate::control::RouteSection;
+use crate::controls::cors::Cors;
+use crate::controls::limits::Limits;
 
 /// Whether the gateway faces the internet or a developer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -190,6 +194,14 @@ pub struct Upstream {
     pub client_cert: Option<PathBuf>,
     /// Its private key, PEM; readable by nobody else.
     pub client_key: Option<PathBuf>,
+    /// Whose pages may read answers of this application: the keys of `[cors]`, for the routes that lead here. In
+    /// `[upstreams.NAME]` only.
+    #[serde(skip_serializing)]
+    pub cors: Option<Arc<RouteSection<Cors>>>,
+    /// How much requests to this application may be: what a route may say, for the routes that lead here. In
+    /// `[upstreams.NAME]` only.
+    #[serde(skip_serializing)]
+    pub limits: Option<Arc<RouteSection<Limits>>>,
     /// The name that the certificate of an `https:` upstream must be for, and that is asked for (SNI). Default: the
     /// host of `url`.
     pub server_name: Option<String>,
@@ -212,6 +224,8 @@ impl Default for Upstream {
             ca: None,
             client_cert: None,
             client_key: None,
+            cors: None,
+            limits: None,
             server_name: None,
         }
     }
@@ -333,6 +347,8 @@ pub struct Route {
     pub path_parameters: Option<bool>,
     /// What happens to repeated slashes.
     pub slashes: Option<crate::controls::integrity::Slashes>,
+    /// gRPC passes, to an application that speaks HTTP/2. `limits.body` then holds for each message.
+    pub grpc: bool,
     /// Which application answers: a name of `[upstreams.NAME]`. Default: `[upstream]`.
     pub upstream: Option<String>,
     /// The beginning of this route's path, taken off before the application sees it. It learns it from

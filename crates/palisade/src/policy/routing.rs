@@ -124,6 +124,13 @@ impl Routing {
                     format!("write the route's path as `{prefix}/*`, or strip what it begins with"),
                 );
             }
+            if route.grpc && env.server.https().address().is_none() {
+                problems.warn(
+                    &format!("route[{}].grpc", rule.saturating_sub(1)),
+                    "gRPC needs HTTP/2, and `http` speaks HTTP/1.1",
+                    "serve `https` here too, and let the proxy in front reach it",
+                );
+            }
             let announced = route.strip_prefix.as_ref().or(upstream.root_path.as_ref());
             by_rule.push(Destination {
                 upstream: *to,
@@ -216,6 +223,14 @@ fn check_upstreams(config: &Config, problems: &mut Problems) {
                 format!("add `{missing}`"),
             );
         }
+    }
+    let own = [("cors", config.upstream.cors.is_some()), ("limits", config.upstream.limits.is_some())];
+    for (name, _) in own.iter().filter(|(_, said)| *said) {
+        problems.error(
+            &format!("upstream.{name}"),
+            format!("what holds for `[upstream]` is said in `[{name}]`"),
+            format!("move it there; `[upstreams.NAME]` may have a `{name}` of its own"),
+        );
     }
     for (name, upstream) in &config.upstreams {
         let key = format!("upstreams.{name}");

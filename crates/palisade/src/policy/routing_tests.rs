@@ -249,6 +249,65 @@ fn app_with_long(policy: &str) -> Harness {
     Harness::new(&format!("[limits]\nurl_bytes = \"16KiB\"\nheader_bytes = \"32KiB\"\n{policy}"), echo())
 }
 
+const OWN: &str = r#"
+[cors]
+origins = ["https://app.example.com"]
+[limits]
+body = "1KiB"
+[upstreams.billing]
+url = "http://127.0.0.1:9"
+cors = { origins = ["https://billing.example.com"], methods = ["PUT"] }
+limits = { body = "2KiB", json_depth = 4 }
+[[route]]
+path = "/billing/*"
+upstream = "billing"
+[[route]]
+path = "/large/*"
+upstream = "billing"
+limits = { body = "3KiB" }
+cors = { methods = ["DELETE"] }
+[[route]]
+path = "/free/*"
+upstream = "billing"
+limits = { mode = "off" }
+[[route]]
+path = "/*"
+"#;
+
+#[tokio::test]
+async fn an_upstream_has_limits_and_cors_of_its_own() {
+    let app = Harness::new(OWN, echo());
+    for (path, origin, methods) in [
+        ("/x", "https://app.example.com", Some("GET, HEAD, POST")),
+        ("/x", "https://billing.example.com", None),
+        ("/billing/x", "https://billing.example.com", Some("PUT")),
+        ("/billing/x", "https://app.example.com", None),
+        ("/large/x", "https://billing.example.com", Some("DELETE")),
+        ("/large/x", "https://app.example.com", None),
+    ] {
+        let asks = [("origin", origin), ("access-control-request-method", "GET")];
+        let answer = app.send(Method::OPTIONS, path, &asks, "").await;
+        let expected = if methods.is_some() { 204 } else { 403 };
+        assert_eq!(answer.status(), expected, "{path} {origin}");
+        assert_eq!(answer.header("access-control-allow-methods"), methods.unwrap_or_default(), "{path} {origin}");
+    }
+    let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
+    for (path, body, code) in [
+        ("/x", "x".repeat(1025), Some("limits.body")),
+        ("/x", nested(5), None),
+        ("/billing/x", "x".repeat(2048), Some("upstream.unreachable")),
+        ("/billing/x", "x".repeat(2049), Some("limits.body")),
+        ("/billing/x", nested(4), Some("upstream.unreachable")),
+        ("/large/x", "x".repeat(3072), Some("upstream.unreachable")),
+        ("/large/x", "x".repeat(3073), Some("limits.body")),
+        ("/free/x", "x".repeat(9000), Some("upstream.unreachable")),
+    ] {
+        let headers = [("content-type", "application/json")];
+        let answer = app.send(Method::POST, path, &headers, body.clone()).await;
+        assert_eq!(answer.refusal().map(|code| code.name), code, "{path} {}", body.len());
+    }
+}
+
 #[test]
 fn what_contradicts_itself_is_no_policy() {
     let problems = |text: &str| {
@@ -272,6 +331,9 @@ fn what_contradicts_itself_is_no_policy() {
         ("[upstreams.a]\nurl = \"http://127.0.0.1:8443\"", "Palisade's own listener `server.https`"),
         ("[upstreams.a]\ncommand = [\"x\", \"{socket}\"]", "Palisade starts one application"),
         ("[upstreams.a]\nurl = \"http://a\"\nca = \"x.pem\"", "`ca` is for TLS"),
+        ("[upstream]\nlimits = { body = \"1KiB\" }", "what holds for `[upstream]` is said in `[limits]`"),
+        ("[upstream]\ncors = { origins = [] }", "what holds for `[upstream]` is said in `[cors]`"),
+        ("[upstreams.a]\nurl = \"http://a\"\nlimits = { connections = 5 }", "unknown key `connections`"),
         ("[upstream]\nurl = \"https://a\"\nca = \"/none.pem\"", "not certificates in PEM"),
         ("[upstream]\nurl = \"https://a\"\nclient_cert = \"x.pem\"", "`client_key` is missing"),
         ("[upstream]\nrequest_headers = { set = { X-Forwarded-For = \"1\" } }", "the gateway's own to say"),
@@ -292,6 +354,15 @@ fn what_contradicts_itself_is_no_policy() {
         let rendered = problems(text);
         assert!(rendered.contains(said), "{text}\n{rendered}");
     }
+    let twice = "[upstreams.a]\nurl = \"http://a\"\ncors = { origins = [\"*\"], credentials = true }\n\
+        [[route]]\npath = \"/a/*\"\nupstream = \"a\"\n[[route]]\npath = \"/b/*\"\nupstream = \"a\"\n";
+    let rendered = problems(twice);
+    assert_eq!(
+        rendered.matches("lets every page act as its visitor").count(),
+        1,
+        "said once, where it stands:\n{rendered}"
+    );
+    assert!(rendered.contains("<test>:5"), "{rendered}");
     let fine = "[upstream]\nrequest_headers = { set = { Host = \"app.internal:8000\", X-A = \"{path.id|none}\" } }";
     assert!(!problems(fine).contains("error"), "{}", problems(fine));
 }

@@ -32,6 +32,8 @@ pub struct Rule {
     pub path_parameters: Option<bool>,
     /// What happens to repeated slashes.
     pub slashes: Option<Slashes>,
+    /// gRPC passes.
+    pub grpc: bool,
     host: Option<HostPattern>,
     path: PathPattern,
     methods: Vec<Method>,
@@ -58,6 +60,7 @@ impl Rule {
             encoded_slash: route.encoded_slash,
             path_parameters: route.path_parameters,
             slashes: route.slashes,
+            grpc: route.grpc,
             host: route.host.clone(),
             path: route.path.clone(),
             methods: route.methods.iter().map(|method| method.0.clone()).collect(),
@@ -117,6 +120,7 @@ impl Rules {
             encoded_slash: None,
             path_parameters: None,
             slashes: None,
+            grpc: false,
             host: None,
             path: PathPattern::default(),
             methods: Vec::new(),

@@ -37,6 +37,9 @@ const RESET: i32 = 10;
 const SETTINGS_COST: i32 = 5;
 /// Pieces smaller than this earn nothing: a window that opens byte by byte would pay for itself.
 const PIECE: usize = 32;
+/// What a piece of an answer earns, also a small one: clients confirm each message of a conversation, and open windows and
+/// measure round trips by it.
+const OF_A_PIECE: u32 = 4;
 /// How long the last word may take to be written and read.
 const CLOSING: Duration = Duration::from_secs(2);
 
@@ -226,7 +229,12 @@ where
         if self.budget >= 0 {
             return true;
         }
-        // Only now the clock is asked.
+        // Only now what else was earned is counted, and the clock is asked.
+        let earned = self.streams.take_pieces().saturating_mul(OF_A_PIECE).min(BUDGET.unsigned_abs());
+        self.budget = self.budget.saturating_add(earned.cast_signed());
+        if self.budget >= 0 {
+            return true;
+        }
         let now = Instant::now();
         if now.duration_since(self.refilled) < REFILL {
             return false;

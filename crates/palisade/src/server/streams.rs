@@ -28,6 +28,8 @@ pub(super) struct Streams {
     /// Requests whose answer is not over.
     running: AtomicU32,
     unwritten: AtomicUsize,
+    /// Pieces of answers since somebody asked.
+    pieces: AtomicU32,
     waiting: AtomicBool,
     wakers: Mutex<Vec<Waker>>,
 }
@@ -41,6 +43,12 @@ impl Streams {
 
     pub(super) fn is_idle(&self) -> bool {
         self.running.load(Ordering::Relaxed) == 0
+    }
+
+    /// How many pieces of answers there were since this was asked. They are as the application made them, however a client
+    /// has them cut by its windows.
+    pub(super) fn take_pieces(&self) -> u32 {
+        self.pieces.swap(0, Ordering::Relaxed)
     }
 
     /// So much was written.
@@ -132,6 +140,7 @@ impl Body for Taking {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         if let Some(Ok(frame)) = &frame {
             self.pieces = self.pieces.wrapping_add(1);
+            self.running.0.pieces.fetch_add(1, Ordering::Relaxed);
             TURN.set(Turn::Client(self.pieces));
             self.running.0.unwritten.fetch_add(frame.data_ref().map_or(0, Bytes::len), Ordering::Relaxed);
         }

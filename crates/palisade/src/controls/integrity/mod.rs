@@ -7,7 +7,9 @@ pub(crate) mod hidden;
 pub(crate) mod host;
 mod path;
 
-use http::header::{ACCESS_CONTROL_REQUEST_METHOD, CONNECTION, COOKIE, EXPECT, HeaderValue, ORIGIN, UPGRADE};
+use http::header::{
+    ACCESS_CONTROL_REQUEST_METHOD, CONNECTION, CONTENT_TYPE, COOKIE, EXPECT, HeaderValue, ORIGIN, UPGRADE,
+};
 use http::{HeaderMap, HeaderName, Method, StatusCode, Version, request};
 use palisade_policy::Problems;
 use schemars::JsonSchema;
@@ -16,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::context::{Context, Seen};
 use crate::control::{Asked, Check, Control, Info, NoRoute, Remedy, Routes};
 use crate::policy::request_headers::Owned;
-use crate::policy::{Env, Found};
+use crate::policy::{Env, Found, Rule};
 use crate::refusal::{Code, Refusal, Stop};
 
 /// `[integrity]`. Routes may say the same keys of their own paths.
@@ -56,6 +58,13 @@ pub static METHOD: Code =
 /// A header that changes the meaning of others.
 pub static HEADER: Code =
     Code::client("integrity.header", StatusCode::BAD_REQUEST, 20, "a header of this request is not acceptable");
+/// gRPC, where nobody expects it.
+pub static GRPC: Code = Code::client(
+    "integrity.grpc",
+    StatusCode::UNSUPPORTED_MEDIA_TYPE,
+    20,
+    "gRPC is not served here; where it is, it comes as `POST` over HTTP/2",
+);
 /// An expectation other than `100-continue`.
 pub static EXPECT_CODE: Code = Code::client(
     "integrity.expect",
@@ -88,7 +97,7 @@ impl Control for Integrity {
     const INFO: Info = Info {
         name: "integrity",
         section: 20,
-        codes: &[&PATH, &HOST_CODE, &METHOD, &HEADER, &EXPECT_CODE, &HIDDEN_FILE, &FRAMING],
+        codes: &[&PATH, &HOST_CODE, &METHOD, &HEADER, &GRPC, &EXPECT_CODE, &HIDDEN_FILE, &FRAMING],
         judges: false,
         about: "One reading of every request: what is decided on is what is sent.",
     };
@@ -120,7 +129,7 @@ impl Check for Integrity {
         }
         if parts.uri.path() == "*" && parts.uri.query().is_none() && parts.method == Method::OPTIONS {
             ctx.set_target(None, 0);
-            return Ok(());
+            return if ctx.grpc { check_grpc(ctx.rule(), parts).map_err(Stop::from) } else { Ok(()) };
         }
         let read = path::read(parts.uri.path()).map_err(|why| PATH.refuse(why))?;
         let normal = read.normal.as_deref().unwrap_or_else(|| parts.uri.path());
@@ -169,6 +178,9 @@ impl Check for Integrity {
         if let Some(allow) = other_methods {
             ctx.set_other_methods(allow);
         }
+        if ctx.grpc {
+            check_grpc(ctx.rule(), parts)?;
+        }
         Ok(())
     }
 
@@ -180,6 +192,9 @@ impl Check for Integrity {
         }
         if why.contains("slashes = \"refuse\"") {
             return Some(Remedy::Route("slashes = \"merge\"".into()));
+        }
+        if *asked.judged.code == GRPC && !asked.rule.grpc {
+            return Some(Remedy::Route("grpc = true".into()));
         }
         if *asked.judged.code == METHOD {
             return Some(Remedy::Route(format!("methods = [\"{}\"]", asked.method)));
@@ -193,6 +208,7 @@ impl Check for Integrity {
             "integrity.header" => {
                 "the client leaves the header out: `Connection` names nothing but `close`, `keep-alive`, `upgrade` and `te`, `Upgrade` is `websocket`"
             }
+            "integrity.grpc" => "the client makes its calls with `POST` over HTTP/2, and names one content type",
             "integrity.expect" => "the client leaves `Expect` out, or sends `100-continue`",
             "integrity.hidden_file" => "the application serves the file under a name without a leading dot",
             "integrity.framing" => {
@@ -294,6 +310,24 @@ fn check_headers(parts: &request::Parts) -> Result<(), Refusal> {
     }
     if parts.version >= Version::HTTP_2 && headers.get_all("te").iter().any(|te| te.as_bytes() != b"trailers") {
         return Err(HEADER.refuse("`TE` other than `trailers` in HTTP/2"));
+    }
+    Ok(())
+}
+
+/// What is gRPC to one side and something else to the other is refused, and so is all of it where nobody expects it: an
+/// application over HTTP/1.1 would answer without the trailers that make an answer one.
+fn check_grpc(rule: &Rule, parts: &request::Parts) -> Result<(), Refusal> {
+    if !rule.grpc {
+        return Err(GRPC.refuse("gRPC, and the route does not say `grpc = true`"));
+    }
+    if parts.version != Version::HTTP_2 {
+        return Err(GRPC.refuse("gRPC over HTTP/1.1"));
+    }
+    if parts.method != Method::POST {
+        return Err(GRPC.refuse("gRPC with another method than `POST`"));
+    }
+    if count(&parts.headers, CONTENT_TYPE) > 1 {
+        return Err(GRPC.refuse("gRPC with several content types"));
     }
     Ok(())
 }

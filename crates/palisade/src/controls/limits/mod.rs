@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::context::{Context, Seen};
 use crate::control::{Asked, Check, Control, Info, Inspect, Remedy, Routes};
+use crate::grpc::Messages;
 use crate::policy::Env;
 use crate::policy::config::HARD_HEADER_BYTES;
 use crate::policy::values::Timeout;
@@ -180,7 +181,8 @@ impl Check for Limits {
             return Err(HEADERS.refuse("more than `limits.header_bytes`").into());
         }
         // What announces no length, and what is nested, is judged while it streams.
-        if !ctx.seen.any(Seen::BODY) {
+        // A call of gRPC is judged message by message.
+        if !ctx.seen.any(Seen::BODY) || ctx.grpc {
             return Ok(());
         }
         let limit = self.body_limit(ctx, &parts.headers);
@@ -192,6 +194,11 @@ impl Check for Limits {
     }
 
     fn inspect(&self, ctx: &Context, parts: &request::Parts) -> Option<Box<dyn Inspect>> {
+        if ctx.grpc {
+            let most = self.body_limit(ctx, &parts.headers);
+            let each = || Box::new(Each { most, messages: Messages::default() }) as Box<dyn Inspect>;
+            return (most < u64::from(u32::MAX)).then(each);
+        }
         let announced = announced(&parts.headers);
         // An announced length was judged with the head, and the HTTP library lets no byte more through.
         let left = if announced.is_some() { u64::MAX } else { self.body_limit(ctx, &parts.headers) };
@@ -272,6 +279,21 @@ impl Inspect for Amount {
             true => Ok(()),
             false => Err(JSON_DEPTH.refuse("deeper than `limits.json_depth`").close()),
         }
+    }
+}
+
+/// How large each message of a call of gRPC is: a conversation may go on for as long as it likes.
+#[derive(Debug)]
+struct Each {
+    most: u64,
+    messages: Messages,
+}
+
+impl Inspect for Each {
+    fn feed(&mut self, piece: &[u8]) -> Result<(), Refusal> {
+        let Some(length) = self.messages.feed(piece, self.most) else { return Ok(()) };
+        let refusal = BODY.refuse("a message of gRPC is larger than `limits.body`");
+        Err(refusal.with("bytes", length.to_string()).with("limit", self.most.to_string()))
     }
 }
 
