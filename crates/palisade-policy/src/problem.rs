@@ -113,11 +113,21 @@ pub struct Problems {
     spill: Option<Box<Problem>>,
     spilled: [usize; 2],
     guides: Vec<Guide>,
+    holders: Vec<String>,
 }
 
 impl Problems {
     pub(crate) fn new(texts: Arc<Texts>, tree: Arc<Node>) -> Self {
-        Problems { texts, tree, prefix: Vec::new(), list: Vec::new(), spill: None, spilled: [0; 2], guides: Vec::new() }
+        Problems {
+            texts,
+            tree,
+            prefix: Vec::new(),
+            list: Vec::new(),
+            spill: None,
+            spilled: [0; 2],
+            guides: Vec::new(),
+            holders: Vec::new(),
+        }
     }
 
     /// Looks places up in this tree from now on.
@@ -166,6 +176,11 @@ impl Problems {
         let before = self.prefix.len();
         self.prefix.extend(path::parse(path));
         Scope { problems: self, before }
+    }
+
+    /// Names the sections that hold keys which belong to others: `route`, in which `cors` is that of the section `[cors]`.
+    pub fn set_holders<'a>(&mut self, holders: impl IntoIterator<Item = &'a str>) {
+        self.holders = holders.into_iter().map(str::to_owned).collect();
     }
 
     /// Names, for sections of the policy, the guide's section and the page of the docs; every problem below such a key
@@ -334,10 +349,17 @@ impl Problems {
     pub(crate) fn guide_of(&self, problem: &Problem) -> Option<(u8, String)> {
         problem.guide.clone().or_else(|| {
             let steps = path::parse(&problem.path);
-            steps.iter().rev().find_map(|step| {
-                let Step::Key(key) = step else { return None };
-                self.guides.iter().find(|guide| guide.key == *key).map(|guide| (guide.section, guide.page.clone()))
-            })
+            let mut found = None;
+            for step in &steps {
+                let Step::Key(key) = step else { continue };
+                let Some(guide) = self.guides.iter().find(|guide| guide.key == *key) else { continue };
+                found = Some((guide.section, guide.page.clone()));
+                // What is deeper is a key of this section, though it may be named like another: `cors.headers`.
+                if !self.holders.iter().any(|holder| holder == key) {
+                    break;
+                }
+            }
+            found
         })
     }
 
