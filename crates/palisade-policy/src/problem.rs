@@ -100,6 +100,8 @@ pub(crate) struct Guide {
     key: String,
     section: u8,
     page: String,
+    /// Keys of other sections may stand in it.
+    holds_others: bool,
 }
 
 /// A list of problems that knows the texts of its snapshot and can therefore point into them.
@@ -113,21 +115,11 @@ pub struct Problems {
     spill: Option<Box<Problem>>,
     spilled: [usize; 2],
     guides: Vec<Guide>,
-    holders: Vec<String>,
 }
 
 impl Problems {
     pub(crate) fn new(texts: Arc<Texts>, tree: Arc<Node>) -> Self {
-        Problems {
-            texts,
-            tree,
-            prefix: Vec::new(),
-            list: Vec::new(),
-            spill: None,
-            spilled: [0; 2],
-            guides: Vec::new(),
-            holders: Vec::new(),
-        }
+        Problems { texts, tree, prefix: Vec::new(), list: Vec::new(), spill: None, spilled: [0; 2], guides: Vec::new() }
     }
 
     /// Looks places up in this tree from now on.
@@ -178,17 +170,20 @@ impl Problems {
         Scope { problems: self, before }
     }
 
-    /// Names the sections that hold keys which belong to others: `route`, in which `cors` is that of the section `[cors]`.
+    /// Of the sections that [`Problems::set_guides`] has named: those that hold keys which belong to others: `route`, in which `cors` is that of the section `[cors]`.
     pub fn set_holders<'a>(&mut self, holders: impl IntoIterator<Item = &'a str>) {
-        self.holders = holders.into_iter().map(str::to_owned).collect();
+        for holder in holders {
+            self.guides.iter_mut().filter(|guide| guide.key == holder).for_each(|guide| guide.holds_others = true);
+        }
     }
 
     /// Names, for sections of the policy, the guide's section and the page of the docs; every problem below such a key
     /// (also below a `[[route]]`'s key of that name) ends with them.
     pub fn set_guides<'a>(&mut self, guides: impl IntoIterator<Item = (&'a str, u8, &'a str)>) {
         let guides = guides.into_iter();
-        self.guides =
-            guides.map(|(key, section, page)| Guide { key: key.into(), section, page: page.into() }).collect();
+        self.guides = guides
+            .map(|(key, section, page)| Guide { key: key.into(), section, page: page.into(), holds_others: false })
+            .collect();
     }
 
     /// Whether there is an error: the policy must not be used.
@@ -355,7 +350,7 @@ impl Problems {
                 let Some(guide) = self.guides.iter().find(|guide| guide.key == *key) else { continue };
                 found = Some((guide.section, guide.page.clone()));
                 // What is deeper is a key of this section, though it may be named like another: `cors.headers`.
-                if !self.holders.iter().any(|holder| holder == key) {
+                if !guide.holds_others {
                     break;
                 }
             }
