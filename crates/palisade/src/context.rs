@@ -146,6 +146,11 @@ impl Connection {
         self.tls.is_some() || self.introduced.as_deref().is_some_and(|introduced| introduced.secure)
     }
 
+    /// Whether the PROXY protocol says whose connection it is.
+    pub fn is_introduced(&self) -> bool {
+        self.introduced.is_some()
+    }
+
     /// Whether one of these proxies wrote the forwarding headers of its requests. One that only passes bytes on writes
     /// none: then they are those of the client that it named.
     pub fn is_from(&self, proxies: &[Cidr]) -> bool {
