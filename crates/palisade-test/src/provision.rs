@@ -40,11 +40,15 @@ pub enum Need {
     Openssl,
     /// `slowhttptest`, a thousand slow clients.
     Slowhttptest,
+    /// Debian's PostgreSQL: the programs only. Its own service is not started and its own cluster not used.
+    Postgres,
+    /// Debian's Redis: the programs only, as above.
+    Redis,
 }
 
 impl Need {
     /// All of them, in the order `cargo xtask test` installs them.
-    pub const ALL: [Need; 10] = [
+    pub const ALL: [Need; 12] = [
         Need::RustComponents,
         Need::Python,
         Need::PythonGuide,
@@ -55,6 +59,8 @@ impl Need {
         Need::Curl,
         Need::Openssl,
         Need::Slowhttptest,
+        Need::Postgres,
+        Need::Redis,
     ];
 
     /// For messages.
@@ -70,6 +76,8 @@ impl Need {
             Need::Curl => "curl",
             Need::Openssl => "openssl",
             Need::Slowhttptest => "slowhttptest",
+            Need::Postgres => "postgresql",
+            Need::Redis => "redis",
         }
     }
 
@@ -85,6 +93,8 @@ impl Need {
             Need::Curl => has("curl"),
             Need::Openssl => has("openssl"),
             Need::Slowhttptest => has("slowhttptest"),
+            Need::Postgres => postgres("initdb").is_file() && postgres("psql").is_file(),
+            Need::Redis => has("redis-server") && has("redis-cli"),
         }
     }
 
@@ -104,6 +114,14 @@ impl Need {
             Need::Slowhttptest => {
                 apt::install(&["slowhttptest"], "tests and the bench hold a thousand slow connections")
             }
+            Need::Postgres => apt::install(
+                &["postgresql"],
+                "what several instances share is tested on it, by servers of the tests' own; Debian's is not started",
+            ),
+            Need::Redis => apt::install(
+                &["redis-server"],
+                "limits and signals between instances are tested on it, by servers of the tests' own; Debian's is not started",
+            ),
         }
     }
 }
@@ -165,6 +183,23 @@ pub fn promtool() -> PathBuf {
 /// The root below which [`Need::CoreRuleSet`] lies as in Debian: `usr/share/modsecurity-crs`.
 pub fn core_rule_set() -> PathBuf {
     paths::cache().join("modsecurity-crs")
+}
+
+/// A program of [`Need::Postgres`], such as `initdb`. Debian keeps one folder a version and puts few of them on the path.
+pub fn postgres(program: &str) -> PathBuf {
+    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let newest = versions
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
+        .filter(|version| installed(*version, program).is_file())
+        .max();
+    match newest {
+        Some(version) => installed(version, program),
+        None => which(program).unwrap_or_else(|| PathBuf::from(program)),
+    }
+}
+
+fn installed(version: u32, program: &str) -> PathBuf {
+    PathBuf::from(format!("/usr/lib/postgresql/{version}/bin/{program}"))
 }
 
 fn requirements() -> PathBuf {
