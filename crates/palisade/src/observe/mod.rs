@@ -15,6 +15,7 @@ use std::io;
 use palisade_base::Clock;
 
 use crate::policy::config::{LogFormat, Logs};
+pub use pretty::{moves, visible};
 use sink::Sink;
 
 /// The open logs.
