@@ -65,7 +65,7 @@ async fn what_a_client_sends_is_only_ever_text() -> Result<()> {
             for request in [
                 format!("GET /x HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: {payload}\r\n\r\n"),
                 format!("GET /x HTTP/1.1\r\nHost: localhost\r\nUser-Agent: {payload}\r\nReferer: {payload}\r\n\r\n"),
-                format!("GET /x HTTP/1.1\r\nHost: localhost\r\n{payload}: y\r\n\r\n"),
+                format!("GET /x HTTP/1.1\r\nHost: localhost\r\nX{payload}: y\r\n\r\n"),
                 format!("GET /x HTTP/1.1\r\nHost: {payload}\r\n\r\n"),
                 format!("GET /{payload} HTTP/1.1\r\nHost: localhost\r\n\r\n"),
                 format!("GET /{escaped} HTTP/1.1\r\nHost: localhost\r\n\r\n"),
