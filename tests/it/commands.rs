@@ -3,7 +3,10 @@
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
-use palisade_test::paths;
+use palisade_test::upstream::Reply;
+use palisade_test::{Palisade, Upstream, paths};
+
+use crate::support::written_policy;
 
 /// `palisade schema | head -1` shows one line, and not how the program ends.
 #[test]
@@ -40,5 +43,32 @@ fn a_reader_that_leaves_is_no_error() -> Result<()> {
         ran += 1;
     }
     ensure!(ran == 12);
+    Ok(())
+}
+
+/// Relative paths start at the policy file, wherever the command was typed; what cannot be written is said with its place.
+#[tokio::test]
+async fn log_files_lie_beside_the_policy() -> Result<()> {
+    let upstream = Upstream::answering(|_| Reply::text("fine")).await?;
+    let policy = |file: &str| {
+        let log = format!("[log]\naccess = \"{file}\"\n[limits]\nbody = \"2MiB\"\n");
+        written_policy(&upstream.url(), &log)
+    };
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("palisade.toml");
+    std::fs::write(&file, policy("access.log"))?;
+    let named = || Palisade::serve().arg("--policy").arg(&file.to_string_lossy());
+    let gateway = named().start().await?;
+    ensure!(gateway.http()?.get("/seen").send().await?.status() == 200);
+    gateway.terminate().await?;
+    let lines = std::fs::read_to_string(folder.path().join("access.log")).context("beside the policy")?;
+    ensure!(lines.contains("\"path\":\"/seen\""), "{lines}");
+    ensure!(!gateway.directory().join("access.log").exists(), "where it was started");
+    std::fs::write(&file, policy("missing/access.log"))?;
+    let ran = named().refused().await?;
+    ensure!(ran.code == Some(2), "{:?}", ran.code);
+    for part in ["palisade.toml:", "missing/access.log", "does not exist", "log.html"] {
+        ensure!(ran.err.contains(part), "`{part}` is not in {}", ran.err);
+    }
     Ok(())
 }

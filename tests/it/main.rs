@@ -22,6 +22,7 @@ mod odd_upstreams;
 mod operate;
 mod semantics;
 mod server;
+mod sinks;
 mod static_files;
 mod streaming;
 mod supervise;

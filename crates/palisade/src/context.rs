@@ -251,6 +251,7 @@ pub struct Context {
     other_methods: OnceLock<Box<str>>,
     behind_proxy: OnceLock<()>,
     rate: OnceLock<rate_limit::Facts>,
+    csp_nonce: OnceLock<Box<HeaderValue>>,
     permit: OnceLock<rate_limit::Permit>,
     inspection: Mutex<Option<Box<waf::Inspection>>>,
     body_refusal: Mutex<Option<Refusal>>,
@@ -312,6 +313,7 @@ impl Context {
             other_methods: OnceLock::new(),
             behind_proxy: OnceLock::new(),
             rate: OnceLock::new(),
+            csp_nonce: OnceLock::new(),
             permit: OnceLock::new(),
             inspection: Mutex::default(),
             body_refusal: Mutex::default(),
@@ -438,6 +440,16 @@ impl Context {
     /// How much of its limit is left to this client, where the route is limited.
     pub(crate) fn rate(&self) -> Option<&rate_limit::Facts> {
         self.rate.get()
+    }
+
+    /// The nonce of this answer's `Content-Security-Policy`, where the policy has a place for one.
+    pub(crate) fn csp_nonce(&self) -> Option<&HeaderValue> {
+        self.csp_nonce.get().map(|nonce| &**nonce)
+    }
+
+    pub(crate) fn set_csp_nonce(&self, nonce: HeaderValue) {
+        let again = self.csp_nonce.set(Box::new(nonce)).is_err();
+        debug_assert!(!again, "set once");
     }
 
     /// Set by `rate_limit`, once.

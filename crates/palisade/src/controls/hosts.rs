@@ -76,7 +76,8 @@ impl Control for Hosts {
 impl Check for Hosts {
     fn request(&self, ctx: &Context, _: &mut request::Parts) -> Result<(), Stop> {
         let host = ctx.host();
-        if !self.named.iter().any(|pattern| pattern.matches(host)) && !(self.loopback && is_loopback(host, ctx)) {
+        let ours = self.named.iter().any(|pattern| pattern.matches(host)) || (self.loopback && is_loopback(host, ctx));
+        if !ours {
             return Err(UNKNOWN.refuse("not in `server.hosts`").into());
         }
         // A proxy asks for one name on behalf of all hosts.

@@ -108,6 +108,8 @@ const WHOLE: &[(&str, &str)] = &[
         "pinned_authority_without_tls",
         "[server]\nmode = \"development\"\n[upstream]\nurl = \"http://127.0.0.1:8000\"\nca = \"ca.pem\"",
     ),
+    ("log_in_no_directory", "[server]\nmode = \"development\"\n[log]\naccess = \"/nowhere/access.log\""),
+    ("log_that_is_a_directory", "[server]\nmode = \"development\"\n[log]\nsecurity = \"/proc\""),
     ("lame_duck_longer_than_drain", "[server]\nmode = \"development\"\nlame_duck = \"30s\""),
     ("unreachable_route", "[server]\nmode = \"development\"\n[[route]]\npath = \"/*\"\n[[route]]\npath = \"/admin/*\""),
     (
