@@ -14,6 +14,7 @@ use palisade_base::Cidr;
 use parking_lot::Mutex;
 
 use crate::control::{ControlId, Mode};
+use crate::controls::auth::Identity;
 use crate::controls::{rate_limit, waf};
 use crate::grpc;
 use crate::observe::event;
@@ -250,6 +251,7 @@ pub struct Context {
     rule: OnceLock<u16>,
     other_methods: OnceLock<Box<str>>,
     behind_proxy: OnceLock<()>,
+    identity: OnceLock<Identity>,
     rate: OnceLock<rate_limit::Facts>,
     csp_nonce: OnceLock<Box<HeaderValue>>,
     permit: OnceLock<rate_limit::Permit>,
@@ -312,6 +314,7 @@ impl Context {
             rule: OnceLock::new(),
             other_methods: OnceLock::new(),
             behind_proxy: OnceLock::new(),
+            identity: OnceLock::new(),
             rate: OnceLock::new(),
             csp_nonce: OnceLock::new(),
             permit: OnceLock::new(),
@@ -435,6 +438,18 @@ impl Context {
     /// Set by `client_ip`, once.
     pub(crate) fn set_behind_unnamed_proxy(&self) {
         let _ = self.behind_proxy.set(());
+    }
+
+    /// Who sends this request; nobody until `auth` has proved somebody.
+    pub fn identity(&self) -> &Identity {
+        static NOBODY: Identity = Identity::Nobody;
+        self.identity.get().unwrap_or(&NOBODY)
+    }
+
+    /// Set by `auth`, once.
+    pub(crate) fn set_identity(&self, identity: Identity) {
+        let fresh = self.identity.set(identity).is_ok();
+        debug_assert!(fresh, "who sends a request is decided once");
     }
 
     /// How much of its limit is left to this client, where the route is limited.
