@@ -81,7 +81,7 @@ on_both! {
         let counters = |name: &str| attempts::Counters::new(attempts::Whose::Nobody(name), from(7).address, false);
         for n in 0..PER_ADDRESS {
             let allowed = counters(&n.to_string()).count(identity.store(), world.clock.now()).await.expect("counted");
-            assert_eq!(allowed, attempts::Allowed::Yes);
+            assert_eq!(allowed, attempts::Allowed::Yes { after: std::time::Duration::ZERO });
         }
         let refused = identity.check_password("alice", PASSWORD, &from(7)).await;
         let Err(LoginError::Wait { retry_after }) = refused else { panic!("{refused:?}") };

@@ -60,7 +60,7 @@ on_both! {
 
 impl Identity {
     /// An account without a password, so that sixty of them take no time.
-    async fn add_for_test(&self, name: &str) -> Result<(), String> {
+    pub(super) async fn add_for_test(&self, name: &str) -> Result<(), String> {
         let name = Name::parse(name).map_err(|why| why.to_string())?;
         let tx = self.store().begin().await.map_err(|why| why.to_string())?;
         let row = palisade_store::users::Model {
