@@ -21,6 +21,7 @@ mod odd_upstreams;
 mod operate;
 mod semantics;
 mod server;
+mod shared_limits;
 mod static_files;
 mod streaming;
 mod supervise;
