@@ -5,6 +5,7 @@
 //! `target/palisade-test`.
 
 use std::collections::hash_map::DefaultHasher;
+use std::env;
 use std::fs::{self, File};
 use std::hash::{Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
@@ -19,6 +20,8 @@ use crate::{apt, paths};
 /// Something a test may need. [`need`] makes sure that it is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Need {
+    /// `cargo fmt` and `cargo clippy`, which the smallest installation of Rust leaves out.
+    RustComponents,
     /// A virtual environment with FastAPI, uvicorn and what they use, pinned in `tests/apps/requirements.txt`.
     Python,
     /// The same environment with what the guide's own app imports, pinned in `tests/apps/guide/requirements.txt`.
@@ -45,7 +48,8 @@ pub enum Need {
 
 impl Need {
     /// All of them, in the order `cargo xtask test` installs them.
-    pub const ALL: [Need; 11] = [
+    pub const ALL: [Need; 12] = [
+        Need::RustComponents,
         Need::Python,
         Need::PythonGuide,
         Need::Node,
@@ -62,6 +66,7 @@ impl Need {
     /// For messages.
     pub fn name(self) -> &'static str {
         match self {
+            Need::RustComponents => "rustfmt and clippy",
             Need::Python => "python packages",
             Need::PythonGuide => "python packages of the guide",
             Need::Node => "node packages",
@@ -78,6 +83,7 @@ impl Need {
 
     fn is_met(self) -> bool {
         match self {
+            Need::RustComponents => ["fmt", "clippy"].iter().all(|component| has_component(component)),
             Need::Python => stamp_matches(&venv(), &requirements()),
             Need::PythonGuide => stamp_matches(&venv().join("guide"), &guide_requirements()),
             Need::Node => has("node") && stamp_matches(&node(), &node_lock()),
@@ -94,6 +100,7 @@ impl Need {
 
     fn install(self) -> Result<()> {
         match self {
+            Need::RustComponents => install_rust_components(),
             Need::Python => install_python(),
             Need::PythonGuide => install_python_guide(),
             Need::Node => install_node(),
@@ -132,7 +139,7 @@ pub fn need(what: Need) -> Result<()> {
     if what.is_met() {
         return Ok(());
     }
-    if std::env::var("PALISADE_PROVISION").as_deref() == Ok("never") {
+    if env::var("PALISADE_PROVISION").as_deref() == Ok("never") {
         bail!("{} missing, and `PALISADE_PROVISION=never`: run `cargo xtask test --only provision`", what.name());
     }
     fs::create_dir_all(paths::cache())?;
@@ -205,6 +212,19 @@ fn guide_requirements() -> PathBuf {
 
 fn node_lock() -> PathBuf {
     paths::tests("node/package-lock.json")
+}
+
+/// Asked rather than looked for: `rustup` leaves a `cargo-fmt` on the path also where the component is missing.
+fn has_component(name: &str) -> bool {
+    first_line(Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into())).args([name, "--version"])).is_some()
+}
+
+fn install_rust_components() -> Result<()> {
+    if !has("rustup") {
+        bail!("there is no `rustup` here: install `rustfmt` and `clippy` the way this Rust was installed");
+    }
+    say("installing: rustfmt and clippy (the tests begin with them)");
+    run(Command::new("rustup").args(["component", "add", "rustfmt", "clippy"]).current_dir(paths::workspace()))
 }
 
 fn install_python() -> Result<()> {

@@ -239,6 +239,11 @@ impl Live {
                 }
             }
         }
+        if let Some(headers) = &self.policy.controls().headers.control
+            && headers.wants_report(ctx)
+        {
+            return Box::pin(headers.report(ctx, &parts, body)).await;
+        }
         if let Some(answer) = endpoints::answer(ctx, &parts) {
             return Ok(answer);
         }
