@@ -1,6 +1,6 @@
 //! Who someone is, without HTTP: signed tokens, passwords, opaque secrets, refresh families.
 //!
-//! Guide sections 1, 4 and 10. Everything here is a function of bytes and a [`Timestamp`](palisade_base::Timestamp):
+//! Guide sections 1, 4 and 10. All but [`rings`] is a function of bytes and a [`Timestamp`](palisade_base::Timestamp):
 //! no server, no database, no async. What needs those (stores, endpoints, mail) is built on top.
 //!
 //! Three habits run through it:
@@ -19,4 +19,5 @@
 pub mod opaque;
 pub mod password;
 pub mod refresh;
+pub mod rings;
 pub mod token;
