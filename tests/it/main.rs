@@ -7,6 +7,7 @@ mod apps_alone;
 mod attack;
 mod bodies;
 mod browser_alone;
+mod csrf;
 mod demo;
 mod deploy;
 mod docs_commands;
