@@ -100,6 +100,8 @@ pub(crate) struct Guide {
     key: String,
     section: u8,
     page: String,
+    /// Keys of other sections may stand in it.
+    holds_others: bool,
 }
 
 /// A list of problems that knows the texts of its snapshot and can therefore point into them.
@@ -168,12 +170,20 @@ impl Problems {
         Scope { problems: self, before }
     }
 
+    /// Of the sections that [`Problems::set_guides`] has named: those that hold keys which belong to others: `route`, in which `cors` is that of the section `[cors]`.
+    pub fn set_holders<'a>(&mut self, holders: impl IntoIterator<Item = &'a str>) {
+        for holder in holders {
+            self.guides.iter_mut().filter(|guide| guide.key == holder).for_each(|guide| guide.holds_others = true);
+        }
+    }
+
     /// Names, for sections of the policy, the guide's section and the page of the docs; every problem below such a key
     /// (also below a `[[route]]`'s key of that name) ends with them.
     pub fn set_guides<'a>(&mut self, guides: impl IntoIterator<Item = (&'a str, u8, &'a str)>) {
         let guides = guides.into_iter();
-        self.guides =
-            guides.map(|(key, section, page)| Guide { key: key.into(), section, page: page.into() }).collect();
+        self.guides = guides
+            .map(|(key, section, page)| Guide { key: key.into(), section, page: page.into(), holds_others: false })
+            .collect();
     }
 
     /// Whether there is an error: the policy must not be used.
@@ -334,10 +344,17 @@ impl Problems {
     pub(crate) fn guide_of(&self, problem: &Problem) -> Option<(u8, String)> {
         problem.guide.clone().or_else(|| {
             let steps = path::parse(&problem.path);
-            steps.iter().rev().find_map(|step| {
-                let Step::Key(key) = step else { return None };
-                self.guides.iter().find(|guide| guide.key == *key).map(|guide| (guide.section, guide.page.clone()))
-            })
+            let mut found = None;
+            for step in &steps {
+                let Step::Key(key) = step else { continue };
+                let Some(guide) = self.guides.iter().find(|guide| guide.key == *key) else { continue };
+                found = Some((guide.section, guide.page.clone()));
+                // What is deeper is a key of this section, though it may be named like another: `cors.headers`.
+                if !guide.holds_others {
+                    break;
+                }
+            }
+            found
         })
     }
 

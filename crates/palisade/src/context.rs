@@ -146,6 +146,11 @@ impl Connection {
         self.tls.is_some() || self.introduced.as_deref().is_some_and(|introduced| introduced.secure)
     }
 
+    /// Whether the PROXY protocol says whose connection it is.
+    pub fn is_introduced(&self) -> bool {
+        self.introduced.is_some()
+    }
+
     /// Whether one of these proxies wrote the forwarding headers of its requests. One that only passes bytes on writes
     /// none: then they are those of the client that it named.
     pub fn is_from(&self, proxies: &[Cidr]) -> bool {
@@ -246,6 +251,7 @@ pub struct Context {
     other_methods: OnceLock<Box<str>>,
     behind_proxy: OnceLock<()>,
     rate: OnceLock<rate_limit::Facts>,
+    csp_nonce: OnceLock<Box<HeaderValue>>,
     permit: OnceLock<rate_limit::Permit>,
     inspection: Mutex<Option<Box<waf::Inspection>>>,
     authenticated_by: OnceLock<csrf::AuthenticatedBy>,
@@ -310,6 +316,7 @@ impl Context {
             other_methods: OnceLock::new(),
             behind_proxy: OnceLock::new(),
             rate: OnceLock::new(),
+            csp_nonce: OnceLock::new(),
             permit: OnceLock::new(),
             inspection: Mutex::default(),
             authenticated_by: OnceLock::new(),
@@ -439,6 +446,16 @@ impl Context {
     /// How much of its limit is left to this client, where the route is limited.
     pub(crate) fn rate(&self) -> Option<&rate_limit::Facts> {
         self.rate.get()
+    }
+
+    /// The nonce of this answer's `Content-Security-Policy`, where the policy has a place for one.
+    pub(crate) fn csp_nonce(&self) -> Option<&HeaderValue> {
+        self.csp_nonce.get().map(|nonce| &**nonce)
+    }
+
+    pub(crate) fn set_csp_nonce(&self, nonce: HeaderValue) {
+        let again = self.csp_nonce.set(Box::new(nonce)).is_err();
+        debug_assert!(!again, "set once");
     }
 
     /// Set by `rate_limit`, once.

@@ -12,7 +12,7 @@ use tower::ServiceExt as _;
 
 use crate::body::{Pace, RequestBody, ResponseBody};
 use crate::context::{Connection, Context, Seen};
-use crate::control::{Check, Compiled, Mode, Stage};
+use crate::control::{Begun, Check, Compiled, Mode, Stage};
 use crate::controls::integrity;
 use crate::endpoints;
 use crate::gateway::{Gateway, forwarded_headers, prefix};
@@ -77,7 +77,7 @@ impl Stages {
     fn head<C: Check + 'static>(&mut self, compiled: &Compiled<C>) {
         if let Some(control) = &compiled.control {
             let check = Arc::clone(control) as Arc<dyn Check>;
-            self.head.push(Stage { control: compiled.id, slow: check.can_be_slow(), check });
+            self.head.push(Stage { control: compiled.id, slow: check.can_be_slow(), waits: check.waits(), check });
         }
     }
 }
@@ -210,6 +210,11 @@ impl Live {
             }
             let outcome = if stage.slow && stage.check.is_slow(ctx, &parts) {
                 Box::pin(aside(stage, ctx, &mut parts)).await
+            } else if stage.waits {
+                match stage.check.begin(ctx, &mut parts) {
+                    Begun::Done(outcome) => outcome,
+                    Begun::Waits(outcome) => outcome.await,
+                }
             } else {
                 stage.check.request(ctx, &mut parts)
             };
@@ -241,6 +246,11 @@ impl Live {
                     body.pace(Pace::new(ctx, stage.control, mode, limit));
                 }
             }
+        }
+        if let Some(headers) = &self.policy.controls().headers.control
+            && headers.wants_report(ctx)
+        {
+            return Box::pin(headers.report(ctx, &parts, body)).await;
         }
         if let Some(answer) = endpoints::answer(ctx, &parts) {
             return Ok(answer);

@@ -7,13 +7,12 @@ use palisade::live::Checked;
 use palisade_policy::{Problems, Snapshot};
 use serde_json::{Value, json};
 
-use super::output::{json, print, table};
+use super::output::{json, print, say, table};
 use super::policy;
 use crate::args::{Check, Global};
 use crate::exit::Done;
 
 /// Reads the policy; every problem is shown at once. Exit code 2 when it would not start.
-#[expect(clippy::print_stderr, reason = "problems go to standard error")]
 pub(crate) fn run(global: &Global, check: &Check) -> anyhow::Result<Done> {
     let sources = policy::sources(global);
     let outcome = palisade::live::check(&sources);
@@ -21,7 +20,7 @@ pub(crate) fn run(global: &Global, check: &Check) -> anyhow::Result<Done> {
         return as_json(outcome, check);
     }
     let (snapshot, problems) = outcome.map_err(palisade::Error::Policy)?;
-    eprint!("{}", problems.render(global.color()));
+    say(&problems.render(global.color()));
     if check.effective {
         let mut out = String::new();
         for line in effective(&snapshot)? {

@@ -99,6 +99,9 @@ events! {
     UNNAMED_PROXY = Warn "client_ip.unnamed_proxy";
     /// A supervised application was ended with the server: `pid`, `status`, `how`.
     APP_STOPPED = Info "app.stopped";
+    /// A browser reports what a `Content-Security-Policy` blocked, or would have (`disposition`): `page`, `directive`,
+    /// `blocked`, and how many reports before it were only counted (`suppressed`). Anybody can send these.
+    CSP_VIOLATION = Info "csp.violation";
     /// A rule of the WAF matched: `ruleId`, `msg`, `data`, `tags`, `score`, `target`, `mode`, `request_id`.
     WAF_MATCH = Info "waf.match";
     /// A certificate was read again: `file`, `not_after`.

@@ -46,6 +46,11 @@ struct Wake {
 }
 
 impl Sink {
+    /// The file that a target names, where it names one.
+    pub(crate) fn file(target: &str) -> Option<&Path> {
+        (!["off", "stdout", "stderr"].contains(&target)).then(|| Path::new(target))
+    }
+
     /// `stdout`, `stderr`, `off`, or a file that is appended to (mode 0600).
     ///
     /// # Errors

@@ -436,6 +436,15 @@ fn check_server(config: &Config, problems: &mut Problems) {
                     "serve HTTPS here, or name the proxy that ends TLS in `trusted_proxies`",
                 );
             }
+            values::Listen::At(_)
+                if server.plaintext() && server.http().address().is_some() && server.trusted_proxies.is_empty() =>
+            {
+                problems.error(
+                    "server.plaintext",
+                    "production serves the API in clear",
+                    "take the line out, so that `http` redirects, or name the proxy that ends TLS in `trusted_proxies`",
+                );
+            }
             _ => {}
         }
         if server.https() == values::Listen::Off && !server.plaintext() && server.http().address().is_some() {

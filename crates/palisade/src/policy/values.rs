@@ -572,6 +572,11 @@ impl OriginPattern {
         }
     }
 
+    /// Whether more than one origin is meant.
+    pub fn is_pattern(&self) -> bool {
+        !matches!(self, Self::Exact(_))
+    }
+
     /// Whether pages without TLS are meant: whoever is on their network can be them.
     pub fn is_plain(&self) -> bool {
         let plain = |text: &str| text.starts_with("http:") || text.starts_with("https?:");

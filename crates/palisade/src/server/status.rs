@@ -7,12 +7,12 @@ use serde_json::{Value, json};
 use super::admission::handshake_limit;
 use super::state;
 use super::tls::certificates;
-use crate::control::ControlId;
+use crate::control::{ControlId, Mode};
 use crate::controls::INFOS;
 use crate::gateway::Gateway;
 use crate::live::Handle;
 use crate::operate::{self, rfc3339};
-use crate::stack::Inner;
+use crate::stack::{Inner, Live};
 
 /// Everything about a server that an operator asks for, as JSON.
 pub async fn status(handle: &Arc<Handle>) -> Value {
@@ -74,7 +74,7 @@ pub async fn status(handle: &Arc<Handle>) -> Value {
             "handshakes": share(server.admission.handshakes(), handshake_limit(policy)),
         },
         "certificates": certificates,
-        "modes": modes(policy),
+        "modes": modes(&live),
         "overrides": operate::list(handle),
         "requests": { "seen": requests, "refused": refused, "would_refuse": would_refuse },
     })
@@ -91,8 +91,10 @@ async fn upstreams(named: &[Arc<Gateway>]) -> Value {
     Value::Object(futures_util::future::join_all(asked).await.into_iter().collect())
 }
 
-/// The mode of every control that judges: by default, and on routes that say otherwise.
-fn modes(policy: &crate::policy::Policy) -> Value {
+/// The mode of every control that judges: by default, and on routes that say otherwise. One that has nothing to judge by
+/// (a WAF without rules) is off, whatever was written.
+fn modes(live: &Live) -> Value {
+    let policy = &live.policy;
     let judging = (0_u8..).map(ControlId).zip(INFOS).filter(|(_, info)| info.judges);
     let table = judging.map(|(control, info)| {
         let default = policy.written_mode(control, 0);
@@ -100,7 +102,8 @@ fn modes(policy: &crate::policy::Policy) -> Value {
         let routes: Vec<Value> = routes
             .map(|rule| json!({ "route": &*rule.label, "policy": &*rule.line, "mode": policy.written_mode(control, rule.id).as_str() }))
             .collect();
-        (info.name.to_owned(), json!({ "mode": default.as_str(), "routes": routes }))
+        let mode = if live.control(info.name).is_some() { default } else { Mode::Off };
+        (info.name.to_owned(), json!({ "mode": mode.as_str(), "routes": routes }))
     });
     Value::Object(table.collect())
 }
