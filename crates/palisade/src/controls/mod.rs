@@ -55,6 +55,8 @@ macro_rules! registry {
             pub secrets: Secrets,
             /// Logs.
             pub log: Logs,
+            /// What several instances share.
+            pub redis: crate::redis::Config,
             $(#[allow(missing_docs)] pub $name: Section<$control>,)*
             /// The routes: the first match wins. Keys a route does not name keep their value from the sections above.
             pub route: Vec<RouteConfig>,

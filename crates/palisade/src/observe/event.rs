@@ -104,6 +104,10 @@ events! {
     CSP_VIOLATION = Info "csp.violation";
     /// A rule of the WAF matched: `ruleId`, `msg`, `data`, `tags`, `score`, `target`, `mode`, `request_id`.
     WAF_MATCH = Info "waf.match";
+    /// Something that controls depend on does not answer: `dependency`, `target`, `reason`. What then happens is `when_away`.
+    AWAY = Warn "dependency.away";
+    /// It answers again: `dependency`, `target`, `after_ms`.
+    BACK = Info "dependency.back";
     /// A certificate was read again: `file`, `not_after`.
     CERTIFICATE = Info "tls.certificate";
     /// A certificate or key that changed cannot be used, the old one stays in force: `reason`.

@@ -22,6 +22,7 @@ pub static FORMATS: &[Format] = &[
     Format::of::<Timeout>(),
     Format::of::<SecretProvider>(),
     Format::of::<OriginPattern>(),
+    Format::of::<crate::redis::OpenUrl>(),
     Format::of::<crate::controls::rate_limit::By>(),
     Format::of::<crate::controls::rate_limit::RateText>(),
     Format::of::<crate::controls::static_files::FilesPath>(),

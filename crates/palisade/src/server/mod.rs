@@ -331,6 +331,7 @@ impl Running {
         // Before anybody is told to send one: a signal without a handler ends the process.
         *self.signals.lock() = Signals::new().ok();
         tokio::spawn(keep::keep(Arc::clone(&self.handle)));
+        tokio::spawn(keep::look(Arc::clone(&self.handle)));
         if let Some(control) = &self.control {
             control.serve_here(&self.handle);
         }

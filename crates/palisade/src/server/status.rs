@@ -9,9 +9,11 @@ use super::state;
 use super::tls::certificates;
 use crate::control::{ControlId, Mode};
 use crate::controls::INFOS;
+use crate::controls::rate_limit::Store;
 use crate::gateway::Gateway;
 use crate::live::Handle;
 use crate::operate::{self, rfc3339};
+use crate::redis::State;
 use crate::stack::{Inner, Live};
 
 /// Everything about a server that an operator asks for, as JSON.
@@ -73,11 +75,36 @@ pub async fn status(handle: &Arc<Handle>) -> Value {
             "connections": share(server.connections(), limit as usize),
             "handshakes": share(server.admission.handshakes(), handshake_limit(policy)),
         },
+        "dependencies": dependencies(policy),
         "certificates": certificates,
         "modes": modes(&live),
         "overrides": operate::list(handle),
         "requests": { "seen": requests, "refused": refused, "would_refuse": would_refuse },
     })
+}
+
+/// What controls depend on besides applications, how it is, and what happens without it.
+fn dependencies(policy: &crate::policy::Policy) -> Vec<Value> {
+    let Some(redis) = &policy.env().redis else { return Vec::new() };
+    let health = redis.health();
+    let (state, since) = health.state();
+    let (state, reason) = match state {
+        State::Unknown => ("unknown", None),
+        State::Up => ("up", None),
+        State::Away(away) => ("away", Some(away.why().to_owned())),
+    };
+    let limits = &policy.config().rate_limit.config;
+    let used = (limits.store == Store::Redis)
+        .then(|| json!({ "control": "rate_limit", "when_away": limits.when_away.as_str() }));
+    vec![json!({
+        "dependency": health.name(),
+        "target": health.target(),
+        "state": state,
+        "since": rfc3339(since),
+        "reason": reason,
+        "used_by": used.into_iter().collect::<Vec<_>>(),
+        "decided_without": health.decided_without(),
+    })]
 }
 
 /// The applications of `[upstreams.NAME]`, asked side by side: one that does not answer delays no other.
@@ -129,6 +156,7 @@ pub(super) fn observe(handle: &Handle) {
     let metrics = handle.metrics();
     metrics.saturation("connections", share(server.connections(), limit as usize));
     metrics.saturation("handshakes", share(server.admission.handshakes(), handshake_limit(&live.policy)));
+    metrics.dependency("redis", env.redis.as_ref().map(|redis| redis.health().is_up()));
     metrics.certificates(
         certificates(env).facts().iter().map(|fact| (Arc::clone(&fact.source), (fact.not_after.0 - now.0) / 1000)),
     );
