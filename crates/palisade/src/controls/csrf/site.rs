@@ -3,7 +3,6 @@
 //! Sources: W3C Fetch Metadata §2.4, the Fetch standard ("Origin header"), RFC 6454.
 
 use http::HeaderMap;
-use http::header::ORIGIN;
 
 use crate::context::{Context, Seen};
 
