@@ -230,7 +230,7 @@ impl Palisade {
     /// # Errors
     /// When the policy is not in order, a certificate cannot be used, or a port is taken.
     pub async fn serve(self, router: axum::Router<State>) -> Result<()> {
-        let state = State::default();
+        let state = State::new();
         let (running, problems) = self.target(Target::Router(router.with_state(state.clone()))).start()?;
         state.bind(&running.handle);
         if !problems.is_empty() {
@@ -247,7 +247,7 @@ impl Palisade {
     /// # Errors
     /// When the policy is not in order.
     pub fn protect(self, router: axum::Router<State>) -> Result<Protected> {
-        let state = State::default();
+        let state = State::new();
         let target = Target::Router(router.with_state(state.clone()));
         let (handle, _) = Handle::start(self.sources, target, self.situation, self.clock)?;
         state.bind(&handle);
