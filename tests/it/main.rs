@@ -8,6 +8,7 @@ mod attack;
 mod bodies;
 mod browser_alone;
 mod commands;
+mod csrf;
 mod demo;
 mod deploy;
 mod docs_commands;

@@ -59,6 +59,9 @@ pub static FIXED: [(&str, u8); 8] = [
     ("redis", 8),
 ];
 
+/// Those of them that hold keys of controls: `server.hosts`, `cors` of a route.
+pub static HOLDERS: [&str; 4] = ["server", "upstream", "upstreams", "route"];
+
 /// For each section of the policy: its name, the guide's section, its page in the documentation.
 pub fn pages() -> Vec<(&'static str, u8, String)> {
     let controls = crate::controls::INFOS.iter().map(|info| (info.name, info.section));

@@ -48,7 +48,7 @@ fn typed(mut snapshot: Snapshot) -> std::result::Result<Checked, Problems> {
     let mut problems = snapshot.problems();
     let pages = crate::guide::pages();
     problems.set_guides(pages.iter().map(|(name, section, page)| (*name, *section, page.as_str())));
-    problems.set_holders(crate::guide::FIXED.map(|(name, _)| name));
+    problems.set_holders(crate::guide::HOLDERS);
     let schema = serde_json::to_value(policy::schema()).unwrap_or_default();
     let formats = policy::formats();
     snapshot.check(&schema, &formats, &mut problems);

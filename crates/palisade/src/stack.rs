@@ -30,11 +30,16 @@ pub static NO_UPSTREAM: Code =
     Code::operator("upstream.none", StatusCode::BAD_GATEWAY, 21, "no application is configured behind this gateway");
 
 /// Every code that no control owns.
-pub static CODES: &[&Code] = &[&PANIC, &NO_UPSTREAM];
+pub static CODES: &[&Code] = &[&PANIC, &NO_UPSTREAM, &crate::extract::UNPROTECTED];
 
 /// In the extensions of a refused answer: why. For whoever embeds the stack, and for tests.
 #[derive(Debug, Clone, Copy)]
 pub struct RefusedWith(pub &'static Code);
+
+/// In the extensions of an answer, put there by a control that has seen the whole of its body ([`Check::peeked`]): another
+/// one in its place.
+#[derive(Debug, Clone)]
+pub(crate) struct Instead(pub(crate) bytes::Bytes);
 
 /// What a request is passed to in the end.
 #[derive(Debug, Clone)]
@@ -117,6 +122,9 @@ fn stages(policy: &Policy) -> Stages {
     // Below all that costs less, `limits` too, which bound what it reads. It sees the head as it was sent (what integrity
     // drops is dropped on forwarding), and on the way up the answer before it is masked.
     stages.head(&controls.waf);
+    // Below everything that says who sends a request, since what has to be proved follows from that; last of the body,
+    // because a form that is not one needs no token.
+    stages.head(&controls.csrf);
     // What is off everywhere costs nothing, not even a look at its mode.
     stages.head.retain(|stage| policy.runs(stage.control));
     stages.readers = stages.head.iter().filter(|stage| stage.check.reads()).cloned().rev().collect();
@@ -325,6 +333,9 @@ impl Live {
                     mode => ctx.would_refuse(stage.control, mode, refusal),
                 }
             }
+            if let Some(Instead(bytes)) = parts.extensions.remove() {
+                body = ResponseBody::fixed(bytes);
+            }
             answer = Response::from_parts(parts, body);
         }
         Ok(answer)
@@ -414,6 +425,10 @@ async fn ask_router(
     request.extensions_mut().insert(Arc::clone(ctx));
     match router.clone().oneshot(request).await {
         Ok(mut answer) => {
+            // A handler's own refusal: rendered as any other.
+            if let Some(refusal) = answer.extensions_mut().remove::<Refusal>() {
+                return Err(refusal);
+            }
             integrity::strip_answer(answer.headers_mut());
             Ok(answer.map(ResponseBody::boxed))
         }

@@ -3,6 +3,7 @@
 pub mod access;
 pub mod client_ip;
 pub mod cors;
+pub mod csrf;
 pub mod error_mask;
 pub mod headers;
 pub mod hosts;
@@ -142,4 +143,5 @@ registry! {
     r#static: static_files::StaticFiles,
     limits: limits::Limits,
     waf: waf::Waf,
+    csrf: csrf::Csrf,
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::admission::handshake_limit;
+use super::admission::{connection_limit, handshake_limit};
 use super::state;
 use super::tls::certificates;
 use crate::control::{ControlId, Mode};
@@ -53,7 +53,7 @@ pub async fn status(handle: &Arc<Handle>) -> Value {
     let upstreams = upstreams(live.upstreams()).await;
     let (requests, refused, would_refuse) = policy.decisions().counts();
     let since = policy.decisions().latest().map(|facts| rfc3339(facts.since));
-    let limit = policy.config().limits.config.connections;
+    let limit = connection_limit(&server, policy);
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "pid": std::process::id(),
@@ -72,8 +72,8 @@ pub async fn status(handle: &Arc<Handle>) -> Value {
         "upstreams": upstreams,
         "connections": { "open": server.connections(), "limit": limit },
         "saturation": {
-            "connections": share(server.connections(), limit as usize),
-            "handshakes": share(server.admission.handshakes(), handshake_limit(policy)),
+            "connections": share(server.connections(), limit),
+            "handshakes": share(server.admission.handshakes(), handshake_limit(&server, policy)),
         },
         "dependencies": dependencies(policy),
         "certificates": certificates,
@@ -152,10 +152,10 @@ pub(super) fn observe(handle: &Handle) {
     let live = handle.live();
     let env = live.policy.env();
     let (server, now) = (state(env), live.policy.clock().now());
-    let limit = live.policy.config().limits.config.connections;
+    let limit = connection_limit(&server, &live.policy);
     let metrics = handle.metrics();
-    metrics.saturation("connections", share(server.connections(), limit as usize));
-    metrics.saturation("handshakes", share(server.admission.handshakes(), handshake_limit(&live.policy)));
+    metrics.saturation("connections", share(server.connections(), limit));
+    metrics.saturation("handshakes", share(server.admission.handshakes(), handshake_limit(&server, &live.policy)));
     metrics.dependency("redis", env.redis.as_ref().map(|redis| redis.health().is_up()));
     metrics.certificates(
         certificates(env).facts().iter().map(|fact| (Arc::clone(&fact.source), (fact.not_after.0 - now.0) / 1000)),
