@@ -251,6 +251,7 @@ pub struct Context {
     other_methods: OnceLock<Box<str>>,
     behind_proxy: OnceLock<()>,
     rate: OnceLock<rate_limit::Facts>,
+    rate_below_login: OnceLock<rate_limit::Facts>,
     csp_nonce: OnceLock<Box<HeaderValue>>,
     permit: OnceLock<rate_limit::Permit>,
     inspection: Mutex<Option<Box<waf::Inspection>>>,
@@ -316,6 +317,7 @@ impl Context {
             other_methods: OnceLock::new(),
             behind_proxy: OnceLock::new(),
             rate: OnceLock::new(),
+            rate_below_login: OnceLock::new(),
             csp_nonce: OnceLock::new(),
             permit: OnceLock::new(),
             inspection: Mutex::default(),
@@ -443,9 +445,25 @@ impl Context {
         let _ = self.behind_proxy.set(());
     }
 
-    /// How much of its limit is left to this client, where the route is limited.
+    /// The user that limits count, once it is proved.
+    pub(crate) fn user(&self) -> Option<&str> {
+        None
+    }
+
+    /// The API key that limits count, once it is proved.
+    pub(crate) fn key(&self) -> Option<&str> {
+        None
+    }
+
+    /// How much of its limit is left to this client, where the route is limited: of the limit that has least.
     pub(crate) fn rate(&self) -> Option<&rate_limit::Facts> {
-        self.rate.get()
+        // Of two that have as little, the one that decided last.
+        self.rate_below_login.get().into_iter().chain(self.rate.get()).min_by_key(|facts| facts.left)
+    }
+
+    /// Set by `rate_limit`, once, for limits that take a login.
+    pub(crate) fn set_rate_below_login(&self, facts: rate_limit::Facts) {
+        let _ = self.rate_below_login.set(facts);
     }
 
     /// The nonce of this answer's `Content-Security-Policy`, where the policy has a place for one.
