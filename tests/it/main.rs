@@ -9,6 +9,7 @@ mod auth;
 mod bodies;
 mod browser_alone;
 mod commands;
+mod csrf;
 mod demo;
 mod deploy;
 mod docs_commands;

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 
 use crate::control::{ControlId, Mode};
 use crate::controls::auth::Identity;
-use crate::controls::{rate_limit, waf};
+use crate::controls::{csrf, rate_limit, waf};
 use crate::grpc;
 use crate::observe::event;
 use crate::policy::{Policy, Rule};
@@ -256,6 +256,9 @@ pub struct Context {
     csp_nonce: OnceLock<Box<HeaderValue>>,
     permit: OnceLock<rate_limit::Permit>,
     inspection: Mutex<Option<Box<waf::Inspection>>>,
+    authenticated_by: OnceLock<csrf::AuthenticatedBy>,
+    session_secret: OnceLock<Box<[u8]>>,
+    csrf: OnceLock<csrf::Facts>,
     body_refusal: Mutex<Option<Refusal>>,
     answered: AtomicBool,
     verdicts: Mutex<Vec<Verdict>>,
@@ -319,6 +322,9 @@ impl Context {
             csp_nonce: OnceLock::new(),
             permit: OnceLock::new(),
             inspection: Mutex::default(),
+            authenticated_by: OnceLock::new(),
+            session_secret: OnceLock::new(),
+            csrf: OnceLock::new(),
             body_refusal: Mutex::default(),
             answered: AtomicBool::new(false),
             verdicts: Mutex::default(),
@@ -495,6 +501,36 @@ impl Context {
     /// Takes that refusal, to answer with it, or to log it where the answer had already begun.
     pub(crate) fn take_body_refusal(&self) -> Option<Refusal> {
         self.body_refusal.lock().take()
+    }
+
+    /// What said who sends this request; none where nothing was accepted here, whatever the application makes of it.
+    pub fn authenticated_by(&self) -> Option<csrf::AuthenticatedBy> {
+        self.authenticated_by.get().copied()
+    }
+
+    /// Set by whatever identifies requests, once: the credential that was accepted.
+    pub fn set_authenticated_by(&self, by: csrf::AuthenticatedBy) {
+        let _ = self.authenticated_by.set(by);
+    }
+
+    /// Something that only this session has, such as the hash of its id: what CSRF tokens are bound to.
+    pub fn session_secret(&self) -> Option<&[u8]> {
+        self.session_secret.get().map(AsRef::as_ref)
+    }
+
+    /// Set by whatever identifies requests, once.
+    pub fn set_session_secret(&self, secret: impl Into<Box<[u8]>>) {
+        let _ = self.session_secret.set(secret.into());
+    }
+
+    /// What `csrf` knows of this request.
+    pub(crate) fn csrf(&self) -> Option<&csrf::Facts> {
+        self.csrf.get()
+    }
+
+    /// Set by `csrf`, once.
+    pub(crate) fn set_csrf(&self, facts: csrf::Facts) {
+        let _ = self.csrf.set(facts);
     }
 
     /// How far `waf` has come with this request, kept from one stage to the next.

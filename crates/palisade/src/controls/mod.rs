@@ -4,6 +4,7 @@ pub mod access;
 pub mod auth;
 pub mod client_ip;
 pub mod cors;
+pub mod csrf;
 pub mod error_mask;
 pub mod headers;
 pub mod hosts;
@@ -149,4 +150,5 @@ registry! {
     r#static: static_files::StaticFiles,
     limits: limits::Limits,
     waf: waf::Waf,
+    csrf: csrf::Csrf,
 }

@@ -1,5 +1,7 @@
 //! One policy: read from files, compiled, in force until the next one.
 
+#[cfg(test)]
+mod access_tests;
 pub mod config;
 pub mod request_headers;
 mod routing;
@@ -7,6 +9,7 @@ mod routing;
 mod routing_tests;
 mod rules;
 mod spelling;
+mod stricter;
 pub mod template;
 pub mod values;
 
@@ -186,7 +189,8 @@ impl Policy {
                 "move it above that route, or remove it",
             );
         }
-        controls::auth::needs::check(&config, &rules, &mut problems);
+        controls::auth::needs::check(&config, &mut problems);
+        stricter::check(&rules, config.auth.config.present, &mut problems);
         let routing = Routing::compile(&config, &rules, &env, &mut problems);
         let modes = modes(&config, &situation, rules.iter().len(), &mut problems);
         let wanted = |control: ControlId| {
