@@ -13,6 +13,7 @@ use tower::ServiceExt as _;
 use crate::body::{Pace, RequestBody, ResponseBody};
 use crate::context::{Connection, Context, Seen};
 use crate::control::{Begun, Check, Compiled, Mode, Stage};
+use crate::controls::auth::streams;
 use crate::controls::integrity;
 use crate::endpoints;
 use crate::gateway::{Gateway, forwarded_headers, prefix};
@@ -301,6 +302,9 @@ impl Live {
             prefix::mend(ctx, whole.headers_mut());
             if let Some(auth) = &self.policy.controls().auth.control {
                 auth.clean(ctx, whole.headers_mut());
+                if streams::is_stream(whole) {
+                    *whole = streams::guard(ctx, std::mem::take(whole));
+                }
             }
         }
         if let Ok(whole) = &mut answer

@@ -31,6 +31,7 @@ mod revoked;
 mod roles;
 mod sessions;
 mod settings;
+mod still;
 #[cfg(test)]
 mod tests;
 mod tokens;

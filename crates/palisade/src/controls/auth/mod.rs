@@ -12,6 +12,7 @@ mod keys;
 pub mod needs;
 pub mod proof;
 mod service;
+pub(crate) mod streams;
 
 use std::sync::Arc;
 

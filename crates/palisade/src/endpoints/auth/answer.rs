@@ -57,8 +57,9 @@ pub(crate) fn page(status: StatusCode, html: String, targets: Option<&str>) -> A
     }
     headers.insert(HeaderName::from_static("x-frame-options"), HeaderValue::from_static("DENY"));
     headers.insert(HeaderName::from_static("cross-origin-opener-policy"), HeaderValue::from_static("same-origin"));
-    // Links with tokens lead here: nothing of them goes on.
-    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    // Links with tokens lead here: nothing of them goes on to others. Not `no-referrer`: under that, browsers say `null`
+    // where a form comes from, also to us.
+    headers.insert(REFERRER_POLICY, HeaderValue::from_static("same-origin"));
     answer
 }
 

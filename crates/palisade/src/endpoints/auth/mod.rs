@@ -21,6 +21,8 @@ mod sessions;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod tests_links;
+#[cfg(test)]
 mod tests_oauth;
 mod token;
 mod who;
