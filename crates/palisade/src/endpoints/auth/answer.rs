@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::body::ResponseBody;
 use crate::context::Context;
-use crate::controls::auth::credential::{COOKIE_PLAIN, COOKIE_SECURE, DEVICE_PLAIN, DEVICE_SECURE};
+use crate::controls::auth::credential::{COOKIE_PLAIN, COOKIE_SECURE, DEVICE_PLAIN, DEVICE_SECURE, is_secure};
 
 pub(crate) type Answer = Response<ResponseBody>;
 
@@ -96,7 +96,7 @@ fn cookie(
     lasting: Option<u64>,
     same_site: &str,
 ) {
-    let (name, secure) = if ctx.is_secure() { (over_tls, "; Secure") } else { (plain, "") };
+    let (name, secure) = if is_secure(ctx) { (over_tls, "; Secure") } else { (plain, "") };
     let lasting = lasting.map(|seconds| format!("; Max-Age={seconds}")).unwrap_or_default();
     let text = format!("{name}={value}; Path=/{secure}; HttpOnly; SameSite={same_site}{lasting}");
     if let Ok(mut value) = HeaderValue::try_from(text) {
