@@ -1,10 +1,11 @@
-//! What every Palisade crate needs: the value types of the policy file, secrets and the clock.
+//! What every Palisade crate needs: the value types of the policy file, secrets, the clock, a reader of JSON.
 //!
 //! No I/O and no HTTP. Values are parsed once, when the policy is read, and mean the same everywhere after that.
 
 mod cidr;
 mod clock;
 mod interval;
+pub mod json;
 mod rate;
 mod secret;
 mod size;

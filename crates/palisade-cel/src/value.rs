@@ -80,6 +80,16 @@ impl<T: AsRef<str> + std::fmt::Debug> Texts for Vec<T> {
     }
 }
 
+impl<T: AsRef<str> + std::fmt::Debug> Texts for &[T] {
+    fn count(&self) -> usize {
+        self.len()
+    }
+
+    fn at(&self, place: usize) -> Option<&str> {
+        self.get(place).map(AsRef::as_ref)
+    }
+}
+
 impl<T: AsRef<str> + std::fmt::Debug> Texts for Box<[T]> {
     fn count(&self) -> usize {
         self.len()

@@ -2,7 +2,8 @@
 //!
 //! Guide sections 1, 4 and 10. In two halves. [`token`], [`password`], [`opaque`] and [`refresh`] are functions of bytes
 //! and a [`Timestamp`](palisade_base::Timestamp): no database, no async. [`service`] builds on them and on
-//! `palisade-store`; its [`Identity`] is what endpoints, controls and commands call. Endpoints and mail are built on top.
+//! `palisade-store`; its [`Identity`] is what endpoints, controls and commands call. [`rings`] keeps the keys that it signs
+//! with. Endpoints and mail are built on top.
 //!
 //! Three habits run through it:
 //! - **Evidence is a type.** A [`token::Signed`] exists only where a signature was checked, a [`token::Accepted`] only
@@ -20,6 +21,7 @@
 pub mod opaque;
 pub mod password;
 pub mod refresh;
+pub mod rings;
 pub mod service;
 pub mod token;
 

@@ -149,6 +149,28 @@ impl Problems {
         self.add(Severity::Warning, path, true, message.as_ref(), fix.as_ref())
     }
 
+    /// Like [`error`](Self::error), but the caret points at a piece of the text that the value is, in bytes of that text.
+    pub fn error_within(
+        &mut self,
+        path: &str,
+        piece: std::ops::Range<usize>,
+        message: impl AsRef<str>,
+        fix: impl AsRef<str>,
+    ) -> &mut Problem {
+        self.add_within(Severity::Error, path, &piece, message.as_ref(), fix.as_ref())
+    }
+
+    /// Like [`warn`](Self::warn), but the caret points at a piece of the text that the value is.
+    pub fn warn_within(
+        &mut self,
+        path: &str,
+        piece: std::ops::Range<usize>,
+        message: impl AsRef<str>,
+        fix: impl AsRef<str>,
+    ) -> &mut Problem {
+        self.add_within(Severity::Warning, path, &piece, message.as_ref(), fix.as_ref())
+    }
+
     /// Until the returned guard is dropped, paths are relative to `path`. The guard is a `Problems` itself:
     ///
     /// ```
@@ -275,6 +297,26 @@ impl Problems {
         self.add_steps(severity, &steps, at_key, message, fix)
     }
 
+    fn add_within(
+        &mut self,
+        severity: Severity,
+        path: &str,
+        piece: &std::ops::Range<usize>,
+        message: &str,
+        fix: &str,
+    ) -> &mut Problem {
+        let mut steps = self.prefix.clone();
+        steps.extend(path::parse(path));
+        let mut at = self.locate(&steps, false);
+        if let At::Place(place) = &mut at {
+            let raw = self.texts.get(place).and_then(|source| source.text.get(place.start..place.end));
+            if let Some(found) = raw.and_then(|raw| crate::within::find(raw, piece)) {
+                *place = Place::new(place.source, place.start + found.start..place.start + found.end);
+            }
+        }
+        self.placed_at(severity, &steps, at, message, fix)
+    }
+
     pub(crate) fn add_steps(
         &mut self,
         severity: Severity,
@@ -284,6 +326,10 @@ impl Problems {
         fix: &str,
     ) -> &mut Problem {
         let at = self.locate(steps, at_key);
+        self.placed_at(severity, steps, at, message, fix)
+    }
+
+    fn placed_at(&mut self, severity: Severity, steps: &[Step], at: At, message: &str, fix: &str) -> &mut Problem {
         self.keep(Problem {
             severity,
             path: path::show(steps),

@@ -36,6 +36,9 @@ mod clock;
 mod collections;
 mod expand;
 mod fast;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod leave_out;
 mod libinjection;
 mod names;

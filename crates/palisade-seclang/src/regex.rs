@@ -181,6 +181,11 @@ pub(crate) fn translate(pattern: &str) -> String {
                     _ => out.push(b as char),
                 }
             }
+            b'(' if pattern[i..].starts_with("(?#") => {
+                // A comment.
+                i += pattern[i..].find(')').map_or(pattern.len() - i, |len| len + 1);
+                continue;
+            }
             b'[' => {
                 out.push('[');
                 if next == Some(b'^') {
@@ -337,6 +342,7 @@ mod tests {
             (r"a.b", b"a\nb", b"ab"),
             (r"[]a]", b"]", b"b"),
             (r"\u003c", b"u003c", b"<"),
+            (r"a(?#b[)c", b"ac", b"abc"),
         ] {
             let regex = Regex::new(pattern, false, false).unwrap_or_else(|e| panic!("{pattern}: {e}"));
             if !yes.is_empty() {

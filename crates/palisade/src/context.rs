@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 
 use crate::control::{ControlId, Mode};
 use crate::controls::auth::Identity;
-use crate::controls::{rate_limit, waf};
+use crate::controls::{csrf, rate_limit, waf};
 use crate::grpc;
 use crate::observe::event;
 use crate::policy::{Policy, Rule};
@@ -253,9 +253,13 @@ pub struct Context {
     behind_proxy: OnceLock<()>,
     identity: OnceLock<Identity>,
     rate: OnceLock<rate_limit::Facts>,
+    rate_below_login: OnceLock<rate_limit::Facts>,
     csp_nonce: OnceLock<Box<HeaderValue>>,
     permit: OnceLock<rate_limit::Permit>,
     inspection: Mutex<Option<Box<waf::Inspection>>>,
+    authenticated_by: OnceLock<csrf::AuthenticatedBy>,
+    session_secret: OnceLock<Box<[u8]>>,
+    csrf: OnceLock<csrf::Facts>,
     body_refusal: Mutex<Option<Refusal>>,
     answered: AtomicBool,
     verdicts: Mutex<Vec<Verdict>>,
@@ -316,9 +320,13 @@ impl Context {
             behind_proxy: OnceLock::new(),
             identity: OnceLock::new(),
             rate: OnceLock::new(),
+            rate_below_login: OnceLock::new(),
             csp_nonce: OnceLock::new(),
             permit: OnceLock::new(),
             inspection: Mutex::default(),
+            authenticated_by: OnceLock::new(),
+            session_secret: OnceLock::new(),
+            csrf: OnceLock::new(),
             body_refusal: Mutex::default(),
             answered: AtomicBool::new(false),
             verdicts: Mutex::default(),
@@ -452,9 +460,15 @@ impl Context {
         debug_assert!(fresh, "who sends a request is decided once");
     }
 
-    /// How much of its limit is left to this client, where the route is limited.
+    /// How much of its limit is left to this client, where the route is limited: of the limit that has least.
     pub(crate) fn rate(&self) -> Option<&rate_limit::Facts> {
-        self.rate.get()
+        // Of two that have as little, the one that decided last.
+        self.rate_below_login.get().into_iter().chain(self.rate.get()).min_by_key(|facts| facts.left)
+    }
+
+    /// Set by `rate_limit`, once, for limits that take a login.
+    pub(crate) fn set_rate_below_login(&self, facts: rate_limit::Facts) {
+        let _ = self.rate_below_login.set(facts);
     }
 
     /// The nonce of this answer's `Content-Security-Policy`, where the policy has a place for one.
@@ -495,6 +509,36 @@ impl Context {
     /// Takes that refusal, to answer with it, or to log it where the answer had already begun.
     pub(crate) fn take_body_refusal(&self) -> Option<Refusal> {
         self.body_refusal.lock().take()
+    }
+
+    /// What said who sends this request; none where nothing was accepted here, whatever the application makes of it.
+    pub fn authenticated_by(&self) -> Option<csrf::AuthenticatedBy> {
+        self.authenticated_by.get().copied()
+    }
+
+    /// Set by whatever identifies requests, once: the credential that was accepted.
+    pub fn set_authenticated_by(&self, by: csrf::AuthenticatedBy) {
+        let _ = self.authenticated_by.set(by);
+    }
+
+    /// Something that only this session has, such as the hash of its id: what CSRF tokens are bound to.
+    pub fn session_secret(&self) -> Option<&[u8]> {
+        self.session_secret.get().map(AsRef::as_ref)
+    }
+
+    /// Set by whatever identifies requests, once.
+    pub fn set_session_secret(&self, secret: impl Into<Box<[u8]>>) {
+        let _ = self.session_secret.set(secret.into());
+    }
+
+    /// What `csrf` knows of this request.
+    pub(crate) fn csrf(&self) -> Option<&csrf::Facts> {
+        self.csrf.get()
+    }
+
+    /// Set by `csrf`, once.
+    pub(crate) fn set_csrf(&self, facts: csrf::Facts) {
+        let _ = self.csrf.set(facts);
     }
 
     /// How far `waf` has come with this request, kept from one stage to the next.

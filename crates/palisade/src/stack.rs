@@ -12,9 +12,9 @@ use tower::ServiceExt as _;
 
 use crate::body::{Pace, RequestBody, ResponseBody};
 use crate::context::{Connection, Context, Seen};
-use crate::control::{Begun, Check, Compiled, Mode, Stage};
-use crate::controls::auth::Identity;
-use crate::controls::integrity;
+use crate::control::{Begun, Check, Compiled, ControlId, Mode, Stage};
+use crate::controls::auth::streams;
+use crate::controls::{integrity, rate_limit};
 use crate::endpoints;
 use crate::gateway::{Gateway, forwarded_headers, prefix};
 use crate::observe::access::Record;
@@ -31,11 +31,16 @@ pub static NO_UPSTREAM: Code =
     Code::operator("upstream.none", StatusCode::BAD_GATEWAY, 21, "no application is configured behind this gateway");
 
 /// Every code that no control owns.
-pub static CODES: &[&Code] = &[&PANIC, &NO_UPSTREAM];
+pub static CODES: &[&Code] = &[&PANIC, &NO_UPSTREAM, &crate::extract::UNPROTECTED];
 
 /// In the extensions of a refused answer: why. For whoever embeds the stack, and for tests.
 #[derive(Debug, Clone, Copy)]
 pub struct RefusedWith(pub &'static Code);
+
+/// In the extensions of an answer, put there by a control that has seen the whole of its body ([`Check::peeked`]): another
+/// one in its place.
+#[derive(Debug, Clone)]
+pub(crate) struct Instead(pub(crate) bytes::Bytes);
 
 /// What a request is passed to in the end.
 #[derive(Debug, Clone)]
@@ -72,9 +77,13 @@ struct Stages {
 impl Stages {
     fn head<C: Check + 'static>(&mut self, compiled: &Compiled<C>) {
         if let Some(control) = &compiled.control {
-            let check = Arc::clone(control) as Arc<dyn Check>;
-            self.head.push(Stage { control: compiled.id, slow: check.can_be_slow(), waits: check.waits(), check });
+            self.once_more(compiled.id, Arc::clone(control) as Arc<dyn Check>);
         }
+    }
+
+    /// Another stage of a control that has one already.
+    fn once_more(&mut self, control: ControlId, check: Arc<dyn Check>) {
+        self.head.push(Stage { control, slow: check.can_be_slow(), waits: check.waits(), check });
     }
 }
 
@@ -102,6 +111,12 @@ fn stages(policy: &Policy) -> Stages {
     // Below `access`, since a method or network that a route is not for needs no look-up to be refused; above all that
     // depends on who is asking.
     stages.head(&controls.auth);
+    // Limits by user and by key, once these are proved; those by address have been held above.
+    if let Some(control) = &controls.rate_limit.control
+        && let Some(below) = rate_limit::BelowLogin::of(control)
+    {
+        stages.once_more(controls.rate_limit.id, Arc::new(below));
+    }
     // Below `auth`: who may not use a path does not learn what lies there.
     stages.head(&controls.r#static);
     // Near the end of the head: what it refuses has been allowed by everything that costs less than a body.
@@ -111,6 +126,9 @@ fn stages(policy: &Policy) -> Stages {
     // Below all that costs less, `limits` too, which bound what it reads. It sees the head as it was sent (what integrity
     // drops is dropped on forwarding), and on the way up the answer before it is masked.
     stages.head(&controls.waf);
+    // Below everything that says who sends a request, since what has to be proved follows from that; last of the body,
+    // because a form that is not one needs no token.
+    stages.head(&controls.csrf);
     // What is off everywhere costs nothing, not even a look at its mode.
     stages.head.retain(|stage| policy.runs(stage.control));
     stages.readers = stages.head.iter().filter(|stage| stage.check.reads()).cloned().rev().collect();
@@ -276,10 +294,8 @@ impl Live {
         {
             parts.uri = uri;
         }
-        if let Some(auth) = &self.policy.controls().auth.control
-            && let Identity::Caller(caller) = ctx.identity()
-        {
-            auth.hand_over(ctx, caller, &mut parts);
+        if let Some(auth) = &self.policy.controls().auth.control {
+            auth.hand_over(ctx, &mut parts);
         }
         let request = Request::from_parts(parts, body);
         let named = usize::from(destination.upstream).checked_sub(1).and_then(|place| self.named.get(place));
@@ -294,6 +310,12 @@ impl Live {
         if let Ok(whole) = &mut answer {
             ctx.set_answered();
             prefix::mend(ctx, whole.headers_mut());
+            if let Some(auth) = &self.policy.controls().auth.control {
+                auth.clean(ctx, whole.headers_mut());
+                if streams::is_stream(whole) {
+                    *whole = streams::guard(ctx, std::mem::take(whole));
+                }
+            }
         }
         if let Ok(whole) = &mut answer
             && self.readers.iter().any(|stage| stage.check.peeks(ctx, whole.status(), whole.headers()).is_some())
@@ -328,6 +350,9 @@ impl Live {
                     Mode::Block => return Err(refusal),
                     mode => ctx.would_refuse(stage.control, mode, refusal),
                 }
+            }
+            if let Some(Instead(bytes)) = parts.extensions.remove() {
+                body = ResponseBody::fixed(bytes);
             }
             answer = Response::from_parts(parts, body);
         }
@@ -418,6 +443,10 @@ async fn ask_router(
     request.extensions_mut().insert(Arc::clone(ctx));
     match router.clone().oneshot(request).await {
         Ok(mut answer) => {
+            // A handler's own refusal: rendered as any other.
+            if let Some(refusal) = answer.extensions_mut().remove::<Refusal>() {
+                return Err(refusal);
+            }
             integrity::strip_answer(answer.headers_mut());
             Ok(answer.map(ResponseBody::boxed))
         }

@@ -31,6 +31,7 @@ mod revoked;
 mod roles;
 mod sessions;
 mod settings;
+mod still;
 mod streams;
 #[cfg(test)]
 mod tests;
@@ -110,6 +111,7 @@ struct Shared {
     feed: feed::Feed,
     nudged: Notify,
     told: broadcast::Sender<Told>,
+    announced: Notify,
     uses: sessions::Uses,
 }
 
@@ -167,6 +169,7 @@ impl Identity {
             feed: feed::Feed::default(),
             nudged: Notify::new(),
             told: broadcast::Sender::new(streams::WAITING),
+            announced: Notify::new(),
             uses: sessions::Uses::default(),
         };
         Self::sharing(Arc::new(shared), settings)
@@ -226,6 +229,9 @@ impl Identity {
     fn apply(&self, committed: Committed) {
         for change in &committed.changes {
             self.shared.forget(change, true);
+        }
+        if !committed.changes.is_empty() {
+            self.shared.announced.notify_one();
         }
     }
 }

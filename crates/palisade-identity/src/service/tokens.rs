@@ -19,7 +19,7 @@ use crate::token::{Claims, Refused, Rules, Signed, kind};
 /// `client_id` of tokens from a password login. No client can be registered under it.
 pub const PASSWORD_CLIENT: &str = "palisade";
 /// How much the clocks of two machines may differ; what [`Rules`] grants.
-pub(super) const LEEWAY_MS: i64 = 30_000;
+const LEEWAY_MS: i64 = 30_000;
 /// How long a revocation is remembered at least.
 const LEAST_MS: i64 = 3_600_000;
 

@@ -327,8 +327,11 @@ impl Reader {
                 out.find(Finding::MultipartHeader("`Content-Disposition` is missing"));
             }
         }
+        // One name for all of them: copies would make of a long name and many short lines thirty times the body.
+        let name = out.store.push(&self.part.name);
         for header in &headers {
-            out.store.add_bytes(List::PartHeaders, &self.part.name, header);
+            let header = out.store.push(header);
+            out.store.add(List::PartHeaders, name, header);
         }
         self.headers = headers;
     }

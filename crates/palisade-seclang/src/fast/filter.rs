@@ -308,7 +308,10 @@ impl Filter {
                     Pattern::Regex(source) => parse(source)?.minimum(),
                     Pattern::Words(words) => words.iter().map(Vec::len).min().unwrap_or(0),
                 };
-                group.chains.base64 = group.chains.base64.min(least.saturating_mul(8) / 6).max(1);
+                // What is decoded may grow again afterwards.
+                let grows = link.transforms.contains(&Transform::Utf8ToUnicode);
+                let least = if grows { 1 } else { least.saturating_mul(8) / 6 };
+                group.chains.base64 = group.chains.base64.min(least).max(1);
             }
             let number = *numbers.entry(pattern.clone()).or_insert_with(|| {
                 patterns.push(pattern);

@@ -244,6 +244,10 @@ fn ctl(text: &str, names: &mut TxNames) -> Result<Ctl, Wrong> {
 impl Builder {
     pub(super) fn rule(&mut self, at: &Place, text: &str, words: &[String], path: Option<&Path>) {
         if let Some(name) = words.get(2).and_then(|operator| data_file(operator)) {
+            if self.texts_only {
+                self.problems.error(at, text, super::NO_FILES.0, super::NO_FILES.1);
+                return;
+            }
             self.files.push(path.and_then(Path::parent).map_or_else(|| name.into(), |folder| folder.join(name)));
         }
         let pending = self.chain.take();

@@ -231,6 +231,9 @@ impl Builder {
                     need(1)?.parse().map_err(|_| (format!("`{}` is not a rule's number", words[1]), String::new()))?;
                 self.action_updates.push((at.clone(), id, need(2)?.to_owned()));
             }
+            "secunicodemapfile" | "secunicodemap" if self.texts_only => {
+                return Err((super::NO_FILES.0.into(), super::NO_FILES.1.into()));
+            }
             "secunicodemapfile" | "secunicodemap" => {
                 let page: u32 = number(2)? as u32;
                 let file = match path.and_then(Path::parent) {

@@ -22,6 +22,9 @@ use crate::transform::{Transform, UnicodeMap};
 
 pub(crate) use targets::variable;
 
+/// What is wrong with naming a file where only texts are read, and what to do.
+const NO_FILES: (&str, &str) = ("files are not read here", "write the rules and the phrases out");
+
 /// How deep `Include` may nest.
 const INCLUDE_DEPTH: usize = 16;
 
@@ -59,6 +62,8 @@ pub struct Builder {
     including: HashSet<PathBuf>,
     files: Vec<PathBuf>,
     fast: bool,
+    /// Nothing is read from the disk.
+    texts_only: bool,
 }
 
 /// What `SecDefaultAction` gives to the rules of one phase.
@@ -106,12 +111,19 @@ impl Builder {
             including: HashSet::new(),
             files: Vec::new(),
             fast: true,
+            texts_only: false,
         }
     }
 
     /// Compiles without prefilters: every rule is evaluated on every value. For comparing the two.
     pub fn reference(&mut self) -> &mut Self {
         self.fast = false;
+        self
+    }
+
+    /// Reads no file: includes, data files and maps are mistakes. For rules of somebody who may not read this machine's files.
+    pub fn texts_only(&mut self) -> &mut Self {
+        self.texts_only = true;
         self
     }
 
@@ -136,6 +148,10 @@ impl Builder {
     }
 
     fn include(&mut self, path: &Path, at: &Place, depth: usize) {
+        if self.texts_only {
+            self.problems.error(at, &path.to_string_lossy(), NO_FILES.0, NO_FILES.1);
+            return;
+        }
         if depth > INCLUDE_DEPTH {
             self.problems.error(
                 at,

@@ -459,7 +459,10 @@ impl Transaction {
                 self.readers.push(Reader::Form(Vec::new()));
                 self.raw_body = Some(Vec::new());
             }
-            Some(Processor::Json) => self.readers.push(Reader::Json(Box::new(json::Reader::new()))),
+            Some(Processor::Json) => {
+                let reader = json::Reader::new(&self.output());
+                self.readers.push(Reader::Json(Box::new(reader)));
+            }
             Some(Processor::Xml) => self.readers.push(Reader::Xml(Vec::new())),
             Some(Processor::Multipart) => {
                 let content_type = self.content_type.clone().unwrap_or_default();
@@ -491,13 +494,10 @@ impl Transaction {
             self.start_body();
         }
         if self.body_length == 0 && self.content_type.is_none() && self.request_body && self.engine != EngineMode::Off {
-            // Some frameworks read such a body as JSON, others as a form: it is inspected as both.
+            // Some frameworks read such a body as JSON, others as a form: it is inspected as both, as JSON once it is whole.
             self.output().find(Finding::NoContentType);
             if self.readers.is_empty() {
                 self.readers.push(Reader::Form(Vec::new()));
-                if matches!(chunk.trim_ascii_start().first(), Some(b'{' | b'[' | b'"')) {
-                    self.readers.push(Reader::Json(Box::new(json::Reader::new())));
-                }
             }
         }
         let settings = &self.rules.settings;
@@ -535,6 +535,8 @@ impl Transaction {
             self.scalars[Var::RequestBody as usize] = span;
             if self.every_reading {
                 self.read_otherwise(raw, span);
+            } else if self.content_type.is_none() {
+                self.read_as_json(raw);
             }
         }
         let too_long = self.findings.iter().any(|f| matches!(f, Finding::BodyTooLong { .. }));
@@ -643,6 +645,17 @@ impl Transaction {
     /// What the rules want written to an audit log.
     pub fn audit(&self) -> AuditMode {
         self.audit
+    }
+
+    /// Everything that was read of the request: the list, the name and the value of each item.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn items(&self) -> Vec<(List, Vec<u8>, Vec<u8>)> {
+        let own = |span: Span| self.store.own(span).to_vec();
+        let lists = [List::ArgsGet, List::ArgsPost, List::Cookies, List::Files, List::FilesNames, List::FilesSizes];
+        let lists = lists.into_iter().chain([List::PartHeaders, List::XmlText, List::XmlAttributes]);
+        lists
+            .flat_map(|list| self.store.list(list).iter().map(move |item| (list, own(item.name), own(item.value))))
+            .collect()
     }
 
     /// A variable of `TX`, such as `anomaly_score`.

@@ -22,7 +22,7 @@ impl Transaction {
         if wide || body.iter().take(4).any(|byte| *byte == 0) {
             // Readers of JSON tell UTF-16 and UTF-32 by the first bytes (RFC 4627 §3).
             self.output().find(Finding::NotUtf8);
-        } else if self.content_type.is_some() {
+        } else {
             self.read_as_json(body);
         }
     }
@@ -38,14 +38,15 @@ impl Transaction {
         }
     }
 
-    fn read_as_json(&mut self, body: &[u8]) {
+    /// What looks like JSON is read as JSON.
+    pub(super) fn read_as_json(&mut self, body: &[u8]) {
         let text = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
         if !matches!(text.trim_ascii_start().first(), Some(b'{' | b'[' | b'"')) {
             return;
         }
         let before = self.findings.len();
         let mut out = self.output();
-        let mut reader = Box::new(json::Reader::new());
+        let mut reader = Box::new(json::Reader::new(&out));
         reader.feed(text, &mut out);
         reader.finish(&mut out);
         // What is no JSON is text, and nothing is wrong with that, unless some read on where ours does not.

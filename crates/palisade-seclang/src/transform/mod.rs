@@ -30,7 +30,7 @@ macro_rules! transforms {
         pub(crate) enum Transform { $($name,)* }
 
         impl Transform {
-            #[cfg(test)]
+            #[cfg(any(test, feature = "fuzzing"))]
             pub(crate) const ALL: &'static [Transform] = &[$(Transform::$name,)*];
             pub(crate) const NAMES: &'static [&'static str] = &[$($text,)*];
 
@@ -41,7 +41,7 @@ macro_rules! transforms {
                 None
             }
 
-            #[cfg(test)]
+            #[cfg(any(test, feature = "fuzzing"))]
             pub(crate) fn name(self) -> &'static str {
                 Self::NAMES[self as usize]
             }
@@ -110,7 +110,9 @@ pub(crate) fn apply_chain(
     for transform in chain {
         // A transformation without its trigger changes at most case, and those that do have to be applied.
         let folds = matches!(transform, Transform::Lowercase | Transform::Uppercase | Transform::CmdLine);
-        if skip && !folds && trigger(*transform) & (kinds | ALWAYS) == 0 {
+        // What does not begin with base64 decodes to nothing, which is a change.
+        let empties = *transform == Transform::Base64Decode;
+        if skip && !folds && !empties && trigger(*transform) & (kinds | ALWAYS) == 0 {
             continue;
         }
         spare.clear();

@@ -104,6 +104,9 @@ pub async fn list(conn: &impl Conn, limit: u64) -> Result<Vec<Model>> {
 /// # Errors
 /// [`Error`](crate::Error).
 pub async fn of_client(conn: &impl Conn, client: &str, user: Option<Uuid>, limit: u64) -> Result<Vec<Model>> {
+    if !super::storable(client) {
+        return Ok(Vec::new());
+    }
     let mut open = Entity::find().filter(Column::Client.eq(client)).filter(Column::EndedAt.is_null());
     if let Some(user) = user {
         open = open.filter(Column::User.eq(user));

@@ -4,6 +4,7 @@ pub mod access;
 pub mod auth;
 pub mod client_ip;
 pub mod cors;
+pub mod csrf;
 pub mod error_mask;
 pub mod headers;
 pub mod hosts;
@@ -61,6 +62,8 @@ macro_rules! registry {
             pub password: auth::config::Password,
             /// Where accounts, sessions, keys and clients are kept.
             pub database: auth::config::Database,
+            /// What several instances share.
+            pub redis: crate::redis::Config,
             $(#[allow(missing_docs)] pub $name: Section<$control>,)*
             /// The routes: the first match wins. Keys a route does not name keep their value from the sections above.
             pub route: Vec<RouteConfig>,
@@ -149,4 +152,5 @@ registry! {
     r#static: static_files::StaticFiles,
     limits: limits::Limits,
     waf: waf::Waf,
+    csrf: csrf::Csrf,
 }

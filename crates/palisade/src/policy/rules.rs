@@ -50,6 +50,11 @@ impl Rule {
         &self.path
     }
 
+    /// The host it is for; none: all of them.
+    pub fn host(&self) -> Option<&HostPattern> {
+        self.host.as_ref()
+    }
+
     /// The methods that the route names; none: all of the usual ones.
     pub fn methods(&self) -> &[Method] {
         &self.methods
@@ -76,11 +81,6 @@ impl Rule {
 
     fn takes(&self, host: &str, path: &str) -> bool {
         self.path.matches(path) && self.host.as_ref().is_none_or(|pattern| pattern.matches(host))
-    }
-
-    /// Whether some host is one of this rule's and of another's.
-    pub(crate) fn shares_a_host(&self, other: &Self) -> bool {
-        self.host.is_none() || other.host.is_none() || self.host == other.host
     }
 
     fn allows(&self, method: &Method) -> bool {

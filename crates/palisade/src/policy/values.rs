@@ -25,6 +25,7 @@ pub static FORMATS: &[Format] = &[
     Format::of::<crate::controls::auth::config::DatabaseText>(),
     Format::of::<crate::controls::auth::config::Issuer>(),
     Format::of::<crate::controls::auth::config::Grant>(),
+    Format::of::<crate::redis::OpenUrl>(),
     Format::of::<crate::controls::rate_limit::By>(),
     Format::of::<crate::controls::rate_limit::RateText>(),
     Format::of::<crate::controls::static_files::FilesPath>(),
@@ -808,6 +809,27 @@ impl PathPattern {
             .split('/')
             .skip(1)
             .all(|wanted| matches!(own.next(), Some(Segment::Literal(text)) if **text == *wanted))
+    }
+
+    /// Whether this pattern begins where another one ends, or the other way round: `/admin` and `/admin/+`. Whatever
+    /// parameters are called.
+    pub fn begins_where(&self, other: &Self) -> bool {
+        let alike = |(mine, theirs): (&Segment, &Segment)| match (mine, theirs) {
+            (Segment::Any(_), Segment::Any(_))
+            | (Segment::Int(_), Segment::Int(_))
+            | (Segment::Uuid(_), Segment::Uuid(_)) => true,
+            (mine, theirs) => mine == theirs,
+        };
+        !self.segments.is_empty()
+            && self.tail != other.tail
+            && self.segments.len() == other.segments.len()
+            && self.segments.iter().zip(&other.segments).all(alike)
+    }
+
+    /// What `/admin/+` leaves out: `/admin`.
+    pub fn root_of_below(&self) -> Option<Self> {
+        let text = self.text.strip_suffix("/+").filter(|text| !text.is_empty() && self.tail == Tail::Below)?;
+        Some(Self { text: text.into(), segments: self.segments.clone(), tail: Tail::None })
     }
 
     /// Whether every path of `other` is one of this pattern too, as far as can be told from the patterns alone.

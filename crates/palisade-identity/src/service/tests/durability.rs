@@ -72,7 +72,7 @@ async fn child() {
 impl Said {
     fn hear(&mut self, line: &str) {
         // The harness prints the name of its test in front of the first line.
-        let Some((_, said)) = line.split_once("said ") else { return };
+        let Some((_, said)) = line.trim_end().split_once("said ") else { return };
         match said.split(' ').collect::<Vec<_>>().as_slice() {
             ["registered", name] => self.registered.push((*name).to_owned()),
             ["login"] => self.logins += 1,
@@ -90,7 +90,17 @@ impl Said {
     }
 
     /// The last line may be cut, and what it tells of was not acknowledged.
-    fn listen(child: &mut Child, kill_after: Duration) -> Self {
+    fn listen(child: Child, kill_after: Duration) -> Self {
+        // Whatever comes, also a test that fails.
+        struct Ended(Child);
+        impl Drop for Ended {
+            fn drop(&mut self) {
+                let _ = self.0.kill();
+                let _ = self.0.wait();
+            }
+        }
+        let mut ended = Ended(child);
+        let child = &mut ended.0;
         let out = child.stdout.take().expect("a pipe");
         let (sender, receiver) = std::sync::mpsc::channel();
         let reader = std::thread::spawn(move || {
@@ -144,7 +154,7 @@ async fn killed(url: &str, kills: u64) {
     let key = HEXLOWER.encode(key.private().expose());
     let (mut registered, mut revoked) = (0, 0);
     for kill in 0..kills {
-        let mut child = Command::new(std::env::current_exe().expect("this program"))
+        let child = Command::new(std::env::current_exe().expect("this program"))
             .args(["service::tests::durability::child", "--exact", "--nocapture", "--test-threads=1"])
             .envs([(DATABASE, url), (KEY, &key)])
             .stdout(Stdio::piped())
@@ -153,7 +163,7 @@ async fn killed(url: &str, kills: u64) {
             .expect("a child");
         // Everywhere in the first quarter of a second, in no order.
         let after = Duration::from_millis(10 + kill * 37 % 240);
-        let said = tokio::task::spawn_blocking(move || Said::listen(&mut child, after)).await.expect("no panic");
+        let said = tokio::task::spawn_blocking(move || Said::listen(child, after)).await.expect("no panic");
         let identity = instance(url, &key).await;
         said.is_kept(&identity).await;
         registered += said.registered.len();

@@ -1,0 +1,518 @@
+//! JSON, read as it arrives: one reader for everything in the house that looks into bodies.
+//!
+//! Strict RFC 8259, so that what it reads is what every parser reads: where parsers differ (a key twice, a byte order mark,
+//! half a surrogate pair, bytes that are not UTF-8) it goes on and says so with an [`Oddity`], and what is not JSON ends the
+//! reading. Memory is the nesting, which is limited, one text, and eight bytes a key of the objects that are open.
+//!
+//! ```
+//! use std::ops::ControlFlow;
+//! use palisade_base::json::{Event, Limits, Oddity, Reader, Sink};
+//!
+//! #[derive(Default)]
+//! struct Texts(Vec<String>, Vec<Oddity>);
+//!
+//! impl Sink for Texts {
+//!     fn event(&mut self, event: Event<'_>) -> ControlFlow<()> {
+//!         if let Event::String(text) = event {
+//!             self.0.push(String::from_utf8_lossy(text).into_owned());
+//!         }
+//!         ControlFlow::Continue(())
+//!     }
+//!
+//!     fn oddity(&mut self, oddity: Oddity) {
+//!         self.1.push(oddity);
+//!     }
+//! }
+//!
+//! let mut texts = Texts::default();
+//! let mut reader = Reader::new(Limits { depth: 32, text: 1000 });
+//! for piece in [&br#"{"a":["x","#[..], br#""y"],"a":"z"}"#] {
+//!     reader.feed(piece, &mut texts).expect("JSON");
+//! }
+//! reader.finish(&mut texts).expect("the end of it");
+//! assert_eq!((texts.0, texts.1), (vec!["x".into(), "y".into(), "z".into()], vec![Oddity::DuplicateKey]));
+//! ```
+
+mod scalar;
+
+use std::collections::HashSet;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::ops::ControlFlow;
+
+use scalar::{hex, is_number};
+
+/// What a reader meets, in the order of the text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event<'a> {
+    /// `{`.
+    BeginObject,
+    /// A key of the object that is open; its value comes next. Decoded.
+    Key(&'a [u8]),
+    /// `}`.
+    EndObject,
+    /// `[`.
+    BeginArray,
+    /// `]`.
+    EndArray,
+    /// A string, decoded; UTF-8 unless [`Oddity::NotUtf8`] said otherwise just before.
+    String(&'a [u8]),
+    /// A number, as written.
+    Number(&'a [u8]),
+    /// `true` or `false`.
+    Bool(bool),
+    /// `null`.
+    Null,
+}
+
+/// Something that other parsers may read otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Oddity {
+    /// The text begins with a byte order mark.
+    ByteOrderMark,
+    /// The key whose event came just before is there twice.
+    DuplicateKey,
+    /// An escape is half of a surrogate pair; a replacement character stands for it.
+    LoneSurrogate,
+    /// The text whose event comes next is not UTF-8.
+    NotUtf8,
+    /// The text whose event comes next is longer than [`Limits::text`] and was cut there.
+    TextTooLong,
+}
+
+/// Why a reader stopped. It reads nothing more after that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// This is no JSON.
+    Syntax {
+        /// The offset of the byte at which that showed.
+        at: usize,
+    },
+    /// It is nested more deeply than [`Limits::depth`].
+    TooDeep,
+    /// The sink wanted no more.
+    Sink,
+}
+
+/// What one document may need.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Arrays and objects within each other.
+    pub depth: usize,
+    /// Bytes of one string, key or number, decoded. Longer ones are cut, and an oddity.
+    pub text: usize,
+}
+
+/// Who is told.
+pub trait Sink {
+    /// Takes the next event; `Break` ends the reading with [`Stop::Sink`].
+    fn event(&mut self, event: Event<'_>) -> ControlFlow<()>;
+
+    /// Takes note of something odd. An oddity never ends the reading.
+    fn oddity(&mut self, oddity: Oddity);
+}
+
+/// A push parser of one document.
+#[derive(Debug)]
+pub struct Reader {
+    limits: Limits,
+    state: State,
+    frames: Vec<Frame>,
+    /// The string or the number that is being read.
+    text: Vec<u8>,
+    /// Bytes fed before the present piece.
+    offset: usize,
+    hasher: RandomState,
+    /// Hashes of the keys of all open objects.
+    keys: Vec<u64>,
+}
+
+#[derive(Debug)]
+struct Frame {
+    array: bool,
+    /// Where this object's keys begin in `keys`.
+    keys: usize,
+    /// The same once there are many.
+    many: Option<HashSet<u64>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Start,
+    /// Bytes of a byte order mark so far.
+    Mark(u8),
+    /// A value must come.
+    Value,
+    /// After `[`: a value or `]`.
+    FirstElement,
+    /// After `{`: a key or `}`.
+    FirstKey,
+    /// After `,` in an object.
+    Key,
+    Colon,
+    /// After a value inside of something: `,` or the end.
+    Next,
+    String {
+        key: bool,
+    },
+    Escape {
+        key: bool,
+    },
+    Unicode {
+        key: bool,
+        digits: u8,
+        value: u16,
+        high: u16,
+    },
+    /// After a high surrogate: `\` of the low one.
+    Low {
+        key: bool,
+        high: u16,
+    },
+    LowU {
+        key: bool,
+        high: u16,
+    },
+    Number,
+    Literal,
+    End,
+    Stopped(Stop),
+}
+
+impl Reader {
+    /// A reader that has read nothing yet.
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            state: State::Start,
+            frames: Vec::new(),
+            text: Vec::new(),
+            offset: 0,
+            hasher: RandomState::new(),
+            keys: Vec::new(),
+        }
+    }
+
+    /// Reads the next piece. Where pieces end makes no difference.
+    ///
+    /// # Errors
+    /// Why reading stopped, now or before.
+    pub fn feed(&mut self, piece: &[u8], sink: &mut impl Sink) -> Result<(), Stop> {
+        let mut i = 0;
+        while let Some(&b) = piece.get(i) {
+            match self.state {
+                State::Stopped(stop) => return Err(stop),
+                // The hot loop: everything up to the next quote or backslash at once.
+                State::String { key } => {
+                    let rest = &piece[i..];
+                    let run = rest.iter().position(|b| *b == b'"' || *b == b'\\' || *b < 0x20).unwrap_or(rest.len());
+                    self.take(&rest[..run], sink);
+                    i += run;
+                    match piece.get(i) {
+                        None => {}
+                        Some(b'"') => {
+                            i += 1;
+                            self.string_end(key, sink);
+                        }
+                        Some(b'\\') => {
+                            i += 1;
+                            self.state = State::Escape { key };
+                        }
+                        Some(_) => self.wrong(i),
+                    }
+                    continue;
+                }
+                State::Number => {
+                    if matches!(b, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E') {
+                        self.take(&[b], sink);
+                        i += 1;
+                    } else {
+                        self.number(i, sink);
+                    }
+                    continue;
+                }
+                State::Literal => {
+                    if b.is_ascii_alphabetic() && self.text.len() < 6 {
+                        self.text.push(b);
+                        i += 1;
+                    } else {
+                        self.literal(i, sink);
+                    }
+                    continue;
+                }
+                _ => self.step(b, i, sink),
+            }
+            i += 1;
+        }
+        self.offset += piece.len();
+        self.stopped()
+    }
+
+    /// There is no more.
+    ///
+    /// # Errors
+    /// Why reading stopped, now or before; a document that is not whole is a syntax error at its end.
+    pub fn finish(mut self, sink: &mut impl Sink) -> Result<(), Stop> {
+        match self.state {
+            State::Number => self.number(0, sink),
+            State::Literal => self.literal(0, sink),
+            _ => {}
+        }
+        if !matches!(self.state, State::End | State::Stopped(_)) {
+            self.wrong(0);
+        }
+        self.stopped()
+    }
+
+    fn stopped(&self) -> Result<(), Stop> {
+        match self.state {
+            State::Stopped(stop) => Err(stop),
+            _ => Ok(()),
+        }
+    }
+
+    fn step(&mut self, b: u8, i: usize, sink: &mut impl Sink) {
+        let white = matches!(b, b' ' | b'\t' | b'\n' | b'\r');
+        self.state = match self.state {
+            State::Start if b == 0xef => State::Mark(1),
+            State::Mark(1) if b == 0xbb => State::Mark(2),
+            State::Mark(2) if b == 0xbf => {
+                sink.oddity(Oddity::ByteOrderMark);
+                State::Value
+            }
+            state @ (State::Start
+            | State::Value
+            | State::FirstElement
+            | State::FirstKey
+            | State::Key
+            | State::Colon
+            | State::Next
+            | State::End)
+                if white =>
+            {
+                state
+            }
+            State::FirstElement if b == b']' => return self.close(Event::EndArray, sink),
+            State::Start | State::Value | State::FirstElement => match b {
+                b'{' | b'[' => {
+                    if self.frames.len() >= self.limits.depth {
+                        State::Stopped(Stop::TooDeep)
+                    } else {
+                        let array = b == b'[';
+                        self.frames.push(Frame { array, keys: self.keys.len(), many: None });
+                        self.state = if array { State::FirstElement } else { State::FirstKey };
+                        return self.tell(if array { Event::BeginArray } else { Event::BeginObject }, sink);
+                    }
+                }
+                b'"' => {
+                    self.text.clear();
+                    State::String { key: false }
+                }
+                b'-' | b'0'..=b'9' => {
+                    self.text.clear();
+                    self.text.push(b);
+                    State::Number
+                }
+                b't' | b'f' | b'n' => {
+                    self.text.clear();
+                    self.text.push(b);
+                    State::Literal
+                }
+                _ => return self.wrong(i),
+            },
+            State::FirstKey if b == b'}' => return self.close(Event::EndObject, sink),
+            State::FirstKey | State::Key if b == b'"' => {
+                self.text.clear();
+                State::String { key: true }
+            }
+            State::Colon if b == b':' => State::Value,
+            State::Next => match (b, self.frames.last().map(|f| f.array)) {
+                (b',', Some(true)) => State::Value,
+                (b',', Some(false)) => State::Key,
+                (b']', Some(true)) => return self.close(Event::EndArray, sink),
+                (b'}', Some(false)) => return self.close(Event::EndObject, sink),
+                _ => return self.wrong(i),
+            },
+            State::Escape { key } => {
+                let character = match b {
+                    b'"' | b'\\' | b'/' => b,
+                    b'b' => 0x08,
+                    b'f' => 0x0c,
+                    b'n' => b'\n',
+                    b'r' => b'\r',
+                    b't' => b'\t',
+                    b'u' => {
+                        self.state = State::Unicode { key, digits: 0, value: 0, high: 0 };
+                        return;
+                    }
+                    _ => return self.wrong(i),
+                };
+                self.take(&[character], sink);
+                State::String { key }
+            }
+            State::Unicode { key, digits, value, high } => {
+                let Some(digit) = hex(b) else { return self.wrong(i) };
+                let value = value << 4 | u16::from(digit);
+                if digits < 3 {
+                    State::Unicode { key, digits: digits + 1, value, high }
+                } else {
+                    self.unicode(key, value, high, sink)
+                }
+            }
+            State::Low { key, high } if b == b'\\' => State::LowU { key, high },
+            State::LowU { key, high } if b == b'u' => State::Unicode { key, digits: 0, value: 0, high },
+            State::Low { key, .. } => {
+                self.lone(sink);
+                self.state = State::String { key };
+                // The byte belongs to the string; a quote here ends it.
+                return self.string_byte(b, key, i, sink);
+            }
+            State::LowU { key, .. } => {
+                self.lone(sink);
+                self.state = State::Escape { key };
+                return self.step(b, i, sink);
+            }
+            _ => return self.wrong(i),
+        };
+    }
+
+    fn string_byte(&mut self, b: u8, key: bool, i: usize, sink: &mut impl Sink) {
+        match b {
+            b'"' => self.string_end(key, sink),
+            b'\\' => self.state = State::Escape { key },
+            b if b < 0x20 => self.wrong(i),
+            b => self.take(&[b], sink),
+        }
+    }
+
+    fn unicode(&mut self, key: bool, value: u16, high: u16, sink: &mut impl Sink) -> State {
+        let low = (0xdc00..0xe000).contains(&value);
+        if high != 0 {
+            if low {
+                let code = 0x10000 + ((u32::from(high) - 0xd800) << 10) + (u32::from(value) - 0xdc00);
+                self.character(code, sink);
+                return State::String { key };
+            }
+            self.lone(sink);
+        } else if low {
+            self.lone(sink);
+            return State::String { key };
+        }
+        if (0xd800..0xdc00).contains(&value) {
+            return State::Low { key, high: value };
+        }
+        self.character(u32::from(value), sink);
+        State::String { key }
+    }
+
+    fn character(&mut self, code: u32, sink: &mut impl Sink) {
+        let c = char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER);
+        self.take(c.encode_utf8(&mut [0; 4]).as_bytes(), sink);
+    }
+
+    fn lone(&mut self, sink: &mut impl Sink) {
+        sink.oddity(Oddity::LoneSurrogate);
+        self.take("\u{fffd}".as_bytes(), sink);
+    }
+
+    /// Adds to the text, up to its limit.
+    fn take(&mut self, bytes: &[u8], sink: &mut impl Sink) {
+        let room = self.limits.text.saturating_sub(self.text.len());
+        if bytes.len() > room {
+            sink.oddity(Oddity::TextTooLong);
+        }
+        self.text.extend_from_slice(&bytes[..bytes.len().min(room)]);
+    }
+
+    fn string_end(&mut self, key: bool, sink: &mut impl Sink) {
+        // One that was cut may have been cut within a character.
+        if std::str::from_utf8(&self.text).is_err() && self.text.len() < self.limits.text {
+            sink.oddity(Oddity::NotUtf8);
+        }
+        if !key {
+            return self.leaf(|text| Event::String(text), sink);
+        }
+        let hash = self.hasher.hash_one(&self.text);
+        let known = self.frames.last_mut().is_some_and(|frame| !frame.insert(hash, &mut self.keys));
+        self.state = State::Colon;
+        let text = std::mem::take(&mut self.text);
+        self.tell(Event::Key(&text), sink);
+        self.text = text;
+        if known {
+            sink.oddity(Oddity::DuplicateKey);
+        }
+    }
+
+    fn number(&mut self, i: usize, sink: &mut impl Sink) {
+        // Of one that was cut nobody knows whether it is a number.
+        match is_number(&self.text) || self.text.len() >= self.limits.text {
+            true => self.leaf(|text| Event::Number(text), sink),
+            false => self.wrong(i),
+        }
+    }
+
+    fn literal(&mut self, i: usize, sink: &mut impl Sink) {
+        let event = match self.text.as_slice() {
+            b"true" => Event::Bool(true),
+            b"false" => Event::Bool(false),
+            b"null" => Event::Null,
+            _ => return self.wrong(i),
+        };
+        self.state = self.after();
+        self.tell(event, sink);
+    }
+
+    /// A value that holds no others, whose text was read.
+    fn leaf(&mut self, event: fn(&[u8]) -> Event<'_>, sink: &mut impl Sink) {
+        self.state = self.after();
+        let text = std::mem::take(&mut self.text);
+        self.tell(event(&text), sink);
+        self.text = text;
+    }
+
+    fn close(&mut self, event: Event<'_>, sink: &mut impl Sink) {
+        if let Some(frame) = self.frames.pop() {
+            self.keys.truncate(frame.keys);
+        }
+        self.state = self.after();
+        self.tell(event, sink);
+    }
+
+    fn tell(&mut self, event: Event<'_>, sink: &mut impl Sink) {
+        if sink.event(event).is_break() {
+            self.state = State::Stopped(Stop::Sink);
+        }
+    }
+
+    fn after(&self) -> State {
+        if self.frames.is_empty() { State::End } else { State::Next }
+    }
+
+    fn wrong(&mut self, i: usize) {
+        self.state = State::Stopped(Stop::Syntax { at: self.offset + i });
+    }
+}
+
+impl Frame {
+    /// Remembers a key's hash; false when the object has it already.
+    fn insert(&mut self, hash: u64, keys: &mut Vec<u64>) -> bool {
+        if let Some(many) = &mut self.many {
+            return many.insert(hash);
+        }
+        let own = keys.get(self.keys..).unwrap_or(&[]);
+        if own.contains(&hash) {
+            return false;
+        }
+        if own.len() >= 24 {
+            let mut many: HashSet<u64> = own.iter().copied().collect();
+            many.insert(hash);
+            self.many = Some(many);
+        } else {
+            keys.push(hash);
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests;

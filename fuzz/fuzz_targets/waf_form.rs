@@ -1,0 +1,4 @@
+//! See `palisade_seclang::fuzzing::form`, which a test of that crate calls with the corpus.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| palisade_seclang::fuzzing::form(data));
