@@ -7,6 +7,7 @@
 
 mod cell;
 mod check;
+mod engine;
 mod fastapi;
 mod gateway;
 mod generator;
@@ -151,7 +152,7 @@ pub(crate) fn run(args: &Arguments) -> Result<ExitCode> {
         } else if args.fastapi {
             fastapi::measure(&mut site, root, binary.as_ref(), args.rounds, args.seconds(), !args.no_write)
         } else if args.waf {
-            waf::measure(&mut site, root, binary.as_ref(), args.rounds, args.seconds(), !args.no_write)
+            waf::measure(&mut site, root, binary.as_ref(), &args.profile, args.rounds, args.seconds(), !args.no_write)
         } else if args.slow {
             let seconds = args.seconds.unwrap_or(slow::SECONDS);
             slow::measure(&site, root, subject.unwrap_or(Kind::Palisade), binary.as_ref(), seconds, !args.no_write)
