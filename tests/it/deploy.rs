@@ -112,7 +112,11 @@ fn the_image_has_no_rights() -> Result<()> {
     for port in all("EXPOSE").join(" ").split(' ') {
         assert!(environment.contains(&format!(":{port}\"")) && port.parse::<u16>()? >= 1024, "{port}: {environment}");
     }
-    assert!(environment.contains(&format!("STATE_DIRECTORY={}", all("VOLUME").join(""))), "{environment}");
+    let state = all("VOLUME").join("");
+    assert!(environment.contains(&format!("STATE_DIRECTORY={state}")), "{environment}");
+    // A volume that no directory of the image stands behind is root's, and nothing could be written there.
+    let owned = all("COPY").into_iter().find(|copy| copy.ends_with(&format!(" {state}")));
+    assert!(owned.is_some_and(|copy| copy.contains("--chown=nonroot:nonroot")), "{owned:?}");
     Ok(())
 }
 

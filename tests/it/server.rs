@@ -178,6 +178,56 @@ async fn certificates_are_replaced_without_dropping_a_connection() -> Result<()>
     Ok(())
 }
 
+/// Threat 19: a connection belongs to the hosts of the certificate that was shown on it.
+#[tokio::test]
+async fn a_host_is_served_on_connections_made_to_it() -> Result<()> {
+    let upstream = hello().await?;
+    let authority = Authority::new("names")?;
+    let folder = tempfile::tempdir()?;
+    let mut pairs = String::new();
+    for (file, names) in [("a", &["a.example.com", "shared.example.com"][..]), ("b", &["b.example.com"])] {
+        let (cert, key) = (folder.path().join(format!("{file}.pem")), folder.path().join(format!("{file}.key")));
+        authority.server(names)?.write(&cert, &key)?;
+        pairs.push_str(&format!("[[tls.certificate]]\ncert = {cert:?}\nkey = {key:?}\n"));
+    }
+    let policy = |more: &str| {
+        format!(
+            "[server]\nmode = \"production\"\nhttps = \"127.0.0.1:8443\"\nhttp = \"off\"\n{more}\n\
+             hosts = [\"a.example.com\", \"b.example.com\", \"shared.example.com\"]\n\
+             [upstream]\nurl = \"{}\"\n{pairs}",
+            upstream.url()
+        )
+    };
+    let trust = Trust::pem(authority.pem().as_bytes())?;
+    let ask = async |palisade: &Palisade, name: &str, host: &str| {
+        let mut wire = Wire::tls(palisade.address("https")?, name, &trust).await?;
+        let answer = wire.ask(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")).await?;
+        let code = answer.json().ok().and_then(|problem| problem["code"].as_str().map(str::to_owned));
+        anyhow::Ok((answer.status(), code))
+    };
+    let palisade = Palisade::serve().policy(&policy("")).start().await?;
+    for (name, host, expected) in [
+        ("a.example.com", "a.example.com", None),
+        ("b.example.com", "b.example.com", None),
+        ("b.example.com", "B.EXAMPLE.COM:443", None),
+        // As browsers do over HTTP/2 where one certificate is for both.
+        ("a.example.com", "shared.example.com", None),
+        ("shared.example.com", "a.example.com", None),
+        ("a.example.com", "b.example.com", Some("hosts.misdirected")),
+        ("b.example.com", "a.example.com", Some("hosts.misdirected")),
+        ("b.example.com", "shared.example.com", Some("hosts.misdirected")),
+        ("b.example.com", "evil.example", Some("hosts.unknown")),
+    ] {
+        let (status, code) = ask(&palisade, name, host).await.with_context(|| format!("{name} {host}"))?;
+        ensure!(status == if expected.is_some() { 421 } else { 200 }, "{name} {host}: {status} {code:?}");
+        ensure!(expected.is_none() || code.as_deref() == expected, "{name} {host}: {code:?}");
+    }
+    // A proxy asks by one name for all of them.
+    let palisade = Palisade::serve().policy(&policy("trusted_proxies = [\"127.0.0.1\"]")).start().await?;
+    ensure!(ask(&palisade, "a.example.com", "b.example.com").await?.0 == 200);
+    Ok(())
+}
+
 #[tokio::test]
 async fn unsafe_files_do_not_start_in_production() -> Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
@@ -308,8 +358,12 @@ async fn metrics_and_status_tell_how_it_is() -> Result<()> {
 
     let status = admin.get("/status").header("authorization", &bearer).send().await?.json().await?;
     ensure!(status["ready"] == true && status["phase"] == "serving", "{status}");
-    ensure!(status["upstream"]["reachable"] == true && status["connections"]["limit"] == 10_000, "{status}");
+    ensure!(status["upstream"]["reachable"] == true && status["connections"]["open"].is_u64(), "{status}");
+    // Fewer where this machine has no descriptors for so many.
+    let limit = status["connections"]["limit"].as_u64().unwrap_or_default();
+    ensure!((100..=10_000).contains(&limit), "{status}");
     ensure!(status["modes"]["limits"]["mode"] == "block", "{status}");
+    ensure!(status["modes"]["waf"]["mode"] == "off", "there are no rules: {status}");
 
     let probes = Client::http(&palisade.url("probes")?)?.host("10.1.2.3:9080");
     for (path, expected) in [("/health", 200), ("/ready", 200), ("/metrics", 200), ("/status", 404), ("/", 404)] {
@@ -335,7 +389,8 @@ async fn a_balancer_that_notices_late_loses_nothing() -> Result<()> {
     let folder = tempfile::tempdir()?;
     authority.server(&["127.0.0.1"])?.write(&folder.path().join("cert.pem"), &folder.path().join("key.pem"))?;
     let file = folder.path().join("palisade.toml");
-    let more = "plaintext = true\nprobes = \"127.0.0.1:0\"\nlame_duck = \"4s\"\ndrain = \"15s\"";
+    // Whoever asks the plain port is the balancer.
+    let more = "plaintext = true\ntrusted_proxies = [\"127.0.0.1\"]\nprobes = \"127.0.0.1:0\"\nlame_duck = \"4s\"\ndrain = \"15s\"";
     fs::write(&file, production(&upstream, more))?;
     let palisade = Palisade::serve()
         .arg("--policy")

@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use crate::commands::output::say;
+
 /// How a command ended without an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Done {
@@ -14,7 +16,6 @@ pub(crate) enum Done {
 }
 
 /// Shows an error, if there was one, and gives the exit code.
-#[expect(clippy::print_stderr, reason = "errors of a command line go to standard error")]
 pub(crate) fn code(outcome: anyhow::Result<Done>, color: bool) -> ExitCode {
     match outcome {
         Ok(Done::Ok) => ExitCode::SUCCESS,
@@ -22,15 +23,15 @@ pub(crate) fn code(outcome: anyhow::Result<Done>, color: bool) -> ExitCode {
         Ok(Done::Broken) => ExitCode::from(2),
         Err(error) => match error.downcast_ref::<palisade::Error>() {
             Some(palisade::Error::Policy(problems)) => {
-                eprint!("{}", problems.render(color));
+                say(&problems.render(color));
                 ExitCode::from(2)
             }
             Some(error) => {
-                eprintln!("error: {error}");
+                say(&format!("error: {error}\n"));
                 ExitCode::from(1)
             }
             None => {
-                eprintln!("error: {error:#}");
+                say(&format!("error: {error:#}\n"));
                 ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
             }
         },

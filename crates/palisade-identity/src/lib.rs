@@ -1,7 +1,9 @@
-//! Who someone is, without HTTP: signed tokens, passwords, opaque secrets, refresh families.
+//! Who someone is, without HTTP: accounts, passwords, sessions, signed tokens, refresh families, API keys.
 //!
-//! Guide sections 1, 4 and 10. Everything here is a function of bytes and a [`Timestamp`](palisade_base::Timestamp):
-//! no server, no database, no async. What needs those (stores, endpoints, mail) is built on top.
+//! Guide sections 1, 4 and 10. In two halves. [`token`], [`password`], [`opaque`] and [`refresh`] are functions of bytes
+//! and a [`Timestamp`](palisade_base::Timestamp): no database, no async. [`service`] builds on them and on
+//! `palisade-store`; its [`Identity`] is what endpoints, controls and commands call. [`rings`] keeps the keys that it signs
+//! with. Endpoints and mail are built on top.
 //!
 //! Three habits run through it:
 //! - **Evidence is a type.** A [`token::Signed`] exists only where a signature was checked, a [`token::Accepted`] only
@@ -19,4 +21,8 @@
 pub mod opaque;
 pub mod password;
 pub mod refresh;
+pub mod rings;
+pub mod service;
 pub mod token;
+
+pub use service::Identity;

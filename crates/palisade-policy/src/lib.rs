@@ -55,6 +55,7 @@ mod source;
 mod suggest;
 mod syntax;
 mod tree;
+mod within;
 
 pub use check::Formats;
 pub use effective::Line;

@@ -100,6 +100,8 @@ pub(crate) struct Guide {
     key: String,
     section: u8,
     page: String,
+    /// Keys of other sections may stand in it.
+    holds_others: bool,
 }
 
 /// A list of problems that knows the texts of its snapshot and can therefore point into them.
@@ -147,6 +149,28 @@ impl Problems {
         self.add(Severity::Warning, path, true, message.as_ref(), fix.as_ref())
     }
 
+    /// Like [`error`](Self::error), but the caret points at a piece of the text that the value is, in bytes of that text.
+    pub fn error_within(
+        &mut self,
+        path: &str,
+        piece: std::ops::Range<usize>,
+        message: impl AsRef<str>,
+        fix: impl AsRef<str>,
+    ) -> &mut Problem {
+        self.add_within(Severity::Error, path, &piece, message.as_ref(), fix.as_ref())
+    }
+
+    /// Like [`warn`](Self::warn), but the caret points at a piece of the text that the value is.
+    pub fn warn_within(
+        &mut self,
+        path: &str,
+        piece: std::ops::Range<usize>,
+        message: impl AsRef<str>,
+        fix: impl AsRef<str>,
+    ) -> &mut Problem {
+        self.add_within(Severity::Warning, path, &piece, message.as_ref(), fix.as_ref())
+    }
+
     /// Until the returned guard is dropped, paths are relative to `path`. The guard is a `Problems` itself:
     ///
     /// ```
@@ -168,12 +192,20 @@ impl Problems {
         Scope { problems: self, before }
     }
 
+    /// Of the sections that [`Problems::set_guides`] has named: those that hold keys which belong to others: `route`, in which `cors` is that of the section `[cors]`.
+    pub fn set_holders<'a>(&mut self, holders: impl IntoIterator<Item = &'a str>) {
+        for holder in holders {
+            self.guides.iter_mut().filter(|guide| guide.key == holder).for_each(|guide| guide.holds_others = true);
+        }
+    }
+
     /// Names, for sections of the policy, the guide's section and the page of the docs; every problem below such a key
     /// (also below a `[[route]]`'s key of that name) ends with them.
     pub fn set_guides<'a>(&mut self, guides: impl IntoIterator<Item = (&'a str, u8, &'a str)>) {
         let guides = guides.into_iter();
-        self.guides =
-            guides.map(|(key, section, page)| Guide { key: key.into(), section, page: page.into() }).collect();
+        self.guides = guides
+            .map(|(key, section, page)| Guide { key: key.into(), section, page: page.into(), holds_others: false })
+            .collect();
     }
 
     /// Whether there is an error: the policy must not be used.
@@ -265,6 +297,26 @@ impl Problems {
         self.add_steps(severity, &steps, at_key, message, fix)
     }
 
+    fn add_within(
+        &mut self,
+        severity: Severity,
+        path: &str,
+        piece: &std::ops::Range<usize>,
+        message: &str,
+        fix: &str,
+    ) -> &mut Problem {
+        let mut steps = self.prefix.clone();
+        steps.extend(path::parse(path));
+        let mut at = self.locate(&steps, false);
+        if let At::Place(place) = &mut at {
+            let raw = self.texts.get(place).and_then(|source| source.text.get(place.start..place.end));
+            if let Some(found) = raw.and_then(|raw| crate::within::find(raw, piece)) {
+                *place = Place::new(place.source, place.start + found.start..place.start + found.end);
+            }
+        }
+        self.placed_at(severity, &steps, at, message, fix)
+    }
+
     pub(crate) fn add_steps(
         &mut self,
         severity: Severity,
@@ -274,6 +326,10 @@ impl Problems {
         fix: &str,
     ) -> &mut Problem {
         let at = self.locate(steps, at_key);
+        self.placed_at(severity, steps, at, message, fix)
+    }
+
+    fn placed_at(&mut self, severity: Severity, steps: &[Step], at: At, message: &str, fix: &str) -> &mut Problem {
         self.keep(Problem {
             severity,
             path: path::show(steps),
@@ -334,10 +390,17 @@ impl Problems {
     pub(crate) fn guide_of(&self, problem: &Problem) -> Option<(u8, String)> {
         problem.guide.clone().or_else(|| {
             let steps = path::parse(&problem.path);
-            steps.iter().rev().find_map(|step| {
-                let Step::Key(key) = step else { return None };
-                self.guides.iter().find(|guide| guide.key == *key).map(|guide| (guide.section, guide.page.clone()))
-            })
+            let mut found = None;
+            for step in &steps {
+                let Step::Key(key) = step else { continue };
+                let Some(guide) = self.guides.iter().find(|guide| guide.key == *key) else { continue };
+                found = Some((guide.section, guide.page.clone()));
+                // What is deeper is a key of this section, though it may be named like another: `cors.headers`.
+                if !guide.holds_others {
+                    break;
+                }
+            }
+            found
         })
     }
 

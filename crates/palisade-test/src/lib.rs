@@ -34,9 +34,17 @@ pub mod palisade;
 #[cfg(feature = "net")]
 pub mod ports;
 #[cfg(feature = "net")]
+pub mod postgres;
+#[cfg(feature = "net")]
 mod process;
 #[cfg(feature = "net")]
 pub mod python;
+#[cfg(feature = "net")]
+pub mod redis;
+#[cfg(feature = "net")]
+pub mod relay;
+#[cfg(feature = "net")]
+mod service;
 #[cfg(feature = "net")]
 pub mod tls;
 #[cfg(feature = "net")]
@@ -62,7 +70,13 @@ pub use output::{Line, Output, Stream};
 #[cfg(feature = "net")]
 pub use palisade::Palisade;
 #[cfg(feature = "net")]
+pub use postgres::Postgres;
+#[cfg(feature = "net")]
 pub use process::{Process, killed};
+#[cfg(feature = "net")]
+pub use redis::Redis;
+#[cfg(feature = "net")]
+pub use relay::Relay;
 #[cfg(feature = "net")]
 pub use tls::Trust;
 #[cfg(feature = "net")]

@@ -5,6 +5,7 @@
 //! `target/palisade-test`.
 
 use std::collections::hash_map::DefaultHasher;
+use std::env;
 use std::fs::{self, File};
 use std::hash::{Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
@@ -19,6 +20,8 @@ use crate::{apt, paths};
 /// Something a test may need. [`need`] makes sure that it is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Need {
+    /// `cargo fmt` and `cargo clippy`, which the smallest installation of Rust leaves out.
+    RustComponents,
     /// A virtual environment with FastAPI, uvicorn and what they use, pinned in `tests/apps/requirements.txt`.
     Python,
     /// The same environment with what the guide's own app imports, pinned in `tests/apps/guide/requirements.txt`.
@@ -37,11 +40,16 @@ pub enum Need {
     Openssl,
     /// `slowhttptest`, a thousand slow clients.
     Slowhttptest,
+    /// Debian's PostgreSQL: the programs only. Its own service is not started and its own cluster not used.
+    Postgres,
+    /// Debian's Redis: the programs only, as above.
+    Redis,
 }
 
 impl Need {
     /// All of them, in the order `cargo xtask test` installs them.
-    pub const ALL: [Need; 9] = [
+    pub const ALL: [Need; 12] = [
+        Need::RustComponents,
         Need::Python,
         Need::PythonGuide,
         Need::Node,
@@ -51,11 +59,14 @@ impl Need {
         Need::Curl,
         Need::Openssl,
         Need::Slowhttptest,
+        Need::Postgres,
+        Need::Redis,
     ];
 
     /// For messages.
     pub fn name(self) -> &'static str {
         match self {
+            Need::RustComponents => "rustfmt and clippy",
             Need::Python => "python packages",
             Need::PythonGuide => "python packages of the guide",
             Need::Node => "node packages",
@@ -65,11 +76,14 @@ impl Need {
             Need::Curl => "curl",
             Need::Openssl => "openssl",
             Need::Slowhttptest => "slowhttptest",
+            Need::Postgres => "postgresql",
+            Need::Redis => "redis",
         }
     }
 
     fn is_met(self) -> bool {
         match self {
+            Need::RustComponents => ["fmt", "clippy"].iter().all(|component| has_component(component)),
             Need::Python => stamp_matches(&venv(), &requirements()),
             Need::PythonGuide => stamp_matches(&venv().join("guide"), &guide_requirements()),
             Need::Node => has("node") && stamp_matches(&node(), &node_lock()),
@@ -79,11 +93,14 @@ impl Need {
             Need::Curl => has("curl"),
             Need::Openssl => has("openssl"),
             Need::Slowhttptest => has("slowhttptest"),
+            Need::Postgres => postgres("initdb").is_file() && postgres("psql").is_file(),
+            Need::Redis => has("redis-server") && has("redis-cli"),
         }
     }
 
     fn install(self) -> Result<()> {
         match self {
+            Need::RustComponents => install_rust_components(),
             Need::Python => install_python(),
             Need::PythonGuide => install_python_guide(),
             Need::Node => install_node(),
@@ -97,6 +114,14 @@ impl Need {
             Need::Slowhttptest => {
                 apt::install(&["slowhttptest"], "tests and the bench hold a thousand slow connections")
             }
+            Need::Postgres => apt::install(
+                &["postgresql"],
+                "what several instances share is tested on it, by servers of the tests' own; Debian's is not started",
+            ),
+            Need::Redis => apt::install(
+                &["redis-server"],
+                "limits and signals between instances are tested on it, by servers of the tests' own; Debian's is not started",
+            ),
         }
     }
 }
@@ -114,7 +139,7 @@ pub fn need(what: Need) -> Result<()> {
     if what.is_met() {
         return Ok(());
     }
-    if std::env::var("PALISADE_PROVISION").as_deref() == Ok("never") {
+    if env::var("PALISADE_PROVISION").as_deref() == Ok("never") {
         bail!("{} missing, and `PALISADE_PROVISION=never`: run `cargo xtask test --only provision`", what.name());
     }
     fs::create_dir_all(paths::cache())?;
@@ -160,6 +185,23 @@ pub fn core_rule_set() -> PathBuf {
     paths::cache().join("modsecurity-crs")
 }
 
+/// A program of [`Need::Postgres`], such as `initdb`. Debian keeps one folder a version and puts few of them on the path.
+pub fn postgres(program: &str) -> PathBuf {
+    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let newest = versions
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
+        .filter(|version| installed(*version, program).is_file())
+        .max();
+    match newest {
+        Some(version) => installed(version, program),
+        None => which(program).unwrap_or_else(|| PathBuf::from(program)),
+    }
+}
+
+fn installed(version: u32, program: &str) -> PathBuf {
+    PathBuf::from(format!("/usr/lib/postgresql/{version}/bin/{program}"))
+}
+
 fn requirements() -> PathBuf {
     paths::tests("apps/requirements.txt")
 }
@@ -170,6 +212,19 @@ fn guide_requirements() -> PathBuf {
 
 fn node_lock() -> PathBuf {
     paths::tests("node/package-lock.json")
+}
+
+/// Asked rather than looked for: `rustup` leaves a `cargo-fmt` on the path also where the component is missing.
+fn has_component(name: &str) -> bool {
+    first_line(Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into())).args([name, "--version"])).is_some()
+}
+
+fn install_rust_components() -> Result<()> {
+    if !has("rustup") {
+        bail!("there is no `rustup` here: install `rustfmt` and `clippy` the way this Rust was installed");
+    }
+    say("installing: rustfmt and clippy (the tests begin with them)");
+    run(Command::new("rustup").args(["component", "add", "rustfmt", "clippy"]).current_dir(paths::workspace()))
 }
 
 fn install_python() -> Result<()> {

@@ -2,10 +2,12 @@
 //!
 //! Each process has a group of its own, so no signal to the tests reaches it, and a killed process runs no `Drop`. So a
 //! small shell holds the other end of a pipe. When the pipe closes, whoever is still on its list is killed. (A "parent
-//! death signal" would need `unsafe`, and fires when the *thread* that started the process ends.)
+//! death signal" would need `unsafe`, and fires when the *thread* that started the process ends.) It also removes the
+//! folders of servers that all tests of a process share, which no `Drop` ever reaches.
 
 use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::{ChildStdin, Command, Stdio};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
@@ -21,9 +23,11 @@ while read -r change pid; do
         -) case $alive in
             *" $pid "*) alive="${alive%% $pid *} ${alive#* $pid }" ;;
         esac ;;
+    '~') set -- "$@" "$pid" ;;
     esac
 done
 for pid in $alive; do kill_tree "$pid"; done
+[ $# = 0 ] || rm -rf -- "$@" 2>/dev/null || { sleep 1; rm -rf -- "$@"; }
 "#;
 
 static PIPE: OnceLock<Option<Mutex<ChildStdin>>> = OnceLock::new();
@@ -36,6 +40,11 @@ pub(crate) fn watch(pid: u32) {
 /// Takes an ended one off it, before its number may be given to another.
 pub(crate) fn forget(pid: u32) {
     tell(&format!("- {pid}\n"));
+}
+
+/// Removes a folder in the end, after all processes.
+pub(crate) fn remove(folder: &Path) {
+    tell(&format!("~ {}\n", folder.display()));
 }
 
 fn tell(line: &str) {
@@ -68,8 +77,11 @@ mod tests {
         let mut shell = Command::new("sh").args(["-c", SCRIPT]).stdin(Stdio::piped()).spawn().unwrap();
         let mut pipe = shell.stdin.take().unwrap();
         write!(pipe, "+ {first}\n- {third}\n+ {second}\n- {first}\n+ {third}\n- {third}\n- {first}\n").unwrap();
+        let folder = tempfile::tempdir().unwrap().keep();
+        writeln!(pipe, "~ {}", folder.display()).unwrap();
         drop(pipe);
         shell.wait().unwrap();
+        assert!(!folder.exists());
         assert!(!sleepers[1].wait().unwrap().success());
         for forgotten in [0, 2] {
             assert!(sleepers[forgotten].try_wait().unwrap().is_none(), "{forgotten}");

@@ -35,6 +35,10 @@ impl Provider for Dir {
             .map_err(|error| Error::Unreadable { name: name.into(), reason: error.to_string() })?;
         finish(name, bytes)
     }
+
+    fn place(&self, name: &str) -> String {
+        format!("the file `{}`", self.0.join(name).display())
+    }
 }
 
 #[cfg(test)]

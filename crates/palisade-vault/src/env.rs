@@ -27,6 +27,10 @@ impl Provider for Env {
             }
         }
     }
+
+    fn place(&self, name: &str) -> String {
+        format!("the variable `{}`", Self::variable(name))
+    }
 }
 
 #[cfg(test)]

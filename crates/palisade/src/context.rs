@@ -14,7 +14,7 @@ use palisade_base::Cidr;
 use parking_lot::Mutex;
 
 use crate::control::{ControlId, Mode};
-use crate::controls::{rate_limit, waf};
+use crate::controls::{csrf, rate_limit, waf};
 use crate::grpc;
 use crate::observe::event;
 use crate::policy::{Policy, Rule};
@@ -146,6 +146,11 @@ impl Connection {
         self.tls.is_some() || self.introduced.as_deref().is_some_and(|introduced| introduced.secure)
     }
 
+    /// Whether the PROXY protocol says whose connection it is.
+    pub fn is_introduced(&self) -> bool {
+        self.introduced.is_some()
+    }
+
     /// Whether one of these proxies wrote the forwarding headers of its requests. One that only passes bytes on writes
     /// none: then they are those of the client that it named.
     pub fn is_from(&self, proxies: &[Cidr]) -> bool {
@@ -246,8 +251,12 @@ pub struct Context {
     other_methods: OnceLock<Box<str>>,
     behind_proxy: OnceLock<()>,
     rate: OnceLock<rate_limit::Facts>,
+    csp_nonce: OnceLock<Box<HeaderValue>>,
     permit: OnceLock<rate_limit::Permit>,
     inspection: Mutex<Option<Box<waf::Inspection>>>,
+    authenticated_by: OnceLock<csrf::AuthenticatedBy>,
+    session_secret: OnceLock<Box<[u8]>>,
+    csrf: OnceLock<csrf::Facts>,
     body_refusal: Mutex<Option<Refusal>>,
     answered: AtomicBool,
     verdicts: Mutex<Vec<Verdict>>,
@@ -307,8 +316,12 @@ impl Context {
             other_methods: OnceLock::new(),
             behind_proxy: OnceLock::new(),
             rate: OnceLock::new(),
+            csp_nonce: OnceLock::new(),
             permit: OnceLock::new(),
             inspection: Mutex::default(),
+            authenticated_by: OnceLock::new(),
+            session_secret: OnceLock::new(),
+            csrf: OnceLock::new(),
             body_refusal: Mutex::default(),
             answered: AtomicBool::new(false),
             verdicts: Mutex::default(),
@@ -435,6 +448,16 @@ impl Context {
         self.rate.get()
     }
 
+    /// The nonce of this answer's `Content-Security-Policy`, where the policy has a place for one.
+    pub(crate) fn csp_nonce(&self) -> Option<&HeaderValue> {
+        self.csp_nonce.get().map(|nonce| &**nonce)
+    }
+
+    pub(crate) fn set_csp_nonce(&self, nonce: HeaderValue) {
+        let again = self.csp_nonce.set(Box::new(nonce)).is_err();
+        debug_assert!(!again, "set once");
+    }
+
     /// Set by `rate_limit`, once.
     pub(crate) fn set_rate(&self, facts: rate_limit::Facts) {
         let _ = self.rate.set(facts);
@@ -463,6 +486,36 @@ impl Context {
     /// Takes that refusal, to answer with it, or to log it where the answer had already begun.
     pub(crate) fn take_body_refusal(&self) -> Option<Refusal> {
         self.body_refusal.lock().take()
+    }
+
+    /// What said who sends this request; none where nothing was accepted here, whatever the application makes of it.
+    pub fn authenticated_by(&self) -> Option<csrf::AuthenticatedBy> {
+        self.authenticated_by.get().copied()
+    }
+
+    /// Set by whatever identifies requests, once: the credential that was accepted.
+    pub fn set_authenticated_by(&self, by: csrf::AuthenticatedBy) {
+        let _ = self.authenticated_by.set(by);
+    }
+
+    /// Something that only this session has, such as the hash of its id: what CSRF tokens are bound to.
+    pub fn session_secret(&self) -> Option<&[u8]> {
+        self.session_secret.get().map(AsRef::as_ref)
+    }
+
+    /// Set by whatever identifies requests, once.
+    pub fn set_session_secret(&self, secret: impl Into<Box<[u8]>>) {
+        let _ = self.session_secret.set(secret.into());
+    }
+
+    /// What `csrf` knows of this request.
+    pub(crate) fn csrf(&self) -> Option<&csrf::Facts> {
+        self.csrf.get()
+    }
+
+    /// Set by `csrf`, once.
+    pub(crate) fn set_csrf(&self, facts: csrf::Facts) {
+        let _ = self.csrf.set(facts);
     }
 
     /// How far `waf` has come with this request, kept from one stage to the next.

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -155,6 +156,17 @@ pub trait Check: Send + Sync {
         false
     }
 
+    /// Judges a request where that may take a look-up elsewhere. Asked instead of [`Check::request`] where
+    /// [`Check::waits`]; what needs no look-up is decided at once, without an allocation.
+    fn begin<'a>(&'a self, ctx: &'a Arc<Context>, parts: &'a mut request::Parts) -> Begun<'a> {
+        Begun::Done(self.request(ctx, parts))
+    }
+
+    /// Whether [`Check::begin`] ever waits.
+    fn waits(&self) -> bool {
+        false
+    }
+
     /// Whether [`Check::is_slow`] is ever true: a control without it is not asked.
     fn can_be_slow(&self) -> bool {
         false
@@ -169,6 +181,23 @@ pub trait Check: Send + Sync {
     /// Whether [`Check::inspect`] or [`Check::body_time`] ever give something: a stage without it is not asked.
     fn inspects(&self) -> bool {
         false
+    }
+}
+
+/// A judgement on a head that may have to wait: the third shape of a control.
+pub enum Begun<'a> {
+    /// It is made.
+    Done(Result<(), Stop>),
+    /// It takes a look-up elsewhere. Cancel safe: a client that leaves ends it.
+    Waits(Pin<Box<dyn Future<Output = Result<(), Stop>> + Send + 'a>>),
+}
+
+impl fmt::Debug for Begun<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Done(outcome) => f.debug_tuple("Done").field(outcome).finish(),
+            Self::Waits(_) => f.write_str("Waits"),
+        }
     }
 }
 
@@ -417,6 +446,8 @@ pub struct Stage {
     pub check: Arc<dyn Check>,
     /// Whether it may have to run off the I/O threads.
     pub slow: bool,
+    /// Whether it may have to look something up elsewhere.
+    pub waits: bool,
 }
 
 impl fmt::Debug for Stage {

@@ -19,12 +19,17 @@ use crate::live::Handle;
 ///
 /// A router of type `Router<palisade::State>` can only be served through [`Palisade`](crate::Palisade), so a handler
 /// that relies on the stack cannot end up without it.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct State {
     handle: Arc<OnceLock<Weak<Handle>>>,
 }
 
 impl State {
+    /// A state that is tied to nothing yet. Nobody else can make one: who has it was protected.
+    pub(crate) fn new() -> Self {
+        Self { handle: Arc::default() }
+    }
+
     /// Ties the state to its server, once.
     pub(crate) fn bind(&self, handle: &Arc<Handle>) {
         let _ = self.handle.set(Arc::downgrade(handle));

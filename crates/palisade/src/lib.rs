@@ -22,13 +22,16 @@ pub mod controls;
 mod embed;
 pub mod endpoints;
 mod error;
+pub mod extract;
 pub mod gateway;
 mod grpc;
 pub mod guide;
+mod html;
 pub mod live;
 pub mod observe;
 pub mod operate;
 pub mod policy;
+pub mod redis;
 pub mod refusal;
 pub mod server;
 mod shard;
@@ -49,4 +52,6 @@ pub mod prelude {
 
     pub use crate::Palisade;
     pub use crate::context::Context;
+    pub use crate::extract::{ClientIp, CsrfChecked};
+    pub use crate::refusal::Refusal;
 }

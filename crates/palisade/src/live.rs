@@ -13,6 +13,7 @@ use crate::gateway::{self, Gateway};
 use crate::observe::Log;
 use crate::observe::event;
 use crate::observe::metrics::Metrics;
+use crate::observe::sink::Sink;
 use crate::policy::config::Upstream;
 use crate::policy::values::{SecretProvider, UpstreamUrl};
 use crate::policy::{self, Env, Override, Policy, Situation, State};
@@ -47,6 +48,7 @@ fn typed(mut snapshot: Snapshot) -> std::result::Result<Checked, Problems> {
     let mut problems = snapshot.problems();
     let pages = crate::guide::pages();
     problems.set_guides(pages.iter().map(|(name, section, page)| (*name, *section, page.as_str())));
+    problems.set_holders(crate::guide::HOLDERS);
     let schema = serde_json::to_value(policy::schema()).unwrap_or_default();
     let formats = policy::formats();
     snapshot.check(&schema, &formats, &mut problems);
@@ -73,6 +75,9 @@ fn typed(mut snapshot: Snapshot) -> std::result::Result<Checked, Problems> {
 /// Relative paths start at the file that they were written in.
 fn resolve(snapshot: &Snapshot, config: &mut Config) {
     let at = |key: &str, path: &mut std::path::PathBuf| *path = snapshot.base_dir(key).join(&*path);
+    if let SecretProvider::Dir(path) = &mut config.secrets.provider {
+        at("secrets.provider", path);
+    }
     config.tls.cert.iter_mut().for_each(|path| at("tls.cert", path));
     config.tls.key.iter_mut().for_each(|path| at("tls.key", path));
     for (place, pair) in config.tls.certificate.iter_mut().enumerate() {
@@ -92,7 +97,15 @@ fn resolve(snapshot: &Snapshot, config: &mut Config) {
         upstream.client_cert.iter_mut().for_each(|path| at(&format!("{key}.client_cert"), path));
         upstream.client_key.iter_mut().for_each(|path| at(&format!("{key}.client_key"), path));
     }
+    config.redis.ca.iter_mut().for_each(|path| at("redis.ca", path));
+    config.redis.client_cert.iter_mut().for_each(|path| at("redis.client_cert", path));
+    config.redis.client_key.iter_mut().for_each(|path| at("redis.client_key", path));
     config.server.state.iter_mut().for_each(|path| at("server.state", path));
+    for (key, target) in [("log.access", &mut config.log.access), ("log.security", &mut config.log.security)] {
+        if let Some(file) = Sink::file(target) {
+            *target = snapshot.base_dir(key).join(file).to_string_lossy().into_owned();
+        }
+    }
 }
 
 /// `url` and `command` exclude each other, and a flag beats a file: the other one, if written, does not count.
@@ -166,7 +179,12 @@ impl Handle {
         situation: Situation,
         clock: Clock,
     ) -> Result<(Arc<Self>, Problems)> {
-        let checked = read(&sources).map_err(Error::Policy)?;
+        let mut checked = read(&sources).map_err(Error::Policy)?;
+        // Before there is a log to say it.
+        startup::logs(&checked.config, &mut checked.problems);
+        if checked.problems.is_fatal() {
+            return Err(Error::Policy(checked.problems));
+        }
         let log = Arc::new(Log::open(&checked.config.log, clock.clone())?);
         let metrics = Arc::<Metrics>::default();
         let state = Arc::<State>::default();
@@ -382,15 +400,24 @@ fn compile(
         SecretProvider::Env => Arc::new(palisade_vault::Env),
         SecretProvider::Dir(path) => Arc::new(palisade_vault::Dir::new(path)),
     };
-    let env = Env {
+    let mut env = Env {
         clock: clock.clone(),
         server: Arc::new(config.server.clone()),
         state: Arc::clone(state),
         log: Arc::clone(log),
         metrics: Arc::clone(metrics),
         secrets,
+        redis: None,
         rereads: occasion != Occasion::Switch,
     };
+    if snapshot.is_set("redis") && config.redis.url.is_none() {
+        problems.error(
+            "redis",
+            "`[redis]` says not where it is",
+            "add `url = { secret = \"redis-url\" }`, or remove the section",
+        );
+    }
+    env.redis = crate::redis::client(&config.redis, &env, occasion, &mut problems);
     startup::check(&snapshot, &config, &env, occasion, &mut problems);
     let upstream = config.upstream.clone();
     let clients: Vec<_> = policy::upstreams(&config)

@@ -103,10 +103,10 @@ impl Code {
 }
 
 /// A refused request: a code for the client, and what the log should know.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Refusal(Box<Inner>);
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Inner {
     code: &'static Code,
     why: &'static str,

@@ -12,7 +12,7 @@ use tower::ServiceExt as _;
 
 use crate::body::{Pace, RequestBody, ResponseBody};
 use crate::context::{Connection, Context, Seen};
-use crate::control::{Check, Compiled, Mode, Stage};
+use crate::control::{Begun, Check, Compiled, Mode, Stage};
 use crate::controls::integrity;
 use crate::endpoints;
 use crate::gateway::{Gateway, forwarded_headers, prefix};
@@ -30,11 +30,16 @@ pub static NO_UPSTREAM: Code =
     Code::operator("upstream.none", StatusCode::BAD_GATEWAY, 21, "no application is configured behind this gateway");
 
 /// Every code that no control owns.
-pub static CODES: &[&Code] = &[&PANIC, &NO_UPSTREAM];
+pub static CODES: &[&Code] = &[&PANIC, &NO_UPSTREAM, &crate::extract::UNPROTECTED];
 
 /// In the extensions of a refused answer: why. For whoever embeds the stack, and for tests.
 #[derive(Debug, Clone, Copy)]
 pub struct RefusedWith(pub &'static Code);
+
+/// In the extensions of an answer, put there by a control that has seen the whole of its body ([`Check::peeked`]): another
+/// one in its place.
+#[derive(Debug, Clone)]
+pub(crate) struct Instead(pub(crate) bytes::Bytes);
 
 /// What a request is passed to in the end.
 #[derive(Debug, Clone)]
@@ -72,7 +77,7 @@ impl Stages {
     fn head<C: Check + 'static>(&mut self, compiled: &Compiled<C>) {
         if let Some(control) = &compiled.control {
             let check = Arc::clone(control) as Arc<dyn Check>;
-            self.head.push(Stage { control: compiled.id, slow: check.can_be_slow(), check });
+            self.head.push(Stage { control: compiled.id, slow: check.can_be_slow(), waits: check.waits(), check });
         }
     }
 }
@@ -107,6 +112,9 @@ fn stages(policy: &Policy) -> Stages {
     // Below all that costs less, `limits` too, which bound what it reads. It sees the head as it was sent (what integrity
     // drops is dropped on forwarding), and on the way up the answer before it is masked.
     stages.head(&controls.waf);
+    // Below everything that says who sends a request, since what has to be proved follows from that; last of the body,
+    // because a form that is not one needs no token.
+    stages.head(&controls.csrf);
     // What is off everywhere costs nothing, not even a look at its mode.
     stages.head.retain(|stage| policy.runs(stage.control));
     stages.readers = stages.head.iter().filter(|stage| stage.check.reads()).cloned().rev().collect();
@@ -202,6 +210,11 @@ impl Live {
             }
             let outcome = if stage.slow && stage.check.is_slow(ctx, &parts) {
                 Box::pin(aside(stage, ctx, &mut parts)).await
+            } else if stage.waits {
+                match stage.check.begin(ctx, &mut parts) {
+                    Begun::Done(outcome) => outcome,
+                    Begun::Waits(outcome) => outcome.await,
+                }
             } else {
                 stage.check.request(ctx, &mut parts)
             };
@@ -233,6 +246,11 @@ impl Live {
                     body.pace(Pace::new(ctx, stage.control, mode, limit));
                 }
             }
+        }
+        if let Some(headers) = &self.policy.controls().headers.control
+            && headers.wants_report(ctx)
+        {
+            return Box::pin(headers.report(ctx, &parts, body)).await;
         }
         if let Some(answer) = endpoints::answer(ctx, &parts) {
             return Ok(answer);
@@ -304,6 +322,9 @@ impl Live {
                     Mode::Block => return Err(refusal),
                     mode => ctx.would_refuse(stage.control, mode, refusal),
                 }
+            }
+            if let Some(Instead(bytes)) = parts.extensions.remove() {
+                body = ResponseBody::fixed(bytes);
             }
             answer = Response::from_parts(parts, body);
         }
@@ -394,6 +415,10 @@ async fn ask_router(
     request.extensions_mut().insert(Arc::clone(ctx));
     match router.clone().oneshot(request).await {
         Ok(mut answer) => {
+            // A handler's own refusal: rendered as any other.
+            if let Some(refusal) = answer.extensions_mut().remove::<Refusal>() {
+                return Err(refusal);
+            }
             integrity::strip_answer(answer.headers_mut());
             Ok(answer.map(ResponseBody::boxed))
         }

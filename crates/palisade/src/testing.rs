@@ -56,6 +56,17 @@ impl Harness {
         Self::start(text, router, Situation::default())
     }
 
+    /// A stack under this policy, round a router whose handlers take what the stack knows ([`crate::extract`]).
+    ///
+    /// # Panics
+    /// When the policy is not in order, with its problems.
+    pub fn app(text: &str, router: Router<crate::State>) -> Self {
+        let state = crate::State::new();
+        let app = Self::new(text, router.with_state(state.clone()));
+        state.bind(&app.handle);
+        app
+    }
+
     /// The same with `--detect`.
     ///
     /// # Panics

@@ -61,6 +61,17 @@ fn router() -> Router {
         }
         answer
     }
+    /// A page with two forms, which says what token it was told.
+    async fn page(uri: axum::http::Uri, headers: HeaderMap) -> Response<axum::body::Body> {
+        let forms = "<form method=post action=/echo></form><form method=post action=//evil.example></form>";
+        let mut answer = Response::new(forms.into());
+        let kind = if uri.query() == Some("charset=latin1") { "text/html" } else { "text/html; charset=utf-8" };
+        answer.headers_mut().insert("content-type", HeaderValue::from_static(kind));
+        if let Some(token) = headers.get("x-csrf-token") {
+            answer.headers_mut().insert("x-seen-token", token.clone());
+        }
+        answer
+    }
     Router::new()
         .route(
             "/panic",
@@ -72,6 +83,7 @@ fn router() -> Router {
         )
         .route("/echo", any(|body: Bytes| async move { body }))
         .route("/ignore", any(|| async { "not read" }))
+        .route("/page", any(page))
         .fallback(own_cors)
         // What is too large is the policy's to say here.
         .layer(axum::extract::DefaultBodyLimit::disable())

@@ -41,9 +41,9 @@ async fn count(Extension(notes): Extension<Notes>) -> String {
     notes.lock().map_or(0, |notes| notes.len()).to_string()
 }
 
-/// The stack's own knowledge of the request: here, who the client is.
-async fn me(Extension(ctx): Extension<Arc<Context>>) -> String {
-    ctx.client_ip().to_string()
+/// What the stack knows of the request: here, who the client is.
+async fn me(ClientIp(address): ClientIp) -> String {
+    address.to_string()
 }
 
 #[tokio::main]

@@ -89,14 +89,7 @@ pub(super) fn command(site: &Site, gateway: &Gateway, cell: &Cell, seconds: u64)
         }
         return Ok(wrk);
     }
-    let mut h2load = process::pinned(site.cores.load, &install::program("h2load")?)?;
-    h2load.args(["-t1", &format!("--connect-to=127.0.0.1:{}", gateway.port)]);
-    if !cell.h2 {
-        h2load.arg("--h1");
-    }
-    if cell.what == What::Post {
-        h2load.arg("-d").arg(site.folder.join("body.json")).args(["-H", "content-type: application/json"]);
-    }
+    let mut h2load = h2load(site, gateway, cell.h2, cell.what)?;
     match cell.load {
         Load::Saturated { connections, streams } => {
             h2load.args([format!("-c{connections}"), format!("-m{streams}"), format!("-D{seconds}")]);
@@ -116,14 +109,35 @@ pub(super) fn command(site: &Site, gateway: &Gateway, cell: &Cell, seconds: u64)
     Ok(h2load)
 }
 
-/// A small load for warming up and counting: `requests` GETs over 8 HTTP/1.1 or HTTP/2 connections.
-pub(super) fn small(site: &Site, gateway: &Gateway, h2: bool, requests: u64) -> Result<Command> {
+/// A small load for warming up: `requests` GETs over 8 HTTP/1.1 connections.
+pub(super) fn warm(site: &Site, gateway: &Gateway, requests: u64) -> Result<Command> {
+    let mut h2load = h2load(site, gateway, false, What::Get)?;
+    h2load.args(["-c8", &format!("-n{requests}"), &gateway.url("/")]);
+    Ok(h2load)
+}
+
+/// `requests` of a cell for counting what each costs: over 8 connections, with as many streams as the cell has. At the
+/// fixed rate each request is alone: one connection, one after the other.
+pub(super) fn counted(site: &Site, gateway: &Gateway, cell: &Cell, requests: u64) -> Result<Command> {
+    let (connections, streams) = match cell.load {
+        Load::Saturated { streams, .. } => (8, streams),
+        _ => (1, 1),
+    };
+    let mut h2load = h2load(site, gateway, cell.h2, cell.what)?;
+    h2load.args([format!("-c{connections}"), format!("-m{streams}"), format!("-n{requests}")]);
+    h2load.arg(gateway.url(cell.what.path()));
+    Ok(h2load)
+}
+
+fn h2load(site: &Site, gateway: &Gateway, h2: bool, what: What) -> Result<Command> {
     let mut h2load = process::pinned(site.cores.load, &install::program("h2load")?)?;
-    h2load.args(["-t1", "-c8", &format!("-n{requests}"), &format!("--connect-to=127.0.0.1:{}", gateway.port)]);
+    h2load.args(["-t1", &format!("--connect-to=127.0.0.1:{}", gateway.port)]);
     if !h2 {
         h2load.arg("--h1");
     }
-    h2load.arg(gateway.url("/"));
+    if what == What::Post {
+        h2load.arg("-d").arg(site.folder.join("body.json")).args(["-H", "content-type: application/json"]);
+    }
     Ok(h2load)
 }
 

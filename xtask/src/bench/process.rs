@@ -102,6 +102,16 @@ impl Server {
     }
 }
 
+impl Server {
+    /// As [`Server::stop`], told to every process of the tree: what traces another one does not pass signals on.
+    pub(super) fn stop_all(&mut self, deadline: Duration) -> Result<ExitStatus> {
+        for pid in tree(self.child.id()).into_iter().skip(1) {
+            signal("TERM", pid);
+        }
+        self.stop(deadline)
+    }
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
         if matches!(self.child.try_wait(), Ok(None)) {

@@ -3,17 +3,17 @@
 use std::fmt::Write as _;
 
 use palisade::controls::INFOS;
+use palisade::controls::rate_limit::{Store, WhenAway};
 use palisade::live::Checked;
 use palisade_policy::{Problems, Snapshot};
 use serde_json::{Value, json};
 
-use super::output::{json, print, table};
+use super::output::{json, print, say, table};
 use super::policy;
 use crate::args::{Check, Global};
 use crate::exit::Done;
 
 /// Reads the policy; every problem is shown at once. Exit code 2 when it would not start.
-#[expect(clippy::print_stderr, reason = "problems go to standard error")]
 pub(crate) fn run(global: &Global, check: &Check) -> anyhow::Result<Done> {
     let sources = policy::sources(global);
     let outcome = palisade::live::check(&sources);
@@ -21,7 +21,7 @@ pub(crate) fn run(global: &Global, check: &Check) -> anyhow::Result<Done> {
         return as_json(outcome, check);
     }
     let (snapshot, problems) = outcome.map_err(palisade::Error::Policy)?;
-    eprint!("{}", problems.render(global.color()));
+    say(&problems.render(global.color()));
     if check.effective {
         let mut out = String::new();
         for line in effective(&snapshot)? {
@@ -137,6 +137,17 @@ fn away(config: &palisade::controls::Config) -> Vec<Value> {
     for (name, upstream) in &config.upstreams {
         let url = upstream.url.as_ref().map(ToString::to_string).unwrap_or_default();
         rows.push(row(&format!("upstreams.{name}"), url, closed));
+    }
+    let limits = &config.rate_limit.config;
+    if limits.store == Store::Redis
+        && let Some(url) = &config.redis.url
+    {
+        let behaviour = match limits.when_away {
+            WhenAway::Local => "local: each instance counts for itself",
+            WhenAway::Open => "open: requests pass uncounted",
+            WhenAway::Closed => "closed: 503 `rate_limit.away`",
+        };
+        rows.push(row("rate_limit", format!("redis: {url}"), behaviour));
     }
     if config.server.admin_token.is_some() {
         let provider = config.secrets.provider.to_string();

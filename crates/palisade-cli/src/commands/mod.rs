@@ -5,7 +5,7 @@ mod completions;
 mod demo;
 mod explain;
 mod init;
-mod output;
+pub(crate) mod output;
 mod policy;
 mod report;
 mod running;

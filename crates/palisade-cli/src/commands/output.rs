@@ -1,5 +1,8 @@
 //! What commands print: JSON for scripts, text for people.
 
+use std::fmt::Write as _;
+
+use palisade::observe::{moves, visible};
 use serde_json::Value;
 
 /// Prints a text on standard output. A reader that has left (`| head`) is no error.
@@ -9,17 +12,34 @@ pub(super) fn print(text: &str) {
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
+/// Says something to the person who started the command. Nobody there to read it is no error: `eprint!` would end a
+/// gateway whose standard error has been closed.
+pub(crate) fn say(text: &str) {
+    use std::io::Write as _;
+    let _ = std::io::stderr().lock().write_all(text.as_bytes());
+}
+
 /// Prints JSON.
 pub(super) fn json(value: &Value) -> anyhow::Result<()> {
-    print(&format!("{}\n", serde_json::to_string_pretty(value)?));
+    // As JSON escapes them; outside of texts there are none but line ends.
+    let mut out = String::new();
+    for character in serde_json::to_string_pretty(value)?.chars() {
+        match character {
+            // All that moves a cursor lies in the first plane.
+            moving if moving != '\n' && moves(moving) => drop(write!(out, "\\u{:04x}", u32::from(moving))),
+            other => out.push(other),
+        }
+    }
+    print(&format!("{out}\n"));
     Ok(())
 }
 
-/// A text of a JSON value, `-` where there is none.
+/// A text of a JSON value, `-` where there is none. What a client sent stands in some of them: it is shown, and moves no
+/// cursor.
 pub(super) fn text(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
-        Value::String(text) => text.clone(),
+        Value::String(text) => text.split('\n').map(visible).collect::<Vec<_>>().join("\n"),
         Value::Array(items) => items.iter().map(text_of).collect::<Vec<_>>().join(", "),
         other => other.to_string(),
     }

@@ -2,12 +2,12 @@
 
 use palisade::Palisade;
 
+use super::output::say;
 use super::policy;
 use crate::args::{Global, Serve};
 use crate::exit::Done;
 
 /// Runs until a signal has drained it.
-#[expect(clippy::print_stderr, reason = "warnings are for the person who starts it")]
 pub(crate) fn run(global: &Global, serve: &Serve) -> anyhow::Result<Done> {
     let mut sources = policy::sources(global);
     if let Some(url) = &serve.upstream {
@@ -22,16 +22,14 @@ pub(crate) fn run(global: &Global, serve: &Serve) -> anyhow::Result<Done> {
     let sources = policy::with_ports(sources, &serve.listening)?;
     let (running, problems) = Palisade::from_sources(sources).detect(serve.listening.detect).start()?;
     if !problems.is_empty() {
-        eprint!("{}", problems.render(global.color()));
+        say(&problems.render(global.color()));
     }
     let config = running.handle.live();
     let upstream = &config.policy.config().upstream;
     if running.handle.files().is_empty() && upstream.url.is_none() && upstream.command.is_empty() {
-        eprintln!(
-            "warning: there is no application behind this gateway yet, and every request is answered with 502\n  \
-             `palisade serve -- uvicorn main:app --uds {{socket}}` starts one, `palisade serve --upstream \
-             http://127.0.0.1:8000` is for one that runs"
-        );
+        say("warning: there is no application behind this gateway yet, and every request is answered with 502\n  \
+             `palisade serve -- uvicorn main:app --uds {socket}` starts one, `palisade serve --upstream \
+             http://127.0.0.1:8000` is for one that runs\n");
     }
     drop(config);
     // The work that is not requests: signals, the admin listener, files that change.
@@ -49,7 +47,7 @@ pub(crate) fn run(global: &Global, serve: &Serve) -> anyhow::Result<Done> {
     if (running.handle.files().is_empty() || serve.listening.detect)
         && let Some(summary) = palisade::operate::summary(&running.handle)
     {
-        eprint!("{summary}");
+        say(&summary);
     }
     Ok(Done::Ok)
 }

@@ -34,7 +34,11 @@ pub enum BadPepper {
 /// Secrets outside the database without which its hashes cannot be tried. The first is for new hashes; the others are
 /// kept until no hash needs them.
 #[derive(Debug, Clone, Default)]
-pub struct Peppers(Vec<(String, Secret<Vec<u8>>)>);
+pub struct Peppers {
+    known: Vec<(String, Secret<Vec<u8>>)>,
+    /// Whether none is for new hashes.
+    retired: bool,
+}
 
 impl Peppers {
     /// These peppers under their ids, the current one first.
@@ -55,15 +59,23 @@ impl Peppers {
                 return Err(BadPepper::Short);
             }
         }
-        Ok(Self(peppers))
+        Ok(Self { known: peppers, retired: false })
+    }
+
+    /// Peppers of which none is for new hashes any more.
+    ///
+    /// # Errors
+    /// [`BadPepper`].
+    pub fn retired(peppers: impl IntoIterator<Item = (String, Secret<Vec<u8>>)>) -> Result<Self, BadPepper> {
+        Ok(Self { retired: true, ..Self::new(peppers)? })
     }
 
     fn current(&self) -> Option<&(String, Secret<Vec<u8>>)> {
-        self.0.first()
+        self.known.first().filter(|_| !self.retired)
     }
 
     fn find(&self, id: &str) -> Option<&[u8]> {
-        self.0.iter().find(|(known, _)| known == id).map(|(_, secret)| secret.expose().as_slice())
+        self.known.iter().find(|(known, _)| known == id).map(|(_, secret)| secret.expose().as_slice())
     }
 }
 

@@ -259,6 +259,11 @@ impl Family {
         Ok(Outcome::Refreshed { family, token: successor, again: false })
     }
 
+    /// Whether it issued a token, ever: what revoking asks for. A made-up token ends nothing.
+    pub fn issued(&self, token: &RefreshToken) -> bool {
+        token.family() == self.id && token.is_genuine(&self.key)
+    }
+
     /// Ends it. The first reason stays.
     pub fn end(&mut self, why: End) {
         self.version += 1;

@@ -32,6 +32,13 @@ impl Keyring {
         Self { keys: vec![Entry { key: Arc::new(key), signs_from: now, gone_at: None }] }
     }
 
+    /// A ring of these keys, in the order in which they sign: each with the time from which on it does, and with the
+    /// time when nothing that it signed is valid any more.
+    pub fn of(keys: impl IntoIterator<Item = (SigningKey, Timestamp, Option<Timestamp>)>) -> Self {
+        let entry = |(key, signs_from, gone_at)| Entry { key: Arc::new(key), signs_from, gone_at };
+        Self { keys: keys.into_iter().map(entry).collect() }
+    }
+
     /// Brings in a new key: published at once, signing after `lead`. The one before is kept for `longest_life` after its
     /// last signature, which has to hold the verifiers' leeway as well.
     ///

@@ -194,6 +194,16 @@ impl Signed {
     pub fn key_id(&self) -> Option<&str> {
         self.key.as_deref()
     }
+
+    /// Whom it says to be for: to revoke it, not to accept it.
+    pub(crate) fn audience(&self) -> Option<&[String]> {
+        self.claims.as_ref().ok().map(|claims| claims.audience.as_slice())
+    }
+
+    /// What it is limited to, for whoever has it accepted.
+    pub(crate) fn scope(&self) -> Option<&[String]> {
+        self.claims.as_ref().ok().map(|claims| claims.scope.as_slice())
+    }
 }
 
 #[cfg(test)]

@@ -220,6 +220,12 @@ impl Keys<'_> {
                     format!("`{origin}` lets every page read what this API answers"),
                     "name the origins of your own pages, unless the API is meant for everybody",
                 );
+            } else if origin.is_pattern() && origin.is_plain() && !env.is_development() {
+                problems.error(
+                    &key,
+                    format!("`{origin}` is any name without TLS: whoever is on a page's network can be one of them"),
+                    "serve the pages over HTTPS, and write `https://`",
+                );
             } else if origin.is_plain() && !env.is_development() {
                 problems.warn(
                     &key,

@@ -1,8 +1,11 @@
-//! Trusted hosts: a name that is not ours is answered 421.
+//! Trusted hosts: a name that is not ours is answered 421, and so is one of ours on a connection that was made to another.
 //!
-//! Guide section 7. Above rate limits and everything that answers, so that a rebound or probed name learns nothing.
+//! Guide sections 6 and 7. Above rate limits and everything that answers, so that a rebound or probed name learns nothing.
+
+use std::sync::Arc;
 
 use http::{StatusCode, request};
+use palisade_base::Cidr;
 use palisade_policy::Problems;
 
 use crate::context::Context;
@@ -10,16 +13,27 @@ use crate::control::{Asked, Check, Control, Info, NoRoute, Remedy, Routes};
 use crate::policy::Env;
 use crate::policy::values::HostPattern;
 use crate::refusal::{Code, Stop};
+use crate::server::tls::{Certificates, certificates};
 
 /// The host is not one of `server.hosts`.
 pub static UNKNOWN: Code =
     Code::client("hosts.unknown", StatusCode::MISDIRECTED_REQUEST, 7, "this host is not served here");
+
+/// The host belongs to another certificate than the one that the connection was made with. Threat 19.
+pub static MISDIRECTED: Code = Code::client(
+    "hosts.misdirected",
+    StatusCode::MISDIRECTED_REQUEST,
+    6,
+    "this host is served on a connection of its own",
+);
 
 /// The control. Its key is `server.hosts`.
 #[derive(Debug)]
 pub struct Hosts {
     named: Vec<HostPattern>,
     loopback: bool,
+    certificates: Arc<Certificates>,
+    proxies: Vec<Cidr>,
 }
 
 impl Control for Hosts {
@@ -28,7 +42,7 @@ impl Control for Hosts {
     const INFO: Info = Info {
         name: "hosts",
         section: 7,
-        codes: &[&UNKNOWN],
+        codes: &[&UNKNOWN, &MISDIRECTED],
         judges: false,
         about: "Only the names of `server.hosts` are served.",
     };
@@ -54,20 +68,35 @@ impl Control for Hosts {
         }
         // In development a page that has rebound its name to loopback must not reach the application.
         let loopback = development && named.is_empty();
-        (!named.contains(&HostPattern::Any)).then_some(Self { named, loopback })
+        let (certificates, proxies) = (certificates(env), env.server.trusted_proxies.clone());
+        (!named.contains(&HostPattern::Any)).then(|| Self { named, loopback, certificates, proxies })
     }
 }
 
 impl Check for Hosts {
     fn request(&self, ctx: &Context, _: &mut request::Parts) -> Result<(), Stop> {
         let host = ctx.host();
-        if self.named.iter().any(|pattern| pattern.matches(host)) || (self.loopback && is_loopback(host, ctx)) {
-            return Ok(());
+        let ours = self.named.iter().any(|pattern| pattern.matches(host)) || (self.loopback && is_loopback(host, ctx));
+        if !ours {
+            return Err(UNKNOWN.refuse("not in `server.hosts`").into());
         }
-        Err(UNKNOWN.refuse("not in `server.hosts`").into())
+        // A proxy asks for one name on behalf of all hosts.
+        if let Some(asked) = ctx.connection.tls.as_ref().and_then(|tls| tls.server_name.as_deref())
+            && *asked != *host
+            && self.certificates.is_anothers(host, asked)
+            && !ctx.connection.is_from(&self.proxies)
+        {
+            return Err(MISDIRECTED.refuse("its certificate is another than the one of the connection's name").into());
+        }
+        Ok(())
     }
 
     fn remedy(&self, asked: &Asked<'_>) -> Option<Remedy> {
+        if *asked.judged.code == MISDIRECTED {
+            return Some(Remedy::Elsewhere(
+                "the client asks for the host by its own name in TLS (SNI), or one certificate is for both".into(),
+            ));
+        }
         let mut hosts: Vec<String> = self.named.iter().map(ToString::to_string).collect();
         if self.loopback {
             // A written list takes the place of the default.

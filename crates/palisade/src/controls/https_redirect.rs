@@ -1,13 +1,15 @@
 //! Plain HTTP: browsers are sent to HTTPS, API calls with credentials are refused.
 //!
 //! Guide sections 6 and 7. A credential that came in clear is already known to whoever listens; a redirect would hide
-//! that, so the call is refused and says so.
+//! that, so the call is refused and says so. Behind a proxy that ends TLS (`plaintext = true` in production) the same
+//! holds for what the proxy says came in clear, and for whoever goes round the proxy.
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::header::{AUTHORIZATION, CACHE_CONTROL, COOKIE, LOCATION};
 use http::{HeaderValue, Method, Response, StatusCode, request};
+use palisade_base::Cidr;
 use palisade_policy::Problems;
 
 use crate::body::ResponseBody;
@@ -33,6 +35,8 @@ pub struct HttpsRedirect {
     port: Option<u16>,
     /// Knows the port in fact: of a given socket, or the one that the system chose.
     server: Arc<ServerState>,
+    /// The proxies that end TLS, where plain HTTP is served for them.
+    proxies: Option<Vec<Cidr>>,
 }
 
 impl Control for HttpsRedirect {
@@ -48,13 +52,25 @@ impl Control for HttpsRedirect {
 
     fn compile(_: &NoRoute, _: &Routes<'_, NoRoute>, env: &Env, _: &mut Problems) -> Option<Self> {
         let port = env.server.https().address().map(|address| address.port());
-        (!env.server.plaintext()).then_some(Self { port, server: crate::server::state(env) })
+        let proxies = env.server.plaintext().then(|| env.server.trusted_proxies.clone());
+        // In development plain HTTP is an API like the other one.
+        let everybody = proxies.is_some() && env.is_development();
+        (!everybody).then(|| Self { port, server: crate::server::state(env), proxies })
     }
 }
 
 impl Check for HttpsRedirect {
     fn request(&self, ctx: &Context, parts: &mut request::Parts) -> Result<(), Stop> {
         if ctx.is_secure() || ctx.connection.listener == Listener::Embedded {
+            return Ok(());
+        }
+        // A proxy that says nothing of TLS may end it all the same, or asks for itself, as a balancer does. One that speaks
+        // the PROXY protocol has a word for it in version 2 only.
+        let proxy = |proxies: &[Cidr]| {
+            ctx.connection.is_introduced()
+                || ctx.connection.is_from(proxies) && !parts.headers.contains_key("x-forwarded-proto")
+        };
+        if self.proxies.as_deref().is_some_and(proxy) {
             return Ok(());
         }
         let reads = matches!(parts.method, Method::GET | Method::HEAD);
@@ -142,5 +158,37 @@ mod tests {
         }
         let foreign = app.send(Method::GET, "/", &[("host", "evil.example"), page], "").await;
         assert_eq!((foreign.status(), foreign.header("location")), (421, ""));
+    }
+
+    #[tokio::test]
+    async fn behind_a_proxy_that_ends_tls() {
+        let policy = "[server]\nmode = \"production\"\nhosts = [\"api.example.com\"]\nhttps = \"off\"\n\
+                      plaintext = true\ntrusted_proxies = [\"127.0.0.1\"]";
+        let app = Harness::new(policy, axum::Router::new()).plain();
+        let host = ("host", "api.example.com");
+        type Case<'c> = (&'c str, Method, &'c [(&'c str, &'c str)], u16);
+        let cases: &[Case<'_>] = &[
+            ("127.0.0.1", Method::GET, &[("x-forwarded-proto", "https")], 404),
+            ("127.0.0.1", Method::POST, &[("x-forwarded-proto", "https"), ("authorization", "Bearer x")], 404),
+            // The balancer asks for itself.
+            ("127.0.0.1", Method::GET, &[], 404),
+            ("127.0.0.1", Method::GET, &[("x-forwarded-proto", "http")], 308),
+            ("127.0.0.1", Method::GET, &[("x-forwarded-proto", "http"), ("authorization", "Bearer x")], 403),
+            ("127.0.0.1", Method::POST, &[("x-forwarded-proto", "http")], 403),
+            ("127.0.0.1", Method::GET, &[("x-forwarded-proto", "ws")], 308),
+            ("127.0.0.1", Method::GET, &[("x-forwarded-proto", "https"), ("x-forwarded-proto", "http")], 308),
+            // Round the proxy, and whatever is said there.
+            ("127.0.0.2", Method::GET, &[], 308),
+            ("127.0.0.2", Method::GET, &[("x-forwarded-proto", "https")], 308),
+            ("127.0.0.2", Method::GET, &[("x-forwarded-proto", "https"), ("authorization", "Bearer x")], 403),
+        ];
+        for (peer, method, headers, status) in cases {
+            let app = app.clone().from(peer);
+            let answer = app.send(method.clone(), "/x", &[&[host], *headers].concat(), "").await;
+            assert_eq!(answer.status(), *status, "{peer} {method} {headers:?}");
+            if *status == 308 {
+                assert_eq!(answer.header("location"), "https://api.example.com/x");
+            }
+        }
     }
 }

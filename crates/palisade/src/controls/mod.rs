@@ -3,6 +3,7 @@
 pub mod access;
 pub mod client_ip;
 pub mod cors;
+pub mod csrf;
 pub mod error_mask;
 pub mod headers;
 pub mod hosts;
@@ -54,6 +55,8 @@ macro_rules! registry {
             pub secrets: Secrets,
             /// Logs.
             pub log: Logs,
+            /// What several instances share.
+            pub redis: crate::redis::Config,
             $(#[allow(missing_docs)] pub $name: Section<$control>,)*
             /// The routes: the first match wins. Keys a route does not name keep their value from the sections above.
             pub route: Vec<RouteConfig>,
@@ -140,4 +143,5 @@ registry! {
     r#static: static_files::StaticFiles,
     limits: limits::Limits,
     waf: waf::Waf,
+    csrf: csrf::Csrf,
 }

@@ -27,6 +27,11 @@ pub fn codes() -> impl Iterator<Item = &'static Code> {
 pub(crate) fn answer(ctx: &Context, parts: &request::Parts) -> Option<Response<ResponseBody>> {
     let path = ctx.path();
     let accept = || parts.headers.get(ACCEPT);
+    if path == "/.palisade/csrf"
+        && let Some(token) = crate::controls::csrf::endpoint(ctx, parts)
+    {
+        return Some(token);
+    }
     if let Some(own) = path.strip_prefix("/.palisade/") {
         return Some(own_path(ctx, own, accept()));
     }

@@ -49,8 +49,8 @@ fn key(out: &mut Vec<u8>, name: &str) {
     out.extend_from_slice(b"\":");
 }
 
-/// Appends a JSON string. Control characters, also those of C1 and the line separators that some viewers act on, are
-/// escaped: a log line stays one line in every sink.
+/// Appends a JSON string. Control characters, also those of C1, and the line separators and turns of direction that some
+/// viewers act on, are escaped: a log line stays one line in every sink.
 pub(crate) fn string(out: &mut Vec<u8>, value: &str) {
     out.reserve(value.len() + 2);
     out.push(b'"');
@@ -70,7 +70,11 @@ pub(crate) fn string(out: &mut Vec<u8>, value: &str) {
             '\r' => b"\\r",
             '\t' => b"\\t",
             ' '..='~' => continue,
-            '\u{a0}'..='\u{2027}' | '\u{2030}'..='\u{fefe}' | '\u{ff00}'.. => continue,
+            '\u{a0}'..='\u{200d}'
+            | '\u{2010}'..='\u{2027}'
+            | '\u{2030}'..='\u{2065}'
+            | '\u{206a}'..='\u{fefe}'
+            | '\u{ff00}'.. => continue,
             _ => b"",
         };
         out.extend_from_slice(&value.as_bytes()[plain..place]);
@@ -104,11 +108,21 @@ mod tests {
 
     #[test]
     fn strings_come_back_as_they_were() {
-        for text in ["", "plain", "a\"b\\c", "\u{1b}[31m\n\r\t\0", "é漢\u{2028}\u{85}\u{7f}", "</script>", "😀"] {
+        for text in [
+            "",
+            "plain",
+            "a\"b\\c",
+            "\u{1b}[31m\n\r\t\0",
+            "é漢\u{2028}\u{85}\u{7f}",
+            "</script>",
+            "😀",
+            "\u{202e}\u{2066}\u{2069}\u{200e}",
+        ] {
             let mut out = Vec::new();
             string(&mut out, text);
             assert_eq!(serde_json::from_slice::<String>(&out).unwrap(), text);
-            assert!(!out.iter().any(|byte| *byte < 0x20 || *byte == 0x7f), "{text:?}");
+            let moves = crate::observe::moves;
+            assert!(!std::str::from_utf8(&out).unwrap().chars().any(moves), "{text:?}");
         }
     }
 }

@@ -10,11 +10,11 @@ pub(crate) mod redact;
 pub mod sink;
 mod timing;
 
-use std::io;
-
 use palisade_base::Clock;
 
+use crate::error::{Error, Result};
 use crate::policy::config::{LogFormat, Logs};
+pub use pretty::{moves, visible};
 use sink::Sink;
 
 /// The open logs.
@@ -31,10 +31,11 @@ impl Log {
     ///
     /// # Errors
     /// When a file cannot be opened.
-    pub fn open(config: &Logs, clock: Clock) -> io::Result<Self> {
-        let access = Sink::open(&config.access)?;
+    pub fn open(config: &Logs, clock: Clock) -> Result<Self> {
+        let open = |target: &str| Sink::open(target).map_err(|error| Error::File { path: target.into(), error });
+        let access = open(&config.access)?;
         // One target, one writer: lines of both must not be mixed within a line.
-        let security = if config.security == config.access { access.clone() } else { Sink::open(&config.security)? };
+        let security = if config.security == config.access { access.clone() } else { open(&config.security)? };
         Ok(Self { access, security, format: config.format, clock })
     }
 

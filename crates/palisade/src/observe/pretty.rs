@@ -48,19 +48,27 @@ fn append(line: &mut String, fields: &Map<String, Value>, wanted: impl Fn(&str) 
     }
 }
 
-/// What a client sent must not move the cursor of whoever reads the log: control characters are shown as `\u{…}`.
-fn visible(text: &str) -> String {
+/// What a client sent must not move the cursor of whoever reads it: control characters, line separators, and what turns
+/// the direction of writing are shown as `\u{…}`.
+pub fn visible(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for character in text.chars() {
-        if character.is_control()
-            || matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-        {
+        if moves(character) {
             let _ = write!(out, "\\u{{{:x}}}", u32::from(character));
         } else {
             out.push(character);
         }
     }
     out
+}
+
+/// Whether a terminal or viewer acts on a character instead of showing it.
+pub fn moves(character: char) -> bool {
+    character.is_control()
+        || matches!(
+            character,
+            '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}'
+        )
 }
 
 #[cfg(test)]

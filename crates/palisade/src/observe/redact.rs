@@ -46,6 +46,46 @@ pub(crate) fn is_secret_name(name: &str) -> bool {
     })
 }
 
+/// Names under which credentials stand in queries, compared as [`SECRET_NAMES`] are. Not what only looks like one: the
+/// `code` of a login is meant for the URL, `page_token` is a place in a list.
+const CREDENTIALS: [&str; 20] = [
+    "accesstoken",
+    "apikey",
+    "apitoken",
+    "auth",
+    "authorization",
+    "authtoken",
+    "bearer",
+    "bearertoken",
+    "clientsecret",
+    "idtoken",
+    "jwt",
+    "passwd",
+    "password",
+    "pwd",
+    "refreshtoken",
+    "secret",
+    "sessionid",
+    "sessiontoken",
+    "sid",
+    "token",
+];
+
+/// The kind of credential that a query holds, if any.
+pub(crate) fn credential(query: &str) -> Option<&'static str> {
+    query.split('&').find_map(|pair| {
+        let (name, value) = pair.split_once('=')?;
+        if value.is_empty() {
+            return None;
+        }
+        let name = decode(name);
+        let folded = name.bytes().filter(u8::is_ascii_alphanumeric).map(|byte| byte.to_ascii_lowercase());
+        let known = CREDENTIALS.iter().find(|known| folded.clone().eq(known.bytes()));
+        let value = decode(value);
+        known.copied().or_else(|| (has_jwt(&value) || has_key(&value)).then_some("a token"))
+    })
+}
+
 /// A query with the values of secrets replaced.
 pub(crate) fn query(query: &str) -> Cow<'_, str> {
     if query.is_empty() || !query.split('&').any(is_secret_pair) {
@@ -268,6 +308,24 @@ fn decode(text: &str) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn credentials_in_queries() {
+        for (query, kind) in [
+            ("access_token=x", Some("accesstoken")),
+            ("a=1&API-Key=x", Some("apikey")),
+            ("p%61ssword=x", Some("password")),
+            ("x=eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2ln", Some("a token")),
+            ("token=", None),
+            ("token", None),
+            ("code=abc&state=x", None),
+            ("page_token=abc&tokens=1", None),
+            ("q=token", None),
+            ("", None),
+        ] {
+            assert_eq!(credential(query), kind, "{query}");
+        }
+    }
 
     #[test]
     fn secrets_in_queries_and_paths_are_replaced() {

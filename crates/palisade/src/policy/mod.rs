@@ -1,5 +1,7 @@
 //! One policy: read from files, compiled, in force until the next one.
 
+#[cfg(test)]
+mod access_tests;
 pub mod config;
 pub mod request_headers;
 mod routing;
@@ -7,6 +9,7 @@ mod routing;
 mod routing_tests;
 mod rules;
 mod spelling;
+mod stricter;
 pub mod template;
 pub mod values;
 
@@ -31,6 +34,7 @@ use crate::controls::{self, Config, Controls};
 use crate::observe::Log;
 use crate::observe::decisions::Decisions;
 use crate::observe::metrics::{Metrics, RouteTimes};
+use crate::redis::Redis;
 
 /// The starter policy: what `palisade serve` runs when there is no policy file.
 pub const STARTER: &str = include_str!("starter.toml");
@@ -120,6 +124,8 @@ pub struct Env {
     pub metrics: Arc<Metrics>,
     /// Where secrets come from.
     pub secrets: Arc<dyn palisade_vault::Provider>,
+    /// `[redis]`, where there is one.
+    pub redis: Option<Redis>,
     /// Whether files that the policy names are read anew; not for a switch, which is put over what is in force.
     pub rereads: bool,
 }
@@ -184,6 +190,7 @@ impl Policy {
                 "move it above that route, or remove it",
             );
         }
+        stricter::check(&rules, &mut problems);
         let routing = Routing::compile(&config, &rules, &env, &mut problems);
         let modes = modes(&config, &situation, rules.iter().len(), &mut problems);
         let wanted = |control: ControlId| {
@@ -430,6 +437,15 @@ fn check_server(config: &Config, problems: &mut Problems) {
                     "server.https",
                     "production without TLS",
                     "serve HTTPS here, or name the proxy that ends TLS in `trusted_proxies`",
+                );
+            }
+            values::Listen::At(_)
+                if server.plaintext() && server.http().address().is_some() && server.trusted_proxies.is_empty() =>
+            {
+                problems.error(
+                    "server.plaintext",
+                    "production serves the API in clear",
+                    "take the line out, so that `http` redirects, or name the proxy that ends TLS in `trusted_proxies`",
                 );
             }
             _ => {}

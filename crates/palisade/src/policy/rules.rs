@@ -45,6 +45,11 @@ impl Rule {
         &self.path
     }
 
+    /// The host it is for; none: all of them.
+    pub fn host(&self) -> Option<&HostPattern> {
+        self.host.as_ref()
+    }
+
     /// The methods that the route names; none: all of the usual ones.
     pub fn methods(&self) -> &[Method] {
         &self.methods

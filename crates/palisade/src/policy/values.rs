@@ -22,6 +22,7 @@ pub static FORMATS: &[Format] = &[
     Format::of::<Timeout>(),
     Format::of::<SecretProvider>(),
     Format::of::<OriginPattern>(),
+    Format::of::<crate::redis::OpenUrl>(),
     Format::of::<crate::controls::rate_limit::By>(),
     Format::of::<crate::controls::rate_limit::RateText>(),
     Format::of::<crate::controls::static_files::FilesPath>(),
@@ -572,6 +573,11 @@ impl OriginPattern {
         }
     }
 
+    /// Whether more than one origin is meant.
+    pub fn is_pattern(&self) -> bool {
+        !matches!(self, Self::Exact(_))
+    }
+
     /// Whether pages without TLS are meant: whoever is on their network can be them.
     pub fn is_plain(&self) -> bool {
         let plain = |text: &str| text.starts_with("http:") || text.starts_with("https?:");
@@ -800,6 +806,27 @@ impl PathPattern {
             .split('/')
             .skip(1)
             .all(|wanted| matches!(own.next(), Some(Segment::Literal(text)) if **text == *wanted))
+    }
+
+    /// Whether this pattern begins where another one ends, or the other way round: `/admin` and `/admin/+`. Whatever
+    /// parameters are called.
+    pub fn begins_where(&self, other: &Self) -> bool {
+        let alike = |(mine, theirs): (&Segment, &Segment)| match (mine, theirs) {
+            (Segment::Any(_), Segment::Any(_))
+            | (Segment::Int(_), Segment::Int(_))
+            | (Segment::Uuid(_), Segment::Uuid(_)) => true,
+            (mine, theirs) => mine == theirs,
+        };
+        !self.segments.is_empty()
+            && self.tail != other.tail
+            && self.segments.len() == other.segments.len()
+            && self.segments.iter().zip(&other.segments).all(alike)
+    }
+
+    /// What `/admin/+` leaves out: `/admin`.
+    pub fn root_of_below(&self) -> Option<Self> {
+        let text = self.text.strip_suffix("/+").filter(|text| !text.is_empty() && self.tail == Tail::Below)?;
+        Some(Self { text: text.into(), segments: self.segments.clone(), tail: Tail::None })
     }
 
     /// Whether every path of `other` is one of this pattern too, as far as can be told from the patterns alone.

@@ -5,6 +5,7 @@ pub mod admin;
 mod admission;
 mod batch;
 mod connection;
+mod descriptors;
 mod frames;
 pub(crate) mod framing;
 mod keep;
@@ -61,6 +62,7 @@ pub struct ServerState {
     phase_now: AtomicU8,
     connections: AtomicUsize,
     admission: admission::Admission,
+    room: descriptors::Room,
     since: std::time::Instant,
     listeners: std::sync::OnceLock<Vec<(&'static str, std::net::SocketAddr)>>,
     /// How long idle connections are kept when the server leaves, in milliseconds.
@@ -103,6 +105,7 @@ impl Default for ServerState {
             phase_now: AtomicU8::new(Phase::Serving as u8),
             connections: AtomicUsize::new(0),
             admission: admission::Admission::default(),
+            room: descriptors::Room::default(),
             since: std::time::Instant::now(),
             listeners: std::sync::OnceLock::new(),
             idle_grace_ms: AtomicU64::new(0),
@@ -227,7 +230,7 @@ impl Palisade {
     /// # Errors
     /// When the policy is not in order, a certificate cannot be used, or a port is taken.
     pub async fn serve(self, router: axum::Router<State>) -> Result<()> {
-        let state = State::default();
+        let state = State::new();
         let (running, problems) = self.target(Target::Router(router.with_state(state.clone()))).start()?;
         state.bind(&running.handle);
         if !problems.is_empty() {
@@ -244,7 +247,7 @@ impl Palisade {
     /// # Errors
     /// When the policy is not in order.
     pub fn protect(self, router: axum::Router<State>) -> Result<Protected> {
-        let state = State::default();
+        let state = State::new();
         let target = Target::Router(router.with_state(state.clone()));
         let (handle, _) = Handle::start(self.sources, target, self.situation, self.clock)?;
         state.bind(&handle);
@@ -271,6 +274,9 @@ impl Palisade {
             crate::operate::restore(&handle);
         }
         let bound = listen::bind(&handle)?;
+        if !embedded {
+            descriptors::provide(&handle);
+        }
         // Last: a port that is taken must not start an application.
         let app = handle.take_plan().map(|plan| {
             let status = crate::live::app_status(handle.state());
@@ -331,6 +337,7 @@ impl Running {
         // Before anybody is told to send one: a signal without a handler ends the process.
         *self.signals.lock() = Signals::new().ok();
         tokio::spawn(keep::keep(Arc::clone(&self.handle)));
+        tokio::spawn(keep::look(Arc::clone(&self.handle)));
         if let Some(control) = &self.control {
             control.serve_here(&self.handle);
         }

@@ -12,6 +12,7 @@ use rustls::sign::CertifiedKey;
 
 use super::tls;
 use crate::controls::Config;
+use crate::observe::sink::Sink;
 use crate::policy::Env;
 use crate::policy::values::{HostPattern, Listen};
 
@@ -19,6 +20,8 @@ use crate::policy::values::{HostPattern, Listen};
 const SOON_MS: i64 = 14 * 24 * 3_600_000;
 /// The shortest admin token that production takes: 128 bits in hexadecimal are twice as long.
 const MIN_TOKEN: usize = 16;
+/// The fewest different characters of one: 32 random digits in hexadecimal practically always have more.
+const MIN_KINDS: usize = 7;
 
 /// Why a policy is compiled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,9 +43,35 @@ pub(crate) fn check(snapshot: &Snapshot, config: &Config, env: &Env, occasion: O
     if production {
         snapshot.check_ownership_here(problems);
     }
+    logs(config, problems);
     certificates(config, env, occasion, problems);
     crate::controls::static_files::check(snapshot, config, problems);
     admin(config, env, production, problems);
+}
+
+/// Files that log lines cannot be written to. Nothing is made: whoever only asks leaves no trace.
+pub(crate) fn logs(config: &Config, problems: &mut Problems) {
+    for (key, target) in [("log.access", &config.log.access), ("log.security", &config.log.security)] {
+        let Some(file) = Sink::file(target) else { continue };
+        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let wrong = if !folder.is_dir() {
+            Some(format!("the directory `{}` does not exist", folder.display()))
+        } else if let Err(error) = std::fs::OpenOptions::new().append(true).open(file)
+            && (error.kind() != std::io::ErrorKind::NotFound
+                || nix::unistd::access(folder, nix::unistd::AccessFlags::W_OK).is_err())
+        {
+            Some(format!("`{}` cannot be written to: {error}", file.display()))
+        } else {
+            None
+        };
+        if let Some(wrong) = wrong {
+            problems.error(
+                key,
+                wrong,
+                "name a file in a directory that Palisade's user may write to, or `stdout`, `stderr` or `off`; a relative path starts at the policy file",
+            );
+        }
+    }
 }
 
 fn certificates(config: &Config, env: &Env, occasion: Occasion, problems: &mut Problems) {
@@ -173,12 +202,24 @@ fn admin(config: &Config, env: &Env, production: bool, problems: &mut Problems) 
                     "make one of 32 random bytes, such as by `openssl rand -hex 32`",
                 );
             }
+            Ok(value) if production && kinds(value.expose().as_bytes()) < MIN_KINDS => {
+                problems.error(
+                    "server.admin_token",
+                    "this token is too simple to be a secret",
+                    "make one of 32 random bytes, such as by `openssl rand -hex 32`",
+                );
+            }
             Ok(_) => {}
             Err(error) => {
                 problems.error("server.admin_token", error.to_string(), "store the secret, or take the line out");
             }
         }
     }
+}
+
+/// How many different bytes there are.
+fn kinds(bytes: &[u8]) -> usize {
+    (0..=u8::MAX).filter(|kind| bytes.contains(kind)).count()
 }
 
 /// What a running server cannot change, and what a reload in production may not take away.

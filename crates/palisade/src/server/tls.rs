@@ -34,6 +34,8 @@ pub(crate) struct Certificates {
 pub(crate) struct Loaded {
     public: Arc<ServerConfig>,
     admin: Arc<ServerConfig>,
+    /// The certificates of `public`.
+    names: Arc<ByName>,
     /// Those of the policy, or the local one where it names none.
     facts: Vec<Fact>,
     local: Option<Local>,
@@ -139,6 +141,20 @@ impl Certificates {
         self.loaded.load().as_ref().is_none_or(|loaded| loaded.facts.iter().all(|fact| fact.is_valid(now)))
     }
 
+    /// Whether a host is served with another certificate than the one that was shown to who asked for a name: then the
+    /// connection is not that host's. Threat 19.
+    pub(crate) fn is_anothers(&self, host: &str, asked: &str) -> bool {
+        let loaded = self.loaded.load();
+        let Some(names) = loaded.as_ref().map(|loaded| &loaded.names).filter(|names| names.keys.len() > 1) else {
+            return false;
+        };
+        let Ok(host) = ServerName::try_from(host.trim_matches(['[', ']'])) else { return false };
+        let asked = ServerName::try_from(asked).ok();
+        let (shown, own) = (asked.and_then(|asked| names.find(&asked)).unwrap_or(0), names.find(&host).unwrap_or(0));
+        // What was shown may be for the host too: browsers then use one connection of HTTP/2 for both (RFC 9113 §9.1.1).
+        shown != own && !names.is_for(shown, &host)
+    }
+
     /// Whether the local authority has to make another one soon.
     pub(super) fn wants_renewal(&self, now: Timestamp) -> bool {
         let loaded = self.loaded.load();
@@ -170,9 +186,11 @@ fn read(policy: &Policy, before: Option<Local>) -> Result<Loaded> {
             facts.push(local.fact.clone());
         }
     }
+    let names = Arc::new(ByName { keys });
     Ok(Loaded {
-        public: config(tls.min, keys, &[b"h2", b"http/1.1"])?,
-        admin: config(tls.min, admin_keys, &[b"http/1.1"])?,
+        public: config(tls.min, Arc::clone(&names), &[b"h2", b"http/1.1"])?,
+        admin: config(tls.min, Arc::new(ByName { keys: admin_keys }), &[b"http/1.1"])?,
+        names,
         facts,
         local,
     })
@@ -199,7 +217,7 @@ fn local(policy: &Policy, before: Option<Local>) -> Result<Local> {
     Ok(Local { hosts, key: Arc::new(key), fact })
 }
 
-fn config(min: TlsVersion, keys: Vec<Arc<CertifiedKey>>, protocols: &[&[u8]]) -> Result<Arc<ServerConfig>> {
+fn config(min: TlsVersion, names: Arc<ByName>, protocols: &[&[u8]]) -> Result<Arc<ServerConfig>> {
     let versions: &[&rustls::SupportedProtocolVersion] = match min {
         TlsVersion::V1_2 => &[&rustls::version::TLS13, &rustls::version::TLS12],
         TlsVersion::V1_3 => &[&rustls::version::TLS13],
@@ -208,7 +226,7 @@ fn config(min: TlsVersion, keys: Vec<Arc<CertifiedKey>>, protocols: &[&[u8]]) ->
         .with_protocol_versions(versions)
         .map_err(|error| Error::Tls(error.to_string()))?
         .with_no_client_auth();
-    let mut config = builder.with_cert_resolver(Arc::new(ByName { keys }));
+    let mut config = builder.with_cert_resolver(names);
     config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
     Ok(Arc::new(config))
 }
@@ -219,14 +237,22 @@ struct ByName {
     keys: Vec<Arc<CertifiedKey>>,
 }
 
+impl ByName {
+    fn find(&self, name: &ServerName<'_>) -> Option<usize> {
+        (0..self.keys.len()).find(|place| self.is_for(*place, name))
+    }
+
+    fn is_for(&self, place: usize, name: &ServerName<'_>) -> bool {
+        let leaf = self.keys.get(place).and_then(|key| key.cert.first());
+        leaf.is_some_and(|leaf| is_for(leaf, name))
+    }
+}
+
 impl rustls::server::ResolvesServerCert for ByName {
     fn resolve(&self, hello: rustls::server::ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let fits = || {
-            let wanted = ServerName::try_from(hello.server_name()?).ok()?;
-            self.keys.iter().find(|key| key.cert.first().is_some_and(|leaf| is_for(leaf, &wanted)))
-        };
+        let fits = || self.find(&ServerName::try_from(hello.server_name()?).ok()?);
         let chosen = if self.keys.len() > 1 { fits() } else { None };
-        chosen.or(self.keys.first()).cloned()
+        self.keys.get(chosen.unwrap_or(0)).cloned()
     }
 }
 

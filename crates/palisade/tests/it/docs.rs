@@ -165,3 +165,53 @@ fn policies_of_the_documentation_are_in_order() {
     }
     assert!(shown >= 8, "only {shown} policies were found");
 }
+
+/// Every link of the documentation leads to a file that is there, and to a heading of it.
+#[test]
+fn links_lead_somewhere() {
+    let mut pages: Vec<PathBuf> =
+        ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md"].map(|name| root().join(name)).into();
+    let mut folders = vec![root().join("docs/src")];
+    while let Some(folder) = folders.pop() {
+        for path in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|ending| ending == "md") {
+                pages.push(path);
+            }
+        }
+    }
+    let (mut links, mut dead) = (0, Vec::new());
+    for page in &pages {
+        let text = std::fs::read_to_string(page).unwrap();
+        // Not in blocks of code, where brackets mean something else.
+        for (target, _) in text
+            .split("```")
+            .step_by(2)
+            .flat_map(|prose| prose.split("](").skip(1))
+            .map(|rest| rest.split_once(')').expect("a link has an end"))
+        {
+            let (file, heading) = target.split_once('#').unwrap_or((target, ""));
+            // Chapters of the book that only hold others have no page.
+            if target.is_empty() || target.starts_with("https://") {
+                continue;
+            }
+            let file = if file.is_empty() { page.clone() } else { page.parent().unwrap().join(file) };
+            let found = std::fs::read_to_string(&file).ok().filter(|text| {
+                heading.is_empty() || text.lines().any(|line| line.starts_with('#') && anchor(line) == heading)
+            });
+            links += 1;
+            if found.is_none() {
+                dead.push(format!("{}: {target}", page.display()));
+            }
+        }
+    }
+    assert!(links >= 30, "only {links} links were found");
+    assert!(dead.is_empty(), "{dead:#?}");
+}
+
+/// The anchor that mdBook and GitHub give a heading.
+fn anchor(heading: &str) -> String {
+    let text = heading.trim_start_matches('#').trim().to_lowercase();
+    text.chars().filter(|c| c.is_alphanumeric() || matches!(c, '-' | '_' | ' ')).collect::<String>().replace(' ', "-")
+}

@@ -44,6 +44,12 @@ const CASES: &[(&str, &str)] = &[
     ("number_out_of_range", "[server]\nworkers = 0"),
     ("version_of_the_future", "version = 2"),
     ("mode_of_a_control_that_enforces", "[integrity]\nmode = \"detect\""),
+    ("cors_pattern_in_clear", "[cors]\norigins = [\"http://*.example.com\"]"),
+    ("cors_expression_in_clear", "[cors]\norigins = ['regex:http://[a-z]+\\.example\\.com']"),
+    (
+        "cors_any_header_with_credentials",
+        "[cors]\norigins = [\"https://a.example\"]\ncredentials = true\nheaders = [\"*\"]",
+    ),
     ("static_without_a_root", "[[static]]\npath = \"/static\""),
     ("static_path_with_a_wildcard", "[[static]]\npath = \"/static/*\"\nroot = \"/srv\""),
     ("static_cache", "[[static]]\npath = \"/static\"\nroot = \"/srv\"\ncache = \"public\""),
@@ -61,6 +67,7 @@ const WHOLE: &[(&str, &str)] = &[
     ("any_host_in_production", "[server]\nhosts = [\"*\"]\n[tls]\nself_signed = true"),
     ("no_certificate_in_production", "[server]\nhosts = [\"a.example\"]"),
     ("no_tls_in_production", "[server]\nhosts = [\"a.example\"]\nhttps = \"off\""),
+    ("production_in_clear", "[server]\nhosts = [\"a.example\"]\nplaintext = true\n[tls]\nself_signed = true"),
     (
         "nothing_serves_the_api",
         "[server]\nhosts = [\"a.example\"]\nhttps = \"off\"\ntrusted_proxies = [\"10.0.0.0/8\"]",
@@ -101,6 +108,8 @@ const WHOLE: &[(&str, &str)] = &[
         "pinned_authority_without_tls",
         "[server]\nmode = \"development\"\n[upstream]\nurl = \"http://127.0.0.1:8000\"\nca = \"ca.pem\"",
     ),
+    ("log_in_no_directory", "[server]\nmode = \"development\"\n[log]\naccess = \"/nowhere/access.log\""),
+    ("log_that_is_a_directory", "[server]\nmode = \"development\"\n[log]\nsecurity = \"/proc\""),
     ("lame_duck_longer_than_drain", "[server]\nmode = \"development\"\nlame_duck = \"30s\""),
     ("unreachable_route", "[server]\nmode = \"development\"\n[[route]]\npath = \"/*\"\n[[route]]\npath = \"/admin/*\""),
     (

@@ -93,6 +93,8 @@ pub(crate) fn run(global: &Global, init: &Init) -> anyhow::Result<Done> {
     if !hosts.is_empty() {
         settings.push(Setting::new("server.hosts", json!(hosts)));
     }
+    // Pages at another place than the usual would else stay open, and a prefix would be a second spelling of every path.
+    settings.extend(app.source.places.settings());
     if let Some(cors) = &app.source.cors {
         let origins = cors.origins.join(", ");
         if ask.yes(

@@ -1,9 +1,10 @@
-//! What an application's Python source says of hosts, origins and limits, as far as it says so in literals.
+//! What an application's Python source says of hosts, origins, limits and the places of its documentation, as far as it
+//! says so in literals.
 //!
 //! Read as text: nothing is run, and what is computed is left alone. Sections 7, 8 and 9 of the guide put
 //! `TrustedHostMiddleware`, `slowapi` and `CORSMiddleware` into the application; the policy takes them over.
 
-use palisade::policy::values::{HostPattern, OriginPattern, PathPattern};
+use palisade::policy::values::{HostPattern, OriginPattern, PathPattern, PathPrefix};
 use palisade_base::Rate;
 use serde_json::json;
 
@@ -18,6 +19,61 @@ pub(super) struct Source {
     pub(super) cors: Option<Sharing>,
     /// Path and rates of `@limiter.limit("…")`.
     pub(super) limits: Vec<(String, Vec<String>)>,
+    /// The arguments of `FastAPI(…)`.
+    pub(super) places: Places,
+}
+
+/// Where the application has its documentation, and what it is mounted under: `FastAPI(docs_url="/d", root_path="/api")`.
+/// Nothing: as FastAPI has it.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Places {
+    docs: Option<Option<String>>,
+    redoc: Option<Option<String>>,
+    openapi: Option<Option<String>>,
+    root_path: Option<String>,
+}
+
+impl Places {
+    fn of(text: &str, app: &str) -> Self {
+        let Some(arguments) = text.match_indices("FastAPI(").find_map(|(at, called)| {
+            let line = text[..at].rfind('\n').map_or(0, |end| end + 1);
+            let own = text[line..at].strip_prefix(app)?.trim_start().starts_with(['=', ':']);
+            own.then(|| closed(&text[at + called.len()..]))?
+        }) else {
+            return Self::default();
+        };
+        let path = |key: &str| match keyword(text, arguments, key)? {
+            Value::Text(path) if path.starts_with('/') && path.parse::<PathPattern>().is_ok() => Some(Some(path)),
+            Value::Word("None") => Some(None),
+            _ => None,
+        };
+        let root_path = path("root_path").flatten().filter(|prefix| prefix.parse::<PathPrefix>().is_ok());
+        Self { docs: path("docs_url"), redoc: path("redoc_url"), openapi: path("openapi_url"), root_path }
+    }
+
+    /// As keys of the policy; what FastAPI has by itself is the policy's default too.
+    pub(super) fn settings(&self) -> Vec<Setting> {
+        let mut settings = Vec::new();
+        match &self.openapi {
+            Some(Some(path)) => settings.push(Setting::new("upstream.openapi", json!(path))),
+            // Without the document there are no pages either.
+            Some(None) => settings.push(Setting::new("upstream.openapi", json!("off"))),
+            None => {}
+        }
+        if let Some(prefix) = &self.root_path {
+            settings.push(Setting::new("upstream.root_path", json!(prefix)));
+        }
+        let place = |said: &Option<Option<String>>, usual: &str| match said {
+            Some(place) => place.clone(),
+            None => Some(usual.to_owned()),
+        };
+        if self.docs.is_some() || self.redoc.is_some() {
+            let pages: Vec<String> =
+                [place(&self.docs, "/docs"), place(&self.redoc, "/redoc")].into_iter().flatten().collect();
+            settings.push(Setting::new("headers.docs_pages", json!(pages)));
+        }
+        settings
+    }
 }
 
 /// The arguments of `CORSMiddleware`.
@@ -64,6 +120,9 @@ impl Source {
             self.cors = arguments(&text, "CORSMiddleware").and_then(|arguments| sharing(&text, arguments));
         }
         self.limits.extend(limits(&text, app));
+        if self.places == Places::default() {
+            self.places = Places::of(&text, app);
+        }
     }
 }
 
@@ -149,6 +208,8 @@ fn limits(text: &str, app: &str) -> Vec<(String, Vec<String>)> {
 enum Value<'t> {
     /// A list or tuple of texts.
     List(Vec<String>),
+    /// A text.
+    Text(String),
     /// `True`, a number, a name; anything else too.
     Word(&'t str),
 }
@@ -156,21 +217,23 @@ enum Value<'t> {
 /// What stands behind `Name,` up to the bracket that closes it: its arguments in `add_middleware(Name, …)` and in
 /// `Middleware(Name, …)`.
 fn arguments<'t>(text: &'t str, name: &str) -> Option<&'t str> {
-    text.match_indices(name).find_map(|(at, _)| {
-        let rest = text[at + name.len()..].trim_start().strip_prefix(',')?;
-        let mut depth = 0_u32;
-        let mut place = 0;
-        while let Some(c) = rest[place..].chars().next() {
-            match c {
-                '"' | '\'' => place += string(&rest[place..])?.1,
-                '(' | '[' | '{' => (depth, place) = (depth + 1, place + 1),
-                ')' | ']' | '}' if depth == 0 => return Some(&rest[..place]),
-                ')' | ']' | '}' => (depth, place) = (depth - 1, place + 1),
-                other => place += other.len_utf8(),
-            }
+    text.match_indices(name).find_map(|(at, _)| closed(text[at + name.len()..].trim_start().strip_prefix(',')?))
+}
+
+/// A text up to the bracket that closes it.
+fn closed(rest: &str) -> Option<&str> {
+    let mut depth = 0_u32;
+    let mut place = 0;
+    while let Some(c) = rest[place..].chars().next() {
+        match c {
+            '"' | '\'' => place += string(&rest[place..])?.1,
+            '(' | '[' | '{' => (depth, place) = (depth + 1, place + 1),
+            ')' | ']' | '}' if depth == 0 => return Some(&rest[..place]),
+            ')' | ']' | '}' => (depth, place) = (depth - 1, place + 1),
+            other => place += other.len_utf8(),
         }
-        None
-    })
+    }
+    None
 }
 
 /// The value of `key=` among arguments; a name of a list at the left margin of the file stands for that list.
@@ -201,7 +264,17 @@ fn literal(text: &str) -> Value<'_> {
         let end = text.find(|c: char| !(c.is_alphanumeric() || c == '_')).unwrap_or(text.len());
         Value::Word(&text[..end])
     };
-    let Some(mut rest) = text.strip_prefix(['[', '(']) else { return word() };
+    let Some(mut rest) = text.strip_prefix(['[', '(']) else {
+        return match string(text) {
+            // Not the first of two that are put together.
+            Some((value, length))
+                if text[length..].trim_start().is_empty() || text[length..].trim_start().starts_with(',') =>
+            {
+                Value::Text(value)
+            }
+            _ => word(),
+        };
+    };
     let mut list = Vec::new();
     loop {
         rest = rest.trim_start();
@@ -310,6 +383,30 @@ mod tests {
         ] {
             assert_eq!(read(text), Source::default(), "{text}");
         }
+    }
+
+    #[test]
+    fn where_the_documentation_is() {
+        let settings = |call: &str| -> Vec<(String, serde_json::Value)> {
+            read(call).places.settings().into_iter().map(|setting| (setting.key, setting.value)).collect()
+        };
+        assert_eq!(settings("app = FastAPI()"), []);
+        assert_eq!(settings("app = FastAPI(docs_url=settings.docs, root_path=ROOT, openapi_url=\"/a\" + x)"), []);
+        assert_eq!(settings("admin = FastAPI(docs_url=\"/d\")\napp = FastAPI()"), [], "another application");
+        assert_eq!(
+            settings(
+                "app: FastAPI = FastAPI(\n    title=\"x (y)\",\n    docs_url='/d',\n    redoc_url=None,\n    root_path=\"/api\",\n)"
+            ),
+            [("upstream.root_path".into(), json!("/api")), ("headers.docs_pages".into(), json!(["/d"]))]
+        );
+        assert_eq!(
+            settings("app = fastapi.FastAPI(openapi_url=\"/v1/openapi.json\", redoc_url=\"/r\")"),
+            [
+                ("upstream.openapi".into(), json!("/v1/openapi.json")),
+                ("headers.docs_pages".into(), json!(["/docs", "/r"]))
+            ]
+        );
+        assert_eq!(settings("app = FastAPI(openapi_url=None)"), [("upstream.openapi".into(), json!("off"))]);
     }
 
     #[test]

@@ -8,8 +8,8 @@ use serde_json::{Map, Value};
 /// A key that is written, over its default.
 #[derive(Debug)]
 pub(super) struct Setting {
-    key: String,
-    value: Value,
+    pub(super) key: String,
+    pub(super) value: Value,
 }
 
 impl Setting {

@@ -3,7 +3,7 @@
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::stricter;
+use super::{nonce, stricter};
 
 pub(super) const CSP: HeaderName = http::header::CONTENT_SECURITY_POLICY;
 pub(super) const REPORT_ONLY: HeaderName = http::header::CONTENT_SECURITY_POLICY_REPORT_ONLY;
@@ -55,28 +55,50 @@ pub(super) struct Policy {
     pub(super) usual: HeaderValue,
     /// The same for an answer of which the application says that nobody may frame it.
     pub(super) unframed: HeaderValue,
+    /// Both have a place for a nonce.
+    pub(super) nonce: bool,
 }
 
 impl Policy {
-    /// `text` with `frame-ancestors`, unless it has one; `frames` is its source list.
+    /// `text` with `frame-ancestors`, unless it has one; `frames` is its source list. With `reports` and where violations
+    /// are reported, unless it says that itself.
     ///
     /// # Errors
     /// What is wrong with it.
-    pub(super) fn new(text: &str, frames: Option<&str>) -> Result<Self, &'static str> {
+    pub(super) fn new(text: &str, frames: Option<&str>, reports: bool) -> Result<Self, &'static str> {
         check(text)?;
         let text = text.trim().trim_end_matches(';').trim_end();
-        let value = |text: &str| HeaderValue::from_str(text).map_err(|_| "a policy is visible ASCII");
+        let own = has_directive(text, "report-uri") || has_directive(text, "report-to");
+        let end = if reports && !own { super::reports::directives() } else { String::new() };
+        let nonce = text.contains(nonce::PLACE);
+        if nonce && text.replace(&format!("'nonce-{}'", nonce::PLACE), "").contains(nonce::PLACE) {
+            return Err("`{nonce}` stands in `'nonce-{nonce}'`");
+        }
+        let value =
+            |text: &str| HeaderValue::from_str(&format!("{text}{end}")).map_err(|_| "a policy is visible ASCII");
         let with = |list: &str| value(&format!("{text}; frame-ancestors {list}"));
         if has_directive(text, "frame-ancestors") {
-            return Ok(Self { usual: value(text)?, unframed: value(text)? });
+            return Ok(Self { usual: value(text)?, unframed: value(text)?, nonce });
         }
         let usual = match frames {
             Some(list) => with(list)?,
             None => value(text)?,
         };
-        Ok(Self { usual, unframed: with("'none'")? })
+        Ok(Self { usual, unframed: with("'none'")?, nonce })
+    }
+
+    /// What goes out, with the nonce that the application was told. A page that it did not make has one of nobody's.
+    pub(super) fn value(&self, unframed: bool, nonce: Option<&HeaderValue>) -> HeaderValue {
+        let policy = if unframed { &self.unframed } else { &self.usual };
+        if !self.nonce {
+            return policy.clone();
+        }
+        nonce::put(policy, &nonce.cloned().unwrap_or_else(nonce::new)).unwrap_or(HeaderValue::from_static(CLOSED))
     }
 }
+
+/// Where a policy cannot be written.
+const CLOSED: &str = "default-src 'none'";
 
 /// The directives of Level 3 and the older ones that browsers still know.
 const DIRECTIVES: &[&str] = &[
@@ -220,18 +242,26 @@ mod tests {
 
     #[test]
     fn frame_ancestors_are_added_where_the_policy_has_none() {
-        let policy = Policy::new("default-src 'self';", Some("'self'")).unwrap();
+        let policy = Policy::new("default-src 'self';", Some("'self'"), false).unwrap();
         assert_eq!(policy.usual, "default-src 'self'; frame-ancestors 'self'");
         assert_eq!(policy.unframed, "default-src 'self'; frame-ancestors 'none'");
         let own = "default-src 'self'; Frame-Ancestors https://a.example";
-        assert_eq!(Policy::new(own, Some("'none'")).unwrap().unframed, own);
-        assert_eq!(Policy::new("default-src 'self'", None).unwrap().usual, "default-src 'self'");
+        assert_eq!(Policy::new(own, Some("'none'"), false).unwrap().unframed, own);
+        assert_eq!(Policy::new("default-src 'self'", None, false).unwrap().usual, "default-src 'self'");
     }
 
     #[test]
     fn what_is_no_policy_is_refused() {
-        for text in ["", ";", "default-src 'self', script-src 'none'", "default-source 'self'", "default-src 'sélf'"] {
-            assert!(Policy::new(text, None).is_err(), "{text}");
+        for text in [
+            "",
+            ";",
+            "default-src 'self', script-src 'none'",
+            "default-source 'self'",
+            "default-src 'sélf'",
+            "script-src {nonce}",
+            "script-src 'nonce-{nonce}x'",
+        ] {
+            assert!(Policy::new(text, None, false).is_err(), "{text}");
         }
     }
 }

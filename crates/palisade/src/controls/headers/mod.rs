@@ -8,6 +8,8 @@ mod cookies;
 mod csp;
 mod docs;
 mod location;
+mod nonce;
+mod reports;
 mod stricter;
 mod theirs;
 
@@ -17,7 +19,7 @@ use http::header::{
     ACCEPT_ENCODING, Entry, HeaderMap, HeaderName, HeaderValue, LOCATION, REFERRER_POLICY, STRICT_TRANSPORT_SECURITY,
     X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS, X_XSS_PROTECTION,
 };
-use http::{StatusCode, request, response};
+use http::{Response, StatusCode, request, response};
 use palisade_base::Interval;
 use palisade_policy::Problems;
 use schemars::JsonSchema;
@@ -28,11 +30,13 @@ pub use self::cookies::{Cookies, SameSite};
 pub use self::docs::Docs;
 use self::location::{Here, Verdict};
 pub(crate) use self::location::{Target, read as read_location};
+use self::reports::Reports;
 use self::stricter::{Hsts, Merge};
 use self::theirs::Theirs;
-use crate::body::Start;
+use crate::body::{RequestBody, ResponseBody, Start};
 use crate::context::Context;
-use crate::control::{Check, Control, Info, Mode, Peek, Routes};
+use crate::control::{Asked, Check, Control, Info, Mode, Peek, Remedy, Routes};
+use crate::observe::redact;
 use crate::policy::Env;
 use crate::policy::values::{HostPattern, OriginPattern, Timeout};
 use crate::refusal::{Code, Refusal, Stop};
@@ -54,12 +58,15 @@ pub enum Frames {
 #[serde(default)]
 pub struct Config {
     /// `Content-Security-Policy` of pages, or `off`. `frame-ancestors` is added as `frames` says. A policy of the
-    /// upstream's own stays instead.
+    /// upstream's own stays instead. `{nonce}` in it, as in `script-src 'nonce-{nonce}'`, is another nonce on each answer;
+    /// the application gets it as `X-CSP-Nonce`.
     pub csp: String,
     /// `Content-Security-Policy` of everything that is not a page, or `off`.
     pub csp_api: String,
     /// A policy for pages that browsers try out and block nothing by, or `off`.
     pub csp_report_only: String,
+    /// Browsers report what these policies for pages block, or would have: to `/.palisade/csp-reports`, which logs it.
+    pub csp_reports: bool,
     /// Who may show a page in a frame: `X-Frame-Options`, and `frame-ancestors` of `csp`.
     pub frames: Frames,
     /// How long browsers come back over HTTPS only (`Strict-Transport-Security`), or `off`. Sent over TLS, never in
@@ -84,6 +91,9 @@ pub struct Config {
     pub cookies: Cookies,
     /// Redirects to other hosts than the own and `redirects`: `block`, `detect` or `off`.
     pub location: Mode,
+    /// Requests with a token, key or password in their URL, where logs, histories and other sites see it: `block`,
+    /// `detect` or `off`. In logs they are replaced in any case.
+    pub url_tokens: Mode,
     /// The hosts that the upstream may redirect to, besides those of `server.hosts`.
     pub redirects: Vec<HostPattern>,
     /// Who may read the documentation pages and the OpenAPI document (`upstream.openapi`). Default `closed`; in
@@ -102,6 +112,7 @@ impl Default for Config {
             csp: "default-src 'self'".into(),
             csp_api: "default-src 'none'; frame-ancestors 'none'".into(),
             csp_report_only: OFF.into(),
+            csp_reports: false,
             frames: Frames::None,
             hsts: Timeout::After(Interval::secs(YEAR)),
             hsts_subdomains: false,
@@ -113,6 +124,7 @@ impl Default for Config {
             cache: Cache::default(),
             cookies: Cookies::default(),
             location: Mode::Detect,
+            url_tokens: Mode::Detect,
             redirects: Vec::new(),
             docs: None,
             docs_pages: vec!["/docs".into(), "/redoc".into()],
@@ -161,10 +173,22 @@ pub static LOCATION_CODE: Code = Code::upstream(
 pub static DOCS: Code =
     Code::client("headers.docs", StatusCode::NOT_FOUND, 7, "the documentation of this API is not served here");
 
+/// A credential in a URL.
+pub static URL_TOKEN: Code = Code::client(
+    "headers.url_token",
+    StatusCode::BAD_REQUEST,
+    7,
+    "a token, key or password stands in the URL, where others see it; send it in a header, and change it",
+);
+/// No report of a browser.
+pub static REPORT: Code =
+    Code::client("headers.report", StatusCode::BAD_REQUEST, 7, "this is no report of a violated policy");
+
 const OFF: &str = "off";
 const YEAR: u64 = 365 * 86_400;
 /// A page of documentation is a file in the application's memory.
 const PAGE_TIME: Duration = Duration::from_secs(2);
+const REPORTING_ENDPOINTS: HeaderName = HeaderName::from_static("reporting-endpoints");
 const PERMISSIONS_POLICY: HeaderName = HeaderName::from_static("permissions-policy");
 const OPENER_POLICY: HeaderName = HeaderName::from_static("cross-origin-opener-policy");
 const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
@@ -181,6 +205,10 @@ pub struct Headers {
     docs_open: bool,
     pages: Vec<String>,
     origins: Vec<OriginPattern>,
+    url_tokens: Mode,
+    /// Some rule's pages have nonces.
+    nonces: bool,
+    reports: Option<Reports>,
 }
 
 /// What one rule's answers get.
@@ -192,6 +220,16 @@ struct Set {
     data: Option<csp::Policy>,
     report_only: Option<csp::Policy>,
     cache: Cache,
+    reports: bool,
+}
+
+/// What is known of one page.
+#[derive(Debug, Default)]
+struct Page {
+    /// The policy of a documentation page.
+    policy: Option<HeaderValue>,
+    /// What its templates were told.
+    nonce: Option<HeaderValue>,
 }
 
 /// The policy of a documentation page, on its way from its body to its head.
@@ -204,14 +242,14 @@ impl Control for Headers {
     const INFO: Info = Info {
         name: "headers",
         section: 7,
-        codes: &[&LOCATION_CODE, &DOCS],
+        codes: &[&LOCATION_CODE, &DOCS, &URL_TOKEN, &REPORT],
         judges: true,
         about: "Security headers on every answer, caching of personal answers, the upstream's cookies and redirects, and who may read the API's documentation.",
     };
 
     fn compile(section: &Config, routes: &Routes<'_, Route>, env: &Env, problems: &mut Problems) -> Option<Self> {
         let mut rule = 0_usize;
-        let sets = routes.map(|route| {
+        let sets: Vec<Set> = routes.map(|route| {
             // A value of the section is reported once, by the default rule; a route reports only its own.
             let at = rule.checked_sub(1).map(|place| format!("route[{place}].headers"));
             rule += 1;
@@ -227,6 +265,9 @@ impl Control for Headers {
             }
         }
         Some(Self {
+            url_tokens: section.url_tokens,
+            nonces: sets.iter().any(Set::has_nonce),
+            reports: section.csp_reports.then(|| Reports::new(env)),
             sets,
             hsts: hsts(section, problems).map(|hsts| (hsts, hsts.value())),
             development: env.is_development(),
@@ -309,7 +350,14 @@ impl Set {
             if text == OFF {
                 return None;
             }
-            match csp::Policy::new(text, ancestors) {
+            // Browsers report on behalf of pages.
+            let reports = section.csp_reports && key != "csp_api";
+            match csp::Policy::new(text, ancestors, reports) {
+                // The answer to a call has no scripts, and what comes before a request has no nonce.
+                Ok(policy) if policy.nonce && key == "csp_api" => {
+                    report(problems, at, key, own.is_some(), "`{nonce}` is for pages", "write it into `csp`");
+                    None
+                }
                 Ok(policy) => Some(policy),
                 Err(wrong) => {
                     let fix = "write it like `default-src 'self'; img-src 'self' data:`, or `off`";
@@ -336,14 +384,19 @@ impl Set {
             data,
             report_only,
             cache: route.cache.unwrap_or(section.cache),
+            reports: section.csp_reports,
         }
     }
 
-    fn apply(&self, headers: &mut HeaderMap, theirs: Theirs, status: StatusCode, page_policy: Option<HeaderValue>) {
+    fn has_nonce(&self) -> bool {
+        [&self.page, &self.report_only].into_iter().flatten().any(|policy| policy.nonce)
+    }
+
+    fn apply(&self, headers: &mut HeaderMap, theirs: Theirs, status: StatusCode, page: Page) {
         let says_frames = theirs.any(Theirs::POLICY) && csp::says_frames(headers);
         // A 304 updates the head of a stored answer, of whose kind nothing is known here.
         if status != StatusCode::NOT_MODIFIED {
-            self.add_policies(headers, theirs, page_policy);
+            self.add_policies(headers, theirs, page);
         }
         if let Some(frames) = &self.frames
             && !says_frames
@@ -355,11 +408,16 @@ impl Set {
         }
     }
 
-    fn add_policies(&self, headers: &mut HeaderMap, theirs: Theirs, page_policy: Option<HeaderValue>) {
+    fn add_policies(&self, headers: &mut HeaderMap, theirs: Theirs, page: Page) {
+        let Page { policy: page_policy, nonce } = page;
         let has_policy = theirs.any(Theirs::POLICY);
         let unframed = has_policy && csp::is_unframed(headers);
-        let choose = |policy: &csp::Policy| if unframed { policy.unframed.clone() } else { policy.usual.clone() };
-        let (enforced, tried) = match csp::kind(headers) {
+        let choose = |policy: &csp::Policy| policy.value(unframed, nonce.as_ref());
+        let kind = csp::kind(headers);
+        if self.reports && kind == csp::Kind::Page && !headers.contains_key(REPORTING_ENDPOINTS) {
+            headers.insert(REPORTING_ENDPOINTS, reports::endpoints());
+        }
+        let (enforced, tried) = match kind {
             csp::Kind::Page => (&self.page, &self.report_only),
             csp::Kind::Data => (&self.data, &None),
             csp::Kind::Media => (&None, &None),
@@ -376,7 +434,7 @@ impl Set {
         if let Some(policy) = tried
             && !(has_policy && headers.contains_key(csp::REPORT_ONLY))
         {
-            headers.insert(csp::REPORT_ONLY, page_policy.unwrap_or_else(|| policy.usual.clone()));
+            headers.insert(csp::REPORT_ONLY, page_policy.unwrap_or_else(|| policy.value(false, nonce.as_ref())));
         }
     }
 }
@@ -412,7 +470,7 @@ impl Headers {
         let mut headers = HeaderMap::new();
         if let Some(set) = self.sets.first() {
             let nothing = Theirs::new(&headers);
-            set.apply(&mut headers, nothing, StatusCode::BAD_REQUEST, None);
+            set.apply(&mut headers, nothing, StatusCode::BAD_REQUEST, Page::default());
         }
         if let Some((_, value)) = self.hsts.as_ref().filter(|_| secure && !self.development) {
             headers.insert(STRICT_TRANSPORT_SECURITY, value.clone());
@@ -421,6 +479,27 @@ impl Headers {
             Some(format!("{}: {}\r\n", name.as_str(), value.to_str().ok()?))
         };
         headers.iter().filter_map(line).collect()
+    }
+
+    /// Whether a request is a browser's report of a violated policy.
+    pub(crate) fn wants_report(&self, ctx: &Context) -> bool {
+        self.reports.is_some() && Reports::wants(ctx)
+    }
+
+    /// Takes such a report.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub(crate) async fn report(
+        &self,
+        ctx: &Context,
+        parts: &request::Parts,
+        body: RequestBody,
+    ) -> Result<Response<ResponseBody>, Refusal> {
+        match &self.reports {
+            Some(reports) => reports.take(ctx, parts, body).await,
+            None => Err(REPORT.refuse("`headers.csp_reports` does not ask for reports")),
+        }
     }
 
     /// Whether the path is one of the documentation's.
@@ -477,14 +556,27 @@ impl Headers {
 
 impl Check for Headers {
     fn request(&self, ctx: &Context, parts: &mut request::Parts) -> Result<(), Stop> {
-        if !self.is_docs(ctx) {
-            return Ok(());
+        if self.nonces {
+            let nonce = self.sets[usize::from(ctx.rule().id)].has_nonce().then(nonce::new);
+            nonce::tell(&mut parts.headers, nonce.as_ref());
+            if let Some(nonce) = nonce {
+                ctx.set_csp_nonce(nonce);
+            }
         }
-        if !self.docs_open {
-            return Err(DOCS.refuse("`headers.docs` does not open the documentation").into());
+        if self.is_docs(ctx) {
+            if !self.docs_open {
+                return Err(DOCS.refuse("`headers.docs` does not open the documentation").into());
+            }
+            // The page is read to know its scripts.
+            parts.headers.remove(ACCEPT_ENCODING);
         }
-        // The page is read to know its scripts.
-        parts.headers.remove(ACCEPT_ENCODING);
+        // Last: what is only watched must not keep the rest from being judged.
+        if self.url_tokens != Mode::Off
+            && let Some(name) = parts.uri.query().and_then(redact::credential)
+        {
+            let refusal = URL_TOKEN.refuse("a credential in the query").with("name", name);
+            return Err(if self.url_tokens == Mode::Block { refusal } else { refusal.watched() }.into());
+        }
         Ok(())
     }
 
@@ -510,6 +602,20 @@ impl Check for Headers {
         !self.pages.is_empty() && self.docs_open
     }
 
+    fn remedy(&self, asked: &Asked<'_>) -> Option<Remedy> {
+        match asked.judged.code.name {
+            "headers.url_token" => Some(Remedy::Section("[headers]\nurl_tokens = \"off\"".to_owned())),
+            "headers.docs" => Some(Remedy::Section("[headers]\ndocs = \"open\"".to_owned())),
+            "headers.location" => {
+                let host = asked.judged.field("to")?.parse::<HostPattern>().ok()?;
+                let mut redirects: Vec<String> = self.redirects.iter().map(ToString::to_string).collect();
+                redirects.push(host.to_string());
+                Some(Remedy::Section(format!("[headers]\nredirects = {redirects:?}")))
+            }
+            _ => None,
+        }
+    }
+
     fn response(&self, ctx: &Context, parts: &mut response::Parts) -> Result<(), Refusal> {
         if parts.status.is_informational() {
             return Ok(());
@@ -519,8 +625,8 @@ impl Check for Headers {
         if theirs.any(Theirs::BANNER) {
             theirs::remove_banners(&mut parts.headers);
         }
-        let page_policy = parts.extensions.remove::<PagePolicy>().map(|policy| policy.0);
-        set.apply(&mut parts.headers, theirs, parts.status, page_policy);
+        let policy = parts.extensions.remove::<PagePolicy>().map(|policy| policy.0);
+        set.apply(&mut parts.headers, theirs, parts.status, Page { policy, nonce: ctx.csp_nonce().cloned() });
         self.transport_security(ctx, theirs, &mut parts.headers);
         let sets_cookie = theirs.any(Theirs::COOKIE);
         if ctx.has_credential() || sets_cookie {
@@ -636,5 +742,54 @@ mod tests {
             assert_eq!(closed.get(path).await.refusal(), Some(&DOCS), "{path}");
         }
         assert_eq!(closed.get("/page").await.status(), 200);
+    }
+    #[tokio::test]
+    async fn each_page_has_a_nonce_and_the_application_knows_it() {
+        use axum::response::Html;
+        let router = axum::Router::new().fallback(|headers: HeaderMap| async move {
+            let told: Vec<&str> =
+                headers.get_all("x-csp-nonce").iter().filter_map(|value| value.to_str().ok()).collect();
+            Html(told.join(","))
+        });
+        let policy = "[headers]\ncsp_report_only = \"script-src 'nonce-{nonce}'\"\n[[route]]\npath = \"/plain\"\n\
+                      headers = { csp_report_only = \"off\" }\n[[route]]\npath = \"/*\"\n\
+                      headers = { csp = \"script-src 'nonce-{nonce}' 'strict-dynamic'\" }";
+        let app = Harness::new(policy, router);
+        let forged = [("x-csp-nonce", "mine"), ("X-CSP-Nonce", "mine too"), ("x_csp_nonce", "and mine")];
+        let (one, other) =
+            (app.send(Method::GET, "/", &forged, "").await, app.send(Method::GET, "/", &forged, "").await);
+        for answer in [&one, &other] {
+            let nonce = answer.text();
+            assert_eq!(nonce.len(), 24, "{nonce}");
+            let tried = format!("script-src 'nonce-{nonce}'");
+            let enforced = format!("{tried} 'strict-dynamic'; frame-ancestors 'none'");
+            assert_eq!(answer.header("content-security-policy"), enforced);
+            assert_eq!(answer.header("content-security-policy-report-only"), tried);
+        }
+        assert_ne!(one.text(), other.text());
+        // Where no page has one, nobody makes one up.
+        let plain = app.send(Method::GET, "/plain", &forged, "").await;
+        assert_eq!((plain.text().as_str(), plain.header("content-security-policy-report-only")), ("", ""));
+        // A page of our own has one of nobody's, and data none.
+        let page = app.send(Method::GET, "/.env", &[("accept", "text/html")], "").await;
+        let policy = page.header("content-security-policy-report-only");
+        assert!(page.status() == 404 && policy.starts_with("script-src 'nonce-") && !policy.contains('{'), "{policy}");
+    }
+
+    #[tokio::test]
+    async fn credentials_in_urls_are_noted_or_refused() {
+        let ask = async |policy: &str, target: &str| app(policy).get(target).await;
+        let block = "[headers]\nurl_tokens = \"block\"";
+        for target in
+            ["/json?access_token=abc", "/json?a=1&api-key=abc", "/json?x=eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2ln"]
+        {
+            assert_eq!(ask(block, target).await.refusal(), Some(&URL_TOKEN), "{target}");
+            assert_eq!(ask("", target).await.status(), 200, "{target}");
+        }
+        for target in ["/json?code=abc&state=x", "/json?page_token=abc", "/json?token=", "/json"] {
+            assert_eq!(ask(block, target).await.status(), 200, "{target}");
+        }
+        // What is only watched opens nothing.
+        assert_eq!(ask("[headers]\ndocs = \"closed\"", "/docs?token=abc").await.refusal(), Some(&DOCS));
     }
 }

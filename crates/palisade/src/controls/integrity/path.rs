@@ -122,7 +122,7 @@ fn unescape(path: &[u8], read: &mut Read) -> Result<String, &'static str> {
                 rest.next();
                 rest.next();
                 decoded.push(byte);
-                escape(path, place, byte, &mut out, read)?;
+                escape(byte, &mut out, read)?;
             }
             b';' => {
                 read.parameters = true;
@@ -139,10 +139,26 @@ fn unescape(path: &[u8], read: &mut Read) -> Result<String, &'static str> {
         }
     }
     std::str::from_utf8(&decoded).map_err(|_| "the path is not UTF-8")?;
+    // Of what is forwarded, not of what came: in `%25%32%65` the digits are escaped themselves, and only here is it `%252e`.
+    if is_escaped_twice(out.as_bytes()) {
+        return Err("a double encoding");
+    }
     Ok(out)
 }
 
-fn escape(path: &[u8], place: usize, byte: u8, out: &mut String, read: &mut Read) -> Result<(), &'static str> {
+/// Whether an escaped `%` stands before two digits that spell a character with a meaning: `%252e` is harmless here, and a
+/// dot for an application that decodes twice.
+fn is_escaped_twice(path: &[u8]) -> bool {
+    path.windows(3).enumerate().any(|(place, escape)| {
+        escape == b"%25"
+            && matches!(
+                hex_pair(path, place + 3),
+                Some(b'/' | b'\\' | b'.' | b';' | b'#' | b'%' | 0..=0x1f | 0x7f..=0xff)
+            )
+    })
+}
+
+fn escape(byte: u8, out: &mut String, read: &mut Read) -> Result<(), &'static str> {
     match byte {
         b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
             out.push(char::from(byte));
@@ -152,14 +168,6 @@ fn escape(path: &[u8], place: usize, byte: u8, out: &mut String, read: &mut Read
         0..=0x1f | 0x7f => return Err("an encoded control character"),
         b'/' => read.encoded_slash = true,
         b';' => read.parameters = true,
-        b'%' => {
-            // `%252e`: harmless here, a dot for an application that decodes twice.
-            if let Some(second) = hex_pair(path, place + 3)
-                && matches!(second, b'/' | b'\\' | b'.' | b';' | b'#' | b'%' | 0..=0x1f | 0x7f..=0xff)
-            {
-                return Err("a double encoding");
-            }
-        }
         _ => {}
     }
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
@@ -270,6 +278,14 @@ mod tests {
             "/%255c",
             "/%25252e",
             "/%2500",
+            // The digits of the second escape are escaped themselves.
+            "/%25%32%65%25%32%65/x",
+            "/a%252%66b",
+            "/a%25%32fb",
+            "/a%25%35%63b",
+            "/a%25%30%30",
+            "/a%25%33%42b",
+            "/a%25%32%35%32%65",
             "/%c0%ae",
             "/%ff",
             "/%c3",

@@ -3,7 +3,7 @@
 //! Parsers that recurse run out of stack on a few kilobytes of `[` (CVE-2022-45688 and its like; Python's `json` raises
 //! a `RecursionError`, a 500). Malformed JSON is the application's to refuse.
 
-use http::HeaderMap;
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 
 use super::media_type;
 
@@ -27,6 +27,12 @@ enum State {
     Text,
     /// Behind a backslash within a string.
     Escape,
+    /// Behind the first byte of what may be a byte order mark of UTF-16.
+    Mark,
+    /// Nothing but zeros so far.
+    Zeros,
+    /// In characters of two or four bytes.
+    Wide,
     /// Not JSON, or behind the end of the one value.
     Done,
 }
@@ -35,8 +41,12 @@ impl Depth {
     /// A counter for a body with these headers; none where it is not JSON. Without a type it may be: FastAPI reads it so.
     pub(super) fn of(headers: &HeaderMap, most: u32) -> Option<Self> {
         let kind = media_type(headers);
-        let guess = kind.is_empty();
-        (guess || kind.contains("json")).then_some(Self { most, depth: 0, state: State::Start, guess })
+        // Of two types nobody knows which one the application believes.
+        let names_json =
+            |value: &HeaderValue| value.as_bytes().to_ascii_lowercase().windows(4).any(|word| word == b"json");
+        let json = kind.contains("json") || headers.get_all(CONTENT_TYPE).iter().skip(1).any(names_json);
+        let guess = kind.is_empty() && !json;
+        (guess || json).then_some(Self { most, depth: 0, state: State::Start, guess })
     }
 
     /// How deep it may be.
@@ -49,6 +59,31 @@ impl Depth {
         for &byte in piece {
             self.state = match (self.state, byte) {
                 (State::Done, _) => return true,
+                // No JSON of today holds a NUL (RFC 8259 §8.1); that of UTF-16 and UTF-32, which Python reads too, is full
+                // of them. There a quotation mark may be half of another character, so that no bracket is hidden by one.
+                (State::Wide, b'{' | b'[') => {
+                    self.depth += 1;
+                    if self.depth > self.most {
+                        return false;
+                    }
+                    State::Wide
+                }
+                (State::Wide, b'}' | b']') => {
+                    self.depth = self.depth.saturating_sub(1);
+                    State::Wide
+                }
+                (State::Wide, _) => State::Wide,
+                // Without a type: a byte order mark of UTF-16, or zeros before a bracket. Pictures and films begin otherwise.
+                (State::Start, 0xff | 0xfe) if self.guess => State::Mark,
+                (State::Mark, 0xff | 0xfe) => State::Wide,
+                (State::Start | State::Zeros, 0) if self.guess => State::Zeros,
+                (State::Zeros, b'{' | b'[') => {
+                    self.depth += 1;
+                    State::Wide
+                }
+                (State::Zeros, 0xfe) => State::Mark,
+                (State::Mark | State::Zeros, _) => State::Done,
+                (_, 0) => State::Wide,
                 (State::Text, b'"') => State::Outside,
                 (State::Text, b'\\') => State::Escape,
                 (State::Text | State::Escape, _) => State::Text,
@@ -86,12 +121,10 @@ pub(super) fn openings(piece: &[u8]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::header::CONTENT_TYPE;
     use proptest::prelude::*;
 
     fn counter(kind: Option<&'static str>, most: u32) -> Option<Depth> {
-        let headers: HeaderMap =
-            kind.map(|kind| (CONTENT_TYPE, http::HeaderValue::from_static(kind))).into_iter().collect();
+        let headers: HeaderMap = kind.map(|kind| (CONTENT_TYPE, HeaderValue::from_static(kind))).into_iter().collect();
         Depth::of(&headers, most)
     }
 
@@ -134,6 +167,50 @@ mod tests {
                 let mut split = counter(Some("application/problem+json"), depth.max(1)).unwrap();
                 assert!(split.feed(&text.as_bytes()[..cut]) && split.feed(&text.as_bytes()[cut..]), "{text} {cut}");
             }
+        }
+    }
+
+    /// Python's `json.loads` takes UTF-16 and UTF-32, with and without a mark.
+    #[test]
+    fn wide_characters_hide_no_bracket() {
+        let wide = |text: &str, bytes: usize, big: bool| -> Vec<u8> {
+            let mut out = Vec::new();
+            for character in text.chars() {
+                let code = u32::from(character).to_be_bytes();
+                let mut code = code[4 - bytes..].to_vec();
+                if !big {
+                    code.reverse();
+                }
+                out.extend(code);
+            }
+            out
+        };
+        // `∀` is 22 00: a quotation mark to who reads bytes.
+        let deep = format!("[\"\u{2200}\",{}1{}]", "[".repeat(40), "]".repeat(40));
+        for mark in ["", "\u{feff}"] {
+            for (bytes, big) in [(2, false), (2, true), (4, false), (4, true)] {
+                let body = wide(&format!("{mark}{deep}"), bytes, big);
+                let flat = wide(&format!("{mark}[\"\u{2200}\",[1],[2],{{\"a\":[3]}}]"), bytes, big);
+                for kind in [Some("application/json"), None] {
+                    assert!(!counter(kind, 32).unwrap().feed(&body), "{kind:?} {mark:?} {bytes} {big}");
+                    assert!(counter(kind, 32).unwrap().feed(&flat), "{kind:?} {mark:?} {bytes} {big}");
+                    let mut split = counter(kind, 32).unwrap();
+                    assert!(!body.chunks(1).all(|piece| split.feed(piece)), "{kind:?} {mark:?} {bytes} {big}");
+                }
+            }
+        }
+        for file in [&b"\xff\xd8\xff\xe0[[[[[["[..], b"\0\0\0\x18ftyp[[[[[[", b"\0[", b"\xff"] {
+            assert!(counter(None, 4).unwrap().feed(file), "{file:?}");
+        }
+    }
+
+    #[test]
+    fn of_two_types_one_is_enough() {
+        for kinds in [["text/plain", "application/json"], ["application/json", "text/plain"], ["", "Application/JSON"]]
+        {
+            let headers: HeaderMap =
+                kinds.into_iter().map(|kind| (CONTENT_TYPE, HeaderValue::from_static(kind))).collect();
+            assert!(!Depth::of(&headers, 32).unwrap().feed("[".repeat(40).as_bytes()), "{kinds:?}");
         }
     }
 

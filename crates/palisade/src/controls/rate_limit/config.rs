@@ -18,12 +18,60 @@ pub struct Config {
     pub default: Rates,
     /// Networks that are not counted.
     pub exempt: Vec<Cidr>,
+    /// Where counts are kept: `"local"`, in this instance, or `"redis"`, in the server of `[redis]`, together with all
+    /// other instances. `in_flight` is counted in this instance in any case.
+    pub store: Store,
+    /// What becomes of requests while Redis does not answer: `"local"` counts them in this instance, `"open"` lets them
+    /// pass uncounted, `"closed"` refuses them with 503.
+    pub when_away: WhenAway,
+}
+
+/// Where counts are kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub enum Store {
+    /// In this instance.
+    #[default]
+    Local,
+    /// In the server of `[redis]`.
+    Redis,
+}
+
+/// What becomes of requests while the store is away.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub enum WhenAway {
+    /// They are counted in this instance.
+    #[default]
+    Local,
+    /// They pass, uncounted.
+    Open,
+    /// They are refused.
+    Closed,
+}
+
+impl WhenAway {
+    /// As in policy, status and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Open => "open",
+            Self::Closed => "closed",
+        }
+    }
 }
 
 impl Default for Config {
     fn default() -> Self {
         let rate = "1000/minute".parse().map(Rates::One);
-        Self { default: rate.unwrap_or(Rates::Off(Off::Off)), exempt: Vec::new() }
+        Self {
+            default: rate.unwrap_or(Rates::Off(Off::Off)),
+            exempt: Vec::new(),
+            store: Store::default(),
+            when_away: WhenAway::default(),
+        }
     }
 }
 

@@ -1,0 +1,234 @@
+//! Follows the feed of changes, and forgets what changed.
+
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::Duration;
+
+use palisade_store::{Uuid, attempts, changes, devices, families, sessions};
+
+use super::error::Trouble;
+use super::{Identity, Ring, Shared};
+use crate::refresh::Family;
+
+/// How long after the last look the next one comes.
+const PULL: Duration = Duration::from_millis(300);
+/// Without a look for so long, what is revoked elsewhere is not known any more.
+const STALE: Duration = Duration::from_secs(5);
+/// Entries of one look; the next follows at once.
+const BATCH: u64 = 1000;
+/// How often what is over is swept out.
+const SWEEP: Duration = Duration::from_secs(60);
+/// How long entries of the feed are kept at least. Who was away longer forgets everything it had cached.
+const KEPT_MS: i64 = 3_600_000;
+/// A device that was not used for so long is a stranger's.
+const DEVICE_MS: i64 = 400 * 24 * 3_600_000;
+
+#[derive(Default)]
+pub(super) struct Feed {
+    /// The place up to which it was applied.
+    place: AtomicI64,
+    started: AtomicBool,
+    /// When it was last read, in milliseconds.
+    read_at: AtomicI64,
+    swept_at: AtomicI64,
+}
+
+/// How well this process knows what others changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FeedState {
+    /// It was read within the last seconds.
+    Fresh,
+    /// It could not be read for longer than 5 s: what was revoked meanwhile is not known. `when_away` decides.
+    Stale,
+    /// It was never read: nothing that could be revoked may be believed.
+    Never,
+}
+
+impl Identity {
+    /// How well this process knows what others changed.
+    pub fn feed_state(&self) -> FeedState {
+        let feed = &self.shared.feed;
+        if !feed.started.load(Ordering::Acquire) {
+            return FeedState::Never;
+        }
+        let age = self.now().0.saturating_sub(feed.read_at.load(Ordering::Relaxed));
+        if u128::try_from(age).unwrap_or(0) > STALE.as_millis() { FeedState::Stale } else { FeedState::Fresh }
+    }
+
+    /// Reads the feed now: another instance says that there is something new.
+    pub fn nudge(&self) {
+        self.shared.nudged.notify_one();
+    }
+
+    /// Follows the feed until it is dropped, and sweeps out what is over. One task of each process that serves runs it.
+    pub async fn follow(&self) {
+        let mut away = false;
+        loop {
+            match self.catch_up().await {
+                Ok(()) => {
+                    if std::mem::take(&mut away) {
+                        tracing::info!(event = "auth.feed_back", "the database answers again");
+                    }
+                    self.tidy().await;
+                }
+                Err(why) => {
+                    if !std::mem::replace(&mut away, true) {
+                        tracing::error!(event = "auth.feed_away", error = %why, "what others revoke is not known");
+                    }
+                }
+            }
+            // Either is a reason to look.
+            let _ = tokio::time::timeout(PULL, self.shared.nudged.notified()).await;
+        }
+    }
+
+    /// Applies what is new in the feed. The first time, everything that is still revoked.
+    ///
+    /// # Errors
+    /// When the database is away; what was applied stays applied.
+    pub async fn catch_up(&self) -> Result<(), Trouble> {
+        let feed = &self.shared.feed;
+        let read_at = self.now();
+        let store = self.store();
+        if !feed.started.load(Ordering::Acquire) {
+            let head = changes::head(store).await?;
+            let mut place = 0;
+            loop {
+                let alive = changes::alive(store, read_at.0, place, head, BATCH).await?;
+                for change in &alive {
+                    self.shared.forget(change);
+                    place = change.seq;
+                }
+                if (alive.len() as u64) < BATCH {
+                    break;
+                }
+            }
+            feed.place.store(head, Ordering::Relaxed);
+            feed.started.store(true, Ordering::Release);
+        }
+        loop {
+            let place = feed.place.load(Ordering::Relaxed);
+            let new = changes::after(store, place, BATCH).await?;
+            if new.is_empty() && place > 0 && changes::head(store).await? < place {
+                // A backup was restored: the feed is another one, and anything may have changed.
+                tracing::warn!(event = "auth.feed_restarted", "the feed of changes begins anew: a backup was restored");
+                feed.started.store(false, Ordering::Release);
+                self.shared.forget_everything();
+                return Err(Trouble::Damaged("feed of changes"));
+            }
+            for change in &new {
+                self.shared.forget(change);
+            }
+            if let Some(last) = new.last() {
+                feed.place.store(last.seq, Ordering::Relaxed);
+            }
+            if (new.len() as u64) < BATCH {
+                break;
+            }
+        }
+        let before = feed.read_at.swap(read_at.0, Ordering::Relaxed);
+        if before > 0 && read_at.0.saturating_sub(before) > KEPT_MS / 2 {
+            // Entries may have been swept out unread.
+            self.shared.forget_everything();
+        }
+        Ok(())
+    }
+
+    /// What has no hurry: uses of sessions and keys, rows that are over, keys of the ring whose time has come.
+    async fn tidy(&self) {
+        let now = self.now();
+        let feed = &self.shared.feed;
+        let due = now.0.saturating_sub(feed.swept_at.load(Ordering::Relaxed));
+        if u128::try_from(due).unwrap_or(0) < SWEEP.as_millis() {
+            return;
+        }
+        feed.swept_at.store(now.0, Ordering::Relaxed);
+        self.shared.revoked.sweep(now);
+        let ring = self.shared.ring.load_full();
+        if ring.as_of < now {
+            self.shared.ring.compare_and_swap(&ring, std::sync::Arc::new(Ring::new(ring.ring.clone(), now)));
+        }
+        if let Err(why) = self.sweep().await {
+            tracing::warn!(event = "auth.sweep_failed", error = %why, "what is over stays for now");
+        }
+    }
+
+    /// Writes down uses, and forgets rows whose time is over. Once a minute by [`follow`](Self::follow).
+    ///
+    /// # Errors
+    /// [`Trouble`].
+    pub async fn sweep(&self) -> Result<(), Trouble> {
+        let now = self.now().0;
+        self.write_uses().await?;
+        let window_ms = i64::try_from(super::WINDOW.as_millis()).unwrap_or(i64::MAX);
+        let store = self.store();
+        let tx = store.begin().await?;
+        attempts::sweep(&tx, now - window_ms).await?;
+        sessions::sweep(&tx, now).await?;
+        families::sweep(&tx, now).await?;
+        devices::sweep(&tx, now - DEVICE_MS).await?;
+        changes::sweep(&tx, now - KEPT_MS).await?;
+        let _ = tx.commit().await?;
+        // An encrypted successor whose grace is over helps nobody but a thief.
+        for row in families::used_between(store, now - KEPT_MS, now, BATCH).await? {
+            let Some(mut family) = Family::from_bytes(&row.record) else { continue };
+            if family.tidy(self.now()) {
+                let tx = store.begin().await?;
+                let (to, record) = (i64::try_from(family.version()).unwrap_or(i64::MAX), family.to_bytes());
+                // Somebody refreshed meanwhile: then there is nothing to tidy.
+                families::swap(&tx, row.id, row.version, to, record, row.seen_at, row.ended_at).await?;
+                let _ = tx.commit().await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Shared {
+    /// Applies one change.
+    pub(super) fn forget(&self, change: &changes::Change) {
+        use changes::Kind;
+        let id = || Uuid::parse_str(&change.subject).ok();
+        match change.kind {
+            Some(Kind::Ended) => {
+                if let Some(id) = id() {
+                    self.revoked.grant(id, change.until);
+                    self.forget_session(id);
+                }
+            }
+            Some(Kind::Session) => {
+                if let Some(id) = id() {
+                    self.forget_session(id);
+                }
+            }
+            Some(Kind::User | Kind::UserRevoked) => {
+                if let Some(id) = id() {
+                    self.accounts.forget(&id);
+                }
+            }
+            Some(Kind::Key) => self.keys.forget(change.subject.as_str()),
+            Some(Kind::Role) => self.accounts.forget_all(),
+            Some(Kind::Token) => {
+                if let Some(id) = id() {
+                    self.revoked.token(id, change.until);
+                }
+            }
+            Some(Kind::Client) => {}
+            None => self.forget_everything(),
+        }
+    }
+
+    fn forget_session(&self, id: Uuid) {
+        if let Some(hash) = self.session_hashes.get(&id) {
+            self.sessions.forget(&hash);
+        } else {
+            // Not known here: but a look-up that is under way must not put it in.
+            self.sessions.forget(&[0; 32]);
+        }
+    }
+
+    fn forget_everything(&self) {
+        self.accounts.forget_all();
+        self.sessions.forget_all();
+        self.keys.forget_all();
+    }
+}

@@ -1,0 +1,238 @@
+//! Identity with a memory: what endpoints, controls and commands call.
+//!
+//! Guide sections 1, 4 and 10. [`Identity`] is a handle that is cheap to clone; all clones share one database, one pool
+//! of hashes, one set of caches. No HTTP here: texts and types come in, typed verdicts go out.
+//!
+//! # How a request is decided
+//! The part of a credential that cannot change may be remembered: a token's signature, a session's or key's row as of a
+//! place in the feed of changes. Everything else (expiry, audience, revocation, the account's state and roles) is decided
+//! each time, from memory that the feed keeps fresh. So each check comes in two forms: `…_cached`, which is synchronous
+//! and answers `None` where the database has to be asked, and the async one, which asks.
+//!
+//! # How a change reaches everybody
+//! Whatever revokes or changes appends to the feed in the same transaction. The process that made the change applies it
+//! before it answers; every other one within the pull of [`Identity::follow`] (300 ms), or at once when it is
+//! [nudged](Identity::nudge). Commands that open the database themselves are no exception.
+
+mod accounts;
+mod attempts;
+mod caller;
+mod error;
+mod feed;
+mod grants;
+mod keys;
+mod login;
+mod names;
+mod revoked;
+mod sessions;
+mod settings;
+#[cfg(test)]
+mod tests;
+mod tokens;
+mod users;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use moka::sync::Cache;
+use palisade_base::{Clock, Timestamp};
+use palisade_store::{Committed, Store, Uuid};
+use tokio::sync::Notify;
+
+pub use accounts::{Account, UserId};
+pub use attempts::{PER_ACCOUNT, PER_ADDRESS, PER_SITE, WINDOW};
+pub use caller::{Caller, Credential, NotValid, Unrecognised};
+pub use error::Trouble;
+pub use feed::FeedState;
+pub use grants::{GrantError, NewGrant, Tokens};
+pub use keys::{ApiKeyInfo, KeyError, NewKey};
+pub use login::{LoginError, Origin, PasswordChecked, Why};
+pub use names::{BadEmail, BadName, Email, Name};
+pub use sessions::{SessionInfo, StartSession, Started};
+pub use settings::{Lifetimes, Settings};
+pub use tokens::{AccessToken, NewToken, PASSWORD_CLIENT};
+pub use users::{Edit, NewUser, RegisterError, UserError};
+
+use crate::password::pool::Pool;
+use crate::password::{Hasher, Policy};
+use crate::token::{Keyring, Keys, Signed};
+
+/// Accounts that are remembered. About 0.5 KiB each.
+const MAX_ACCOUNTS: u64 = 50_000;
+/// Sessions and keys that are remembered, each. About 0.3 KiB each.
+const MAX_ROWS: u64 = 100_000;
+/// Tokens whose signature is remembered. About 1 KiB each.
+const MAX_SIGNED: u64 = 50_000;
+
+/// Users, sessions, tokens and keys over one database. A clone is another handle to the same.
+#[derive(Clone)]
+pub struct Identity {
+    shared: Arc<Shared>,
+    settings: Arc<Settings>,
+}
+
+/// What outlives a reload of the policy.
+struct Shared {
+    store: Store,
+    clock: Clock,
+    pool: Pool,
+    hasher: ArcSwap<Hasher>,
+    policy: ArcSwap<Policy>,
+    ring: ArcSwap<Ring>,
+    accounts: accounts::Accounts,
+    sessions: accounts::Rows<[u8; 32], Arc<sessions::Known>>,
+    /// Hash by id, so that the end of a session finds its entry.
+    session_hashes: Cache<Uuid, [u8; 32]>,
+    keys: accounts::Rows<String, Arc<keys::Known>>,
+    signed: Cache<[u8; 32], Arc<Signed>>,
+    revoked: revoked::Revoked,
+    feed: feed::Feed,
+    nudged: Notify,
+    uses: sessions::Uses,
+}
+
+/// The keys that sign, and what checks their signatures, as of a moment.
+struct Ring {
+    ring: Keyring,
+    keys: Keys,
+    as_of: Timestamp,
+}
+
+/// What an [`Identity`] is made of.
+pub struct Parts {
+    /// The database.
+    pub store: Store,
+    /// Time.
+    pub clock: Clock,
+    /// Threads that hash.
+    pub pool: Pool,
+    /// How new hashes are made, with the peppers.
+    pub hasher: Hasher,
+    /// Which passwords may be set.
+    pub policy: Policy,
+    /// Keys that sign access tokens.
+    pub keyring: Keyring,
+    /// Names, audiences, lifetimes.
+    pub settings: Settings,
+}
+
+impl std::fmt::Debug for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Identity").field("store", &self.shared.store).finish_non_exhaustive()
+    }
+}
+
+impl Identity {
+    /// Puts the parts together. Asks the database nothing: it may be away, and the feed is read by
+    /// [`follow`](Self::follow).
+    pub fn new(parts: Parts) -> Self {
+        let Parts { store, clock, pool, hasher, policy, keyring, settings } = parts;
+        let shared = Shared {
+            ring: ArcSwap::from_pointee(Ring::new(keyring, clock.now())),
+            store,
+            clock,
+            pool,
+            hasher: ArcSwap::from_pointee(hasher),
+            policy: ArcSwap::from_pointee(policy),
+            accounts: accounts::Rows::new(MAX_ACCOUNTS),
+            sessions: accounts::Rows::new(MAX_ROWS),
+            session_hashes: Cache::new(MAX_ROWS),
+            keys: accounts::Rows::new(MAX_ROWS),
+            signed: Cache::new(MAX_SIGNED),
+            revoked: revoked::Revoked::default(),
+            feed: feed::Feed::default(),
+            nudged: Notify::new(),
+            uses: sessions::Uses::default(),
+        };
+        Self { shared: Arc::new(shared), settings: Arc::new(settings) }
+    }
+
+    /// The same users, caches and counters under other settings: after a reload of the policy.
+    #[must_use]
+    pub fn with(&self, settings: Settings) -> Self {
+        Self { shared: self.shared.clone(), settings: Arc::new(settings) }
+    }
+
+    /// From now on new hashes are made so; old ones upgrade at the next login.
+    pub fn set_hasher(&self, hasher: Hasher) {
+        self.shared.hasher.store(Arc::new(hasher));
+    }
+
+    /// From now on passwords are judged so.
+    pub fn set_password_policy(&self, policy: Policy) {
+        self.shared.policy.store(Arc::new(policy));
+    }
+
+    /// From now on these keys sign and are accepted.
+    pub fn set_keyring(&self, keyring: Keyring) {
+        self.shared.ring.store(Arc::new(Ring::new(keyring, self.now())));
+    }
+
+    /// The names, audiences and lifetimes in force.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The database.
+    pub fn store(&self) -> &Store {
+        &self.shared.store
+    }
+
+    /// The threads that hash, for metrics.
+    pub fn pool(&self) -> &Pool {
+        &self.shared.pool
+    }
+
+    fn now(&self) -> Timestamp {
+        self.shared.clock.now()
+    }
+
+    fn hasher(&self) -> Arc<Hasher> {
+        self.shared.hasher.load_full()
+    }
+
+    /// Lets this process know of what it changed, before it answers.
+    fn apply(&self, committed: Committed) {
+        for change in &committed.changes {
+            self.shared.forget(change);
+        }
+    }
+}
+
+impl Ring {
+    fn new(ring: Keyring, now: Timestamp) -> Self {
+        // Keys of one ring have ids of their own and are of one sort; were they not, nothing would be accepted.
+        let keys = ring.verifying(now).unwrap_or_default();
+        Self { ring, keys, as_of: now }
+    }
+}
+
+/// An id that begins with the time: sorted by age, and `jti` tells the millisecond.
+fn new_id(now: Timestamp) -> Uuid {
+    let ms = u64::try_from(now.0).unwrap_or(0);
+    let (seconds, nanos) = (ms / 1000, u32::try_from(ms % 1000).unwrap_or(0) * 1_000_000);
+    Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, seconds, nanos))
+}
+
+/// When an id was made, in milliseconds.
+fn made_at(id: Uuid) -> Option<i64> {
+    let (seconds, nanos) = id.get_timestamp()?.to_unix();
+    i64::try_from(seconds.checked_mul(1000)?.checked_add(u64::from(nanos / 1_000_000))?).ok()
+}
+
+/// Words of a list as they are stored.
+fn joined(words: &[String]) -> String {
+    words.join(" ")
+}
+
+/// Words of a stored list.
+fn split(text: &str) -> Vec<String> {
+    text.split_whitespace().map(Into::into).collect()
+}
+
+/// Waits for so long at most.
+async fn bounded<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> {
+    tokio::time::timeout(limit, work).await.ok()
+}

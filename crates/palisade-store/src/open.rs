@@ -1,0 +1,220 @@
+//! Opens the database, with what each kind needs to be safe.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sea_orm::sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
+use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sea_orm::sqlx::{ConnectOptions as _, pool::PoolOptions};
+use sea_orm::{
+    DatabaseConnection, SqliteTransactionMode, SqlxPostgresConnector, SqlxSqliteConnector, TransactionOptions,
+    TransactionTrait as _,
+};
+use sea_orm_migration::MigratorTrait as _;
+use tokio::sync::Semaphore;
+
+use crate::connection::bounded;
+use crate::error::of_driver;
+use crate::migrations::Migrator;
+use crate::options::{Options, Target};
+use crate::{Error, Result, Tx};
+
+/// A database. A clone is another handle to the same pool.
+#[derive(Clone)]
+pub struct Store(Arc<Inner>);
+
+struct Inner {
+    db: DatabaseConnection,
+    statement_timeout: Duration,
+    acquire_timeout: Duration,
+    /// SQLite's one writer.
+    writers: Option<Arc<Semaphore>>,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.is_embedded() { "Store(SQLite)" } else { "Store(PostgreSQL)" })
+    }
+}
+
+impl Store {
+    /// Opens it. SQLite's file is made, with mode 0600, when it is not there; PostgreSQL is not waited for: what runs
+    /// while it is away ends in [`Error::Away`].
+    ///
+    /// # Errors
+    /// When the file cannot be opened, or the options of PostgreSQL cannot be read.
+    pub async fn open(options: &Options) -> Result<Self> {
+        let (db, writers) = match &options.target {
+            Target::Sqlite(file) => (sqlite(file, options).await?, Some(Arc::new(Semaphore::new(1)))),
+            Target::Postgres(url) => (postgres(url.expose(), options)?, None),
+        };
+        let (statement_timeout, acquire_timeout) = (options.statement_timeout, options.acquire_timeout);
+        Ok(Self(Arc::new(Inner { db, statement_timeout, acquire_timeout, writers })))
+    }
+
+    /// Whether it is a file of this machine.
+    pub fn is_embedded(&self) -> bool {
+        self.0.writers.is_some()
+    }
+
+    /// Brings the tables to this version. Does nothing where they are.
+    ///
+    /// # Errors
+    /// [`Error`]; what a failed migration did is undone.
+    pub async fn migrate(&self) -> Result<()> {
+        // Two processes that start at once would both run it; on SQLite the second waits for the file, on PostgreSQL for
+        // the lock of the table that lists the migrations.
+        Ok(Migrator::up(&self.0.db, None).await?)
+    }
+
+    /// The names of migrations that have not run yet.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn pending(&self) -> Result<Vec<String>> {
+        let pending = bounded(self.0.statement_timeout, Migrator::get_pending_migrations_read_only(&self.0.db)).await?;
+        Ok(pending.iter().map(|migration| migration.name().to_owned()).collect())
+    }
+
+    /// Begins a transaction.
+    ///
+    /// # Errors
+    /// [`Error`]; waiting for the one writer ends in [`Error::Away`] as well.
+    pub async fn begin(&self) -> Result<Tx> {
+        let turn = match &self.0.writers {
+            None => None,
+            Some(writers) => {
+                let turn = tokio::time::timeout(self.0.acquire_timeout, writers.clone().acquire_owned()).await;
+                let turn = turn.map_err(|_| Error::Away("too many writers wait for the database".into()))?;
+                Some(turn.map_err(|_| Error::Away("the database was closed".into()))?)
+            }
+        };
+        // A transaction that begins by reading could not become a writer while another writes: SQLite would refuse it
+        // at once, without waiting.
+        let options = TransactionOptions {
+            sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
+            ..TransactionOptions::default()
+        };
+        let tx = bounded(self.0.statement_timeout, self.0.db.begin_with_options(options)).await?;
+        Ok(Tx::new(tx, self.0.statement_timeout, turn))
+    }
+
+    /// Whether it answers now.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn ping(&self) -> Result<()> {
+        bounded(self.0.statement_timeout, self.0.db.ping()).await
+    }
+
+    /// Closes the connections once they are back.
+    pub async fn close(&self) {
+        // An error here is a connection that is closed already.
+        let _ = self.0.db.close_by_ref().await;
+    }
+
+    pub(crate) fn connection(&self) -> &DatabaseConnection {
+        &self.0.db
+    }
+
+    pub(crate) fn statement_timeout(&self) -> Duration {
+        self.0.statement_timeout
+    }
+}
+
+/// Limits that both kinds share. A connection is asked before it is used: after a restart of the database the old ones
+/// are dead.
+fn limits<DB: sea_orm::sqlx::Database>(options: &Options) -> PoolOptions<DB> {
+    PoolOptions::new()
+        .max_connections(options.max_connections.max(1))
+        .acquire_timeout(options.acquire_timeout)
+        .idle_timeout(options.idle_timeout)
+        .max_lifetime(options.max_lifetime)
+        .test_before_acquire(true)
+}
+
+async fn sqlite(file: &Path, options: &Options) -> Result<DatabaseConnection> {
+    make_private(file)?;
+    let connect = SqliteConnectOptions::new()
+        .filename(file)
+        // Made above, with its mode.
+        .create_if_missing(false)
+        .journal_mode(SqliteJournalMode::Wal)
+        // What was acknowledged outlives the power supply, not only the process.
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true)
+        .busy_timeout(options.statement_timeout)
+        // Deleted secrets are overwritten, and a schema that somebody tampered with runs no functions.
+        .pragma("secure_delete", "ON")
+        .pragma("trusted_schema", "OFF")
+        .pragma("cell_size_check", "ON")
+        .disable_statement_logging();
+    let pool: SqlitePoolOptions = limits(options);
+    let pool = pool.connect_with(connect).await.map_err(|error| of_driver(&error))?;
+    Ok(SqlxSqliteConnector::from_sqlx_sqlite_pool(pool))
+}
+
+/// The file exists from here on, for its owner only; SQLite gives its journal the same mode.
+#[cfg(unix)]
+fn make_private(file: &Path) -> Result<()> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+
+    let opened = std::fs::OpenOptions::new().append(true).create(true).mode(0o600).open(file);
+    match opened {
+        Ok(_) => Ok(()),
+        // A database that can only be read is opened: what needs no write works.
+        Err(_) if file.is_file() => Ok(()),
+        Err(why) if why.kind() == std::io::ErrorKind::StorageFull => Err(Error::Full),
+        Err(why)
+            if matches!(why.kind(), std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem) =>
+        {
+            Err(Error::ReadOnly)
+        }
+        Err(why) => Err(Error::Away(why.to_string())),
+    }
+}
+
+#[cfg(not(unix))]
+fn make_private(file: &Path) -> Result<()> {
+    match std::fs::OpenOptions::new().append(true).create(true).open(file) {
+        Ok(_) => Ok(()),
+        Err(why) => Err(Error::Away(why.to_string())),
+    }
+}
+
+fn postgres(url: &str, options: &Options) -> Result<DatabaseConnection> {
+    // The driver's own message could repeat the URL, and so the password.
+    let connect: PgConnectOptions =
+        url.parse().map_err(|_| Error::Failed("the URL of the database cannot be read".into()))?;
+    // Whoever sits between us and the database reads every hash and writes every role: what is not this machine proves
+    // its name, whatever the URL says.
+    let connect = match is_local(&connect) {
+        true => connect,
+        false => connect.ssl_mode(PgSslMode::VerifyFull),
+    };
+    let connect = match &options.root_certificates {
+        Some(file) => connect.ssl_root_cert(file),
+        None => connect,
+    };
+    let statement_ms = options.statement_timeout.as_millis().to_string();
+    let connect = connect
+        .application_name("palisade")
+        // The server gives up as well, so that no lock outlives who waited for it.
+        .options([
+            ("statement_timeout", statement_ms.as_str()),
+            ("lock_timeout", statement_ms.as_str()),
+            ("idle_in_transaction_session_timeout", "30000"),
+        ])
+        .disable_statement_logging();
+    let pool: PgPoolOptions = limits(options);
+    Ok(SqlxPostgresConnector::from_sqlx_postgres_pool(pool.connect_lazy_with(connect)))
+}
+
+fn is_local(connect: &PgConnectOptions) -> bool {
+    let host = connect.get_host();
+    connect.get_socket().is_some()
+        || host.starts_with('/')
+        || host == "localhost"
+        || host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
