@@ -243,7 +243,8 @@ mod tests {
     #[test]
     fn one_credential_sorted_by_its_prefix() {
         let session = format!("a=1; __Host-palisade={SESSION}; b=2");
-        let cases: &[(&[(&str, &str)], Result<Offered<'_>, &str>)] = &[
+        type Case<'a> = (&'a [(&'static str, &'a str)], Result<Offered<'a>, &'static str>);
+        let cases: &[Case<'_>] = &[
             (&[], Ok(Offered::Nothing)),
             (&[("authorization", "Bearer abc.def.ghi")], Ok(Offered::Token("abc.def.ghi"))),
             (&[("authorization", "bearer  abc")], Ok(Offered::Token("abc"))),

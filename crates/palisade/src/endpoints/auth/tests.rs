@@ -446,10 +446,13 @@ async fn a_session_ends_with_its_logout_and_a_browser_is_sent_to_log_in() {
 async fn a_stream_ends_with_the_rights_of_its_reader() {
     let app = App::new("");
     let ann = app.register("ann").await;
-    let session = app.session("ann").await;
-    let token = bearer(&app.token("ann", "").await);
-    for credential in [("cookie", session.as_str()), ("authorization", token.as_str())] {
-        let reading = app.get("/events", &[credential][..]);
+    for name in ["cookie", "authorization"] {
+        let credential = match name {
+            "cookie" => app.session("ann").await,
+            _ => bearer(&app.token("ann", "").await),
+        };
+        let headers = [(name, credential.as_str())];
+        let reading = app.get("/events", &headers);
         let live = app.harness.handle().live();
         let ready = live.policy.controls().auth.control.as_ref().unwrap().open(&live.policy).await.unwrap();
         let id = UserId::parse(ann["id"].as_str().unwrap()).unwrap();
@@ -462,7 +465,7 @@ async fn a_stream_ends_with_the_rights_of_its_reader() {
         let (answer, ended) = both.await.expect("it ends");
         assert!(ended.elapsed() < std::time::Duration::from_secs(4), "{:?}", ended.elapsed());
         assert!(answer.text().contains("data: x"), "it had begun");
-        let again = app.get("/events", &[credential][..]).await;
+        let again = app.get("/events", &headers).await;
         assert_eq!(again.status(), 401);
     }
 }
