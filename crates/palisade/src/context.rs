@@ -14,6 +14,7 @@ use palisade_base::Cidr;
 use parking_lot::Mutex;
 
 use crate::control::{ControlId, Mode};
+use crate::controls::auth::Identity;
 use crate::controls::{csrf, rate_limit, waf};
 use crate::grpc;
 use crate::observe::event;
@@ -250,6 +251,7 @@ pub struct Context {
     rule: OnceLock<u16>,
     other_methods: OnceLock<Box<str>>,
     behind_proxy: OnceLock<()>,
+    identity: OnceLock<Identity>,
     rate: OnceLock<rate_limit::Facts>,
     rate_below_login: OnceLock<rate_limit::Facts>,
     csp_nonce: OnceLock<Box<HeaderValue>>,
@@ -316,6 +318,7 @@ impl Context {
             rule: OnceLock::new(),
             other_methods: OnceLock::new(),
             behind_proxy: OnceLock::new(),
+            identity: OnceLock::new(),
             rate: OnceLock::new(),
             rate_below_login: OnceLock::new(),
             csp_nonce: OnceLock::new(),
@@ -445,14 +448,16 @@ impl Context {
         let _ = self.behind_proxy.set(());
     }
 
-    /// The user that limits count, once it is proved.
-    pub(crate) fn user(&self) -> Option<&str> {
-        None
+    /// Who sends this request; nobody until `auth` has proved somebody.
+    pub fn identity(&self) -> &Identity {
+        static NOBODY: Identity = Identity::Nobody;
+        self.identity.get().unwrap_or(&NOBODY)
     }
 
-    /// The API key that limits count, once it is proved.
-    pub(crate) fn key(&self) -> Option<&str> {
-        None
+    /// Set by `auth`, once.
+    pub(crate) fn set_identity(&self, identity: Identity) {
+        let fresh = self.identity.set(identity).is_ok();
+        debug_assert!(fresh, "who sends a request is decided once");
     }
 
     /// How much of its limit is left to this client, where the route is limited: of the limit that has least.

@@ -25,6 +25,7 @@ use palisade_base::{Cidr, Rate};
 use palisade_policy::Problems;
 
 use crate::context::Context;
+use crate::controls::auth::Caller;
 use crate::control::{Begun, Check, Control, Info, Routes};
 use crate::policy::Env;
 use crate::refusal::{Code, Refusal, Stop};
@@ -535,7 +536,9 @@ impl RateLimit {
             return None;
         }
         let unnamed = ctx.is_behind_unnamed_proxy();
-        Some((plan, Client { address, unnamed, headers: &parts.headers, user: ctx.user(), key: ctx.key() }))
+        let caller = ctx.identity().caller();
+        let (user, key) = (caller.map(Caller::subject), caller.and_then(Caller::key_id));
+        Some((plan, Client { address, unnamed, headers: &parts.headers, user, key }))
     }
 
     /// Takes a place among the requests in flight, which are counted here wherever the rest is.
