@@ -415,6 +415,7 @@ fn compile(
         metrics: Arc::clone(metrics),
         secrets,
         redis: None,
+        has_login: snapshot.is_set("auth"),
         rereads: occasion != Occasion::Switch,
     };
     if snapshot.is_set("redis") && config.redis.url.is_none() {

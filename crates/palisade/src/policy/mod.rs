@@ -126,6 +126,8 @@ pub struct Env {
     pub secrets: Arc<dyn palisade_vault::Provider>,
     /// `[redis]`, where there is one.
     pub redis: Option<Redis>,
+    /// Whether there is a login, `[auth]`.
+    pub has_login: bool,
     /// Whether files that the policy names are read anew; not for a switch, which is put over what is in force.
     pub rereads: bool,
 }
