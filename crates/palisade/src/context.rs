@@ -14,6 +14,7 @@ use palisade_base::Cidr;
 use parking_lot::Mutex;
 
 use crate::control::{ControlId, Mode};
+use crate::controls::auth::Identity;
 use crate::controls::{csrf, rate_limit, waf};
 use crate::grpc;
 use crate::observe::event;
@@ -250,7 +251,9 @@ pub struct Context {
     rule: OnceLock<u16>,
     other_methods: OnceLock<Box<str>>,
     behind_proxy: OnceLock<()>,
+    identity: OnceLock<Identity>,
     rate: OnceLock<rate_limit::Facts>,
+    rate_below_login: OnceLock<rate_limit::Facts>,
     csp_nonce: OnceLock<Box<HeaderValue>>,
     permit: OnceLock<rate_limit::Permit>,
     inspection: Mutex<Option<Box<waf::Inspection>>>,
@@ -315,7 +318,9 @@ impl Context {
             rule: OnceLock::new(),
             other_methods: OnceLock::new(),
             behind_proxy: OnceLock::new(),
+            identity: OnceLock::new(),
             rate: OnceLock::new(),
+            rate_below_login: OnceLock::new(),
             csp_nonce: OnceLock::new(),
             permit: OnceLock::new(),
             inspection: Mutex::default(),
@@ -443,9 +448,27 @@ impl Context {
         let _ = self.behind_proxy.set(());
     }
 
-    /// How much of its limit is left to this client, where the route is limited.
+    /// Who sends this request; nobody until `auth` has proved somebody.
+    pub fn identity(&self) -> &Identity {
+        static NOBODY: Identity = Identity::Nobody;
+        self.identity.get().unwrap_or(&NOBODY)
+    }
+
+    /// Set by `auth`, once.
+    pub(crate) fn set_identity(&self, identity: Identity) {
+        let fresh = self.identity.set(identity).is_ok();
+        debug_assert!(fresh, "who sends a request is decided once");
+    }
+
+    /// How much of its limit is left to this client, where the route is limited: of the limit that has least.
     pub(crate) fn rate(&self) -> Option<&rate_limit::Facts> {
-        self.rate.get()
+        // Of two that have as little, the one that decided last.
+        self.rate_below_login.get().into_iter().chain(self.rate.get()).min_by_key(|facts| facts.left)
+    }
+
+    /// Set by `rate_limit`, once, for limits that take a login.
+    pub(crate) fn set_rate_below_login(&self, facts: rate_limit::Facts) {
+        let _ = self.rate_below_login.set(facts);
     }
 
     /// The nonce of this answer's `Content-Security-Policy`, where the policy has a place for one.

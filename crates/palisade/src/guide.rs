@@ -48,7 +48,7 @@ pub fn folder(number: u8) -> String {
 }
 
 /// The fixed sections of the policy, with the section of the guide that they belong to.
-pub static FIXED: [(&str, u8); 8] = [
+pub static FIXED: [(&str, u8); 11] = [
     ("server", 6),
     ("upstream", 21),
     ("upstreams", 21),
@@ -56,6 +56,9 @@ pub static FIXED: [(&str, u8); 8] = [
     ("secrets", 11),
     ("log", 16),
     ("route", 1),
+    ("session", 10),
+    ("password", 4),
+    ("database", 15),
     ("redis", 8),
 ];
 

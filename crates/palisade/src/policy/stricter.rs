@@ -8,8 +8,9 @@ use palisade_policy::Problems;
 
 use super::rules::{Rule, Rules};
 
-/// Warns of them.
-pub(super) fn check(rules: &Rules, problems: &mut Problems) {
+/// Warns of them. `logins`: what a route asks of its callers counts too.
+pub(super) fn check(rules: &Rules, logins: bool, problems: &mut Problems) {
+    let less = |rule: &Rule, stricter: &Rule| less(rule, stricter, logins);
     let written: Vec<&Rule> = rules.iter().skip(1).filter(|rule| !rule.implied).collect();
     for (place, rule) in written.iter().enumerate() {
         let (before, after) = (written.get(..place).unwrap_or_default(), written.get(place + 1..).unwrap_or_default());
@@ -25,12 +26,12 @@ pub(super) fn check(rules: &Rules, problems: &mut Problems) {
         if let Some(stricter) = around.copied().or_else(|| beside().copied()) {
             warn(rule, stricter, problems);
         }
-        root(rules, rule, problems);
+        root(rules, rule, less, problems);
     }
 }
 
 /// What `/admin/+` leaves out.
-fn root(rules: &Rules, rule: &Rule, problems: &mut Problems) {
+fn root(rules: &Rules, rule: &Rule, less: impl Fn(&Rule, &Rule) -> bool, problems: &mut Problems) {
     let Some(root) = rule.path().root_of_below() else { return };
     let claims = |other: &&Rule| other.path().covers(&root) && same_host(other, rule);
     let by = rules.iter().skip(1).find(claims).or_else(|| rules.iter().next());
@@ -66,8 +67,8 @@ fn methods_meet(rule: &Rule, other: &Rule) -> bool {
 }
 
 /// Whether somebody whom `stricter` refuses may pass `rule`.
-fn less(rule: &Rule, stricter: &Rule) -> bool {
-    less_address(&rule.address, &stricter.address)
+fn less(rule: &Rule, stricter: &Rule, logins: bool) -> bool {
+    less_address(&rule.address, &stricter.address) || (logins && rule.needs.is_laxer_than(&stricter.needs))
 }
 
 fn less_address(mine: &[Cidr], strict: &[Cidr]) -> bool {

@@ -1,10 +1,8 @@
 //! A build without Redis: the types that the rest names, of which there are no values.
 
 use std::future::Future;
-use std::sync::Arc;
 
 use palisade_policy::Problems;
-use tokio::sync::Notify;
 
 use super::{Away, Config, Health, Script, Url};
 use crate::policy::Env;
@@ -29,6 +27,11 @@ impl Redis {
     ) -> Option<Self> {
         problems.error("redis", "this build of Palisade has no Redis", "build it with the feature `redis`");
         None
+    }
+
+    /// Never called.
+    pub fn is(&self, _: &Redis) -> bool {
+        match *self {}
     }
 
     /// Never called.
@@ -64,7 +67,7 @@ impl Redis {
     }
 
     /// Never called.
-    pub fn listen(&self, _: &str, _: Arc<Notify>) -> Listener {
+    pub fn listen(&self, _: &str, _: impl Fn() + Send + Sync + 'static) -> Listener {
         match *self {}
     }
 }

@@ -132,6 +132,11 @@ impl Redis {
         })))
     }
 
+    /// Whether both are clones of one.
+    pub fn is(&self, other: &Redis) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// How it is doing.
     pub fn health(&self) -> &Health {
         &self.0.health

@@ -1,6 +1,7 @@
 //! One connection to Redis, shared by the requests of one I/O thread, and made anew in the background when it is lost.
 
 use std::sync::Weak;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use ::redis::aio::MultiplexedConnection;
@@ -22,6 +23,8 @@ const SHORT_LIVED: Duration = Duration::from_secs(1);
 pub(super) struct Link {
     state: Mutex<State>,
     changed: Notify,
+    /// Connections so far.
+    numbers: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -29,7 +32,7 @@ enum State {
     /// Nobody has asked for it yet.
     #[default]
     New,
-    /// It is made for the first time: whoever comes waits for that.
+    /// It is made, and nothing says that it cannot be: whoever comes waits for that.
     First(AbortHandle),
     /// It is there.
     Up(Line),
@@ -44,7 +47,7 @@ struct Line {
     /// Which one of this link's it is: an error of an earlier one says nothing about it.
     number: u64,
     since: Instant,
-    _driver: Driver,
+    driver: Driver,
 }
 
 /// What reads and writes. Ended with the connection: a server that never answers would keep it for ever.
@@ -58,7 +61,7 @@ impl Drop for Driver {
 }
 
 impl Link {
-    /// The connection, with its number. Waits only while the first one is made; the caller holds the deadline.
+    /// The connection, with its number. Waits while it is made, and not where that failed; the caller holds the deadline.
     pub(super) async fn connection(
         &self,
         of: &Weak<Shared>,
@@ -79,22 +82,28 @@ impl Link {
         }
     }
 
-    /// `None`: it is being made for the first time.
+    /// `None`: it is being made.
     fn known(&self, of: &Weak<Shared>, place: usize) -> Option<Result<(MultiplexedConnection, u64), Away>> {
         let mut state = self.state.lock();
         match &*state {
+            // Closed by the server while nobody used it, as servers and networks do with idle ones: made anew before
+            // anything is said on it.
+            State::Up(line) if line.driver.0.is_finished() => {
+                *state = State::First(self.spawn(of, place, Duration::ZERO));
+                None
+            }
             State::Up(line) => Some(Ok((line.connection.clone(), line.number))),
             State::Away(why, task) => {
                 let why = why.clone();
                 // The runtime that was trying has ended (a library's caller may have several).
                 if task.is_finished() {
-                    *state = State::Away(why.clone(), spawn(of, place, 0, Duration::ZERO));
+                    *state = State::Away(why.clone(), self.spawn(of, place, Duration::ZERO));
                 }
                 Some(Err(why))
             }
             State::First(task) if !task.is_finished() => None,
             State::First(_) | State::New => {
-                *state = State::First(spawn(of, place, 0, Duration::ZERO));
+                *state = State::First(self.spawn(of, place, Duration::ZERO));
                 None
             }
         }
@@ -107,12 +116,12 @@ impl Link {
             && line.number == number
         {
             let pause = if line.since.elapsed() < SHORT_LIVED { PAUSE } else { Duration::ZERO };
-            *state = State::Away(why.clone(), spawn(of, place, number + 1, pause));
+            *state = State::Away(why.clone(), self.spawn(of, place, pause));
         }
     }
 
     fn made(&self, connection: MultiplexedConnection, driver: Driver, number: u64) {
-        *self.state.lock() = State::Up(Line { connection, number, since: Instant::now(), _driver: driver });
+        *self.state.lock() = State::Up(Line { connection, number, since: Instant::now(), driver });
         self.changed.notify_waiters();
     }
 
@@ -130,14 +139,15 @@ impl Link {
         self.changed.notify_waiters();
     }
 
+    fn spawn(&self, of: &Weak<Shared>, place: usize, pause: Duration) -> AbortHandle {
+        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
+        tokio::spawn(connect(of.clone(), place, number, pause)).abort_handle()
+    }
+
     /// Whether there is a connection.
     pub(super) fn is_up(&self) -> bool {
-        matches!(*self.state.lock(), State::Up(_))
+        matches!(&*self.state.lock(), State::Up(line) if !line.driver.0.is_finished())
     }
-}
-
-fn spawn(of: &Weak<Shared>, place: usize, number: u64, pause: Duration) -> AbortHandle {
-    tokio::spawn(connect(of.clone(), place, number, pause)).abort_handle()
 }
 
 /// Connects until it succeeds or nobody needs it any more.

@@ -12,6 +12,7 @@
 //! One primary is spoken to, directly or behind an address that follows it; not Redis Cluster, since the limits of one
 //! request lie in different slots.
 
+mod carry;
 mod config;
 mod health;
 
@@ -34,6 +35,7 @@ use crate::server::startup::Occasion;
 
 #[cfg(not(feature = "redis"))]
 pub use absent::{Listener, Redis};
+pub use carry::carry;
 #[cfg(feature = "redis")]
 pub use client::Redis;
 pub use config::{At, Config, OpenUrl, Place, Url};

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use ::redis::aio::PubSub;
 use futures_util::StreamExt as _;
-use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
@@ -40,21 +39,20 @@ impl Redis {
         self.publish(&format!("{}{channel}", self.prefix())).await
     }
 
-    /// Wakes somebody at each nudge on a channel, for as long as the listener is kept. Several that come at once are one.
-    /// To be called within a runtime.
-    pub fn listen(&self, channel: &str, wake: Arc<Notify>) -> Listener {
+    /// Calls `wake` at each nudge on a channel, for as long as the listener is kept. To be called within a runtime.
+    pub fn listen(&self, channel: &str, wake: impl Fn() + Send + Sync + 'static) -> Listener {
         let channel = format!("{}{channel}", self.prefix());
         Listener(tokio::spawn(listen(Arc::downgrade(self.shared()), channel, wake)).abort_handle())
     }
 }
 
-async fn listen(of: Weak<Shared>, channel: String, wake: Arc<Notify>) {
+async fn listen(of: Weak<Shared>, channel: String, wake: impl Fn() + Send + Sync) {
     let mut pause = PAUSE;
     loop {
         let Some(shared) = of.upgrade() else { return };
         if let Some(connection) = subscribed(&shared, &channel).await {
             pause = PAUSE;
-            wake.notify_one();
+            wake();
             let patience = shared.timeout().max(shared.connect_timeout());
             // Not held while nothing happens: the client may have been replaced.
             drop(shared);
@@ -76,11 +74,11 @@ async fn subscribed(shared: &Shared, channel: &str) -> Option<PubSub> {
 }
 
 /// Returns when the connection is lost, or nobody needs it.
-async fn heard(connection: PubSub, patience: Duration, of: &Weak<Shared>, wake: &Notify) {
+async fn heard(connection: PubSub, patience: Duration, of: &Weak<Shared>, wake: &(impl Fn() + Send + Sync)) {
     let (mut asks, mut messages) = connection.split();
     loop {
         match timeout(SILENCE, messages.next()).await {
-            Ok(Some(_)) => wake.notify_one(),
+            Ok(Some(_)) => wake(),
             Ok(None) => return,
             Err(_) => {
                 let answer = timeout(patience, asks.ping::<::redis::Value>()).await;

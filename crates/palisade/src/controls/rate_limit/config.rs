@@ -171,10 +171,11 @@ impl Default for Route {
 #[serde(default)]
 #[schemars(inline)]
 pub struct Keys {
-    /// The rate, several, or `"off"`. It takes the default's place, except that a limit by header comes on top of the
-    /// default by address: whoever may choose a header could otherwise choose a fresh limit with each request.
+    /// The rate, several, or `"off"`. It takes the default's place, except that one by header, user or key comes on top of
+    /// the default by address: whoever may choose a header could otherwise choose a fresh limit with each request.
     pub limit: Option<Rates>,
-    /// Who is counted: `"address"`, or `"header:X-Tenant"`. A request without the header is counted by its address.
+    /// Who is counted: `"address"`, `"user"`, `"key"` (the API key), or `"header:X-Tenant"`. A request without the header, or
+    /// of nobody who is logged in, is counted by its address. Users and keys count once they are proved.
     pub by: Option<By>,
     /// How many units a request of this route costs.
     #[schemars(range(min = 1, max = 1_000_000))]
@@ -207,14 +208,25 @@ pub enum By {
     /// The client's address; IPv6 by /64 and, at 16 times the rate, by /48.
     #[default]
     Address,
+    /// The user, on top of the address; a client that acts for itself is one too.
+    User,
+    /// The API key, on top of the address.
+    Key,
     /// The value of a header, on top of the address.
     Header(HeaderName),
+}
+
+impl By {
+    /// Whether it takes a login to know.
+    pub(super) fn needs_login(&self) -> bool {
+        matches!(self, Self::User | Self::Key)
+    }
 }
 
 impl TextValue for By {
     const FORMAT: &'static str = "limit-key";
     const NOUN: &'static str = "what a limit counts by";
-    const EXAMPLES: &'static [&'static str] = &["address", "header:X-Tenant"];
+    const EXAMPLES: &'static [&'static str] = &["address", "user", "key", "header:X-Tenant"];
 }
 
 impl FromStr for By {
@@ -223,10 +235,12 @@ impl FromStr for By {
     fn from_str(text: &str) -> Result<Self, BadValue> {
         match text.split_once(':') {
             None if text == "address" => Ok(Self::Address),
+            None if text == "user" => Ok(Self::User),
+            None if text == "key" => Ok(Self::Key),
             Some(("header", name)) => {
                 name.parse().map(Self::Header).map_err(|_| BadValue::new("not the name of a header behind `header:`"))
             }
-            _ => Err(BadValue::new("requests are counted by `address` or by a header")),
+            _ => Err(BadValue::new("requests are counted by `address`, `user`, `key` or a header")),
         }
     }
 }
@@ -235,6 +249,8 @@ impl fmt::Display for By {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Address => f.write_str("address"),
+            Self::User => f.write_str("user"),
+            Self::Key => f.write_str("key"),
             Self::Header(name) => write!(f, "header:{name}"),
         }
     }

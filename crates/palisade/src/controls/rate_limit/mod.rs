@@ -25,6 +25,7 @@ use palisade_base::{Cidr, Rate};
 use palisade_policy::Problems;
 
 use crate::context::Context;
+use crate::controls::auth::Caller;
 use crate::control::{Begun, Check, Control, Info, Routes};
 use crate::policy::Env;
 use crate::refusal::{Code, Refusal, Stop};
@@ -94,6 +95,8 @@ pub struct RateLimit {
 #[derive(Debug)]
 struct Plan {
     limits: Vec<Limit>,
+    /// How many of them are decided at once; the others below the login.
+    at_once: usize,
     cost: u32,
     in_flight: Option<(Limit, u32)>,
     /// `RateLimit-Policy`.
@@ -174,6 +177,13 @@ impl Control for RateLimit {
             let rates = keys.limit.clone().unwrap_or_else(|| section.default.clone());
             let rates = rates.as_slice();
             let said = Said { path: path.clone(), scope, rates, keys };
+            if said.by().needs_login() && !env.has_login {
+                problems.error(
+                    &path,
+                    format!("nobody is known here as a `{}`: there is no `[auth]`", said.by()),
+                    "add `[auth]`, or count by `address`",
+                );
+            }
             let mut limits = if own_bucket || said.by() != By::Address { said.limits(problems) } else { Vec::new() };
             if limits.iter().all(|limit| limit.by != By::Address) && !said.is_off() {
                 // On top of the address, never instead.
@@ -265,6 +275,7 @@ impl Said<'_> {
             let text: Arc<str> = match &by {
                 By::Address => rate.to_string().into(),
                 By::Header(name) => format!("{rate} by {name}").into(),
+                By::User | By::Key => format!("{rate} by {by}").into(),
             };
             limits.push(Limit {
                 id: id(&self.scope, &by, rank),
@@ -315,7 +326,8 @@ fn plan(limits: Vec<Limit>, cost: u32, in_flight: Option<(Limit, u32)>) -> Optio
         })
         .collect();
     let policy = (!items.is_empty()).then(|| HeaderValue::from_str(&items.join(", ")).ok()).flatten();
-    Some(Arc::new(Plan { limits, cost, in_flight, policy }))
+    let at_once = limits.iter().position(|limit| limit.by.needs_login()).unwrap_or(limits.len());
+    Some(Arc::new(Plan { limits, at_once, cost, in_flight, policy }))
 }
 
 /// Who a request is counted as.
@@ -324,6 +336,10 @@ struct Client<'r> {
     /// The address stands for many clients, because the proxy in front is not named.
     unnamed: bool,
     headers: &'r http::HeaderMap,
+    /// The user, once it is known.
+    user: Option<&'r str>,
+    /// The API key, once it is known.
+    key: Option<&'r str>,
 }
 
 /// Who is counted by a limit.
@@ -335,15 +351,48 @@ enum Subject<'r> {
     V6(u64),
     /// A /48.
     V6Wide(u64),
-    /// The value of a header, with the address that sent it.
+    /// The value of a header, a user or a key, with the address that sent it.
     Value(&'r [u8], IpAddr),
+}
+
+/// When a limit is decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Before anything that costs more than counting.
+    AtOnce,
+    /// Once it is known who sends the request.
+    BelowLogin,
+}
+
+/// The same control once more, below the login: limits by user and by key.
+#[derive(Debug)]
+pub struct BelowLogin(Arc<RateLimit>);
+
+impl BelowLogin {
+    /// Where some route is limited so.
+    pub(crate) fn of(control: &Arc<RateLimit>) -> Option<Self> {
+        let late = |plan: &Arc<Plan>| plan.has(Stage::BelowLogin);
+        control.plans.iter().flatten().any(late).then(|| Self(Arc::clone(control)))
+    }
+}
+
+impl Check for BelowLogin {
+    fn request(&self, ctx: &Context, parts: &mut request::Parts) -> Result<(), Stop> {
+        self.0.decide(Stage::BelowLogin, ctx, parts)
+    }
+
+    fn waits(&self) -> bool {
+        self.0.waits()
+    }
+
+    fn begin<'a>(&'a self, ctx: &'a Arc<Context>, parts: &'a mut request::Parts) -> Begun<'a> {
+        self.0.start(Stage::BelowLogin, ctx, parts)
+    }
 }
 
 impl Check for RateLimit {
     fn request(&self, ctx: &Context, parts: &mut request::Parts) -> Result<(), Stop> {
-        let Some((plan, client)) = self.counted(ctx, parts) else { return Ok(()) };
-        self.enter(ctx, plan, &client)?;
-        self.decide_here(ctx, plan, &client)
+        self.decide(Stage::AtOnce, ctx, parts)
     }
 
     fn waits(&self) -> bool {
@@ -351,27 +400,7 @@ impl Check for RateLimit {
     }
 
     fn begin<'a>(&'a self, ctx: &'a Arc<Context>, parts: &'a mut request::Parts) -> Begun<'a> {
-        let Some(shared) = &self.shared else { return Begun::Done(self.request(ctx, parts)) };
-        let Some((plan, client)) = self.counted(ctx, parts) else { return Begun::Done(Ok(())) };
-        let places =
-            self.enter(ctx, plan, &client).and_then(|()| Self::places(shared, plan, &client).map_err(Stop::from));
-        match places {
-            Err(stop) => Begun::Done(Err(stop)),
-            Ok(places) if places.is_empty() => Begun::Done(Ok(())),
-            Ok(places) => Begun::Waits(Box::pin(async move {
-                match shared.take(&places, plan.cost).await {
-                    Ok(taken) => Self::verdict(ctx, plan, taken),
-                    Err(_away) => {
-                        shared.without();
-                        match shared.when_away {
-                            WhenAway::Local => self.decide_here(ctx, plan, &client),
-                            WhenAway::Open => Ok(()),
-                            WhenAway::Closed => Err(AWAY.refuse("the store of limits is away").retry_after(1).into()),
-                        }
-                    }
-                }
-            })),
-        }
+        self.start(Stage::AtOnce, ctx, parts)
     }
 
     fn response(&self, ctx: &Context, parts: &mut response::Parts) -> Result<(), Refusal> {
@@ -463,26 +492,66 @@ impl RateLimit {
         self.plans.get(usize::from(ctx.rule().id))?.as_deref()
     }
 
+    /// Decides in this process.
+    fn decide(&self, stage: Stage, ctx: &Context, parts: &request::Parts) -> Result<(), Stop> {
+        let Some((plan, client)) = self.counted(stage, ctx, parts) else { return Ok(()) };
+        self.enter(stage, ctx, plan, &client)?;
+        self.decide_here(stage, ctx, plan, &client)
+    }
+
+    /// Decides where the policy says.
+    fn start<'a>(&'a self, stage: Stage, ctx: &'a Arc<Context>, parts: &'a request::Parts) -> Begun<'a> {
+        let Some(shared) = &self.shared else { return Begun::Done(self.decide(stage, ctx, parts)) };
+        let Some((plan, client)) = self.counted(stage, ctx, parts) else { return Begun::Done(Ok(())) };
+        let entered = self.enter(stage, ctx, plan, &client);
+        match entered.and_then(|()| Self::places(shared, stage, plan, &client).map_err(Stop::from)) {
+            Err(stop) => Begun::Done(Err(stop)),
+            Ok(places) if places.is_empty() => Begun::Done(Ok(())),
+            Ok(places) => Begun::Waits(Box::pin(async move {
+                match shared.take(&places, plan.cost).await {
+                    Ok(taken) => Self::verdict(stage, ctx, plan, taken),
+                    Err(_away) => {
+                        shared.without();
+                        match shared.when_away {
+                            WhenAway::Local => self.decide_here(stage, ctx, plan, &client),
+                            WhenAway::Open => Ok(()),
+                            WhenAway::Closed => Err(AWAY.refuse("the store of limits is away").retry_after(1).into()),
+                        }
+                    }
+                }
+            })),
+        }
+    }
+
     /// What a request is counted by, and as whom; none where it is not.
-    fn counted<'a>(&'a self, ctx: &Context, parts: &'a request::Parts) -> Option<(&'a Plan, Client<'a>)> {
-        let plan = self.plan(ctx)?;
+    fn counted<'a>(
+        &'a self,
+        stage: Stage,
+        ctx: &'a Context,
+        parts: &'a request::Parts,
+    ) -> Option<(&'a Plan, Client<'a>)> {
+        let plan = self.plan(ctx).filter(|plan| plan.has(stage))?;
         let address = ctx.client_ip();
         if self.exempt.iter().any(|network| network.contains(address)) {
             return None;
         }
-        Some((plan, Client { address, unnamed: ctx.is_behind_unnamed_proxy(), headers: &parts.headers }))
+        let unnamed = ctx.is_behind_unnamed_proxy();
+        let caller = ctx.identity().caller();
+        let (user, key) = (caller.map(Caller::subject), caller.and_then(Caller::key_id));
+        Some((plan, Client { address, unnamed, headers: &parts.headers, user, key }))
     }
 
     /// Takes a place among the requests in flight, which are counted here wherever the rest is.
-    fn enter(&self, ctx: &Context, plan: &Plan, client: &Client<'_>) -> Result<(), Stop> {
+    fn enter(&self, stage: Stage, ctx: &Context, plan: &Plan, client: &Client<'_>) -> Result<(), Stop> {
         if let Some((limit, most)) = &plan.in_flight
+            && limit.stage() == stage
             && let Some(bucket) = self.buckets(0, limit, client)?.into_iter().flatten().next()
         {
             if !self.flights.take(bucket.key, *most) {
                 // It takes nothing of the limits, and says all the same how they stand where that is known here.
                 if self.shared.is_none() {
-                    let stand = self.take(plan, client, 0, self.table.time(ctx.start))?;
-                    stand.into_iter().for_each(|(limit, outcome)| ctx.set_rate(Facts::new(limit, outcome)));
+                    let stand = self.take(stage, plan, client, 0, self.table.time(ctx.start))?;
+                    stand.into_iter().for_each(|(limit, outcome)| Self::say(stage, ctx, Facts::new(limit, outcome)));
                 }
                 return Err(IN_FLIGHT.refuse("more requests at once than `in_flight`").retry_after(1).into());
             }
@@ -492,16 +561,24 @@ impl RateLimit {
     }
 
     /// Counts a request in this process.
-    fn decide_here(&self, ctx: &Context, plan: &Plan, client: &Client<'_>) -> Result<(), Stop> {
-        let taken = self.take(plan, client, plan.cost, self.table.time(ctx.start))?;
-        Self::verdict(ctx, plan, taken)
+    fn decide_here(&self, stage: Stage, ctx: &Context, plan: &Plan, client: &Client<'_>) -> Result<(), Stop> {
+        let taken = self.take(stage, plan, client, plan.cost, self.table.time(ctx.start))?;
+        Self::verdict(stage, ctx, plan, taken)
+    }
+
+    /// Keeps for the answer how the client stands.
+    fn say(stage: Stage, ctx: &Context, facts: Facts) {
+        match stage {
+            Stage::AtOnce => ctx.set_rate(facts),
+            Stage::BelowLogin => ctx.set_rate_below_login(facts),
+        }
     }
 
     /// What became of an attempt, said to the client.
-    fn verdict(ctx: &Context, plan: &Plan, taken: Option<(u8, Outcome)>) -> Result<(), Stop> {
+    fn verdict(stage: Stage, ctx: &Context, plan: &Plan, taken: Option<(u8, Outcome)>) -> Result<(), Stop> {
         let Some((number, outcome)) = taken else { return Ok(()) };
         let facts = Facts::new(number, outcome);
-        ctx.set_rate(facts);
+        Self::say(stage, ctx, facts);
         if outcome.store.is_some() {
             return Ok(());
         }
@@ -513,14 +590,22 @@ impl RateLimit {
     }
 
     /// Takes `cost` units of each limit, or of none. Says which limit has least left, or which refused.
-    fn take(&self, plan: &Plan, client: &Client<'_>, cost: u32, now: u64) -> Result<Option<(u8, Outcome)>, Refusal> {
-        let taken = match plan.limits.as_slice() {
+    fn take(
+        &self,
+        stage: Stage,
+        plan: &Plan,
+        client: &Client<'_>,
+        cost: u32,
+        now: u64,
+    ) -> Result<Option<(u8, Outcome)>, Refusal> {
+        let (first, limits) = plan.of(stage);
+        let taken = match limits {
             [] => None,
-            [limit] => self.table.take_all(self.buckets(0, limit, client)?.iter().flatten(), cost, now),
+            [limit] => self.table.take_all(self.buckets(first, limit, client)?.iter().flatten(), cost, now),
             limits => {
                 let mut buckets = [None; MOST];
-                for (number, (pair, limit)) in buckets.chunks_exact_mut(2).zip(limits).enumerate() {
-                    pair.copy_from_slice(&self.buckets(u8::try_from(number).unwrap_or(u8::MAX), limit, client)?);
+                for (number, (pair, limit)) in (first..).zip(buckets.chunks_exact_mut(2).zip(limits)) {
+                    pair.copy_from_slice(&self.buckets(number, limit, client)?);
                 }
                 self.table.take_all(buckets.iter().flatten(), cost, now)
             }
@@ -551,10 +636,15 @@ impl RateLimit {
     }
 
     /// The buckets in the shared store that a request is counted in.
-    fn places<'l>(shared: &Shared, plan: &'l Plan, client: &Client<'_>) -> Result<Vec<Place<'l>>, Refusal> {
-        let mut places = Vec::with_capacity(plan.limits.len() * 2);
-        for (number, limit) in plan.limits.iter().enumerate() {
-            let number = u8::try_from(number).unwrap_or(u8::MAX);
+    fn places<'l>(
+        shared: &Shared,
+        stage: Stage,
+        plan: &'l Plan,
+        client: &Client<'_>,
+    ) -> Result<Vec<Place<'l>>, Refusal> {
+        let (first, limits) = plan.of(stage);
+        let mut places = Vec::with_capacity(limits.len() * 2);
+        for (number, limit) in (first..).zip(limits) {
             for subject in client.subjects(limit)?.into_iter().flatten() {
                 places.push(Place { key: shared.key(limit, &subject), quota: limit.quota(subject), limit: number });
             }
@@ -563,7 +653,27 @@ impl RateLimit {
     }
 }
 
+impl Plan {
+    /// The limits that are decided at a stage, and the number of the first.
+    fn of(&self, stage: Stage) -> (u8, &[Limit]) {
+        let (at_once, below) = self.limits.split_at(self.at_once);
+        match stage {
+            Stage::AtOnce => (0, at_once),
+            Stage::BelowLogin => (u8::try_from(self.at_once).unwrap_or(u8::MAX), below),
+        }
+    }
+
+    /// Whether something is decided at a stage.
+    fn has(&self, stage: Stage) -> bool {
+        !self.of(stage).1.is_empty() || self.in_flight.as_ref().is_some_and(|(limit, _)| limit.stage() == stage)
+    }
+}
+
 impl Limit {
+    fn stage(&self) -> Stage {
+        if self.by.needs_login() { Stage::BelowLogin } else { Stage::AtOnce }
+    }
+
     fn quota(&self, subject: Subject<'_>) -> &Quota {
         if matches!(subject, Subject::V6Wide(_)) { &self.wide } else { &self.quota }
     }
@@ -581,6 +691,14 @@ impl<'r> Client<'r> {
             if let Some(value) = value {
                 return Ok([Some(Subject::Value(value, self.address)), None]);
             }
+        }
+        let proved = match &limit.by {
+            By::User => self.user,
+            By::Key => self.key,
+            By::Address | By::Header(_) => None,
+        };
+        if let Some(proved) = proved {
+            return Ok([Some(Subject::Value(proved.as_bytes(), self.address)), None]);
         }
         if self.unnamed {
             return Ok([None, None]);

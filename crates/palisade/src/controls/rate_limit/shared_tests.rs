@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use palisade_base::Rate;
+use palisade_test::ca::Authority;
 use palisade_test::redis::Options;
 use palisade_test::{Redis as Server, eventually};
 use proptest::prelude::*;
@@ -168,6 +169,18 @@ async fn instances_count_together_and_a_reload_keeps_everything() {
 }
 
 #[tokio::test]
+async fn an_idle_connection_that_was_closed_costs_no_request() {
+    let server = Server::start().await.unwrap();
+    let app = App::start(&policy(&server, "when_away = \"closed\"\n"));
+    for round in 0..5 {
+        assert_eq!(app.get("203.0.113.1", "/").await.status, 200, "{round}");
+        server.command(&["CLIENT", "KILL", "TYPE", "normal"]).await.unwrap();
+        eventually(SECONDS, "it is seen to be closed", async || client(&app).connections() == 0).await.unwrap();
+    }
+    assert_eq!(client(&app).health().decided_without(), 0);
+}
+
+#[tokio::test]
 async fn each_way_to_be_away() {
     for (when_away, here, code) in [("local", 5, None), ("open", 30, None), ("closed", 0, Some("rate_limit.away"))] {
         let server = Server::with(Options { persistent: true, ..Options::default() }).await.unwrap();
@@ -230,7 +243,8 @@ async fn a_nudge_reaches_every_instance_also_after_the_server_was_away() {
     let text = policy(&server, "");
     let (one, two) = (App::start(&text), App::start(&text));
     let woken = std::sync::Arc::new(tokio::sync::Notify::new());
-    let _listener = client(&two).listen("feed", std::sync::Arc::clone(&woken));
+    let wake = std::sync::Arc::clone(&woken);
+    let _listener = client(&two).listen("feed", move || wake.notify_one());
     let one = client(&one);
     for round in 0..3 {
         // Once it is subscribed, which is said by a nudge of its own.
@@ -253,6 +267,79 @@ async fn a_nudge_reaches_every_instance_also_after_the_server_was_away() {
         }
         eventually(SECONDS, "it can be said", async || one.nudge("feed").await.is_ok()).await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn news_are_carried_to_the_other_instance_also_after_a_reload() {
+    let (first, second) = (Server::start().await.unwrap(), Server::start().await.unwrap());
+    let apps = [App::start(&policy(&first, "")), App::start("")];
+    let said = std::sync::Arc::new(tokio::sync::Notify::new());
+    let heard = std::sync::Arc::new(tokio::sync::Notify::new());
+    let (to, from) = (std::sync::Arc::clone(&said), std::sync::Arc::clone(&heard));
+    let states = apps.each_ref().map(|app| std::sync::Arc::clone(app.handle.state()));
+    let [one, other] = states;
+    let carried = tokio::spawn(crate::redis::carry(
+        one,
+        "feed",
+        move || {
+            let said = std::sync::Arc::clone(&to);
+            async move { said.notified().await }
+        },
+        || {},
+    ));
+    let listening =
+        tokio::spawn(crate::redis::carry(other, "feed", std::future::pending::<()>, move || from.notify_one()));
+    // Without a server at first, then on the first, then on the second.
+    for server in [&first, &second] {
+        for app in &apps {
+            app.reload(&policy(server, ""));
+        }
+        eventually(SECONDS, "both listen", async || {
+            server.command(&["PUBSUB", "NUMSUB", "test:feed"]).await.is_ok_and(|said| said.ends_with('2'))
+        })
+        .await
+        .unwrap();
+        tokio::time::timeout(SECONDS, heard.notified()).await.expect("subscribed");
+        said.notify_one();
+        tokio::time::timeout(SECONDS, heard.notified()).await.expect("carried");
+    }
+    assert!(!carried.is_finished() && !listening.is_finished());
+}
+
+#[tokio::test]
+async fn tls_is_verified() {
+    let (ours, other) = (Authority::new("ours").unwrap(), Authority::new("other").unwrap());
+    let identity = ours.server(&["cache.internal", "127.0.0.1"]).unwrap();
+    let server = Server::with(Options { tls: Some(&identity), ..Options::default() }).await.unwrap();
+    let files = tempfile::tempdir().unwrap();
+    for (name, authority) in [("ours.pem", &ours), ("other.pem", &other)] {
+        std::fs::write(files.path().join(name), authority.pem()).unwrap();
+    }
+    let at = |name: &str| format!("ca = \"{}\"\n", files.path().join(name).display());
+    let named = |name: &str| format!("{}server_name = \"{name}\"\n", at("ours.pem"));
+    for (keys, why) in [
+        (at("ours.pem"), None),
+        (named("cache.internal"), None),
+        (named("elsewhere.internal"), Some("not valid for name")),
+        (at("other.pem"), Some("UnknownIssuer")),
+        // The system's authorities know nothing of it.
+        (String::new(), Some("UnknownIssuer")),
+    ] {
+        let text = policy(&server, "when_away = \"closed\"\n");
+        let app = App::start(&text.replace("prefix", &format!("{keys}prefix")));
+        let status = app.get("203.0.113.1", "/").await.status;
+        let state = client(&app).health().state().0;
+        match (why, &state) {
+            (None, State::Up) => assert_eq!(status, 200, "{keys}"),
+            (Some(why), State::Away(away)) => {
+                assert!(status == 503 && away.why().contains(why), "{keys}: {status} {}", away.why());
+            }
+            _ => panic!("{keys}: {status} {state:?}"),
+        }
+    }
+    // In the clear nobody answers there.
+    let clear = policy(&server, "when_away = \"closed\"\n").replace("rediss://", "redis://");
+    assert_eq!(App::start(&clear).get("203.0.113.1", "/").await.status, 503);
 }
 
 #[test]
