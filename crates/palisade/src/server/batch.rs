@@ -164,13 +164,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Inner<S> {
         // Full records only; the rest is written again, and becomes the tail.
         let mut left = total - total % RECORD;
         let mut pieces = [IoSlice::new(&[]); PIECES];
-        let all = std::iter::once(&tail[..]).chain(new().map(|slice| &**slice));
-        for (place, piece) in pieces.iter_mut().zip(all) {
+        let mut used = 0;
+        let all = std::iter::once(&tail[..]).filter(|tail| !tail.is_empty()).chain(new().map(|slice| &**slice));
+        for (place, piece) in pieces.iter_mut().zip(all).take_while(|_| left > 0) {
             let piece = &piece[..piece.len().min(left)];
-            left -= piece.len();
+            (left, used) = (left - piece.len(), used + 1);
             *place = IoSlice::new(piece);
         }
-        let Poll::Ready(written) = Pin::new(stream).poll_write_vectored(cx, &pieces)? else {
+        let Poll::Ready(written) = Pin::new(stream).poll_write_vectored(cx, &pieces[..used])? else {
             *refused = true;
             return Poll::Pending;
         };
