@@ -103,7 +103,7 @@ async fn a_login_reaches_the_app_as_headers_and_the_log_as_a_user() -> Result<()
         let refused = client.get("/admin/secret").header("authorization", &token).send().await?;
         assert_eq!(refused.status(), 403);
         // The application sees neither the token nor what a client made up.
-        let echoed =
+        let mut echoed =
             client.get("/echo").header("authorization", &token).header("x-forwarded-roles", "admin").send().await?;
         let echoed = echoed.json().await?.to_string();
         ensure!(!echoed.contains(token.trim_start_matches("Bearer ")) && !echoed.contains("admin"), "{echoed}");

@@ -98,15 +98,42 @@ async fn the_sample_api_works() -> Result<()> {
     let made = client
         .post("/notes")
         .header("cookie", cookie)
+        .header("sec-fetch-site", "same-origin")
         .json(&serde_json::json!({ "title": "t", "text": "x" }))
         .send()
         .await?;
     let location = made.header("location").context("no Location")?.to_owned();
-    assert_eq!(client.get(&location).header("cookie", cookie).send().await?.json().await?["text"], "x");
-    assert_eq!(client.request(http::Method::DELETE, &location).header("cookie", cookie).send().await?.status(), 204);
-    assert_eq!(client.get(&location).header("cookie", cookie).send().await?.status(), 404);
+    assert_eq!(
+        client
+            .get(&location)
+            .header("cookie", cookie)
+            .header("sec-fetch-site", "same-origin")
+            .send()
+            .await?
+            .json()
+            .await?["text"],
+        "x"
+    );
+    assert_eq!(
+        client
+            .request(http::Method::DELETE, &location)
+            .header("cookie", cookie)
+            .header("sec-fetch-site", "same-origin")
+            .send()
+            .await?
+            .status(),
+        204
+    );
+    assert_eq!(
+        client.get(&location).header("cookie", cookie).header("sec-fetch-site", "same-origin").send().await?.status(),
+        404
+    );
     for (body, status) in [("{\"title\":\"\"}", 422), ("{\"title\":\"t\",\"admin\":true}", 422), ("{", 400)] {
-        let answer = client.post("/notes").header("cookie", cookie).header("content-type", "application/json");
+        let answer = client
+            .post("/notes")
+            .header("cookie", cookie)
+            .header("sec-fetch-site", "same-origin")
+            .header("content-type", "application/json");
         let answer = answer.body(body).send().await?;
         assert_eq!(answer.status(), status, "{body}");
     }
@@ -119,6 +146,7 @@ async fn the_sample_api_works() -> Result<()> {
     let counted = client
         .request(http::Method::PUT, "/uploads/large")
         .header("cookie", cookie)
+        .header("sec-fetch-site", "same-origin")
         .body(body)
         .send()
         .await?
@@ -127,7 +155,12 @@ async fn the_sample_api_works() -> Result<()> {
     assert_eq!(counted["bytes"], 5 << 20);
     // Plain http is for loopback, and the same API.
     assert_eq!(demo.http()?.get("/static/about.html").send().await?.status(), 200);
-    let deleted = client.request(http::Method::DELETE, "/admin/users/7").header("cookie", cookie).send().await?;
+    let deleted = client
+        .request(http::Method::DELETE, "/admin/users/7")
+        .header("cookie", cookie)
+        .header("sec-fetch-site", "same-origin")
+        .send()
+        .await?;
     assert_eq!(deleted.status(), 200);
     Ok(())
 }

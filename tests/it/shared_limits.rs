@@ -267,3 +267,45 @@ async fn a_server_that_hangs_holds_nobody_up() -> Result<()> {
     assert_eq!((count("\"dependency.away\""), count("\"dependency.back\"")), (2, 2), "once a change");
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn users_and_keys_are_counted_on_top_of_the_address() -> Result<()> {
+    let upstream = Upstream::answering(|_| Reply::text("ok")).await?;
+    let redis = Redis::start().await?;
+    let more = "default = \"1000/day\"\n[auth]\nregistration = \"open\"\n\n[[route]]\npath = \"/mine\"\nrate_limit = { limit = \"3/day\", by = \"user\" }\n";
+    let gateway = Palisade::serve().policy(&policy(&upstream, &redis.url(), more)).start().await?;
+    let client = gateway.https()?;
+    let mut bearers = Vec::new();
+    for name in ["ada", "bob"] {
+        let password = "vier alte Kutschen im Nebel";
+        let user =
+            serde_json::json!({ "username": name, "email": format!("{name}@example.com"), "password": password });
+        let registered = client.post("/auth/register").json(&user).send().await?;
+        ensure!(registered.status() == 201, "{}", registered.status());
+        let form = format!("grant_type=password&username={name}&password={}", password.replace(' ', "+"));
+        let token = client.post("/auth/token").header("content-type", "application/x-www-form-urlencoded").body(form);
+        let token: Value = token.send().await?.json().await?;
+        bearers.push(format!("Bearer {}", token["access_token"].as_str().unwrap_or_default()));
+    }
+    let mut passed = [0, 0];
+    for _ in 0..5 {
+        for (place, bearer) in bearers.iter().enumerate() {
+            let mut answer = client.get("/mine").header("authorization", bearer).send().await?;
+            passed[place] += usize::from(answer.status() == 200);
+            if answer.status() != 200 {
+                assert_eq!(answer.header("ratelimit"), Some("\"3/day by user\";r=0;t=28800"));
+                assert_eq!(answer.json().await?["code"], "rate_limit.exceeded");
+            }
+        }
+    }
+    assert_eq!(passed, [3, 3]);
+    // What is no credential is nobody's bucket: 100 fresh ones are counted by their address, and end at the login.
+    let before: usize = redis.command(&["DBSIZE"]).await?.parse()?;
+    for number in 0..100 {
+        let made_up = client.get("/mine").header("authorization", &format!("Bearer made.up.{number}"));
+        assert_eq!(made_up.send().await?.status(), 401);
+    }
+    let after: usize = redis.command(&["DBSIZE"]).await?.parse()?;
+    assert_eq!(before, after, "no key for a made-up credential");
+    Ok(())
+}

@@ -1,26 +1,71 @@
-//! Measures the engine on five harmless requests: microseconds of one transaction through all phases.
+//! Measures the engine on five harmless requests: CPU time of one transaction through all phases, in microseconds.
 //!
-//! `cargo run --release --example five [-- ROUNDS [REQUEST | hard]]`; `hard` measures values chosen to be slow instead.
-//! Rules: Debian's `modsecurity-crs` (or `PALISADE_CRS_ROOT`), paranoia 1.
+//! `cargo run --release -p palisade-seclang --example five -- [OPTIONS]`:
+//! - `--rounds N`: transactions of each request (300);
+//! - `--only NAME`: the requests that begin so, with what the filter says of them; `--hard`: values chosen to be slow;
+//! - `--rules FILE`: these rules; otherwise Debian's `modsecurity-crs` (below `PALISADE_CRS_ROOT`) at paranoia 1;
+//! - `--without STEP`: without a short cut (`fold`, `filter`, `plain`, `triggers`, `gates`); `--reference`: without any;
+//! - `--write DIR`: writes the requests into files instead, for another engine.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a program that prints a table")]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use palisade_seclang::{Builder, RuleSet, Transaction};
+use palisade_seclang::{Builder, Clock, RuleSet, Steps, SystemClock, Transaction};
 
 #[path = "five/requests.rs"]
 mod requests;
 
+struct Options {
+    rounds: usize,
+    only: Option<String>,
+    hard: bool,
+    rules: Option<PathBuf>,
+    steps: Option<Steps>,
+    write: Option<PathBuf>,
+}
+
+fn options() -> Options {
+    let mut options =
+        Options { rounds: 300, only: None, hard: false, rules: None, steps: Some(Steps::ALL), write: None };
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
+        let mut value = || args.next().unwrap_or_else(|| panic!("{arg} needs a value"));
+        match arg.as_str() {
+            "--rounds" => options.rounds = value().parse().unwrap(),
+            "--only" => options.only = Some(value()),
+            "--hard" => options.hard = true,
+            "--rules" => options.rules = Some(value().into()),
+            "--reference" => options.steps = None,
+            "--write" => options.write = Some(value().into()),
+            "--without" => {
+                let name = value();
+                let steps = options.steps.as_mut().unwrap();
+                *match name.as_str() {
+                    "fold" => &mut steps.fold,
+                    "filter" => &mut steps.filter,
+                    "plain" => &mut steps.plain,
+                    "triggers" => &mut steps.triggers,
+                    "gates" => &mut steps.gates,
+                    _ => panic!("no step {name}"),
+                } = false;
+            }
+            _ => panic!("unknown option {arg}"),
+        }
+    }
+    options
+}
+
 fn main() {
-    let rounds: u32 = std::env::args().nth(1).and_then(|a| a.parse().ok()).unwrap_or(300);
-    let only = std::env::args().nth(2);
-    let reference = std::env::args().nth(3).is_some_and(|a| a == "reference");
-    let root = std::env::var_os("PALISADE_CRS_ROOT").map_or_else(|| PathBuf::from("/"), PathBuf::from);
+    let options = options();
+    let chosen = if options.hard { requests::hard() } else { requests::all() };
+    if let Some(folder) = &options.write {
+        return chosen.iter().for_each(|request| write(folder, request));
+    }
     let begin = Instant::now();
-    let rules = load(&root, reference);
+    let rules = load(&options);
     let (live, filtered) = rules.live_count();
     println!(
         "loaded in {} ms: {} rules, {live} live, {filtered} of them filtered, filter {} KiB, resident {} KiB",
@@ -29,33 +74,27 @@ fn main() {
         rules.filter_memory() / 1024,
         resident(),
     );
-    let chosen = if only.as_deref() == Some("hard") { requests::hard() } else { requests::all() };
-    let only = only.filter(|o| o != "hard");
-    if only.is_some() {
+    if options.only.is_some() {
         (1..=5).for_each(|phase| println!("phase {phase}: {:?}", rules.always_evaluated(phase)));
     }
-    println!("{:<20} {:>10} {:>10} {:>8}", "request", "least µs", "median µs", "matches");
-    for request in chosen.iter().filter(|r| only.as_ref().is_none_or(|o| r.name.starts_with(o.as_str()))) {
+    println!("{:<20} {:>10} {:>10} {:>8}", "request", "least", "median", "matches");
+    let clock = SystemClock::new();
+    let now = || clock.cpu().unwrap();
+    for request in chosen.iter().filter(|r| options.only.as_ref().is_none_or(|only| r.name.starts_with(only.as_str())))
+    {
         let mut transaction = Transaction::new(&rules);
         let mut times: Vec<Duration> = Vec::new();
-        let mut matches = 0;
-        for _ in 0..rounds {
-            let begin = Instant::now();
+        for _ in 0..options.rounds {
+            let begin = now();
             transaction.reset(&rules);
             run(&mut transaction, request);
-            times.push(begin.elapsed());
-            matches = transaction.matches().len();
+            times.push(now() - begin);
         }
         times.sort();
         let micros = |d: Duration| d.as_nanos() as f64 / 1000.0;
-        println!(
-            "{:<20} {:>10.1} {:>10.1} {:>8}",
-            request.name,
-            micros(times[0]),
-            micros(times[times.len() / 2]),
-            matches
-        );
-        if only.is_some() {
+        let (least, median) = (micros(times[0]), micros(times[times.len() / 2]));
+        println!("{:<20} {least:>10.1} {median:>10.1} {:>8}", request.name, transaction.matches().len());
+        if options.only.is_some() {
             println!("    candidates {:?}", transaction.candidates());
         }
         for found in transaction.matches().iter().take(5) {
@@ -65,18 +104,38 @@ fn main() {
     println!("resident {} KiB", resident());
 }
 
-fn load(root: &std::path::Path, reference: bool) -> Arc<RuleSet> {
+fn load(options: &Options) -> Arc<RuleSet> {
     let mut builder = Builder::new();
-    if reference {
-        builder.reference();
+    match options.steps {
+        Some(steps) => builder.steps(steps),
+        None => builder.reference(),
+    };
+    match &options.rules {
+        Some(file) => {
+            builder.file(file);
+        }
+        None => {
+            let root = std::env::var_os("PALISADE_CRS_ROOT").map_or_else(|| PathBuf::from("/"), PathBuf::from);
+            builder.text("five.conf", "SecRuleEngine On\nSecRequestBodyAccess On\nSecRequestBodyJsonDepthLimit 64");
+            builder.file(root.join("etc/modsecurity/crs/crs-setup.conf"));
+            builder.file(root.join("usr/share/modsecurity-crs/rules/*.conf"));
+        }
     }
-    builder.text("five.conf", "SecRuleEngine On\nSecRequestBodyAccess On\nSecRequestBodyJsonDepthLimit 64");
-    builder.file(root.join("etc/modsecurity/crs/crs-setup.conf"));
-    builder.file(root.join("usr/share/modsecurity-crs/rules/*.conf"));
     match builder.compile() {
         Ok(rules) => Arc::new(rules),
         Err(problems) => panic!("{}", problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")),
     }
+}
+
+/// Method, target and headers a line each, an empty line, the body.
+fn write(folder: &Path, request: &requests::Request) {
+    let mut text = format!("{}\n{}\n", request.method, request.target);
+    for (name, value) in &request.headers {
+        text.push_str(&format!("{name}: {value}\n"));
+    }
+    text.push('\n');
+    let bytes = [text.as_bytes(), &request.body].concat();
+    std::fs::write(folder.join(format!("{}.request", request.name)), bytes).unwrap();
 }
 
 fn resident() -> usize {

@@ -66,5 +66,5 @@ pub use parse::{Builder, matching};
 pub use problem::{Place, Problem};
 pub use rule::{AuditMode, EngineMode, Processor};
 pub use ruleset::RuleSet;
-pub use settings::{LimitAction, Settings};
+pub use settings::{LimitAction, Settings, Steps};
 pub use transaction::{Match, Outcome, Transaction, Verdict};

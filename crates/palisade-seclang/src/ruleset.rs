@@ -11,7 +11,7 @@ use crate::names::TxNames;
 use crate::operator::Lookups;
 use crate::problem::{Place, Problems};
 use crate::rule::{Ctl, Rule, Select, Skip, Which};
-use crate::settings::Settings;
+use crate::settings::{Settings, Steps};
 use crate::store::Span;
 use crate::transform::UnicodeMap;
 use crate::variable::Var;
@@ -48,6 +48,8 @@ pub(crate) struct Fast {
     pub(crate) always: [Vec<u64>; 5],
     /// Phase (from 0) and position in its list, by rule.
     pub(crate) position: Vec<(u8, u32)>,
+    /// Transformations are left out where they change nothing.
+    pub(crate) skips: bool,
 }
 
 /// Knows nothing.
@@ -61,7 +63,7 @@ impl RuleSet {
         names: TxNames,
         settings: Settings,
         unicode_map: Option<Arc<UnicodeMap>>,
-        fast: bool,
+        steps: Option<Steps>,
     ) -> Result<RuleSet, Problems> {
         // All names are known now, so patterns over them are decided.
         for target in rules.iter_mut().flat_map(|r| &mut r.links).flat_map(|l| &mut l.targets) {
@@ -117,13 +119,16 @@ impl RuleSet {
             fast: None,
             files: Vec::new(),
         };
-        if fast { rules.hasten() } else { Ok(rules) }
+        match steps {
+            Some(steps) => rules.hasten(steps),
+            None => Ok(rules),
+        }
     }
 
     /// Folds what is fixed and compiles the filter.
-    fn hasten(self) -> Result<RuleSet, Problems> {
+    fn hasten(self, steps: Steps) -> Result<RuleSet, Problems> {
         let shared = Arc::new(self);
-        let folded = fold::fold(&shared);
+        let folded = if steps.fold { fold::fold(&shared) } else { fold::nothing(&shared) };
         let Ok(mut rules) = Arc::try_unwrap(shared) else {
             let mut problems = Problems::default();
             let at = Place { file: "".into(), line: 0 };
@@ -139,7 +144,7 @@ impl RuleSet {
             }
         }
         let live = rules.phases.iter().flatten().copied();
-        let filter = Filter::new(&rules.rules, live).map_err(|e| {
+        let filter = Filter::new(&rules.rules, live, steps).map_err(|e| {
             let mut problems = Problems::default();
             let at = Place { file: "".into(), line: 0 };
             problems.error(
@@ -161,7 +166,7 @@ impl RuleSet {
                 }
             }
         }
-        rules.fast = Some(Fast { filter, always, position });
+        rules.fast = Some(Fast { filter, always, position, skips: steps.triggers });
         Ok(rules)
     }
 

@@ -84,3 +84,24 @@ impl Default for Settings {
         }
     }
 }
+
+/// The short cuts of evaluation, one by one: for measuring what each brings. All are taken unless
+/// [`Builder::steps`](crate::Builder::steps) says otherwise; none changes what rules find.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Steps {
+    /// Rules that read configuration only are evaluated when rules are compiled.
+    pub fold: bool,
+    /// Every value is scanned once for the patterns of all rules; a rule without a hit is not evaluated.
+    pub filter: bool,
+    /// Values of letters, digits and little else are scanned for the patterns that such values can match.
+    pub plain: bool,
+    /// A transformation is left out where the value has nothing that it would change.
+    pub triggers: bool,
+    /// Values that no SQL or script can be made of are not handed to libinjection's method.
+    pub gates: bool,
+}
+
+impl Steps {
+    /// All of them.
+    pub const ALL: Steps = Steps { fold: true, filter: true, plain: true, triggers: true, gates: true };
+}

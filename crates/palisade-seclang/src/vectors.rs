@@ -18,13 +18,21 @@ const EXCEPTIONS: &[(&str, usize, &str)] = &[
     ("cssDecode", 3, "expects one of two spaces to go, which the algorithm that passes all the others keeps"),
 ];
 
-fn folder(name: &str) -> Option<PathBuf> {
+/// A folder of published vectors. `None`: it is not there, which the run of all tests counts and CI does not accept.
+pub(crate) fn folder(name: &str) -> Option<PathBuf> {
+    use std::io::Write as _;
+
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared").join(name);
     if path.exists() {
         return Some(path);
     }
-    println!("NOT RUN: {} is not there", path.display());
-    assert!(std::env::var_os("CI").is_none(), "CI must have {}", path.display());
+    let line = format!("NOT RUN: {} is not there\n", path.display());
+    assert!(std::env::var_os("CI").is_none(), "{line}");
+    println!("{line}");
+    if let Some(list) = std::env::var_os("PALISADE_NOT_RUN") {
+        let list = std::fs::OpenOptions::new().append(true).create(true).open(list);
+        list.and_then(|mut list| list.write_all(line.as_bytes())).unwrap();
+    }
     None
 }
 
@@ -74,6 +82,9 @@ fn files(folder: &Path) -> Vec<(String, Vec<Value>)> {
         })
         .collect()
 }
+
+/// Vectors of `@geoLookup`, which asks whoever embeds the engine.
+const GEO: usize = 5;
 
 fn judge(seen: &[String], ran: usize, least: usize, failures: Vec<(String, usize, String)>) {
     let expected = |f: &(String, usize, String)| EXCEPTIONS.iter().any(|(name, n, _)| *name == f.0 && *n == f.1);
@@ -126,13 +137,14 @@ fn transformations() {
 #[test]
 fn operators() {
     let Some(folder) = folder("seclang-vectors/operators") else { return };
-    let (mut ran, mut failures, mut seen) = (0, Vec::new(), Vec::new());
+    let (mut ran, mut failures, mut seen, mut left_out) = (0, Vec::new(), Vec::new(), 0);
     let data = folder.join("op/rule.conf");
     for (name, list) in files(&folder) {
         seen.push(name.clone());
         for (n, vector) in list.iter().enumerate() {
             // Needs a country database; the lookup is handed in and tested where it is.
             if vector["resource"] == "geoip" || name == "geoLookup" {
+                left_out += 1;
                 continue;
             }
             ran += 1;
@@ -163,5 +175,6 @@ fn operators() {
             }
         }
     }
-    judge(&seen, ran, 3900, failures);
+    assert_eq!(left_out, GEO, "vectors that ask for a country database");
+    judge(&seen, ran, 3955 - GEO, failures);
 }

@@ -26,6 +26,8 @@ pub enum Need {
     Python,
     /// The same environment with what the guide's own app imports, pinned in `tests/apps/guide/requirements.txt`.
     PythonGuide,
+    /// The same environment with a mail server, pinned in `tests/apps/smtp/requirements.txt`.
+    PythonSmtp,
     /// `node` and the packages pinned in `tests/node/package-lock.json`.
     Node,
     /// Debian's Chromium.
@@ -48,10 +50,11 @@ pub enum Need {
 
 impl Need {
     /// All of them, in the order `cargo xtask test` installs them.
-    pub const ALL: [Need; 12] = [
+    pub const ALL: [Need; 13] = [
         Need::RustComponents,
         Need::Python,
         Need::PythonGuide,
+        Need::PythonSmtp,
         Need::Node,
         Need::Chromium,
         Need::Promtool,
@@ -69,6 +72,7 @@ impl Need {
             Need::RustComponents => "rustfmt and clippy",
             Need::Python => "python packages",
             Need::PythonGuide => "python packages of the guide",
+            Need::PythonSmtp => "python's mail server",
             Need::Node => "node packages",
             Need::Chromium => "chromium",
             Need::Promtool => "promtool",
@@ -86,6 +90,7 @@ impl Need {
             Need::RustComponents => ["fmt", "clippy"].iter().all(|component| has_component(component)),
             Need::Python => stamp_matches(&venv(), &requirements()),
             Need::PythonGuide => stamp_matches(&venv().join("guide"), &guide_requirements()),
+            Need::PythonSmtp => stamp_matches(&venv().join("smtp"), &smtp_requirements()),
             Need::Node => has("node") && stamp_matches(&node(), &node_lock()),
             Need::Chromium => chromium().is_file(),
             Need::Promtool => promtool().is_file(),
@@ -103,6 +108,7 @@ impl Need {
             Need::RustComponents => install_rust_components(),
             Need::Python => install_python(),
             Need::PythonGuide => install_python_guide(),
+            Need::PythonSmtp => install_python_smtp(),
             Need::Node => install_node(),
             Need::Chromium => apt::install(&["chromium"], "tests open the app's /docs in a browser"),
             Need::Promtool => install_promtool(),
@@ -210,6 +216,10 @@ fn guide_requirements() -> PathBuf {
     paths::tests("apps/guide/requirements.txt")
 }
 
+fn smtp_requirements() -> PathBuf {
+    paths::tests("apps/smtp/requirements.txt")
+}
+
 fn node_lock() -> PathBuf {
     paths::tests("node/package-lock.json")
 }
@@ -256,6 +266,15 @@ fn install_python_guide() -> Result<()> {
     }
     pip_install(&guide_requirements())?;
     write_stamp(&venv().join("guide"), &guide_requirements())
+}
+
+fn install_python_smtp() -> Result<()> {
+    if !Need::Python.is_met() {
+        install_python()?;
+    }
+    say("installing: aiosmtpd into target/palisade-test/venv (the mail server that tests send to)");
+    pip_install(&smtp_requirements())?;
+    write_stamp(&venv().join("smtp"), &smtp_requirements())
 }
 
 fn pip_install(requirements: &Path) -> Result<()> {

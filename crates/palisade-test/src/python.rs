@@ -93,6 +93,18 @@ impl App {
         App::start(command, "listening on http://").await
     }
 
+    /// The mail server, `tests/apps/smtp`, with its options.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn smtp(options: &[&str]) -> Result<App> {
+        need(Need::PythonSmtp)?;
+        let mut command = Command::new(provision::python_program("python"));
+        command.arg(paths::tests("apps/smtp/server.py")).args(options);
+        let app = App::start(command, "listening on smtp://").await?;
+        Ok(App { scheme: "smtp", ..app })
+    }
+
     /// The gRPC server, `tests/apps/grpc`; with an identity behind TLS of its own.
     ///
     /// # Errors

@@ -16,6 +16,7 @@
 //! ```
 
 mod dir;
+mod dotenv;
 mod env;
 mod error;
 mod exposed;
@@ -24,6 +25,7 @@ mod memory;
 mod ring;
 
 pub use dir::Dir;
+pub use dotenv::DotEnv;
 pub use env::Env;
 pub use error::Error;
 pub use exposed::{Exposed, exposed};
@@ -115,8 +117,12 @@ pub struct Listed {
     pub versions: Option<usize>,
 }
 
-/// A name is one path segment and one environment variable, so its alphabet is narrow.
-fn check_name(name: &str) -> Result<(), Error> {
+/// Whether this can be the name of a secret. A name is one path segment and one environment variable, so its alphabet is
+/// narrow.
+///
+/// # Errors
+/// When it cannot.
+pub fn check_name(name: &str) -> Result<(), Error> {
     let fits = !name.is_empty()
         && name.len() <= 128
         && !name.starts_with('.')

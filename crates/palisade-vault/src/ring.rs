@@ -166,7 +166,7 @@ impl Ring {
     /// When the ring is full or the id is taken.
     pub fn rotate(&mut self, version: Version) -> Result<(), BadRing> {
         let from = version.from;
-        let kept = self.0.iter().filter(|old| old.from < from).cloned();
+        let kept = self.0.iter().filter(|old| old.from <= from).cloned();
         *self = Self::new(kept.chain([version]))?;
         Ok(())
     }
@@ -185,10 +185,11 @@ impl Ring {
         self.0.drain(..self.0.len().saturating_sub(1));
     }
 
-    /// Each version with the time from which nothing that it made is valid any more; `None` for the youngest.
+    /// Each version with the time from which nothing that it made is valid any more. `None` for the youngest, and for one
+    /// that an operator put below another: it ends when they take it out.
     pub fn ends(&self, life: Duration) -> impl Iterator<Item = (&Version, Option<Timestamp>)> {
-        let next = self.0.iter().skip(1).map(move |next| Some(next.from.plus(life))).chain([None]);
-        self.0.iter().zip(next)
+        let end = move |next: &Version| (next.made.0 != 0).then(|| next.from.plus(life));
+        self.0.iter().zip(self.0.iter().skip(1).map(end).chain([None]))
     }
 }
 
@@ -198,7 +199,7 @@ mod tests {
 
     fn version(id: &str, from: i64) -> Version {
         let key = Secret::new(id.as_bytes().to_vec());
-        Version { id: id.into(), algorithm: "EdDSA".into(), made: Timestamp(from), from: Timestamp(from), key }
+        Version { id: id.into(), algorithm: "EdDSA".into(), made: Timestamp(1), from: Timestamp(from), key }
     }
 
     fn ids(ring: &Ring) -> Vec<&str> {

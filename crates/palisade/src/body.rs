@@ -449,6 +449,13 @@ impl ResponseBody {
         start
     }
 
+    /// Bounds the frames of an answer that streams, in bytes, where the application behind decides.
+    pub(crate) fn set_largest_frame(&mut self, bytes: usize) {
+        if let ResponseInner::Upstream(body) = &mut self.inner {
+            body.set_largest_frame(bytes);
+        }
+    }
+
     /// Attaches what is written to the access log when this body ends.
     pub(crate) fn attach(&mut self, record: Box<Record>) {
         self.record = Some(record);

@@ -269,10 +269,10 @@ impl Live {
         if let Some(answer) = endpoints::answer(ctx, &parts) {
             return Ok(answer);
         }
-        if let Some(auth) = &self.policy.controls().auth.control {
-            if ctx.rule().own {
-                return Box::pin(endpoints::auth::answer(auth, ctx, parts, body)).await;
-            }
+        if let Some(auth) = &self.policy.controls().auth.control
+            && ctx.rule().own
+        {
+            return Box::pin(endpoints::auth::answer(auth, ctx, parts, body)).await;
         }
         if let Some(files) = &self.policy.controls().r#static.control
             && let Some(answer) = files.answer(ctx, &parts)

@@ -7,6 +7,7 @@
 
 mod cell;
 mod check;
+mod engine;
 mod fastapi;
 mod gateway;
 mod generator;
@@ -156,7 +157,7 @@ pub(crate) fn run(args: &Arguments) -> Result<ExitCode> {
         } else if args.fastapi {
             fastapi::measure(&mut site, root, binary.as_ref(), args.rounds, args.seconds(), !args.no_write)
         } else if args.waf {
-            waf::measure(&mut site, root, binary.as_ref(), args.rounds, args.seconds(), !args.no_write)
+            waf::measure(&mut site, root, binary.as_ref(), &args.profile, args.rounds, args.seconds(), !args.no_write)
         } else if args.redis {
             redis::measure(&mut site, root, binary.as_ref(), args.rounds, args.seconds(), !args.no_write)
         } else if args.slow {

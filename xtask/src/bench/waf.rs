@@ -13,7 +13,7 @@ use super::gateway::{Gateway, Kind};
 use super::nginx::MODSECURITY;
 use super::site::Site;
 use super::summary::Spread;
-use super::{check, generator, install, machine, process, report};
+use super::{check, engine, generator, install, machine, process, report};
 
 #[path = "../../../crates/palisade-seclang/examples/five/requests.rs"]
 #[allow(dead_code, unreachable_pub, reason = "shared with a program that needs more of it")]
@@ -22,8 +22,12 @@ mod requests;
 use requests::Request;
 
 /// What has to be installed beside the programs of every run, and the packages.
-pub(super) const NEEDS: &[(&str, &str)] =
-    &[(MODSECURITY, "libnginx-mod-http-modsecurity"), (CORE_RULE_SET, "modsecurity-crs")];
+pub(super) const NEEDS: &[(&str, &str)] = &[
+    (MODSECURITY, "libnginx-mod-http-modsecurity"),
+    (CORE_RULE_SET, "modsecurity-crs"),
+    ("/usr/include/modsecurity/modsecurity.h", "libmodsecurity-dev"),
+    ("cc", "gcc"),
+];
 const CORE_RULE_SET: &str = "/usr/share/modsecurity-crs/rules";
 
 /// Connections at once; a request at a time on each.
@@ -163,13 +167,14 @@ pub(super) fn measure(
     site: &mut Site,
     root: &Path,
     binary: Option<&PathBuf>,
+    profile: &str,
     rounds: u64,
     seconds: u64,
     write: bool,
 ) -> Result<()> {
     let rules = site.folder.join("rules.conf");
     fs::write(&rules, RULES)?;
-    site.rules = Some(rules);
+    site.rules = Some(rules.clone());
     let five = requests::all();
     for request in &five {
         fs::write(body(site, request), &request.body)?;
@@ -185,6 +190,10 @@ pub(super) fn measure(
     }
     let table = table(&five, &both)?;
     println!("{table}");
+    drop(both);
+    let engines = engine::measure(site, root, profile, &rules, rounds)?;
+    let (alone, steps) = (engines.table(title)?, engines.steps()?);
+    println!("{alone}\n{steps}");
     if write {
         let facts = machine::facts(binary);
         let mut text = String::from("## With the Core Rule Set\n\n");
@@ -198,7 +207,7 @@ pub(super) fn measure(
             text.push_str(&format!("- {package}: {version}\n"));
         }
         text.push_str(&format!(
-            "\nFive harmless requests over HTTP/1.1 with TLS, {CONNECTIONS} connections, {rounds} rounds of about {seconds} s each in turn, a fixed number of requests a round. Both block at paranoia 1, read the same rule files and inspect heads and bodies; neither writes an audit log. CPU is user + system time of the gateway's process tree, all of it: TLS, proxying and log included. Ratios say how many times as much nginx + ModSecurity takes.\n\n{table}\n`rules.conf`, for both:\n\n```text\n{}\n```\n",
+            "\nFive harmless requests over HTTP/1.1 with TLS, {CONNECTIONS} connections, {rounds} rounds of about {seconds} s each in turn, a fixed number of requests a round. Both block at paranoia 1, read the same rule files and inspect heads and bodies; neither writes an audit log. CPU is user + system time of the gateway's process tree, all of it: TLS, proxying and log included. Ratios say how many times as much nginx + ModSecurity takes.\n\n{table}\n### Engines alone\n\nThe same rules and requests, all phases, in one process each, on the same core, in turn.\n\n{alone}\n### What each short cut brings\n\nOurs again with one of its short cuts left out at a time.\n\n{steps}\n`rules.conf`, for both:\n\n```text\n{}\n```\n",
             RULES.trim()
         ));
         report::write_section(&root.join("docs/benchmarks.md"), "waf", &text)?;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::error::{BoxError, Error};
 use super::upload::{Stop, Upload};
-use super::{Connection, KEPT_SCRATCH, Recycle, SMALL_BLOCK};
+use super::{Connection, KEPT_SCRATCH, LARGEST_FRAME, Recycle, SMALL_READ, blocks};
 use crate::chunked::{Chunks, Step};
 use crate::head::{Limits, is_forbidden_trailer};
 use crate::scan::{self, Line};
@@ -111,8 +111,10 @@ where
         }
         drop(upload);
         inner.exchanges += 1;
-        inner.block = SMALL_BLOCK;
-        if inner.read.capacity() > SMALL_BLOCK {
+        inner.fast = false;
+        inner.block = blocks::SMALLEST;
+        inner.largest = LARGEST_FRAME;
+        if inner.read.capacity() > SMALL_READ {
             inner.read = BytesMut::new();
         }
         if inner.scratch.capacity() > KEPT_SCRATCH {
@@ -123,6 +125,35 @@ where
             let _ = timer.as_mut().poll(&mut Context::from_waker(std::task::Waker::noop()));
         }
         recycler.recycle(connection);
+    }
+
+    /// Frames of this answer shall not be larger than this (and 64 KiB, if that is more): for whoever may have to hold one
+    /// for each of many answers.
+    pub fn set_largest_frame(&mut self, bytes: usize) {
+        if let Some(exchange) = &mut self.exchange {
+            exchange.connection.inner.largest = bytes.clamp(blocks::SMALLEST, LARGEST_FRAME);
+        }
+    }
+
+    /// How much may come of which every byte is data of this answer. `None` where something else can come, or where some of it
+    /// has come already.
+    fn only_data(&self) -> Option<u64> {
+        let is_read = |exchange: &Exchange<IO, B>| exchange.connection.inner.read.is_empty();
+        match self.decoder {
+            Decoder::Length(left) if self.exchange.as_ref().is_some_and(is_read) => Some(left),
+            Decoder::UntilClose if self.exchange.as_ref().is_some_and(is_read) => Some(u64::MAX),
+            _ => None,
+        }
+    }
+
+    /// Takes note of data that was read past the buffer.
+    fn took(&mut self, data: &Bytes) {
+        if let Decoder::Length(left) = &mut self.decoder {
+            *left = left.saturating_sub(data.len() as u64);
+            if *left == 0 {
+                self.finish();
+            }
+        }
     }
 
     fn fail(&mut self, error: Error) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
@@ -250,18 +281,28 @@ where
                 Ok(Decoded::More) => {}
                 Err(error) => return this.fail(error),
             }
+            let only_data = this.only_data();
             let Some(exchange) = &mut this.exchange else { return Poll::Ready(None) };
-            match exchange.connection.inner.poll_fill(cx) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(0)) if matches!(this.decoder, Decoder::UntilClose) => {
+            let read = match only_data {
+                None => ready!(exchange.connection.inner.poll_fill(cx)),
+                Some(most) => match ready!(exchange.connection.inner.poll_data(most, cx)) {
+                    Ok(data) if !data.is_empty() => {
+                        this.took(&data);
+                        return Poll::Ready(Some(Ok(Frame::data(data))));
+                    }
+                    end => end.map(|_| 0),
+                },
+            };
+            match read {
+                Ok(0) if matches!(this.decoder, Decoder::UntilClose) => {
                     this.decoder = Decoder::Done;
                     this.exchange = None;
                     this.recycler = None;
                     return Poll::Ready(None);
                 }
-                Poll::Ready(Ok(0)) => return this.fail(Error::Truncated),
-                Poll::Ready(Ok(_)) => {}
-                Poll::Ready(Err(error)) => return this.fail(Error::Io(error)),
+                Ok(0) => return this.fail(Error::Truncated),
+                Ok(_) => {}
+                Err(error) => return this.fail(Error::Io(error)),
             }
         }
     }

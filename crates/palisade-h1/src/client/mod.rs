@@ -11,10 +11,12 @@
 //! that `Connection` names are removed.
 //!
 //! Memory: an idle connection holds at most 16 KiB of read buffer and the space of its largest head (up to
-//! 16 KiB are kept). During an exchange: a read buffer of 16 KiB, or 64 KiB for large answers (and
-//! [`Limits::head_bytes`] while a head comes in), at most 18 KiB of gathered small frames behind the request's head, and one
-//! frame of the request body. Frames of the answer share the read buffer's memory until they are dropped.
+//! 16 KiB are kept), and one that waits for an answer no more. During an exchange: what was received of the head (up to
+//! [`Limits::head_bytes`]), a read buffer of 64 KiB for answers in chunks that come fast, at most 18 KiB of gathered small
+//! frames behind the request's head, and one frame of the request body. Frames of the answer are at most
+//! [`LARGEST_FRAME`] and take at most twice their size until they are dropped; see [`ResponseBody::set_largest_frame`].
 
+mod blocks;
 mod body;
 mod error;
 mod upload;
@@ -37,6 +39,7 @@ use http_body::Body;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
+use self::blocks::Block;
 pub use self::body::ResponseBody;
 use self::body::{Decoder, Exchange};
 pub use self::error::{BoxError, Error, Failure};
@@ -45,9 +48,12 @@ use self::upload::{Stop, Upload};
 use crate::head::{AnswerScan, Framing, HeadFacts, Limits, Span};
 use crate::{Violation, chunked::Chunks};
 
-/// A block of the read buffer: for heads and small answers, and for large ones.
-const SMALL_BLOCK: usize = 16 * 1024;
-const LARGE_BLOCK: usize = 64 * 1024;
+/// The largest frame of an answer, in bytes.
+pub const LARGEST_FRAME: usize = blocks::LARGEST;
+/// What is read at once of heads and chunks, and copied.
+const SMALL_READ: usize = 16 * 1024;
+/// A block of the read buffer, for chunks that come faster.
+const LARGE_READ: usize = 64 * 1024;
 /// With less room than this a new block is taken instead of reading a few bytes at a time.
 const MIN_ROOM: usize = 2 * 1024;
 /// Scratch space above this is given back between exchanges.
@@ -78,8 +84,11 @@ struct Inner<IO> {
     io: IO,
     /// Received and not yet used.
     read: BytesMut,
-    /// Size of the next block of `read`.
+    /// More came at once than is worth a copy: from now on it is read straight into `read`.
+    fast: bool,
+    /// Size of the next block that is read into where nothing but data can come, and of the largest.
     block: usize,
+    largest: usize,
     /// The request's head and chunk lines on their way out.
     scratch: Vec<u8>,
     /// Fields of the head that comes in.
@@ -116,7 +125,9 @@ where
             inner: Box::new(Inner {
                 io,
                 read: BytesMut::new(),
-                block: SMALL_BLOCK,
+                fast: false,
+                block: blocks::SMALLEST,
+                largest: LARGEST_FRAME,
                 scratch: Vec::new(),
                 spans: Vec::new(),
                 timer: None,
@@ -429,9 +440,6 @@ where
                 Decoder::UntilClose
             }
         };
-        if let Decoder::Length(left) = decoder {
-            inner.block = usize::try_from(left).unwrap_or(LARGE_BLOCK).clamp(SMALL_BLOCK, LARGE_BLOCK);
-        }
         let body = ResponseBody::new(exchange, decoder, keep, self.recycler.take());
         Ok(Outcome::Response(response.map(|()| body)))
     }
@@ -450,16 +458,33 @@ where
 impl<IO: AsyncRead + Unpin> Inner<IO> {
     /// Reads once into the buffer. `Ok(0)` is the end of the stream.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if !self.fast {
+            let mut block = Block::take(blocks::SMALLEST);
+            let mut buffer = ReadBuf::new(block.room(SMALL_READ));
+            ready!(Pin::new(&mut self.io).poll_read(cx, &mut buffer))?;
+            self.read.extend_from_slice(buffer.filled());
+            self.fast = buffer.remaining() == 0;
+            return Poll::Ready(Ok(buffer.filled().len()));
+        }
         if self.read.capacity() - self.read.len() < MIN_ROOM {
-            self.read.reserve(self.block);
+            self.read.reserve(LARGE_READ);
         }
-        let room = self.read.capacity() - self.read.len();
-        let count = ready!(pin!(self.io.read_buf(&mut self.read)).poll(cx))?;
-        if count == room {
-            // It comes faster than it is read: fewer and larger reads from now on.
-            self.block = LARGE_BLOCK;
-        }
-        Poll::Ready(Ok(count))
+        pin!(self.io.read_buf(&mut self.read)).poll(cx)
+    }
+
+    /// Reads once where nothing but `most` bytes of data can come, past the buffer. No bytes are the end of the stream.
+    fn poll_data(&mut self, most: u64, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+        let mut block = Block::take(self.block);
+        let mut buffer = ReadBuf::new(block.room(usize::try_from(most).unwrap_or(usize::MAX)));
+        ready!(Pin::new(&mut self.io).poll_read(cx, &mut buffer))?;
+        let (count, full) = (buffer.filled().len(), buffer.remaining() == 0);
+        // It comes faster than it is read: fewer and larger reads from now on. Or slower.
+        self.block = match () {
+            () if full => (self.block * 2).min(self.largest),
+            () if count < self.block / 2 => (self.block / 2).max(blocks::SMALLEST),
+            () => self.block,
+        };
+        Poll::Ready(Ok(block.filled(count)))
     }
 
     /// Takes the judged head out of the buffer.

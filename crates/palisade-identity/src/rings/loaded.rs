@@ -63,13 +63,22 @@ impl Macs {
     }
 }
 
+/// What may be done beside reading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Work {
+    /// Rings are made, replaced and pruned where that is due, which may wait for another process.
+    All,
+    /// Nothing: somebody waits for the answer.
+    Look,
+}
+
 impl Source {
-    /// Reads the rings, makes and replaces those that are due. `None` where all is as it was in `old`.
-    pub(super) fn load(&self, old: Option<&Loaded>, now: Timestamp) -> Result<Option<Loaded>, Error> {
+    /// Reads the rings. `None` where all is as it was in `old`.
+    pub(super) fn load(&self, old: Option<&Loaded>, now: Timestamp, work: Work) -> Result<Option<Loaded>, Error> {
         let mut missing = Vec::new();
         let mut texts = Vec::new();
         for name in Name::ALL {
-            texts.push(self.text(name, now, &mut missing)?);
+            texts.push(self.text(name, now, work, &mut missing)?);
         }
         if !missing.is_empty() {
             return Err(Error::Provide(missing.join("; ")));
@@ -88,7 +97,13 @@ impl Source {
     }
 
     /// The text of a ring, after it was made or replaced where that is due.
-    fn text(&self, name: Name, now: Timestamp, missing: &mut Vec<String>) -> Result<Option<Secret<String>>, Error> {
+    fn text(
+        &self,
+        name: Name,
+        now: Timestamp,
+        work: Work,
+        missing: &mut Vec<String>,
+    ) -> Result<Option<Secret<String>>, Error> {
         let secret = name.secret();
         let found = match self.provider.get(secret) {
             Ok(text) => Some(text),
@@ -100,19 +115,21 @@ impl Source {
             (None, _) if !self.settings.uses(name) => Ok(None),
             (None, None) => {
                 let place = self.provider.place(secret);
-                missing.push(format!("`{secret}` in {place}: {}", provided::advice(name, &self.settings)));
+                missing.push(format!("`{secret}` in {place}: {}", provided::advice(name, self.algorithm(name))));
                 Ok(None)
             }
+            (None, Some(_)) if work == Work::Look => Err(self.unusable(name, "it is gone".into())),
             (None, Some(store)) => {
                 make::make(store, name, self.algorithm(name), now)?;
                 Ok(Some(store.get(secret)?))
             }
             (Some(text), None) => Ok(Some(text)),
+            (Some(text), Some(_)) if work == Work::Look => Ok(Some(text)),
             (Some(text), Some(store)) => {
                 let ring = self.read(name, &text)?;
-                let rotated = self.due(name, &ring, now).is_some()
-                    && make::change(store, name, now, &|ring| ring.and_then(|ring| self.due(name, ring, now)))?
-                        .is_some();
+                let due = |ring: Option<&Ring>| ring.and_then(|ring| self.due(name, ring, now));
+                let rotated =
+                    due(Some(&ring)).is_some() && make::change(store, name, now, self.algorithm(name), &due)?.is_some();
                 let pruned = self.prune(store, name, ring, now)?;
                 Ok(Some(if rotated || pruned { store.get(secret)? } else { text }))
             }
@@ -139,7 +156,7 @@ impl Source {
         }
         let mut pruned = false;
         store.update(name.secret(), &mut |text| {
-            let Some(Ok(mut ring)) = text.map(Ring::read) else { return Ok(Change::Keep) };
+            let Some(Ok(mut ring)) = text.map(|text| self.read(name, text)) else { return Ok(Change::Keep) };
             pruned = ring.prune(now, life);
             Ok(if pruned { Change::Set(ring.write()) } else { Change::Keep })
         })?;
@@ -151,7 +168,7 @@ impl Source {
     }
 
     fn read(&self, name: Name, text: &Secret<String>) -> Result<Ring, Error> {
-        provided::read(name, text, &self.settings).map_err(|reason| self.unusable(name, reason))
+        provided::read(name, text, self.algorithm(name)).map_err(|reason| self.unusable(name, reason))
     }
 
     fn unusable(&self, name: Name, reason: String) -> Error {

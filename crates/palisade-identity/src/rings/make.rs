@@ -7,7 +7,7 @@ use data_encoding::BASE32_NOPAD;
 use palisade_base::{Secret, Timestamp};
 use palisade_vault::{BadRing, Change, Ring, Store, Version};
 
-use super::{Error, Name};
+use super::{Error, Name, provided};
 use crate::token::{Algorithm, SigningKey};
 
 /// Length of the keys that are no signing keys, in bytes.
@@ -46,14 +46,14 @@ pub fn rotate(store: &dyn Store, name: Name, rotation: &Rotation, now: Timestamp
     if name == Name::Pepper && rotation.revoke {
         return Err(Error::PepperKept);
     }
-    let done = change(store, name, now, &|_| Some(*rotation))?;
+    let done = change(store, name, now, rotation.algorithm.unwrap_or(Algorithm::EdDsa), &|_| Some(*rotation))?;
     done.ok_or_else(|| Error::Make("the ring was changed by somebody else".into()))
 }
 
 /// Makes the ring, unless somebody else has in the meantime.
 pub(super) fn make(store: &dyn Store, name: Name, algorithm: Algorithm, now: Timestamp) -> Result<(), Error> {
     let first = Rotation { algorithm: Some(algorithm), ..Rotation::default() };
-    change(store, name, now, &|ring| ring.is_none().then_some(first)).map(|_| ())
+    change(store, name, now, algorithm, &|ring| ring.is_none().then_some(first)).map(|_| ())
 }
 
 /// Looks at the ring and rotates it as `wanted` says, `None` meaning not at all. It is asked once to know which key to
@@ -62,11 +62,13 @@ pub(super) fn change(
     store: &dyn Store,
     name: Name,
     now: Timestamp,
+    preferred: Algorithm,
     wanted: &dyn Fn(Option<&Ring>) -> Option<Rotation>,
 ) -> Result<Option<Rotated>, Error> {
-    let unusable = |reason: BadRing| unusable(store, name, reason);
+    let unusable = |reason: String| Error::Unusable { name: name.secret(), place: store.place(name.secret()), reason };
+    let read = |text: &Secret<String>| provided::read(name, text, preferred);
     let before = match store.get(name.secret()) {
-        Ok(text) => Some(Ring::read(&text).map_err(unusable)?),
+        Ok(text) => Some(read(&text).map_err(unusable)?),
         Err(palisade_vault::Error::Missing { .. }) => None,
         Err(error) => return Err(error.into()),
     };
@@ -74,7 +76,7 @@ pub(super) fn change(
     let mut version = Some(version(name, algorithm(before.as_ref(), rotation), now)?);
     let (mut failed, mut done) = (None, None);
     store.update(name.secret(), &mut |text| {
-        let ring = match text.map(Ring::read).transpose() {
+        let ring = match text.map(read).transpose() {
             Ok(ring) => ring,
             Err(reason) => {
                 failed = Some(unusable(reason));
@@ -88,7 +90,7 @@ pub(super) fn change(
                 Ok(Change::Set(ring.write()))
             }
             Err(reason) => {
-                failed = Some(unusable(reason));
+                failed = Some(unusable(reason.to_string()));
                 Ok(Change::Keep)
             }
         }
@@ -142,8 +144,4 @@ fn version(name: Name, algorithm: Algorithm, now: Timestamp) -> Result<Version, 
         }
     };
     Ok(Version { id, algorithm, made: now, from: now, key })
-}
-
-pub(super) fn unusable(store: &dyn Store, name: Name, reason: BadRing) -> Error {
-    Error::Unusable { name: name.secret(), place: store.place(name.secret()), reason: reason.to_string() }
 }

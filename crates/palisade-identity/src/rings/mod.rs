@@ -21,6 +21,8 @@
 mod fresh;
 mod loaded;
 mod make;
+#[cfg(test)]
+mod processes;
 mod provided;
 #[cfg(test)]
 mod tests;
@@ -35,10 +37,10 @@ use palisade_vault::Provider;
 use parking_lot::Mutex;
 
 pub use self::fresh::Event;
-use self::loaded::Loaded;
+use self::loaded::{Loaded, Work};
 pub use self::make::{Rotated, Rotation, rotate};
 use crate::password::Peppers;
-use crate::token::{Algorithm, Keys, SigningKey};
+use crate::token::{Algorithm, Keyring, Keys, SigningKey};
 
 /// One of the rings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -214,7 +216,7 @@ impl Rings {
     /// When the store cannot be used, or holds something else under the names of rings, or somebody has to put keys there.
     pub fn open(provider: Arc<dyn Provider>, settings: Settings, clock: Clock) -> Result<Self, Error> {
         let source = Source { provider, settings };
-        let loaded = source.load(None, clock.now())?.unwrap_or_default();
+        let loaded = source.load(None, clock.now(), Work::All)?.unwrap_or_default();
         Ok(Self(Arc::new(Inner {
             clock,
             source: Mutex::new(source),
@@ -231,7 +233,7 @@ impl Rings {
     pub fn adopt(&self, provider: Arc<dyn Provider>, settings: Settings) -> Result<(), Error> {
         let mut source = self.0.source.lock();
         let new = Source { provider, settings };
-        if let Some(loaded) = new.load(None, self.0.clock.now())? {
+        if let Some(loaded) = new.load(None, self.0.clock.now(), Work::All)? {
             self.put(loaded);
         }
         *source = new;
@@ -244,8 +246,11 @@ impl Rings {
     /// # Errors
     /// When the store cannot be used. The keys of before stay in use.
     pub fn refresh(&self) -> Result<bool, Error> {
-        let source = self.0.source.lock();
-        let changed = source.load(Some(&self.0.loaded.load()), self.0.clock.now())?;
+        self.look(&self.0.source.lock(), Work::All)
+    }
+
+    fn look(&self, source: &Source, work: Work) -> Result<bool, Error> {
+        let changed = source.load(Some(&self.0.loaded.load()), self.0.clock.now(), work)?;
         let is = changed.is_some();
         if let Some(loaded) = changed {
             self.put(loaded);
@@ -265,13 +270,25 @@ impl Rings {
     }
 
     /// For a token whose key is unknown: looks into the store, at most once a second whatever strangers send, and says
-    /// whether it is worth checking the token again. Reads a small file.
+    /// whether it is worth checking the token again. Reads a small file, and waits for nobody.
     pub fn ask_again(&self) -> bool {
         let now = self.0.clock.now().0;
         let last = self.0.asked.load(Ordering::Relaxed);
         let mine = now.saturating_sub(last) >= 1000
             && self.0.asked.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok();
-        mine && self.refresh().unwrap_or(false)
+        let Some(source) = mine.then(|| self.0.source.try_lock()).flatten() else { return false };
+        self.look(&source, Work::Look).unwrap_or(false)
+    }
+
+    /// The keys of access tokens with their times, for whoever keeps them: to be asked for again when the
+    /// [`generation`](Self::generation) has grown.
+    pub fn access(&self) -> Keyring {
+        self.0.loaded.load().signing.clone()
+    }
+
+    /// The same for assertions.
+    pub fn assertion(&self) -> Keyring {
+        self.0.loaded.load().assertion.clone()
     }
 
     /// The key that signs access tokens now.

@@ -4,7 +4,7 @@ use data_encoding::BASE64;
 use palisade_base::{Secret, Timestamp};
 use palisade_vault::{Ring, Version};
 
-use super::{Name, Settings};
+use super::Name;
 use crate::token::{Algorithm, BadKey, CannotSign, SigningKey};
 
 const BEGIN: &str = "-----BEGIN PRIVATE KEY-----";
@@ -14,13 +14,13 @@ const END: &str = "-----END PRIVATE KEY-----";
 const MIN_TEXT_BYTES: usize = 32;
 
 /// How to make what is missing.
-pub(super) fn advice(name: Name, settings: &Settings) -> &'static str {
+pub(super) fn advice(name: Name, algorithm: Algorithm) -> &'static str {
     match name {
-        Name::Signing if settings.algorithm.is_symmetric() => "`openssl rand -hex 64` makes it",
-        Name::Signing if settings.algorithm == Algorithm::Es256 => {
+        Name::Signing if algorithm.is_symmetric() => "`openssl rand -hex 64` makes it",
+        Name::Signing if algorithm == Algorithm::Es256 => {
             "`openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256` makes it"
         }
-        Name::Signing if settings.algorithm == Algorithm::Rs256 => {
+        Name::Signing if algorithm == Algorithm::Rs256 => {
             "`openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:3072` makes it"
         }
         Name::Signing | Name::Assertion => "`openssl genpkey -algorithm ed25519` makes it",
@@ -28,31 +28,32 @@ pub(super) fn advice(name: Name, settings: &Settings) -> &'static str {
     }
 }
 
-/// Reads a ring: of Palisade's own making, keys in PEM (the current one first), or values one a line.
-pub(super) fn read(name: Name, secret: &Secret<String>, settings: &Settings) -> Result<Ring, String> {
+/// Reads a ring: of Palisade's own making, keys in PEM (the current one first), or values one a line. `algorithm` is
+/// for what does not say for itself which one it is for.
+pub(super) fn read(name: Name, secret: &Secret<String>, algorithm: Algorithm) -> Result<Ring, String> {
     let text = secret.expose();
     if text.contains("-----BEGIN ") {
         return match name {
-            Name::Signing => pem(text, settings.algorithm),
+            Name::Signing => pem(text, algorithm),
             Name::Assertion => pem(text, Algorithm::EdDsa),
             Name::Mac | Name::Pepper => Err("it is a key in PEM, where a random text belongs".into()),
         };
     }
     let mut ring = Ring::read(secret).map_err(|error| error.to_string())?;
-    if ring.versions().iter().any(|version| version.made.0 == 0) {
-        // From an operator.
-        let algorithm = match name {
-            Name::Signing if settings.algorithm.is_symmetric() => settings.algorithm.name(),
+    // Of an operator's making, who has one value a line; a ring of our own says all of this itself.
+    if !text.starts_with('{') {
+        let named = match name {
+            Name::Signing if algorithm.is_symmetric() => algorithm.name(),
             Name::Signing | Name::Assertion => {
                 return Err("it is no private key in PEM (PKCS#8, `-----BEGIN PRIVATE KEY-----`)".into());
             }
             Name::Mac | Name::Pepper => "",
         };
         if ring.versions().iter().any(|version| version.key.expose().len() < MIN_TEXT_BYTES) {
-            return Err(format!("it is shorter than {MIN_TEXT_BYTES} characters; {}", advice(name, settings)));
+            return Err(format!("it is shorter than {MIN_TEXT_BYTES} characters; {}", advice(name, algorithm)));
         }
-        let named = ring.versions().iter().cloned().map(|version| Version { algorithm: algorithm.into(), ..version });
-        ring = Ring::new(named).map_err(|error| error.to_string())?;
+        let versions = ring.versions().iter().cloned().map(|version| Version { algorithm: named.into(), ..version });
+        ring = Ring::new(versions).map_err(|error| error.to_string())?;
     }
     Ok(ring)
 }

@@ -10,7 +10,7 @@ use super::*;
 use crate::password::{Cost, Hasher, Password, Stored, Verdict};
 use crate::token::{Claims, kind};
 
-fn token(key: &SigningKey) -> String {
+pub(super) fn token(key: &SigningKey) -> String {
     let mut claims = Claims::new("i", "s", ["a"]);
     claims.expires_at = Some(4_000_000_000);
     key.sign(kind::ACCESS, &claims).unwrap().expose().clone()
@@ -198,12 +198,30 @@ fn what_an_operator_provides() {
     made_by_openssl(dir.path(), "signing-key", "genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:2048");
     assert_eq!(open(Algorithm::Rs256).unwrap().signer().verifying_key().algorithm(), Algorithm::Rs256);
     made_by_openssl(dir.path(), "signing-key", "genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:1024");
-    assert!(open(Algorithm::Rs256).unwrap_err().to_string().contains("too short"));
+    assert!(matches!(open(Algorithm::Rs256), Err(Error::Unusable { name: "signing-key", .. })), "too short");
     made_by_openssl(dir.path(), "signing-key", "rand -hex 64");
     assert!(open(Algorithm::Hs256).is_ok());
     assert!(open(Algorithm::EdDsa).unwrap_err().to_string().contains("no private key in PEM"));
     std::fs::write(dir.path().join("mac-key"), "short").unwrap();
     assert!(open(Algorithm::Hs256).unwrap_err().to_string().contains("shorter than 32"));
+}
+
+#[test]
+fn a_key_that_was_brought_along_is_replaced_like_one_of_its_own() {
+    let (dir, store, clock) = (tempfile::tempdir().unwrap(), Arc::new(Memory::new()), Clock::adjustable());
+    made_by_openssl(dir.path(), "key", "genpkey -algorithm ed25519");
+    store.set("signing-key", Secret::new(std::fs::read_to_string(dir.path().join("key")).unwrap())).unwrap();
+    let rings = open(&store, Settings::default(), &clock);
+    let old = token(&rings.signer());
+    clock.advance(Duration::from_secs(365 * 86_400));
+    assert!(!rings.refresh().unwrap() || rings.keys().verify(&old).is_ok(), "nobody knows how old it is");
+    rotate(store.as_ref(), Name::Signing, &soon(600), clock.now()).unwrap();
+    clock.advance(Duration::from_secs(601));
+    rings.refresh().unwrap();
+    assert!(rings.keys().verify(&old).is_ok() && rings.keys().verify(&token(&rings.signer())).is_ok());
+    clock.advance(Settings::default().access_life);
+    rings.refresh().unwrap();
+    assert!(rings.keys().verify(&old).is_err());
 }
 
 #[test]

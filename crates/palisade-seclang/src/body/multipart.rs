@@ -436,6 +436,10 @@ impl Reader {
         }
         match part.filename {
             Some(filename) => {
+                if filename.is_empty() && part.size > 0 {
+                    // Browsers send this for a file that nobody chose, without content: some parsers call it a field.
+                    out.find(Finding::MultipartHeader("names no file, and has content"));
+                }
                 self.files += 1;
                 out.store.add_bytes(List::Files, &part.name, &filename);
                 out.store.add_bytes(List::FilesNames, &filename, &part.name);

@@ -31,6 +31,8 @@ pub(crate) struct Chains {
     triggers: u64,
     /// Shortest run of base64 that matters.
     pub(crate) base64: usize,
+    /// Every transformation is applied, whatever the value.
+    pub(crate) eager: bool,
 }
 
 /// One distinct text that a value becomes.
@@ -65,9 +67,9 @@ impl Texts {
 }
 
 impl Chains {
-    pub(crate) fn new() -> Chains {
+    pub(crate) fn new(eager: bool) -> Chains {
         let root = Node { parent: 0, transform: Transform::Lowercase, trigger: 0, below: 0, case_below: false };
-        Chains { nodes: vec![root], known: HashMap::new(), triggers: 0, base64: usize::MAX }
+        Chains { nodes: vec![root], known: HashMap::new(), triggers: 0, base64: usize::MAX, eager }
     }
 
     /// Adds a chain; returns the node of each of its prefixes, the raw value first. `None`: the tree is full.
@@ -107,7 +109,7 @@ impl Chains {
         out.list.clear();
         out.bytes.clear();
         let raw_mask = mask(raw, self.base64);
-        if raw_mask & self.triggers == 0 {
+        if raw_mask & self.triggers == 0 && !self.eager {
             out.list.push(Text { start: 0, end: raw.len(), mask: raw_mask, nodes: Nodes::MAX, twin: 0 });
             return;
         }
@@ -124,7 +126,7 @@ impl Chains {
             // Scans ignore case, so a change of case matters only to a transformation below that looks at it and acts.
             let case_matters =
                 folds && node.case_below && parent_mask & mask::UPPER != 0 && parent_mask & node.below != 0;
-            if node.trigger & parent_mask == 0 && !case_matters {
+            if node.trigger & parent_mask == 0 && !case_matters && !self.eager {
                 out.of_node[i] = parent as u8;
                 // A text that is not scanned itself stands behind the one that it equals but for case.
                 let scanned = usize::from(out.list[parent].twin);

@@ -12,6 +12,7 @@ use super::patterns::{Pattern, Set, parse};
 use crate::libinjection;
 use crate::operator::Operator;
 use crate::rule::{Link, Rule, Select, Target};
+use crate::settings::Steps;
 use crate::store::List;
 use crate::transform::{Transform, UnicodeMap};
 use crate::variable::{Kind, Var};
@@ -86,6 +87,7 @@ pub(crate) struct Filter {
     headers: Vec<Box<[u8]>>,
     /// Rules that are evaluated only on candidates.
     pub(crate) filtered: Vec<bool>,
+    steps: Steps,
 }
 
 /// Candidates of one transaction.
@@ -136,13 +138,17 @@ impl Candidates {
 
 impl Filter {
     /// Compiles the filter for the rules in `live`.
-    pub(crate) fn new(rules: &[Rule], live: impl Iterator<Item = u32> + Clone) -> Result<Filter, String> {
+    pub(crate) fn new(rules: &[Rule], live: impl Iterator<Item = u32> + Clone, steps: Steps) -> Result<Filter, String> {
         let mut filter = Filter {
             groups: Vec::new(),
             group_of: [u8::MAX; 64],
             headers: Vec::new(),
             filtered: vec![false; rules.len()],
+            steps,
         };
+        if !steps.filter {
+            return Ok(filter);
+        }
         for index in live.clone() {
             for target in &rules[index as usize].links[0].targets {
                 if let (Var::RequestHeaders, Select::Key(key)) = (target.var, &target.select)
@@ -254,7 +260,7 @@ impl Filter {
         unfiltered: &mut Vec<u32>,
     ) -> Result<Group, String> {
         let mut group = Group {
-            chains: Chains::new(),
+            chains: Chains::new(!self.steps.triggers),
             wanted: [1; 64],
             full: Set::new(&[], false)?,
             plain: Set::new(&[], true)?,
@@ -361,7 +367,7 @@ impl Filter {
                 continue;
             }
             let concerns = |e: &Entry| e.classes & bit != 0 && e.nodes & text.nodes != 0;
-            let set = if text.mask & !mask::PLAIN == 0 { &group.plain } else { &group.full };
+            let set = if text.mask & !mask::PLAIN == 0 && self.steps.plain { &group.plain } else { &group.full };
             set.scan(bytes, |pattern| {
                 for entry in group.entries[usize::from(pattern)].iter().filter(|e| concerns(e)) {
                     if out.add(entry.rule, id) {
@@ -374,7 +380,11 @@ impl Filter {
                     mark(entry.rule);
                 }
             }
-            if group.xss.iter().any(concerns) && libinjection::may_be_xss(text.mask) && libinjection::xss(bytes) {
+            let gates = self.steps.gates;
+            if group.xss.iter().any(concerns)
+                && (!gates || libinjection::may_be_xss(text.mask))
+                && libinjection::xss(bytes)
+            {
                 for entry in group.xss.iter().filter(|e| concerns(e)) {
                     if out.add(entry.rule, id) {
                         mark(entry.rule);
@@ -383,7 +393,7 @@ impl Filter {
             }
             // This is the text that the rule would see, so the question can be answered here and now.
             if group.sqli.iter().any(concerns)
-                && libinjection::may_be_sqli(bytes, text.mask)
+                && (!gates || libinjection::may_be_sqli(bytes, text.mask))
                 && libinjection::sqli(bytes).is_some()
             {
                 for entry in group.sqli.iter().filter(|e| concerns(e)) {

@@ -27,6 +27,11 @@ struct Touches {
     writes: Vec<u32>,
 }
 
+/// Leaves everything to the transactions.
+pub(crate) fn nothing(rules: &RuleSet) -> Folded {
+    Folded { phases: rules.phases.clone(), tx: Vec::new() }
+}
+
 /// Runs what is fixed.
 pub(crate) fn fold(rules: &Arc<RuleSet>) -> Folded {
     let mut phases = rules.phases.clone();

@@ -1,6 +1,6 @@
 //! libinjection's own tests, and a comparison with another port.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use proptest::prelude::*;
 
@@ -11,12 +11,7 @@ const ANSI: Context = Context { quote: 0, mysql: false };
 
 /// Name, input and expectation of each file whose name begins so.
 fn tests(prefix: &str) -> Option<Vec<(String, Vec<u8>, String)>> {
-    let folder: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/libinjection-vectors/tests");
-    if !folder.exists() {
-        println!("NOT RUN: {} is not there", folder.display());
-        assert!(std::env::var_os("CI").is_none(), "CI must have {}", folder.display());
-        return None;
-    }
+    let folder = crate::vectors::folder("libinjection-vectors/tests")?;
     let mut out = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();

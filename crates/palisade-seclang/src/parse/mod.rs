@@ -17,7 +17,7 @@ use crate::names::TxNames;
 use crate::problem::{Place, Problem, Problems};
 use crate::rule::{Disruption, Exclusion, Rule, Target, Which};
 use crate::ruleset::RuleSet;
-use crate::settings::Settings;
+use crate::settings::{Settings, Steps};
 use crate::transform::{Transform, UnicodeMap};
 
 pub(crate) use targets::variable;
@@ -61,7 +61,8 @@ pub struct Builder {
     unicode_map: Option<Arc<UnicodeMap>>,
     including: HashSet<PathBuf>,
     files: Vec<PathBuf>,
-    fast: bool,
+    /// Absent: the plain evaluator.
+    steps: Option<Steps>,
     /// Nothing is read from the disk.
     texts_only: bool,
 }
@@ -110,14 +111,20 @@ impl Builder {
             unicode_map: None,
             including: HashSet::new(),
             files: Vec::new(),
-            fast: true,
+            steps: Some(Steps::ALL),
             texts_only: false,
         }
     }
 
     /// Compiles without prefilters: every rule is evaluated on every value. For comparing the two.
     pub fn reference(&mut self) -> &mut Self {
-        self.fast = false;
+        self.steps = None;
+        self
+    }
+
+    /// Compiles with these short cuts only. For measuring them.
+    pub fn steps(&mut self, steps: Steps) -> &mut Self {
+        self.steps = Some(steps);
         self
     }
 
@@ -242,7 +249,7 @@ impl Builder {
             return Err(self.problems.0);
         }
         let mut rules =
-            RuleSet::new(self.rules, self.names, self.settings, self.unicode_map, self.fast).map_err(|p| p.0)?;
+            RuleSet::new(self.rules, self.names, self.settings, self.unicode_map, self.steps).map_err(|p| p.0)?;
         rules.files = self.files;
         Ok(rules)
     }

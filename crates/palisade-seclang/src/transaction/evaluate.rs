@@ -208,7 +208,8 @@ impl Transaction {
             let mut result = std::mem::take(&mut spare);
             let mut other = std::mem::take(&mut self.scratch.third);
             let map = rules.unicode_map.as_deref();
-            apply_chain(&link.transforms, map, &input, &mut result, &mut other, rules.fast.is_some());
+            let skips = rules.fast.as_ref().is_some_and(|fast| fast.skips);
+            apply_chain(&link.transforms, map, &input, &mut result, &mut other, skips);
             self.scratch.third = other;
             out = result;
             spare = input;

@@ -417,7 +417,12 @@ impl Transaction {
                 Some(at) => (&pair[..at], &pair[at + 1..]),
                 None => (pair, &b""[..]),
             };
-            self.store.add_bytes(List::Cookies, name.trim_ascii_end(), value.trim_ascii_start());
+            let (name, value) = (name.trim_ascii_end(), value.trim_ascii_start());
+            self.store.add_bytes(List::Cookies, name, value);
+            // Some applications read what is in quotes with its escapes undone, others as it stands.
+            if let Some(text) = unquoted(value) {
+                self.store.add_bytes(List::Cookies, name, &text);
+            }
         }
     }
 
@@ -688,6 +693,32 @@ impl Transaction {
             flags: &mut self.flags,
         }
     }
+}
+
+/// A cookie's value in quotes, as Python's `http.cookies` reads it: `\"`, `\\`, and bytes in octal. `None`: it is no other.
+fn unquoted(value: &[u8]) -> Option<Vec<u8>> {
+    let inner = value.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
+    memchr::memchr(b'\\', inner)?;
+    let mut out = Vec::with_capacity(inner.len());
+    let mut i = 0;
+    while let Some(&b) = inner.get(i) {
+        let octal = inner.get(i + 1..i + 4).filter(|digits| digits.iter().all(|d| (b'0'..=b'7').contains(d)));
+        match (b, octal, inner.get(i + 1)) {
+            (b'\\', Some(digits), _) => {
+                out.push(digits.iter().fold(0u8, |n, d| n.wrapping_mul(8).wrapping_add(d - b'0')));
+                i += 4;
+            }
+            (b'\\', None, Some(&next)) => {
+                out.push(next);
+                i += 2;
+            }
+            _ => {
+                out.push(b);
+                i += 1;
+            }
+        }
+    }
+    Some(out)
 }
 
 /// The part of a Content-Type before its parameters.

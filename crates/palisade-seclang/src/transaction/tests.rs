@@ -173,6 +173,7 @@ SecRule MULTIPART_STRICT_ERROR "@eq 1" "id:6,phase:2,pass,log"
         ("Content-Type: text/plain", "Content-Transfer-Encoding: base64", "multipart_header"),
         ("Content-Type: text/plain", "Content-Type: multipart/mixed; boundary=y", "multipart_header"),
         ("name=\"a\"", "name=\"_charset_\"", "form_charset"),
+        ("filename=\"x.php\"", "filename=\"\"", "multipart_header"),
     ] {
         let (_, t) = matched(&rules, "/", &kind, good.replace(from, to).as_bytes());
         assert!(t.findings().iter().any(|f| f.code() == want), "{to:?}: {:?}", t.findings());
@@ -182,6 +183,15 @@ SecRule MULTIPART_STRICT_ERROR "@eq 1" "id:6,phase:2,pass,log"
         let (_, t) = matched(&rules, "/", &[("Content-Type", kind)], good.as_bytes());
         assert!(t.findings().contains(&Finding::MultipartBoundary), "{kind}");
     }
+}
+
+#[test]
+fn a_cookie_in_quotes_is_read_in_both_ways() {
+    let rules = rules(
+        "SecRule REQUEST_COOKIES:a \"@rx ^union select$\" \"id:1,phase:1,pass,log\"\nSecRule REQUEST_COOKIES:a \"@contains \\\\165\" \"id:2,phase:1,pass,log\"\nSecRule &REQUEST_COOKIES \"@eq 2\" \"id:3,phase:1,pass,log\"",
+    );
+    assert_eq!(matched(&rules, "/", &[("Cookie", r#"a="\165nion sel\ect""#)], b"").0, [1, 2, 3]);
+    assert_eq!(matched(&rules, "/", &[("Cookie", r#"a="union select""#)], b"").0, Vec::<u64>::new());
 }
 
 #[test]

@@ -31,7 +31,8 @@ pub static MISSING_VALUE: Code = Code::client(
 pub struct RequestHeaders {
     /// Headers that are set: `{ X-Tenant = "{path.tenant}" }`. The value is text with names in braces:
     /// `{client.address}`, `{scheme}`, `{host}`, `{method}`, `{path}`, `{path.NAME}` (a segment of the route's path),
-    /// `{request_id}`, `{route}`, `{tls.server_name}`, `{tls.version}`. A request without the value is refused, unless
+    /// `{request_id}`, `{route}`, `{tls.server_name}`, `{tls.version}`, and with `[auth]` `{user.id}`, `{user.app_id}`,
+    /// `{user.name}`, `{user.email}` (where it was proved). A request without the value is refused, unless
     /// a default is written: `{tls.server_name|none}`. Or a secret: `{ secret = "billing-token" }`.
     pub set: BTreeMap<String, Value>,
     /// Headers that are taken away.
@@ -95,6 +96,7 @@ impl Prepared {
         at: &str,
         pattern: Option<&PathPattern>,
         env: &Env,
+        logins: bool,
         problems: &mut Problems,
     ) {
         for (place, text) in said.remove.iter().enumerate() {
@@ -132,6 +134,14 @@ impl Prepared {
                     }
                 },
                 Value::Text(template) => {
+                    if template.needs_login() && !logins {
+                        let fix = "add `[auth]`, or say something else";
+                        problems.error(
+                            &key,
+                            format!("`{template}` needs a login, and without `[auth]` nobody logs in here"),
+                            fix,
+                        );
+                    }
                     for segment in template.segments() {
                         if pattern.is_none_or(|pattern| !pattern.names(segment)) {
                             let message = match pattern {

@@ -85,6 +85,7 @@ impl Routing {
     /// Compiles what routes and upstreams say.
     pub(crate) fn compile(config: &Config, rules: &Rules, env: &Env, problems: &mut Problems) -> Self {
         check_upstreams(config, problems);
+        let logins = config.auth.config.present;
         let standard = Route::default();
         let routes = || std::iter::once(&standard).chain(config.route.iter().map(|route| &route.route));
         let numbers: Vec<u16> =
@@ -108,14 +109,14 @@ impl Routing {
             let first = numbers.iter().position(|other| other == to) == Some(rule);
             let at = format!("{key}.request_headers");
             if first {
-                headers.add(&upstream.request_headers, &at, None, env, problems);
+                headers.add(&upstream.request_headers, &at, None, env, logins, problems);
             } else {
-                headers.add(&upstream.request_headers, &at, None, env, &mut problems.clone());
+                headers.add(&upstream.request_headers, &at, None, env, logins, &mut problems.clone());
             }
             if let Some(place) = rule.checked_sub(1) {
                 let at = format!("route[{place}].request_headers");
                 let pattern = rules.iter().nth(rule).map(super::Rule::path);
-                headers.add(&route.request_headers, &at, pattern, env, problems);
+                headers.add(&route.request_headers, &at, pattern, env, logins, problems);
             }
             if let Some(prefix) = route.strip_prefix.as_ref().filter(|prefix| !route.path.is_below(prefix)) {
                 problems.error(

@@ -42,10 +42,14 @@ enum Source {
     Route,
     TlsServerName,
     TlsVersion,
+    UserId,
+    UserAppId,
+    UserName,
+    UserEmail,
 }
 
 /// The fixed names, in the order of the documentation.
-const NAMES: [(&str, Source); 9] = [
+const NAMES: [(&str, Source); 13] = [
     ("client.address", Source::ClientAddress),
     ("scheme", Source::Scheme),
     ("host", Source::Host),
@@ -55,6 +59,10 @@ const NAMES: [(&str, Source); 9] = [
     ("route", Source::Route),
     ("tls.server_name", Source::TlsServerName),
     ("tls.version", Source::TlsVersion),
+    ("user.id", Source::UserId),
+    ("user.app_id", Source::UserAppId),
+    ("user.name", Source::UserName),
+    ("user.email", Source::UserEmail),
 ];
 
 impl Source {
@@ -64,9 +72,6 @@ impl Source {
         }
         if let Some(segment) = name.strip_prefix("path.") {
             return Ok(Self::Segment(segment.into()));
-        }
-        if name == "user" || name.starts_with("user.") || name.starts_with("token.") {
-            return Err(BadValue::new(format!("`{{{name}}}` needs a login, and there is none without `[auth]`")));
         }
         let likely = palisade_policy::closest(name, NAMES.iter().map(|(known, _)| *known));
         Err(BadValue::new(match likely {
@@ -88,6 +93,8 @@ impl Source {
     /// Gives the value, where this request has it.
     fn value(&self, ctx: &Context, take: impl FnOnce(&str)) -> bool {
         let tls = || ctx.connection.tls.as_ref();
+        // Nobody before `auth` has proved somebody; of a client that acts for itself there is no user either.
+        let user = || ctx.identity().caller().and_then(|caller| Some((caller, caller.account()?)));
         let value = match self {
             Self::ClientAddress => Some(&**ctx.client_text()),
             Self::Scheme => Some(if ctx.is_secure() { "https" } else { "http" }),
@@ -99,6 +106,10 @@ impl Source {
             Self::Route => Some(&*ctx.rule().label),
             Self::TlsServerName => tls().and_then(|tls| tls.server_name.as_deref()),
             Self::TlsVersion => tls().map(|tls| tls.version),
+            Self::UserId => user().map(|(caller, _)| caller.subject()),
+            Self::UserAppId => user().and_then(|(_, account)| account.app_id.as_deref()),
+            Self::UserName => user().map(|(_, account)| account.name.as_str()),
+            Self::UserEmail => user().and_then(|(_, account)| account.verified_email()),
         };
         let value = value.filter(|value| !value.is_empty());
         if let Some(value) = value {
@@ -145,6 +156,12 @@ impl Template {
             [Part::Text(text)] => HeaderValue::from_str(text).ok(),
             _ => None,
         }
+    }
+
+    /// Whether it names somebody who is logged in.
+    pub(crate) fn needs_login(&self) -> bool {
+        let of_login = [Source::UserId, Source::UserAppId, Source::UserName, Source::UserEmail];
+        self.parts.iter().any(|part| matches!(part, Part::Value { source, .. } if of_login.contains(source)))
     }
 
     /// The segments of a route's path that it needs and has no default for.
@@ -249,7 +266,8 @@ mod tests {
         for (bad, why) in [
             ("{hots}", "did you mean `{host}`?"),
             ("{header.x}", "known are `{client.address}`"),
-            ("{user.claims.tenant}", "without `[auth]`"),
+            ("{user.claims.tenant}", "known are"),
+            ("{user.nam}", "did you mean `{user.name}`?"),
             ("{host", "without its other half"),
             ("host}", "without its other half"),
             ("é", "visible ASCII"),
@@ -259,7 +277,9 @@ mod tests {
             let wrong = bad.parse::<Template>().unwrap_err().0;
             assert!(wrong.contains(why), "{bad:?}: {wrong}");
         }
+        assert!("x{user.id|-}".parse::<Template>().unwrap().needs_login());
         let template: Template = "{path.id}{path.part|x}".parse().unwrap();
+        assert!(!template.needs_login());
         assert_eq!(template.segments().collect::<Vec<_>>(), ["id"]);
     }
 

@@ -241,6 +241,12 @@ pub(crate) fn check_change(old: (&Snapshot, &Config), new: (&Snapshot, &Config),
             "database",
             old_snapshot.is_set("auth") && new_snapshot.is_set("auth") && old.database.url != new.database.url,
         ),
+        (
+            "auth.algorithm",
+            old.auth.config.present
+                && new.auth.config.present
+                && old.auth.config.algorithm != new.auth.config.algorithm,
+        ),
         ("log.format", old.log.format != new.log.format),
         ("log.access", old.log.access != new.log.access),
         ("log.security", old.log.security != new.log.security),

@@ -22,6 +22,9 @@ use crate::body::{BodyError, ResponseBody};
 /// What all answers of a connection may have handed to the library without it being written, in bytes.
 const UNWRITTEN: usize = 1024 * 1024;
 
+/// The largest piece of an answer, in bytes: a client that takes a byte of each of its streams makes us keep one for each.
+const FRAME: usize = 64 * 1024;
+
 /// Shared by the streams of a connection and the guard round its bytes.
 #[derive(Debug, Default)]
 pub(super) struct Streams {
@@ -124,7 +127,8 @@ pub(super) struct Taking {
 }
 
 impl Taking {
-    pub(super) fn new(body: ResponseBody, running: Running) -> Self {
+    pub(super) fn new(mut body: ResponseBody, running: Running) -> Self {
+        body.set_largest_frame(FRAME);
         Self { body, pieces: 0, running }
     }
 }

@@ -55,7 +55,6 @@ const CASES: &[(&str, &str)] = &[
     ("static_cache", "[[static]]\npath = \"/static\"\nroot = \"/srv\"\ncache = \"public\""),
     ("bad_prefix", "[[route]]\npath = \"/v2/*\"\nstrip_prefix = \"/v2/\""),
     ("bad_template", "[upstream]\nrequest_headers = { set = { X-Host = \"{hots}\" } }"),
-    ("template_of_a_login", "[upstream]\nrequest_headers = { set = { X-User = \"{user.id}\" } }"),
     ("toml_syntax", "[server\nhosts = []"),
     ("toml_duplicate_key", "[limits]\nbody = \"1MiB\"\nbody = \"2MiB\""),
     ("issuer_with_a_slash", "[auth]\nissuer = \"https://api.example.com/\""),
@@ -137,6 +136,10 @@ const WHOLE: &[(&str, &str)] = &[
         "issuer_without_tls_in_production",
         "[server]\nhosts = [\"a.example\"]\n[tls]\nself_signed = true\n[auth]\nissuer = \"http://a.example\"",
     ),
+    (
+        "template_of_a_login",
+        "[server]\nmode = \"development\"\n[upstream]\nrequest_headers = { set = { X-User = \"{user.id}\" } }",
+    ),
     ("roles_without_a_login", "[server]\nmode = \"development\"\n[[route]]\npath = \"/admin/*\"\nroles = [\"admin\"]"),
     ("key_without_a_login", "[server]\nmode = \"development\"\n[[route]]\npath = \"/k\"\nkey = true"),
     (
@@ -151,6 +154,10 @@ const WHOLE: &[(&str, &str)] = &[
     (
         "key_of_a_fresh_login",
         "[server]\nmode = \"development\"\n[auth]\n[[route]]\npath = \"/a\"\nkey = true\nmax_age = \"5m\"",
+    ),
+    (
+        "breached_passwords_that_are_not_there",
+        "[server]\nmode = \"development\"\n[auth]\n[password]\nbreached = \"/nowhere/breached.txt\"",
     ),
     ("tokens_for_a_day", "[server]\nmode = \"development\"\n[auth]\naccess_token = \"1d\"\nrefresh_token = \"1h\""),
     ("logins_on_many_hosts", "[server]\nmode = \"development\"\n[auth]\nhost = \"*.example.com\""),

@@ -104,6 +104,12 @@ pub fn cookie<'r>(headers: &'r HeaderMap, wanted: &str) -> Result<Option<&'r str
     let mut found = None;
     let mut seen = [false; EXACT.len()];
     for (name, value) in pairs(headers) {
+        let Some(value) = value else {
+            if is_ours(name) {
+                return Err(codes::COOKIE.refuse("a cookie without a name that looks like one of Palisade's"));
+            }
+            continue;
+        };
         if let Some(place) = EXACT.iter().position(|exact| exact.as_bytes() == name) {
             if std::mem::replace(&mut seen[place], true) {
                 return Err(codes::COOKIE.refuse("a cookie of Palisade's twice"));
@@ -128,14 +134,14 @@ fn is_plain(byte: u8) -> bool {
 }
 
 /// Names and values as sent: one space behind a semicolon is the separator's (RFC 6265 section 4.2.1), everything else is
-/// the name's or the value's.
-fn pairs(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {
+/// the name's or the value's. A browser sends a cookie without a name as its value alone, which some readers take for a
+/// name.
+fn pairs(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
     headers.get_all(COOKIE).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b';')).map(|piece| {
         let piece = piece.strip_prefix(b" ").unwrap_or(piece);
         match piece.iter().position(|byte| *byte == b'=') {
-            Some(place) => (&piece[..place], &piece[place + 1..]),
-            // A browser sends a cookie without a name so; some readers take it for a name without a value.
-            None => (piece, &b""[..]),
+            Some(place) => (&piece[..place], Some(&piece[place + 1..])),
+            None => (piece, None),
         }
     })
 }
@@ -228,6 +234,8 @@ pub fn has_key(query: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const SESSION: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
@@ -243,7 +251,8 @@ mod tests {
     #[test]
     fn one_credential_sorted_by_its_prefix() {
         let session = format!("a=1; __Host-palisade={SESSION}; b=2");
-        let cases: &[(&[(&str, &str)], Result<Offered<'_>, &str>)] = &[
+        type Case<'a> = (&'a [(&'static str, &'a str)], Result<Offered<'a>, &'static str>);
+        let cases: &[Case<'_>] = &[
             (&[], Ok(Offered::Nothing)),
             (&[("authorization", "Bearer abc.def.ghi")], Ok(Offered::Token("abc.def.ghi"))),
             (&[("authorization", "bearer  abc")], Ok(Offered::Token("abc"))),
@@ -306,6 +315,7 @@ mod tests {
             "a=\"b __HOST-palisade=y\"",
             "PALISADE=x",
             "__HOST-palisade",
+            "__Host-palisade",
             "__Host-palisade-Device=x",
         ];
         for spelling in spellings {
@@ -368,5 +378,52 @@ mod tests {
         assert!(has_key(key));
         assert!(!has_key("a=pal_&b=pal_x_y"));
         assert!(!has_key("name=principal_of_a_school"));
+    }
+
+    fn pieces() -> impl Strategy<Value = Vec<u8>> {
+        let words: Vec<&[u8]> = vec![
+            b"__Host-palisade",
+            b"palisade",
+            b"__HOST-Palisade",
+            b"palisade-device",
+            b"a",
+            b"=",
+            b";",
+            b"; ",
+            b" ",
+            b"\t",
+            b",",
+            b"\"",
+            b"%2D",
+            b"-",
+            b"_",
+            b"$Version",
+            b"x",
+            SESSION.as_bytes(),
+            b"\xc3\xa9",
+            b"\xff",
+        ];
+        proptest::collection::vec(proptest::sample::select(words), 0..24).prop_map(|words| words.concat())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4000))]
+
+        /// Whatever is sent: what is read is the one exact spelling, and nothing of ours is left for the application.
+        #[test]
+        fn cookies_of_strangers(cookie in pieces(), secure in any::<bool>()) {
+            let Ok(value) = HeaderValue::from_bytes(&cookie) else { return Ok(()) };
+            let mut headers = HeaderMap::new();
+            headers.insert(COOKIE, value);
+            let name = if secure { COOKIE_SECURE } else { COOKIE_PLAIN };
+            if let Ok(Offered::Session(session)) = offered(&headers, secure) {
+                let exact = format!("{name}={session}");
+                let sent = cookie.split(|byte| *byte == b';').map(|piece| piece.strip_prefix(b" ").unwrap_or(piece));
+                prop_assert_eq!(sent.filter(|piece| *piece == exact.as_bytes()).count(), 1);
+                prop_assert!(session.bytes().all(is_plain));
+            }
+            cut_cookies(&mut headers);
+            prop_assert!(!pairs(&headers).any(|(name, _)| is_ours(name)), "{:?}", headers);
+        }
     }
 }

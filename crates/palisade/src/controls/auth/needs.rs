@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use palisade_base::Timestamp;
+use palisade_identity::password::Breached;
 use palisade_policy::Problems;
 
 use super::caller::{By, Caller};
@@ -160,6 +161,15 @@ fn insufficient_scope(scopes: &[Box<str>]) -> http::HeaderValue {
 /// What the routes of a policy say of access that cannot be meant.
 pub(crate) fn check(policy: &Policy, problems: &mut Problems) {
     let on = policy.auth.config.present;
+    if let Some(file) = &policy.password.breached
+        && let Err(error) = Breached::open(file)
+    {
+        problems.error(
+            "password.breached",
+            format!("`{}`: {error}", file.display()),
+            "name a sorted list of passwords, or of their SHA-1, that Palisade's user can read",
+        );
+    }
     for (place, route) in policy.route.iter().enumerate() {
         let route = &route.route;
         let said = [

@@ -229,6 +229,13 @@ impl Core {
         let _ = identity.catch_up().await;
         let follower = identity.clone();
         tokio::spawn(async move { follower.follow().await });
+        // With `[redis]` other instances look at once, and this one when they say so; without it a little later.
+        let (news, looks) = (identity.clone(), identity.clone());
+        let announced = move || {
+            let news = news.clone();
+            async move { news.announced().await }
+        };
+        tokio::spawn(crate::redis::carry(Arc::clone(&policy.env().state), "feed", announced, move || looks.nudge()));
         event::IDENTITY
             .line(&policy.env().log)
             .str("database", if options.is_embedded() { "sqlite" } else { "postgresql" });

@@ -74,14 +74,13 @@ impl Body for Guarded {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Task<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
-        match &mut this.ended {
-            Some(ended) if ended.as_mut().poll(cx).is_pending() => Pin::new(&mut this.inner).poll_frame(cx),
-            _ => {
-                this.ended = None;
-                this.inner = ResponseBody::empty();
-                Poll::Ready(None)
-            }
+        let has_ended = this.ended.as_mut().is_none_or(|ended| ended.as_mut().poll(cx).is_ready());
+        if has_ended {
+            this.ended = None;
+            this.inner = ResponseBody::empty();
+            return Poll::Ready(None);
         }
+        Pin::new(&mut this.inner).poll_frame(cx)
     }
 
     fn is_end_stream(&self) -> bool {

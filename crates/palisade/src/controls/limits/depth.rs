@@ -1,7 +1,8 @@
 //! How deep a JSON body is, counted while it streams: no parser, and nothing is kept but a number.
 //!
 //! Parsers that recurse run out of stack on a few kilobytes of `[` (CVE-2022-45688 and its like; Python's `json` raises
-//! a `RecursionError`, a 500). Malformed JSON is the application's to refuse.
+//! a `RecursionError`, a 500). Malformed JSON is the application's to refuse: so this goes on
+//! where `palisade_base::json`, the reader of rules and validation, stops, as lenient parsers do (Python takes `NaN`).
 
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 

@@ -25,8 +25,8 @@ use palisade_base::{Cidr, Rate};
 use palisade_policy::Problems;
 
 use crate::context::Context;
-use crate::controls::auth::Caller;
 use crate::control::{Begun, Check, Control, Info, Routes};
+use crate::controls::auth::Caller;
 use crate::policy::Env;
 use crate::refusal::{Code, Refusal, Stop};
 

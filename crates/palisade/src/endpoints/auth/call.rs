@@ -226,6 +226,8 @@ pub(crate) fn encode(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -252,6 +254,16 @@ mod tests {
         }
         for bad in ["text/plain", "application/json; charset=utf-16", "application/jsonx", ""] {
             assert!(!judge(bad), "{bad}");
+        }
+    }
+
+    proptest! {
+        /// Any bytes are read or refused, and what was encoded is read back.
+        #[test]
+        fn forms_of_strangers(bytes in proptest::collection::vec(any::<u8>(), 0..200), text in "\\PC{1,40}") {
+            let _read_or_refused = Form::parse(&bytes);
+            let form = Form::parse(format!("a={}&b", encode(&text)).as_bytes()).unwrap();
+            prop_assert_eq!(form.get("a"), Some(text.as_str()));
         }
     }
 }

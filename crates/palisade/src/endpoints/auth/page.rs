@@ -104,6 +104,14 @@ pub(crate) struct AccountKey {
     pub(crate) expires_at: String,
 }
 
+/// What a user allowed an application, as the account page shows it.
+pub(crate) struct AccountConsent {
+    pub(crate) id: String,
+    pub(crate) name: String,
+    pub(crate) scopes: String,
+    pub(crate) since: String,
+}
+
 #[derive(Template)]
 #[template(path = "auth/account.html")]
 pub(crate) struct Account<'a> {
@@ -114,6 +122,7 @@ pub(crate) struct Account<'a> {
     pub(crate) user: AccountUser,
     pub(crate) sessions: Vec<AccountSession>,
     pub(crate) keys: Vec<AccountKey>,
+    pub(crate) consents: Vec<AccountConsent>,
     pub(crate) csrf_token: &'a str,
 }
 

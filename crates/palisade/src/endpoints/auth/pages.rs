@@ -5,6 +5,7 @@ use http::StatusCode;
 use super::answer::{self, Answer};
 use super::call::{Call, encode};
 use super::sessions::{self, rfc3339};
+use super::who::trouble;
 use super::{At, account, page};
 use crate::controls::auth::codes;
 use crate::controls::auth::config::Registration;
@@ -164,6 +165,17 @@ async fn show_account(at: &At<'_>, status: StatusCode, said: &Said<'_>) -> Resul
     let current = caller.session_id();
     let sessions = sessions::of(at).await?;
     let keys = sessions::keys_of(at).await?;
+    let mut consents = Vec::new();
+    for consent in at.ready.identity.consents_of(user.id).await.map_err(trouble)? {
+        // One that was revoked since has no name any more.
+        let client = at.ready.identity.client(&consent.client).await.map_err(trouble)?;
+        consents.push(page::AccountConsent {
+            name: client.map_or_else(|| consent.client.clone(), |client| client.name.clone()),
+            id: consent.client,
+            scopes: consent.scopes.join(" "),
+            since: rfc3339(consent.at),
+        });
+    }
     let csrf_token = at.form_token();
     let html = page::render(&page::Account {
         frame: at.frame(),
@@ -195,6 +207,7 @@ async fn show_account(at: &At<'_>, status: StatusCode, said: &Said<'_>) -> Resul
                 expires_at: key.expires_at.map_or_else(|| "never".into(), rfc3339),
             })
             .collect(),
+        consents,
         csrf_token: &csrf_token,
     });
     Ok(answer::page(status, html, None))
@@ -211,6 +224,19 @@ pub(super) async fn change(call: &mut Call, at: &At<'_>) -> Result<Answer, Refus
     let done = match call.id.as_str() {
         "end-session" => sessions::end_one(at, field("id")).await,
         "revoke-key" => sessions::revoke_one(at, field("id")).await,
+        "revoke-consent" => {
+            let (_, account) = match at.fresh() {
+                Ok(fresh) => fresh,
+                Err(_) => return Ok(to_login(at, &format!("{}/account", at.base()))),
+            };
+            match at.ready.identity.revoke_consent(account.id, field("id")).await.map_err(trouble)? {
+                true => {
+                    at.note("consent taken back", account);
+                    Ok(())
+                }
+                false => Err(codes::NOT_FOUND.refuse("no such consent")),
+            }
+        }
         "password" => {
             account::set_password(call, at, secret("current_password"), secret("new_password"), &mut answer).await
         }

@@ -441,15 +441,51 @@ async fn a_session_ends_with_its_logout_and_a_browser_is_sent_to_log_in() {
     assert!(wrong.text().contains("role=\"alert\""), "{}", wrong.text());
 }
 
+/// Threats 5: what the policy sets from a login is the gateway's value, or the request is refused.
+#[tokio::test]
+async fn headers_that_name_the_user() {
+    let app = App::with(
+        r#"registration = "open"
+[upstream]
+request_headers = { set = { X-Name = "{user.name|nobody}", X-Mail = "{user.email|none}" } }
+[[route]]
+path = "/theirs"
+public = true
+request_headers = { set = { X-Owner = "{user.id}" } }
+[[route]]
+path = "/theirs/app"
+request_headers = { set = { X-App = "{user.app_id}" } }
+"#,
+    );
+    let ann = app.register("ann").await;
+    let token = bearer(&app.token("ann", "").await);
+    let copies = ["x-owner", "X-Owner", "x_owner", "x.owner", "X-NAME", "x-mail"];
+    let mut headers: Vec<(&str, &str)> = copies.iter().map(|name| (*name, "evil")).collect();
+    let nobody = app.get("/theirs", &headers).await;
+    assert_eq!(nobody.refusal().map(|code| code.name), Some("upstream.missing_value"));
+    headers.push(("authorization", &token));
+    let text = app.get("/theirs", &headers).await.text();
+    assert_eq!((line(&text, "x-owner"), line(&text, "x-name")), (ann["id"].as_str(), Some("ann")), "{text}");
+    assert_eq!(line(&text, "x-mail"), Some("none"), "the address is not proved");
+    assert!(!text.contains("evil"), "{text}");
+    let imported = app.get("/theirs/app", &headers).await;
+    assert_eq!(imported.refusal().map(|code| code.name), Some("upstream.missing_value"));
+    let open = app.get("/open", &[("x-name", "evil"), ("x-owner", "evil")]).await.text();
+    assert_eq!((line(&open, "x-name"), line(&open, "x-owner")), (Some("nobody"), None), "{open}");
+}
+
 /// Threats 38.
 #[tokio::test]
 async fn a_stream_ends_with_the_rights_of_its_reader() {
     let app = App::new("");
     let ann = app.register("ann").await;
-    let session = app.session("ann").await;
-    let token = bearer(&app.token("ann", "").await);
-    for credential in [("cookie", session.as_str()), ("authorization", token.as_str())] {
-        let reading = app.get("/events", &[credential][..]);
+    for name in ["cookie", "authorization"] {
+        let credential = match name {
+            "cookie" => app.session("ann").await,
+            _ => bearer(&app.token("ann", "").await),
+        };
+        let headers = [(name, credential.as_str())];
+        let reading = app.get("/events", &headers);
         let live = app.harness.handle().live();
         let ready = live.policy.controls().auth.control.as_ref().unwrap().open(&live.policy).await.unwrap();
         let id = UserId::parse(ann["id"].as_str().unwrap()).unwrap();
@@ -462,7 +498,7 @@ async fn a_stream_ends_with_the_rights_of_its_reader() {
         let (answer, ended) = both.await.expect("it ends");
         assert!(ended.elapsed() < std::time::Duration::from_secs(4), "{:?}", ended.elapsed());
         assert!(answer.text().contains("data: x"), "it had begun");
-        let again = app.get("/events", &[credential][..]).await;
+        let again = app.get("/events", &headers).await;
         assert_eq!(again.status(), 401);
     }
 }

@@ -123,7 +123,40 @@ async fn a_code_with_pkce_through_the_pages() {
     // Asked once; the next time it goes through at once.
     let again = app.get(&target, &cookie).await;
     assert_eq!(again.status(), 303, "{}", again.text());
-    // A second use of a code takes back what the first one gave.
+    // The user sees it, and takes it back: tokens included.
+    let account = app.get("/auth/account", &cookie).await;
+    assert!(account.text().contains("Take back what Calendar may"), "{}", account.text());
+    let token = field(&account.text(), "csrf_token");
+    let take_back = |token: &str| format!("id={}&csrf_token={}", client.id, encode(token));
+    let forged = app.form("/auth/account/revoke-consent", &cookie, &take_back("x")).await;
+    assert_eq!(forged.refusal().map(|code| code.name), Some("auth.cross_site"));
+    assert_eq!(app.form("/auth/account/revoke-consent", &cookie, &take_back(&token)).await.status(), 303);
+    assert_eq!(app.get("/notes", &[("authorization", &bearer)]).await.status(), 401);
+    assert_eq!(app.get(&target, &cookie).await.status(), 200, "asked anew");
+}
+
+#[tokio::test]
+async fn a_code_is_good_once() {
+    let app = App::new("");
+    app.register("ann").await;
+    let client = app.client(Proves::Public, &[GrantKind::AuthorizationCode]).await;
+    let session = app.session("ann").await;
+    let cookie = [("cookie", session.as_str()), ("accept", "text/html")];
+    let consent = app.get(&format!("/auth/authorize?{}", ask(&client.id, &[])), &cookie).await;
+    let (token, request) = (field(&consent.text(), "csrf_token"), field(&consent.text(), "request"));
+    let form = format!("decision=allow&csrf_token={}&request={}", encode(&token), encode(&request));
+    let allowed = app.form("/auth/authorize", &cookie, &form).await;
+    let code = parameter(allowed.header("location"), "code").unwrap();
+    let redeem = format!(
+        "grant_type=authorization_code&client_id={}&code={code}&redirect_uri={}&code_verifier={VERIFIER}",
+        client.id,
+        encode(BACK)
+    );
+    let tokens = value(&app.form("/auth/token", &[], &redeem).await);
+    assert!(tokens.get("refresh_token").is_none(), "not a grant of this client");
+    let bearer = format!("Bearer {}", tokens["access_token"].as_str().unwrap());
+    assert_eq!(app.get("/notes", &[("authorization", &bearer)]).await.status(), 200);
+    // A second use takes back what the first one gave.
     let replayed = app.form("/auth/token", &[], &redeem).await;
     assert_eq!(value(&replayed)["error"], "invalid_grant");
     assert_eq!(app.get("/notes", &[("authorization", &bearer)]).await.status(), 401);
