@@ -139,7 +139,8 @@ async fn keys_and_clients() -> Result<()> {
     done(&gateway, &["key", "revoke", id], "")?;
     becomes(&client, "/notes/1", ("x-api-key", text), 401, Instant::now()).await?;
 
-    let add = ["client", "add", "Notes app", "--method", "client_secret_basic", "--redirect", "https://app.example.com/cb"];
+    let add =
+        ["client", "add", "Notes app", "--method", "client_secret_basic", "--redirect", "https://app.example.com/cb"];
     let app = done(&gateway, &[&add[..], &["--scope", "notes:read", "--grant", "authorization_code"]].concat(), "")?;
     ensure!(app["client_secret"].as_str().is_some_and(|secret| secret.starts_with("plcs_")), "{app}");
     let listed = done(&gateway, &["client", "list"], "")?;
