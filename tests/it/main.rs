@@ -19,6 +19,7 @@ mod first_process;
 mod greedy;
 mod grpc;
 mod guide;
+mod identity_commands;
 mod keepalive;
 mod odd_upstreams;
 mod operate;

@@ -5,6 +5,10 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
+mod identity;
+
+pub(crate) use self::identity::*;
+
 /// Makes an HTTP API safe to put on the internet.
 #[derive(Debug, Parser)]
 #[command(
@@ -114,6 +118,24 @@ pub(crate) enum Command {
     /// Try the rules of the WAF: on one request, or with the regression tests of a rule set.
     #[command(subcommand)]
     Waf(Waf),
+    /// Manage accounts.
+    #[command(subcommand)]
+    User(User),
+    /// Manage roles and what they permit.
+    #[command(subcommand)]
+    Role(Role),
+    /// Manage API keys.
+    #[command(subcommand)]
+    Key(Key),
+    /// Manage clients of OAuth.
+    #[command(subcommand)]
+    Client(Client),
+    /// List and end sessions.
+    #[command(subcommand)]
+    Session(Session),
+    /// Manage the database.
+    #[command(subcommand)]
+    Db(Db),
     /// Print the JSON Schema of the policy file.
     Schema,
     /// Make this machine trust the local authority, whose certificates development uses.

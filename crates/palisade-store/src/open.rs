@@ -123,6 +123,9 @@ impl Store {
     }
 }
 
+/// SQLite's own default, so that it is known.
+const PAGE_BYTES: u32 = 4096;
+
 /// Limits that both kinds share. A connection is asked before it is used: after a restart of the database the old ones
 /// are dead.
 fn limits<DB: sea_orm::sqlx::Database>(options: &Options) -> PoolOptions<DB> {
@@ -150,6 +153,12 @@ async fn sqlite(file: &Path, options: &Options) -> Result<DatabaseConnection> {
         .pragma("trusted_schema", "OFF")
         .pragma("cell_size_check", "ON")
         .disable_statement_logging();
+    let connect = match options.max_bytes {
+        None => connect,
+        Some(bytes) => {
+            connect.page_size(PAGE_BYTES).pragma("max_page_count", (bytes / u64::from(PAGE_BYTES)).to_string())
+        }
+    };
     let pool: SqlitePoolOptions = limits(options);
     let pool = pool.connect_with(connect).await.map_err(|error| of_driver(&error))?;
     Ok(SqlxSqliteConnector::from_sqlx_sqlite_pool(pool))

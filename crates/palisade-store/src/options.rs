@@ -19,6 +19,8 @@ pub struct Options {
     pub idle_timeout: Duration,
     /// After that time a connection is replaced, so that a change of servers or of a password reaches all.
     pub max_lifetime: Duration,
+    /// How large the file of SQLite may grow, in bytes, so that it leaves room for what else is on the disk.
+    pub max_bytes: Option<u64>,
     /// A file of PEM certificates that the server's has to lead to, instead of the public authorities.
     pub root_certificates: Option<PathBuf>,
 }
@@ -80,6 +82,7 @@ impl Options {
             statement_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(600),
             max_lifetime: Duration::from_secs(1800),
+            max_bytes: None,
             root_certificates: None,
         }
     }

@@ -391,6 +391,14 @@ pub(crate) fn app_status(state: &State) -> Arc<AppStatus> {
     state.get("app", AppStatus::default)
 }
 
+/// Where the secrets of a policy come from.
+pub(crate) fn secrets(config: &Config) -> Arc<dyn palisade_vault::Provider> {
+    match &config.secrets.provider {
+        SecretProvider::Env => Arc::new(palisade_vault::Env),
+        SecretProvider::Dir(path) => Arc::new(palisade_vault::Dir::new(path)),
+    }
+}
+
 #[expect(clippy::too_many_arguments, reason = "private, and every one of them is another kind of thing")]
 fn compile(
     checked: Checked,
@@ -403,10 +411,7 @@ fn compile(
     occasion: Occasion,
 ) -> std::result::Result<(Live, Problems), Problems> {
     let Checked { snapshot, config, mut problems } = checked;
-    let secrets: Arc<dyn palisade_vault::Provider> = match &config.secrets.provider {
-        SecretProvider::Env => Arc::new(palisade_vault::Env),
-        SecretProvider::Dir(path) => Arc::new(palisade_vault::Dir::new(path)),
-    };
+    let secrets = secrets(&config);
     let mut env = Env {
         clock: clock.clone(),
         server: Arc::new(config.server.clone()),

@@ -2,8 +2,10 @@
 
 mod check;
 mod completions;
+mod db;
 mod demo;
 mod explain;
+mod identity;
 mod init;
 pub(crate) mod output;
 mod policy;
@@ -32,6 +34,12 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Done> {
         Command::Explain(explain) => explain::run(&args.global, &explain),
         Command::Set(set) => set::run(&args.global, &set),
         Command::Waf(waf) => waf::run(&args.global, &waf),
+        Command::User(user) => identity::user::run(&args.global, &user),
+        Command::Role(role) => identity::role::run(&args.global, &role),
+        Command::Key(key) => identity::key::run(&args.global, &key),
+        Command::Client(client) => identity::client::run(&args.global, &client),
+        Command::Session(session) => identity::session::run(&args.global, &session),
+        Command::Db(db) => db::run(&args.global, &db),
         Command::Schema => schema::run(),
         Command::Trust(trust) => trust::run(&args.global, &trust),
         Command::Completions(completions) => completions::run(&completions),

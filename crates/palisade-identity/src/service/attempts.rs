@@ -17,6 +17,8 @@ use crate::opaque::hash;
 pub const WINDOW: Duration = Duration::from_secs(15 * 60);
 /// Guesses of one account in a window.
 pub const PER_ACCOUNT: i32 = 10;
+/// Of them, those that are answered at once.
+const FREE: i32 = 5;
 /// Guesses from one address (of IPv6, its /64) in a window.
 pub const PER_ADDRESS: i32 = 100;
 /// Guesses from one /48 in a window.
@@ -40,10 +42,17 @@ pub(super) struct Counters {
 /// What the counters say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Allowed {
-    /// The secret is checked.
-    Yes,
+    /// The secret is checked, after a while.
+    Yes {
+        /// How long the answer takes longer.
+        after: Duration,
+    },
     /// It is not checked, and the answer is that to a wrong one. `just`: this attempt was the first of those.
-    Locked { just: bool },
+    Locked {
+        just: bool,
+        /// How long the answer takes longer.
+        after: Duration,
+    },
     /// The address has to wait. This says nothing of the account.
     Wait(Duration),
 }
@@ -78,18 +87,33 @@ impl Counters {
             }
         }
         let count = of(Some(self.account)).map_or(i32::MAX, |row| row.count);
-        Ok(if count > PER_ACCOUNT { Allowed::Locked { just: count == PER_ACCOUNT + 1 } } else { Allowed::Yes })
+        let after = slower(count);
+        let locked = count > PER_ACCOUNT;
+        Ok(if locked { Allowed::Locked { just: count == PER_ACCOUNT + 1, after } } else { Allowed::Yes { after } })
     }
 
     /// The secret was right: the account's counter starts again, and the address gets this attempt back, not those
     /// before it, or an account of the attacker's own would clear the way for more guesses.
     pub(super) async fn was_right(&self, tx: &palisade_store::Tx) -> Result<(), Trouble> {
-        attempts::forget(tx, &self.account).await?;
-        for key in [self.address, self.site].into_iter().flatten() {
-            attempts::refund(tx, &key).await?;
+        let mut keys: Vec<[u8; 32]> = [Some(self.account), self.address, self.site].into_iter().flatten().collect();
+        // In the order in which they are counted: two transactions never wait for each other in a circle.
+        keys.sort_unstable();
+        for key in keys {
+            if key == self.account {
+                attempts::forget(tx, &key).await?;
+            } else {
+                attempts::refund(tx, &key).await?;
+            }
         }
         Ok(())
     }
+}
+
+/// From the sixth attempt on each takes twice as long as the one before, up to a second and a half: for a person who
+/// mistypes that is nothing. Nobody's names are slower in the same way.
+fn slower(count: i32) -> Duration {
+    let doublings = u32::try_from(count.saturating_sub(FREE + 1)).ok().filter(|_| count > FREE);
+    doublings.map_or(Duration::ZERO, |doublings| Duration::from_millis(100 << doublings.min(4)))
 }
 
 const fn door(known: bool) -> &'static [u8] {
@@ -129,6 +153,12 @@ pub(super) fn address_number(address: IpAddr) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn guesses_grow_slower() {
+        let ms: Vec<u128> = [i32::MIN, 1, 5, 6, 7, 8, 9, 10, 11, 1000, i32::MAX].map(|n| slower(n).as_millis()).into();
+        assert_eq!(ms, [0, 0, 0, 100, 200, 400, 800, 1600, 1600, 1600, 1600]);
+    }
 
     #[test]
     fn what_counts_as_one() {

@@ -124,8 +124,9 @@ impl Identity {
         let Some(challenge) = ask.challenge.and_then(challenge) else {
             return back("invalid_request", "`code_challenge` has to be 43 characters of base64url");
         };
-        if ask.nonce.is_some_and(|nonce| nonce.is_empty() || nonce.len() > MAX_NONCE) {
-            return back("invalid_request", "`nonce` has 1 to 500 characters");
+        let odd = |nonce: &str| nonce.is_empty() || nonce.len() > MAX_NONCE || nonce.chars().any(char::is_control);
+        if ask.nonce.is_some_and(odd) {
+            return back("invalid_request", "`nonce` has 1 to 500 characters, without controls");
         }
         let asked: Vec<String> = ask.scope.map(split).unwrap_or_default();
         let Some(scopes) = client.grantable(&asked) else {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use palisade_store::{Uuid, attempts, changes, clients, devices, families, sessions};
 
 use super::error::Trouble;
+use super::streams::Told;
 use super::{Identity, Ring, Shared};
 use crate::refresh::Family;
 
@@ -101,7 +102,7 @@ impl Identity {
             loop {
                 let alive = changes::alive(store, read_at.0, place, head, BATCH).await?;
                 for change in &alive {
-                    self.shared.forget(change);
+                    self.shared.forget(change, false);
                     place = change.seq;
                 }
                 if (alive.len() as u64) < BATCH {
@@ -122,7 +123,7 @@ impl Identity {
                 return Err(Trouble::Damaged("feed of changes"));
             }
             for change in &new {
-                self.shared.forget(change);
+                self.shared.forget(change, false);
             }
             if let Some(last) = new.last() {
                 feed.place.store(last.seq, Ordering::Relaxed);
@@ -194,19 +195,25 @@ impl Identity {
 
 impl Shared {
     /// Applies one change.
-    pub(super) fn forget(&self, change: &changes::Change) {
+    pub(super) fn forget(&self, change: &changes::Change, own: bool) {
+        self.apply(change);
+        // Nobody listens: nothing to tell.
+        let _ = self.told.send(Told { change: change.clone(), own });
+    }
+
+    fn apply(&self, change: &changes::Change) {
         use changes::Kind;
         let id = || Uuid::parse_str(&change.subject).ok();
         match change.kind {
             Some(Kind::Ended) => {
                 if let Some(id) = id() {
                     self.revoked.grant(id, change.until);
-                    self.forget_session(id);
+                    self.sessions.forget(&id);
                 }
             }
             Some(Kind::Session) => {
                 if let Some(id) = id() {
-                    self.forget_session(id);
+                    self.sessions.forget(&id);
                 }
             }
             Some(Kind::User | Kind::UserRevoked) => {
@@ -223,15 +230,6 @@ impl Shared {
             }
             Some(Kind::Client) => self.clients.forget(change.subject.as_str()),
             None => self.forget_everything(),
-        }
-    }
-
-    fn forget_session(&self, id: Uuid) {
-        if let Some(hash) = self.session_hashes.get(&id) {
-            self.sessions.forget(&hash);
-        } else {
-            // Not known here: but a look-up that is under way must not put it in.
-            self.sessions.forget(&[0; 32]);
         }
     }
 

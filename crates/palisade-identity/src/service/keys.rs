@@ -179,6 +179,14 @@ impl Identity {
         Ok(keys::of_user(self.store(), user.0, MAX_KEYS).await?.into_iter().map(Into::into).collect())
     }
 
+    /// So many keys of everybody behind one: for operators.
+    ///
+    /// # Errors
+    /// [`Trouble`].
+    pub async fn list_keys(&self, after: Option<&str>, limit: u64) -> Result<Vec<ApiKeyInfo>, Trouble> {
+        Ok(keys::list(self.store(), after, limit.min(1000)).await?.into_iter().map(Into::into).collect())
+    }
+
     /// Revokes a key. `user`: only if it is this account's. `false`: there is none.
     ///
     /// # Errors

@@ -164,11 +164,14 @@ impl Identity {
         };
         let whose = row.as_ref().map_or(Whose::Nobody(typed), |row| Whose::User(row.id));
         let counters = Counters::new(whose, origin.address, known);
-        let locked = match counters.count(self.store(), self.now()).await? {
+        let (locked, after) = match counters.count(self.store(), self.now()).await? {
             Allowed::Wait(retry_after) => return Err(LoginError::Wait { retry_after }),
-            Allowed::Locked { just } => Some(just),
-            Allowed::Yes => None,
+            Allowed::Locked { just, after } => (Some(just), after),
+            Allowed::Yes { after } => (None, after),
         };
+        if !after.is_zero() {
+            tokio::time::sleep(after).await;
+        }
         let user = row.as_ref().map(|row| row.id);
         let why = match (&row, locked) {
             (_, Some(just)) => Some(Why::Locked { just }),
@@ -199,10 +202,10 @@ impl Identity {
             _ => None,
         };
         let tx = self.store().begin().await?;
-        counters.was_right(&tx).await?;
         if let (Some(better), Some(text)) = (better, &text) {
             users::rehash(&tx, user, text, &better).await?;
         }
+        counters.was_right(&tx).await?;
         let account = load(&tx, user).await?;
         self.apply(tx.commit().await?);
         match account {

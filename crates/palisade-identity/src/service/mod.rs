@@ -32,6 +32,7 @@ mod roles;
 mod sessions;
 mod settings;
 mod still;
+mod streams;
 #[cfg(test)]
 mod tests;
 mod tokens;
@@ -39,13 +40,14 @@ mod users;
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use moka::sync::Cache;
 use palisade_base::{Clock, Timestamp};
 use palisade_store::{Committed, Store, Uuid};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, broadcast};
 
 pub use accounts::{Account, UserId};
 pub use attempts::{PER_ACCOUNT, PER_ADDRESS, PER_SITE, WINDOW};
@@ -63,6 +65,7 @@ pub use names::{BadEmail, BadName, Email, Name};
 pub use roles::{BUILT_IN, Role, RoleError};
 pub use sessions::{SessionInfo, StartSession, Started};
 pub use settings::{Lifetimes, Settings};
+pub use streams::Told;
 pub use tokens::{AccessToken, Introspected, NewToken, PASSWORD_CLIENT};
 pub use users::{Edit, NewUser, RegisterError, UserError};
 
@@ -95,15 +98,19 @@ struct Shared {
     policy: ArcSwap<Policy>,
     ring: ArcSwap<Ring>,
     accounts: accounts::Accounts,
-    sessions: accounts::Rows<[u8; 32], Arc<sessions::Known>>,
-    /// Hash by id, so that the end of a session finds its entry.
-    session_hashes: Cache<Uuid, [u8; 32]>,
+    /// By id, for that is what the feed says.
+    sessions: accounts::Rows<Uuid, Arc<sessions::Known>>,
+    /// The id of a secret's hash. Proof of nothing: the session says which hash is its own now.
+    session_ids: Cache<[u8; 32], Uuid>,
+    /// The longest life of an access token since the start, in milliseconds.
+    longest_token_ms: AtomicI64,
     keys: accounts::Rows<String, Arc<keys::Known>>,
     clients: accounts::Rows<String, Arc<clients::Client>>,
     signed: Cache<[u8; 32], Arc<Signed>>,
     revoked: revoked::Revoked,
     feed: feed::Feed,
     nudged: Notify,
+    told: broadcast::Sender<Told>,
     announced: Notify,
     uses: sessions::Uses,
 }
@@ -153,23 +160,31 @@ impl Identity {
             policy: ArcSwap::from_pointee(policy),
             accounts: accounts::Rows::new(MAX_ACCOUNTS),
             sessions: accounts::Rows::new(MAX_ROWS),
-            session_hashes: Cache::new(MAX_ROWS),
+            session_ids: Cache::new(MAX_ROWS),
+            longest_token_ms: AtomicI64::new(0),
             keys: accounts::Rows::new(MAX_ROWS),
             clients: accounts::Rows::new(MAX_CLIENTS),
             signed: Cache::new(MAX_SIGNED),
             revoked: revoked::Revoked::default(),
             feed: feed::Feed::default(),
             nudged: Notify::new(),
+            told: broadcast::Sender::new(streams::WAITING),
             announced: Notify::new(),
             uses: sessions::Uses::default(),
         };
-        Self { shared: Arc::new(shared), settings: Arc::new(settings) }
+        Self::sharing(Arc::new(shared), settings)
+    }
+
+    fn sharing(shared: Arc<Shared>, settings: Settings) -> Self {
+        let life = i64::try_from(settings.lifetimes.access_token.as_millis()).unwrap_or(i64::MAX);
+        shared.longest_token_ms.fetch_max(life, Ordering::Relaxed);
+        Self { shared, settings: Arc::new(settings) }
     }
 
     /// The same users, caches and counters under other settings: after a reload of the policy.
     #[must_use]
     pub fn with(&self, settings: Settings) -> Self {
-        Self { shared: self.shared.clone(), settings: Arc::new(settings) }
+        Self::sharing(self.shared.clone(), settings)
     }
 
     /// From now on new hashes are made so; old ones upgrade at the next login.
@@ -213,7 +228,7 @@ impl Identity {
     /// Lets this process know of what it changed, before it answers.
     fn apply(&self, committed: Committed) {
         for change in &committed.changes {
-            self.shared.forget(change);
+            self.shared.forget(change, true);
         }
         if !committed.changes.is_empty() {
             self.shared.announced.notify_one();

@@ -324,6 +324,34 @@ mod tests {
         assert!(key(&format!("a@{}", "b.".repeat(200))).is_err());
     }
 
+    proptest::proptest! {
+        /// The canonical form of a canonical form is itself, and what is shown means the same account.
+        #[test]
+        fn names_are_stable(text in "\\PC{0,20}") {
+            if let Ok(name) = Name::parse(&text) {
+                assert_eq!(key(&name.key), Ok(name.key.clone()), "{text:?}");
+                assert_eq!(key(&name.shown), Ok(name.key.clone()), "{text:?}");
+                assert!(name.has_at() || Identifier::parse(&text) == Identifier::Name(name.key.clone()), "{text:?}");
+            }
+        }
+
+        #[test]
+        fn addresses_are_stable(local in "\\PC{1,12}", domain in "\\PC{1,12}") {
+            let text = format!("{local}@{domain}.example");
+            if let Ok(email) = Email::parse(&text) {
+                assert_eq!(Email::parse(&email.key).map(|again| again.key), Ok(email.key.clone()), "{text:?}");
+                assert_eq!(Email::parse(&email.shown).map(|again| again.key), Ok(email.key.clone()), "{text:?}");
+                assert_eq!(Identifier::parse(&email.shown), Identifier::Email(email.key.clone()), "{text:?}");
+            }
+        }
+
+        #[test]
+        fn nothing_panics(text in proptest::collection::vec(proptest::char::any(), 0..40)) {
+            let text: String = text.into_iter().collect();
+            let _ = (Name::parse(&text), Email::parse(&text), Identifier::parse(&text));
+        }
+    }
+
     #[test]
     fn what_somebody_typed() {
         assert_eq!(Identifier::parse("ALICE"), Identifier::Name("alice".into()));

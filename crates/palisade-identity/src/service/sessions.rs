@@ -27,6 +27,7 @@ const MAX_DEVICES: u64 = 20;
 /// A session's row in memory.
 pub(super) struct Known {
     id: Uuid,
+    hash: [u8; 32],
     user: Uuid,
     authenticated_at: Timestamp,
     idle_ms: i64,
@@ -120,6 +121,21 @@ impl From<sessions::Model> for SessionInfo {
     }
 }
 
+impl From<palisade_store::families::Model> for SessionInfo {
+    fn from(row: palisade_store::families::Model) -> Self {
+        Self {
+            id: row.id,
+            user: UserId(row.user),
+            created_at: Timestamp(row.created_at),
+            seen_at: Timestamp(row.seen_at),
+            ends_at: Timestamp(row.ends_at),
+            address: row.address,
+            device: if row.client.is_empty() { row.device } else { row.client },
+            is_browser: false,
+        }
+    }
+}
+
 impl Identity {
     /// Starts a session for somebody whose password was just checked. Always a new one, with a new secret.
     ///
@@ -182,7 +198,9 @@ impl Identity {
 
     /// Recognises a session from memory. `None`: ask [`session`](Self::session).
     pub fn session_cached(&self, secret: &Session) -> Option<Result<Caller, NotValid>> {
-        let known = self.shared.sessions.get(secret.stored().as_bytes())?;
+        let stored = secret.stored();
+        let id = self.shared.session_ids.get(stored.as_bytes())?;
+        let known = self.shared.sessions.get(&id).filter(|known| known.hash == *stored.as_bytes())?;
         let account = self.shared.accounts.get(&known.user)?;
         let now = self.now().0;
         if now - known.seen_at.load(Ordering::Relaxed) >= known.idle_ms && now < known.ends_at {
@@ -206,6 +224,7 @@ impl Identity {
         let account = self.account_marked(row.user, accounts_mark).await?.ok_or(NotValid::Unknown)?;
         let known = Arc::new(Known {
             id: row.id,
+            hash: *stored.as_bytes(),
             user: row.user,
             authenticated_at: Timestamp(row.authenticated_at),
             idle_ms: row.idle_ms,
@@ -213,9 +232,8 @@ impl Identity {
             seen_at: AtomicI64::new(row.seen_at),
             written_at: AtomicI64::new(row.seen_at),
         });
-        // First the way back from the id, so that an end that comes in between finds the entry.
-        self.shared.session_hashes.insert(row.id, *stored.as_bytes());
-        self.shared.sessions.fill(mark, *stored.as_bytes(), known.clone());
+        self.shared.session_ids.insert(*stored.as_bytes(), row.id);
+        self.shared.sessions.fill(mark, row.id, known.clone());
         Ok(self.judge_session(&known, account)?)
     }
 
@@ -271,8 +289,6 @@ impl Identity {
             until: now.0,
         });
         self.apply(tx.commit().await?);
-        // The change names the session; the old secret is what is in memory.
-        self.shared.sessions.forget(stored.as_bytes());
         Ok(next)
     }
 
@@ -328,18 +344,35 @@ impl Identity {
             browsers.into_iter().filter(|row| now < row.ends_at && now < row.seen_at.saturating_add(row.idle_ms));
         let mut all: Vec<SessionInfo> = browsers.map(Into::into).collect();
         let families = palisade_store::families::of_user(store, user.0, 500).await?;
-        all.extend(families.into_iter().filter(|row| now < row.ends_at).map(|row| SessionInfo {
-            id: row.id,
-            user: UserId(row.user),
-            created_at: Timestamp(row.created_at),
-            seen_at: Timestamp(row.seen_at),
-            ends_at: Timestamp(row.ends_at),
-            address: row.address,
-            device: if row.client.is_empty() { row.device } else { row.client },
-            is_browser: false,
-        }));
+        all.extend(families.into_iter().filter(|row| now < row.ends_at).map(SessionInfo::from));
         all.sort_by_key(|session| std::cmp::Reverse(session.created_at));
         Ok(all)
+    }
+
+    /// Sessions of everybody, oldest first, families of refresh tokens behind them: for operators.
+    ///
+    /// # Errors
+    /// [`Trouble`].
+    pub async fn list_sessions(&self, limit: u64) -> Result<Vec<SessionInfo>, Trouble> {
+        let now = self.now().0;
+        let browsers = sessions::list(self.store(), None, limit).await?.into_iter();
+        let browsers = browsers.filter(|row| now < row.ends_at && now < row.seen_at.saturating_add(row.idle_ms));
+        let families = palisade_store::families::list(self.store(), limit).await?.into_iter();
+        let families = families.filter(|row| now < row.ends_at);
+        Ok(browsers.map(Into::into).chain(families.map(Into::into)).collect())
+    }
+
+    /// Ends a session or family by its id, whoever's it is: for operators. `false`: there is none.
+    ///
+    /// # Errors
+    /// [`Trouble`].
+    pub async fn end_session_by_id(&self, id: Uuid) -> Result<bool, Trouble> {
+        let now = self.now();
+        let tx = self.store().begin().await?;
+        let ended = self.end_in(&tx, id, now).await?
+            || self.end_family_in(&tx, id, None, crate::refresh::End::Disabled, now).await?;
+        self.apply(tx.commit().await?);
+        Ok(ended)
     }
 
     pub(super) async fn end_in(&self, tx: &palisade_store::Tx, id: Uuid, now: Timestamp) -> Result<bool, Trouble> {

@@ -1,6 +1,7 @@
 //! Access tokens (RFC 9068): made, recognised, revoked.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use palisade_base::{Secret, Timestamp};
@@ -19,6 +20,8 @@ use crate::token::{Claims, Refused, Rules, Signed, kind};
 pub const PASSWORD_CLIENT: &str = "palisade";
 /// How much the clocks of two machines may differ; what [`Rules`] grants.
 const LEEWAY_MS: i64 = 30_000;
+/// How long a revocation is remembered at least.
+const LEAST_MS: i64 = 3_600_000;
 
 /// What an access token is to say.
 #[derive(Debug, Clone)]
@@ -214,7 +217,9 @@ impl Identity {
 
     /// When the last access token that was issued until now is over.
     pub(super) fn tokens_end(&self, now: Timestamp) -> i64 {
-        now.plus(self.settings().lifetimes.access_token).0.saturating_add(LEEWAY_MS + 1000)
+        // Also of those from before a reload that made their lives shorter, here or (within reason) elsewhere.
+        let life = self.shared.longest_token_ms.load(Ordering::Relaxed).max(LEAST_MS);
+        now.0.saturating_add(life).saturating_add(LEEWAY_MS + 1000)
     }
 }
 

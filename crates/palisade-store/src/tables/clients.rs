@@ -57,6 +57,9 @@ pub async fn insert(tx: &Tx, row: Model) -> Result<()> {
 /// # Errors
 /// [`Error`](crate::Error).
 pub async fn by_id(conn: &impl Conn, id: &str) -> Result<Option<Model>> {
+    if !super::storable(id) {
+        return Ok(None);
+    }
     one(conn, Entity::find_by_id(id)).await
 }
 
@@ -73,6 +76,9 @@ pub async fn list(conn: &impl Conn, limit: u64) -> Result<Vec<Model>> {
 /// # Errors
 /// [`Error`](crate::Error).
 pub async fn revoke(tx: &Tx, id: &str, now: i64) -> Result<bool> {
+    if !super::storable(id) {
+        return Ok(false);
+    }
     let set = Entity::update_many().col_expr(Column::RevokedAt, Expr::value(now));
     Ok(update(tx, set.filter(Column::Id.eq(id)).filter(Column::RevokedAt.is_null())).await? == 1)
 }

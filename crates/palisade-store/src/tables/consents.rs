@@ -34,6 +34,9 @@ impl ActiveModelBehavior for ActiveModel {}
 /// # Errors
 /// [`Error`](crate::Error).
 pub async fn find(conn: &impl Conn, user: Uuid, client: &str) -> Result<Option<Model>> {
+    if !super::storable(client) {
+        return Ok(None);
+    }
     one(conn, Entity::find_by_id((user, client.to_owned()))).await
 }
 
@@ -65,6 +68,9 @@ pub async fn set(tx: &Tx, row: Model) -> Result<()> {
 /// # Errors
 /// [`Error`](crate::Error).
 pub async fn delete(tx: &Tx, user: Uuid, client: &str) -> Result<bool> {
+    if !super::storable(client) {
+        return Ok(false);
+    }
     let gone = Entity::delete_many().filter(Column::User.eq(user)).filter(Column::Client.eq(client));
     Ok(delete_rows(tx, gone).await? == 1)
 }

@@ -91,11 +91,22 @@ pub async fn of_user(conn: &impl Conn, user: Uuid, limit: u64) -> Result<Vec<Mod
     all(conn, open.order_by_desc(Column::Id).limit(limit)).await
 }
 
+/// So many that go on, oldest first.
+///
+/// # Errors
+/// [`Error`](crate::Error).
+pub async fn list(conn: &impl Conn, limit: u64) -> Result<Vec<Model>> {
+    all(conn, Entity::find().filter(Column::EndedAt.is_null()).order_by_asc(Column::Id).limit(limit)).await
+}
+
 /// Those that a client has and that go on; `user`: of this account only.
 ///
 /// # Errors
 /// [`Error`](crate::Error).
 pub async fn of_client(conn: &impl Conn, client: &str, user: Option<Uuid>, limit: u64) -> Result<Vec<Model>> {
+    if !super::storable(client) {
+        return Ok(Vec::new());
+    }
     let mut open = Entity::find().filter(Column::Client.eq(client)).filter(Column::EndedAt.is_null());
     if let Some(user) = user {
         open = open.filter(Column::User.eq(user));

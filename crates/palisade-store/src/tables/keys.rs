@@ -53,6 +53,9 @@ pub async fn insert(tx: &Tx, row: Model) -> Result<()> {
 /// # Errors
 /// [`Error`](crate::Error).
 pub async fn by_id(conn: &impl Conn, id: &str) -> Result<Option<Model>> {
+    if !super::storable(id) {
+        return Ok(None);
+    }
     one(conn, Entity::find_by_id(id)).await
 }
 

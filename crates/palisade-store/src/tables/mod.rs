@@ -21,6 +21,12 @@ use sea_orm::{DeleteMany, EntityTrait, FromQueryResult, Insert, IntoActiveModel,
 use crate::connection::{bounded, sealed::Sealed};
 use crate::{Conn, Result};
 
+/// Whether a text can be in the database at all: PostgreSQL stores no NUL and refuses a statement that brings one, which
+/// for a look-up is a "no" and not an error. SQLite would store it; nothing above does.
+fn storable(text: &str) -> bool {
+    !text.contains('\0')
+}
+
 async fn one<E>(conn: &impl Conn, select: Select<E>) -> Result<Option<E::Model>>
 where
     E: EntityTrait<Model: FromQueryResult + Sync>,

@@ -61,6 +61,9 @@ pub async fn insert(tx: &Tx, row: Model) -> Result<()> {
 /// # Errors
 /// [`Error`](crate::Error).
 pub async fn by_name(conn: &impl Conn, name: &str) -> Result<Option<Model>> {
+    if !super::storable(name) {
+        return Ok(None);
+    }
     one(conn, Entity::find_by_id(name)).await
 }
 
@@ -77,6 +80,9 @@ pub async fn list(conn: &impl Conn) -> Result<Vec<Model>> {
 /// # Errors
 /// [`Error`](crate::Error).
 pub async fn permit(tx: &Tx, name: &str, permissions: &str) -> Result<bool> {
+    if !super::storable(name) {
+        return Ok(false);
+    }
     let set = Entity::update_many().col_expr(Column::Permissions, sea_orm::sea_query::Expr::value(permissions));
     Ok(super::update(tx, set.filter(Column::Name.eq(name))).await? == 1)
 }
@@ -86,6 +92,9 @@ pub async fn permit(tx: &Tx, name: &str, permissions: &str) -> Result<bool> {
 /// # Errors
 /// [`Error`](crate::Error).
 pub async fn delete(tx: &Tx, name: &str) -> Result<bool> {
+    if !super::storable(name) {
+        return Ok(false);
+    }
     Ok(delete_rows(tx, Entity::delete_many().filter(Column::Name.eq(name))).await? == 1)
 }
 

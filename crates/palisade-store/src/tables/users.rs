@@ -95,6 +95,9 @@ pub async fn by_id(conn: &impl Conn, id: Uuid) -> Result<Option<Model>> {
 /// # Errors
 /// [`Error`](crate::Error).
 pub async fn by_name(conn: &impl Conn, name_key: &str) -> Result<Option<Model>> {
+    if !super::storable(name_key) {
+        return Ok(None);
+    }
     one(conn, Entity::find().filter(Column::NameKey.eq(name_key))).await
 }
 
@@ -103,6 +106,9 @@ pub async fn by_name(conn: &impl Conn, name_key: &str) -> Result<Option<Model>> 
 /// # Errors
 /// [`Error`](crate::Error).
 pub async fn by_email(conn: &impl Conn, email_key: &str) -> Result<Option<Model>> {
+    if !super::storable(email_key) {
+        return Ok(None);
+    }
     one(conn, Entity::find().filter(Column::EmailKey.eq(email_key))).await
 }
 
@@ -111,6 +117,9 @@ pub async fn by_email(conn: &impl Conn, email_key: &str) -> Result<Option<Model>
 /// # Errors
 /// [`Error`](crate::Error).
 pub async fn by_app_id(conn: &impl Conn, app_id: &str) -> Result<Option<Model>> {
+    if !super::storable(app_id) {
+        return Ok(None);
+    }
     one(conn, Entity::find().filter(Column::AppId.eq(app_id))).await
 }
 

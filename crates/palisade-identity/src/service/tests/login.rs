@@ -25,6 +25,36 @@ on_both! {
 }
 
 on_both! {
+    /// PostgreSQL refuses a statement with a NUL in a text, which would tell it from any other name.
+    async fn a_nul_is_a_name_that_nobody_has(world: World) {
+        let identity = &world.identity;
+        let alice = world.user_at("alice", "alice@example.com").await;
+        for name in ["\0", "alice\0", "alice@example.com\0", "\0@\0", "a\0@example.com"] {
+            assert_eq!(why(identity, name, PASSWORD, &from(1)).await, Err(Why::Unknown), "{name:?}");
+            assert_eq!(identity.find_user(name).await, Ok(None), "{name:?}");
+            assert!(identity.ask_reset(name).await.expect("asked").is_none(), "{name:?}");
+        }
+        let nul = "a\0";
+        assert_eq!(why(identity, "alice", nul, &from(1)).await, Err(Why::Wrong));
+        assert_eq!(identity.client(nul).await, Ok(None));
+        assert_eq!(identity.revoke_client(nul).await, Ok(false));
+        assert_eq!(identity.revoke_key(None, nul).await, Ok(false));
+        assert_eq!(identity.rotate_key(None, nul).await.err(), Some(KeyError::NoKey));
+        assert_eq!(identity.revoke_consent(alice.id, nul).await, Ok(false));
+        assert_eq!(identity.delete_role(nul).await, Ok(false));
+        assert_eq!(identity.set_permissions(nul, &[]).await.err(), Some(RoleError::NoRole));
+        let edit = Edit { roles: Some(&[nul.to_owned()]), ..Edit::default() };
+        assert_eq!(identity.edit_user(alice.id, edit).await.err(), Some(UserError::NoRole(nul.into())));
+        let origin = Origin { agent: "a\0b".into(), ..from(1) };
+        let checked = identity.check_password("alice", PASSWORD, &origin).await.expect("in");
+        identity.start_session(&checked, StartSession::default(), &origin).await.expect("a session");
+        identity.grant(&checked, NewGrant::default(), &origin).await.expect("tokens");
+        let new = NewKey { name: nul.into(), scopes: vec!["a".into()], expires_in: None, rate: None };
+        assert_eq!(identity.create_key(alice.id, new).await.err(), Some(KeyError::Name));
+    }
+}
+
+on_both! {
     async fn an_account_locks_and_opens_again(world: World) {
         let identity = &world.identity;
         world.user("alice").await;
@@ -81,7 +111,7 @@ on_both! {
         let counters = |name: &str| attempts::Counters::new(attempts::Whose::Nobody(name), from(7).address, false);
         for n in 0..PER_ADDRESS {
             let allowed = counters(&n.to_string()).count(identity.store(), world.clock.now()).await.expect("counted");
-            assert_eq!(allowed, attempts::Allowed::Yes);
+            assert_eq!(allowed, attempts::Allowed::Yes { after: std::time::Duration::ZERO });
         }
         let refused = identity.check_password("alice", PASSWORD, &from(7)).await;
         let Err(LoginError::Wait { retry_after }) = refused else { panic!("{refused:?}") };

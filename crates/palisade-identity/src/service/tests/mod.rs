@@ -23,6 +23,7 @@ macro_rules! on_both {
 }
 
 mod authorize;
+mod durability;
 mod import;
 mod keys;
 mod links;
@@ -31,6 +32,7 @@ mod names;
 mod refresh;
 mod roles;
 mod sessions;
+mod streams;
 mod tokens;
 mod users;
 mod weather;

@@ -21,7 +21,7 @@ const PAIRS: [(&str, &str, bool); 30] = [
     ("\u{c4}pfel", "A\u{308}pfel", false),
     ("i\u{307}stanbul", "\u{130}stanbul", false),
     ("istanbul", "\u{130}stanbul", true),
-    ("\u{3c3}ofia", "\u{3a3}OFIA", false),
+    ("\u{3c3}\u{3bf}\u{3c6}\u{3b9}\u{3b1}", "\u{3a3}\u{39f}\u{3a6}\u{399}\u{391}", false),
     ("\u{43f}\u{451}\u{442}\u{440}", "\u{41f}\u{401}\u{422}\u{420}", false),
     ("\u{43f}\u{451}\u{442}\u{440}", "\u{43f}\u{435}\u{442}\u{440}", true),
     ("\u{30a2}\u{30a4}", "\u{ff71}\u{ff72}", false),
@@ -60,7 +60,7 @@ on_both! {
 
 impl Identity {
     /// An account without a password, so that sixty of them take no time.
-    async fn add_for_test(&self, name: &str) -> Result<(), String> {
+    pub(super) async fn add_for_test(&self, name: &str) -> Result<(), String> {
         let name = Name::parse(name).map_err(|why| why.to_string())?;
         let tx = self.store().begin().await.map_err(|why| why.to_string())?;
         let row = palisade_store::users::Model {

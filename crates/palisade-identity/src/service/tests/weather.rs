@@ -36,8 +36,43 @@ async fn postgres_goes_and_comes_back() {
     assert!(world.identity.refresh(&tokens.refresh, None, false, &from(1)).await.is_ok());
 }
 
-/// The pages of the file are limited, as on a disk without room: writes fail with a clear error, nothing is lost, and
-/// reading goes on.
+/// The file may not grow, as on a disk without room: writes fail with a clear error, nothing is lost, reading goes on,
+/// and once there is room writing does.
+#[tokio::test]
+async fn a_full_disk_loses_nothing() {
+    let world = World::sqlite().await;
+    world.user("alice").await;
+    let options = |bytes| {
+        let mut options = world.place.options();
+        options.max_bytes = bytes;
+        options
+    };
+    let size = 400 << 10;
+    let small = Store::open(&options(Some(size))).await.expect("opened");
+    let fill = async |store: &Store, n: usize| -> palisade_store::Result<()> {
+        let tx = store.begin().await?;
+        let name = format!("user{n}-{}", "x".repeat(2000));
+        let row = palisade_store::users::Model { name_key: name.clone(), name, ..palisade_store::users::new(0) };
+        palisade_store::users::insert(&tx, row).await?;
+        tx.commit().await.map(|_| ())
+    };
+    let mut stored = 0;
+    let full = loop {
+        match fill(&small, stored).await {
+            Ok(()) => stored += 1,
+            Err(why) => break why,
+        }
+        assert!(stored < 1000, "it is never full");
+    };
+    assert_eq!(full, palisade_store::Error::Full);
+    assert!(full.to_string().contains("make room"), "{full}");
+    assert_eq!(fill(&small, stored).await.err(), Some(palisade_store::Error::Full), "and again");
+    let rows = palisade_store::users::list(&small, None, 1000).await.expect("read");
+    assert_eq!(rows.len(), stored + 1, "all that was acknowledged, and no more");
+    let large = Store::open(&options(None)).await.expect("opened");
+    fill(&large, stored).await.expect("there is room again");
+}
+
 #[tokio::test]
 async fn a_database_that_may_not_be_written() {
     let world = World::sqlite().await;

@@ -5,6 +5,7 @@
 
 mod caller;
 pub mod codes;
+mod command;
 pub mod config;
 pub mod credential;
 mod handover;
@@ -21,6 +22,7 @@ use http::{HeaderMap, Method, StatusCode, request};
 use palisade_policy::Problems;
 
 pub use self::caller::{By, Caller, Identity};
+pub use self::command::{open, open_store};
 use self::config::{Config, Issuer, Route};
 use self::credential::Offered;
 use self::service::{Known, Rejected, Services};

@@ -3,6 +3,7 @@
 //! Threats 17: memory proves what cannot change, the signature of a token, or a row as of a place in the feed of changes.
 //! Everything else is decided on every request, in `palisade-identity`.
 
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use http::HeaderValue;
@@ -16,6 +17,7 @@ use palisade_identity::password::{Cost, Hasher, Peppers, Policy as Passwords};
 use palisade_identity::service::{FeedState, Lifetimes, NotValid, Parts, Settings, Unrecognised};
 use palisade_identity::token::Refused;
 use palisade_store::{Options, Store};
+use palisade_vault::Provider;
 use tokio::sync::OnceCell;
 
 use super::caller::Caller;
@@ -23,6 +25,7 @@ use super::codes;
 use super::config::{Config, DatabaseUrl};
 use super::credential::Offered;
 use super::keys::Rings;
+use crate::controls::Config as PolicyConfig;
 use crate::observe::event;
 use crate::policy::Policy;
 use crate::refusal::Refusal;
@@ -111,8 +114,8 @@ impl Services {
         let core = self.service.core.get_or_try_init(|| Core::open(policy)).await.map_err(|why| {
             codes::AWAY.refuse("the database or the keys cannot be opened").with("reason", why).retry_after(1)
         })?;
-        let identity = core.identity.with(settings(policy));
-        identity.set_password_policy(passwords(policy));
+        let identity = core.identity.with(settings(policy.config(), issuer(policy, &policy.config().auth.config)));
+        identity.set_password_policy(passwords(policy.config()));
         let ready = Ready { identity, rings: Arc::clone(&core.rings), assertions: core.assertions.clone() };
         Ok(self.ready.get_or_init(|| Arc::new(ready)))
     }
@@ -199,7 +202,7 @@ impl Core {
         let text = |error: &dyn std::fmt::Display| error.to_string();
         let state = policy.state_dir();
         let rings = Rings::open(&state, config.auth.config.algorithm, clock.now()).map_err(|why| text(&why))?;
-        let options = options(policy)?;
+        let options = options(config, &state, &*policy.env().secrets)?;
         let store = Store::open(&options).await.map_err(|why| text(&why))?;
         if options.is_embedded() {
             store.migrate().await.map_err(|why| text(&why))?;
@@ -218,9 +221,9 @@ impl Core {
             pool: Pool::new(Limits::default(), clock.clone()).map_err(|why| text(&why))?,
             clock,
             hasher: Hasher::new(Cost::default(), peppers),
-            policy: passwords(policy),
+            policy: passwords(config),
             keyring: rings.access.clone(),
-            settings: settings(policy),
+            settings: settings(config, issuer(policy, &config.auth.config)),
         });
         // Believed from here on; should it fail, the follower goes on trying.
         let _ = identity.catch_up().await;
@@ -241,9 +244,8 @@ impl Core {
 }
 
 /// Where the database is.
-fn options(policy: &Policy) -> Result<Options, String> {
-    let database = &policy.config().database;
-    let state = policy.state_dir();
+pub(super) fn options(config: &PolicyConfig, state: &Path, secrets: &dyn Provider) -> Result<Options, String> {
+    let database = &config.database;
     let mut options = match &database.url {
         None => Options::sqlite(state.join("palisade.db")),
         Some(DatabaseUrl::Url(url)) => {
@@ -251,9 +253,9 @@ fn options(policy: &Policy) -> Result<Options, String> {
             Options::parse(&Secret::new(url.as_str().to_owned()), here).map_err(|why| why.to_string())?
         }
         Some(DatabaseUrl::Secret(name)) => {
-            let url = policy.env().secrets.get(&name.secret).map_err(|why| why.to_string())?;
+            let url = secrets.get(&name.secret).map_err(|why| why.to_string())?;
             let url = Secret::new(url.expose().trim().to_owned());
-            Options::parse(&url, &state).map_err(|why| why.to_string())?
+            Options::parse(&url, state).map_err(|why| why.to_string())?
         }
     };
     options.max_connections = database.connections;
@@ -263,10 +265,8 @@ fn options(policy: &Policy) -> Result<Options, String> {
 }
 
 /// What the policy says, in the types of identity.
-fn settings(policy: &Policy) -> Settings {
-    let config = policy.config();
+pub(super) fn settings(config: &PolicyConfig, issuer: String) -> Settings {
     let (auth, session) = (&config.auth.config, &config.session);
-    let issuer = issuer(policy, auth);
     Settings {
         audience: if auth.audience.is_empty() { vec![issuer.clone()] } else { auth.audience.clone() },
         issuer,
@@ -296,8 +296,7 @@ fn issuer(policy: &Policy, auth: &Config) -> String {
 }
 
 /// Which passwords may be set.
-fn passwords(policy: &Policy) -> Passwords {
-    let config = policy.config();
+pub(super) fn passwords(config: &PolicyConfig) -> Passwords {
     let mut names: Vec<String> = config.server.hosts.iter().map(ToString::to_string).collect();
     if let Some(issuer) = &config.auth.config.issuer {
         names.push(issuer.origin().to_owned());
