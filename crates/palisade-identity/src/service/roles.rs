@@ -131,7 +131,9 @@ impl Identity {
         }
         let tx = self.store().begin().await?;
         let gone = roles::delete(&tx, name).await?;
-        self.announce_role(&tx, name);
+        if gone {
+            self.announce_role(&tx, name);
+        }
         self.apply(tx.commit().await?);
         Ok(gone)
     }

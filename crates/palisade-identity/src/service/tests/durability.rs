@@ -203,6 +203,7 @@ async fn postgres_is_killed_ten_times() {
     let world = World::new(Place::Postgres(server.database().await.expect("a database"))).await;
     world.user("alice").await;
     let checked = world.login("alice").await;
+    let mut done = 0;
     for kill in 0..10_u64 {
         let acknowledged = {
             let identity = world.identity.clone();
@@ -228,10 +229,11 @@ async fn postgres_is_killed_ten_times() {
             tokio::join!(work, killer).0
         };
         server.restart().await.expect("back");
-        assert!(!acknowledged.is_empty(), "something was done before kill {kill}");
+        done += acknowledged.len();
         for (token, lives) in acknowledged {
             let refreshed = world.identity.refresh(&token, None, false, &from(1)).await;
             assert_eq!(refreshed.is_ok(), lives, "{refreshed:?}");
         }
     }
+    assert!(done > 10, "{done} things were acknowledged before the kills");
 }

@@ -71,7 +71,7 @@ on_both! {
         assert_eq!(refused.err(), Some(GrantError::NotValid(NotValid::Unknown)));
         assert!(!world.identity.revoke_refresh(&foreign.refresh, None).await.expect("asked"));
         // The right family, a made-up rest.
-        let mut bytes = data_encoding::BASE64URL_NOPAD.decode(text(&own.refresh)[5..].as_bytes()).expect("base64");
+        let mut bytes = data_encoding::BASE64URL_NOPAD.decode(&text(&own.refresh).as_bytes()[5..]).expect("base64");
         bytes[40] ^= 1;
         let forged = format!("palr_{}", data_encoding::BASE64URL_NOPAD.encode(&bytes));
         let forged = RefreshToken::parse(&forged).expect("a spelling");
@@ -98,7 +98,7 @@ async fn a_dump_holds_no_refresh_token() {
     world.user("alice").await;
     let first = tokens(&world).await;
     let second = world.identity.refresh(&first.refresh, None, false, &from(1)).await.expect("refreshed");
-    let raw = |token| data_encoding::BASE64URL_NOPAD.decode(text(token)[5..].as_bytes()).expect("base64");
+    let raw = |token| data_encoding::BASE64URL_NOPAD.decode(&text(token).as_bytes()[5..]).expect("base64");
     let dumped = world.dump();
     for token in [&first.refresh, &second.refresh] {
         // The secret and the tag: family and generation are no secrets.
