@@ -162,6 +162,9 @@ enum Way {
     Directory(PathBuf),
 }
 
+/// A mail, and how the attempt to send it went.
+type Attempted = (Job, Result<(), Failure>);
+
 /// One mail in the queue. It is given a text when it is sent: what waits for an hour gets the templates of then.
 #[derive(Debug)]
 struct Job {
@@ -408,7 +411,7 @@ impl Worker {
         }
     }
 
-    fn done(&mut self, done: Result<(Id, (Job, Result<(), Failure>)), tokio::task::JoinError>) {
+    fn done(&mut self, done: Result<(Id, Attempted), tokio::task::JoinError>) {
         let (job, outcome) = match done {
             Ok((id, done)) => {
                 self.named.remove(&id);

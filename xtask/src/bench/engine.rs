@@ -52,7 +52,7 @@ fn build(root: &Path, profile: &str) -> Result<PathBuf> {
     ensure!(output.status.success(), "the engine's example does not build");
     let lines = String::from_utf8_lossy(&output.stdout);
     let messages = lines.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    let built = messages.filter_map(|message| message["executable"].as_str().map(PathBuf::from)).last();
+    let built = messages.filter_map(|message| message["executable"].as_str().map(PathBuf::from)).next_back();
     built.context("cargo names no program")
 }
 

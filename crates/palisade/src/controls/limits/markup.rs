@@ -188,7 +188,7 @@ mod tests {
             ("<a></a>", 1),
             ("<?xml version=\"1.0\"?><a><b c='<d><d>'/><e>x</e></a>", 2),
             ("<a><!-- <b><b> -- <b> --><c/></a>", 1),
-            ("<a><![CDATA[<b><b>]]]><b>]]><c></c></a>", 2),
+            ("<a><![CDATA[<b><b>]]]><b>]]><c></c></a>", 3),
             ("<a x=\"/\"><b x='/'></b></a>", 2),
             ("<a><b/></a><!-- --><?x <y><y>?>", 1),
             ("<!DOCTYPE plist PUBLIC \"-//A//DTD '>\" \"http://x/<y>\"><plist><dict></dict><dict></dict></plist>", 2),

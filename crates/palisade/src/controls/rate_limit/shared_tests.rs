@@ -25,7 +25,7 @@ fn policy(server: &Server, more: &str) -> String {
 }
 
 fn client(app: &App) -> Redis {
-    app.handle.live().policy.env().redis.clone().unwrap()
+    app.handle.live().policy.env().redis.clone().expect("the policy names one")
 }
 
 /// The script with the time as its last argument instead of the server's.
