@@ -19,13 +19,24 @@ pub(crate) fn find(raw: &str, piece: &Range<usize>) -> Option<Range<usize>> {
     }
     let (mut value, mut start) = (0, None);
     loop {
-        if value >= piece.start {
-            let start = *start.get_or_insert(at);
-            if value >= piece.end {
-                return Some(start..at);
-            }
+        if let Some(start) = start
+            && value >= piece.end
+        {
+            return Some(start..at);
         }
         let rest = raw.get(at..)?;
+        if escapes
+            && let Some(blank) =
+                rest.strip_prefix('\\').filter(|rest| rest.starts_with(|c: char| c.is_ascii_whitespace()))
+        {
+            // The line goes on behind all that is blank.
+            at += 1 + blank.len() - blank.trim_start_matches(|c: char| c.is_ascii_whitespace()).len();
+            continue;
+        }
+        if start.is_none() && value >= piece.start {
+            start = Some(at);
+            continue;
+        }
         let c = rest.chars().next()?;
         if !(escapes && c == '\\') {
             at += c.len_utf8();
@@ -37,11 +48,6 @@ pub(crate) fn find(raw: &str, piece: &Range<usize>) -> Option<Range<usize>> {
             'x' => 2,
             'u' => 4,
             'U' => 8,
-            // The line goes on behind all that is blank.
-            c if c.is_ascii_whitespace() => {
-                at += 1 + behind.len() - behind.trim_start_matches(|c: char| c.is_ascii_whitespace()).len();
-                continue;
-            }
             _ => {
                 at += 2;
                 value += 1;
