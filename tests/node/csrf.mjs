@@ -22,7 +22,6 @@ async function press(page, url, button) {
     status: answer.status(),
     code: /csrf\.[a-z_]+/.exec(await answer.text().catch(() => ''))?.[0] ?? null,
     cookie: headers.cookie ?? '',
-    site: headers['sec-fetch-site'] ?? null,
     origin: headers.origin ?? null,
   };
 }
