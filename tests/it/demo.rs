@@ -37,16 +37,24 @@ async fn every_line_it_prints_says_what_it_announces() -> Result<()> {
     need(Need::Curl)?;
     let demo = Palisade::demo().start().await?;
     let lines = lines(&demo).await?;
-    let expected: [(&str, &str, &[&str]); 9] = [
+    let expected: [(&str, &str, &[&str]); 17] = [
+        ("an account is made", "201", &["\"username\":\"ann\""]),
+        ("it logs in: an access token for a quarter of an hour, and one to get the next", "200", &[]),
         ("a note is made", "201", &["\"title\":\"mine\""]),
-        ("the first one is read", "200", &["\"title\":\"welcome\""]),
+        ("the next tokens; the old ones to get them are spent", "200", &[]),
+        ("the first note is read", "200", &["\"title\":\"welcome\""]),
+        ("refused: nobody is logged in", "401", &["auth.required"]),
+        ("refused: not an administrator", "403", &["auth.forbidden"]),
+        ("it logs in as a browser does, with a cookie", "200", &["\"user\":{"]),
+        ("a key for a machine, good for reading notes and for nothing else", "201", &[]),
+        ("the machine reads", "200", &["\"title\":\"welcome\""]),
+        ("refused: the key may not write", "403", &["auth.forbidden"]),
         ("a file streams through, and is counted", "200", &["authority.txt", "\"bytes\":"]),
         ("what the gateway adds to every answer", "200", &["x-request-id: "]),
         ("refused: a file that is never served", "404", &["integrity.hidden_file"]),
         ("refused: two parsers could read this path differently", "400", &["integrity.path"]),
         ("refused: a method that no route names", "405", &["access.method"]),
         ("refused: more than the policy's 64 KiB", "413", &["limits.body"]),
-        ("closed until somebody can log in", "403", &["access.address"]),
     ];
     ensure!(lines.len() == expected.len(), "{lines:?}");
     for ((what, line), (announced, status, holds)) in lines.iter().zip(expected) {
@@ -61,10 +69,24 @@ async fn every_line_it_prints_says_what_it_announces() -> Result<()> {
     Ok(())
 }
 
+/// Logs in with the password that is printed once; gives the cookie.
+async fn log_in_as_admin(demo: &Palisade) -> Result<String> {
+    let password = demo.output().find(Duration::from_secs(10), "the administrator's password", |line| {
+        Some(line.text.split_once("admin, password ")?.1.trim().to_owned())
+    });
+    let body = serde_json::json!({ "username": "admin", "password": password.await? });
+    let answer = demo.https()?.post("/auth/login").json(&body).send().await?;
+    ensure!(answer.status() == 200, "{}", answer.status());
+    let cookie = answer.all("set-cookie").into_iter().find(|cookie| cookie.starts_with("__Host-palisade="));
+    Ok(cookie.and_then(|cookie| cookie.split(';').next()).context("no session")?.to_owned())
+}
+
 #[tokio::test]
 async fn the_sample_api_works() -> Result<()> {
     let demo = Palisade::demo().start().await?;
     let client = demo.https()?;
+    let session = log_in_as_admin(&demo).await?;
+    let cookie = session.as_str();
     assert_eq!(client.get("/").send().await?.json().await?["message"], "Welcome to the sample API");
     let document = client.get("/openapi.json").send().await?.json().await?;
     assert_eq!(document["openapi"], "3.1.0");
@@ -73,13 +95,19 @@ async fn the_sample_api_works() -> Result<()> {
         assert_eq!((answer.status(), answer.header("content-type")), (200, Some("text/html; charset=utf-8")), "{page}");
         ensure!(answer.text().await?.starts_with("<!doctype html>"), "{page}");
     }
-    let made = client.post("/notes").json(&serde_json::json!({ "title": "t", "text": "x" })).send().await?;
+    let made = client
+        .post("/notes")
+        .header("cookie", cookie)
+        .json(&serde_json::json!({ "title": "t", "text": "x" }))
+        .send()
+        .await?;
     let location = made.header("location").context("no Location")?.to_owned();
-    assert_eq!(client.get(&location).send().await?.json().await?["text"], "x");
-    assert_eq!(client.request(http::Method::DELETE, &location).send().await?.status(), 204);
-    assert_eq!(client.get(&location).send().await?.status(), 404);
+    assert_eq!(client.get(&location).header("cookie", cookie).send().await?.json().await?["text"], "x");
+    assert_eq!(client.request(http::Method::DELETE, &location).header("cookie", cookie).send().await?.status(), 204);
+    assert_eq!(client.get(&location).header("cookie", cookie).send().await?.status(), 404);
     for (body, status) in [("{\"title\":\"\"}", 422), ("{\"title\":\"t\",\"admin\":true}", 422), ("{", 400)] {
-        let answer = client.post("/notes").header("content-type", "application/json").body(body).send().await?;
+        let answer = client.post("/notes").header("cookie", cookie).header("content-type", "application/json");
+        let answer = answer.body(body).send().await?;
         assert_eq!(answer.status(), status, "{body}");
     }
     let form = client.post("/form").header("content-type", "application/x-www-form-urlencoded");
@@ -88,10 +116,19 @@ async fn the_sample_api_works() -> Result<()> {
     let text = answer.text().await?;
     ensure!(text.contains("&lt;script&gt;") && !text.contains("<script>"), "{text}");
     let body = palisade_test::Body::chunked("x", 5 << 20);
-    let counted = client.request(http::Method::PUT, "/uploads/large").body(body).send().await?.json().await?;
+    let counted = client
+        .request(http::Method::PUT, "/uploads/large")
+        .header("cookie", cookie)
+        .body(body)
+        .send()
+        .await?
+        .json()
+        .await?;
     assert_eq!(counted["bytes"], 5 << 20);
     // Plain http is for loopback, and the same API.
-    assert_eq!(demo.http()?.get("/notes/1").send().await?.status(), 200);
+    assert_eq!(demo.http()?.get("/static/about.html").send().await?.status(), 200);
+    let deleted = client.request(http::Method::DELETE, "/admin/users/7").header("cookie", cookie).send().await?;
+    assert_eq!(deleted.status(), 200);
     Ok(())
 }
 

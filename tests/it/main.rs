@@ -5,6 +5,7 @@
 mod access_log;
 mod apps_alone;
 mod attack;
+mod auth;
 mod bodies;
 mod browser_alone;
 mod commands;

@@ -40,5 +40,5 @@ pub use connection::{Committed, Conn, Tx};
 pub use error::{Error, Result, Unique};
 pub use open::Store;
 pub use options::{BadUrl, Options};
-pub use tables::{attempts, changes, devices, families, keys, roles, sessions, users};
+pub use tables::{attempts, changes, clients, codes, consents, devices, families, keys, links, roles, sessions, users};
 pub use uuid::Uuid;

@@ -14,6 +14,7 @@ use palisade_base::Cidr;
 use parking_lot::Mutex;
 
 use crate::control::{ControlId, Mode};
+use crate::controls::auth::Identity;
 use crate::controls::{csrf, rate_limit, waf};
 use crate::grpc;
 use crate::observe::event;
@@ -250,12 +251,11 @@ pub struct Context {
     rule: OnceLock<u16>,
     other_methods: OnceLock<Box<str>>,
     behind_proxy: OnceLock<()>,
+    identity: OnceLock<Identity>,
     rate: OnceLock<rate_limit::Facts>,
     csp_nonce: OnceLock<Box<HeaderValue>>,
     permit: OnceLock<rate_limit::Permit>,
     inspection: Mutex<Option<Box<waf::Inspection>>>,
-    authenticated_by: OnceLock<csrf::AuthenticatedBy>,
-    session_secret: OnceLock<Box<[u8]>>,
     csrf: OnceLock<csrf::Facts>,
     body_refusal: Mutex<Option<Refusal>>,
     answered: AtomicBool,
@@ -315,12 +315,11 @@ impl Context {
             rule: OnceLock::new(),
             other_methods: OnceLock::new(),
             behind_proxy: OnceLock::new(),
+            identity: OnceLock::new(),
             rate: OnceLock::new(),
             csp_nonce: OnceLock::new(),
             permit: OnceLock::new(),
             inspection: Mutex::default(),
-            authenticated_by: OnceLock::new(),
-            session_secret: OnceLock::new(),
             csrf: OnceLock::new(),
             body_refusal: Mutex::default(),
             answered: AtomicBool::new(false),
@@ -443,6 +442,18 @@ impl Context {
         let _ = self.behind_proxy.set(());
     }
 
+    /// Who sends this request; nobody until `auth` has proved somebody.
+    pub fn identity(&self) -> &Identity {
+        static NOBODY: Identity = Identity::Nobody;
+        self.identity.get().unwrap_or(&NOBODY)
+    }
+
+    /// Set by `auth`, once.
+    pub(crate) fn set_identity(&self, identity: Identity) {
+        let fresh = self.identity.set(identity).is_ok();
+        debug_assert!(fresh, "who sends a request is decided once");
+    }
+
     /// How much of its limit is left to this client, where the route is limited.
     pub(crate) fn rate(&self) -> Option<&rate_limit::Facts> {
         self.rate.get()
@@ -486,26 +497,6 @@ impl Context {
     /// Takes that refusal, to answer with it, or to log it where the answer had already begun.
     pub(crate) fn take_body_refusal(&self) -> Option<Refusal> {
         self.body_refusal.lock().take()
-    }
-
-    /// What said who sends this request; none where nothing was accepted here, whatever the application makes of it.
-    pub fn authenticated_by(&self) -> Option<csrf::AuthenticatedBy> {
-        self.authenticated_by.get().copied()
-    }
-
-    /// Set by whatever identifies requests, once: the credential that was accepted.
-    pub fn set_authenticated_by(&self, by: csrf::AuthenticatedBy) {
-        let _ = self.authenticated_by.set(by);
-    }
-
-    /// Something that only this session has, such as the hash of its id: what CSRF tokens are bound to.
-    pub fn session_secret(&self) -> Option<&[u8]> {
-        self.session_secret.get().map(AsRef::as_ref)
-    }
-
-    /// Set by whatever identifies requests, once.
-    pub fn set_session_secret(&self, secret: impl Into<Box<[u8]>>) {
-        let _ = self.session_secret.set(secret.into());
     }
 
     /// What `csrf` knows of this request.

@@ -8,6 +8,7 @@ use palisade_policy::{Origin, Problems, Snapshot, Sources};
 use parking_lot::Mutex;
 
 use crate::controls::Config;
+use crate::controls::auth::config::{DatabaseText, DatabaseUrl};
 use crate::error::{Error, Result};
 use crate::gateway::{self, Gateway};
 use crate::observe::Log;
@@ -86,6 +87,12 @@ fn resolve(snapshot: &Snapshot, config: &mut Config) {
     }
     for (key, path) in config.waf.config.rules.paths_mut() {
         *path = snapshot.base_dir(&key).join(&*path).to_string_lossy().into_owned();
+    }
+    config.password.breached.iter_mut().for_each(|path| at("password.breached", path));
+    if let Some(DatabaseUrl::Url(url)) = &mut config.database.url
+        && let Some(file) = url.file()
+    {
+        *url = DatabaseText::of_file(&snapshot.base_dir("database.url").join(file));
     }
     for (place, files) in config.r#static.config.iter_mut().enumerate() {
         at(&format!("static[{place}].root"), &mut files.root);

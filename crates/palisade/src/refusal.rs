@@ -93,6 +93,8 @@ impl Code {
             close: false,
             status: None,
             watched: false,
+            oauth: None,
+            errors: Vec::new(),
         }))
     }
 
@@ -115,6 +117,8 @@ struct Inner {
     close: bool,
     status: Option<StatusCode>,
     watched: bool,
+    oauth: Option<&'static str>,
+    errors: Vec<(&'static str, &'static str)>,
 }
 
 impl Refusal {
@@ -157,6 +161,28 @@ impl Refusal {
         self
     }
 
+    /// Answered in the shape of OAuth (RFC 6749 section 5.2), with this `error`.
+    pub(crate) fn oauth(mut self, error: &'static str) -> Self {
+        self.0.oauth = Some(error);
+        self
+    }
+
+    /// Whether it is answered in the shape of OAuth.
+    pub(crate) fn is_oauth(&self) -> bool {
+        self.0.oauth.is_some()
+    }
+
+    /// Names a field of the request and what it must be, for the client: static text, nothing of the request.
+    pub(crate) fn field(mut self, name: &'static str, must: &'static str) -> Self {
+        self.0.errors.push((name, must));
+        self
+    }
+
+    /// What it says of fields.
+    pub(crate) fn said(&self) -> &[(&'static str, &'static str)] {
+        &self.0.errors
+    }
+
     /// Whether it is noted and does not end the request.
     pub(crate) fn is_watched(&self) -> bool {
         self.0.watched
@@ -196,13 +222,17 @@ impl Refusal {
             self.add_headers(answer.headers_mut());
             return answer;
         }
-        let html = prefers_html(accept);
+        let html = self.0.oauth.is_none() && prefers_html(accept);
         let text = if html { self.html(ctx) } else { self.problem(ctx) };
         let mut response = Response::new(ResponseBody::fixed(Bytes::from(text)));
         *response.status_mut() = self.answer_status();
         // What changes answers (CORS, headers) can tell whose refusal this is.
         response.extensions_mut().insert(self.0.code);
-        let content_type = if html { "text/html; charset=utf-8" } else { "application/problem+json" };
+        let content_type = match (html, self.0.oauth) {
+            (true, _) => "text/html; charset=utf-8",
+            (false, None) => "application/problem+json",
+            (false, Some(_)) => "application/json",
+        };
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -220,7 +250,33 @@ impl Refusal {
     }
 
     fn problem(&self, ctx: &Context) -> Vec<u8> {
-        problem_document(self.0.code, self.answer_status(), ctx.request_id().as_str())
+        let (code, request_id) = (self.0.code, ctx.request_id().as_str());
+        if let Some(error) = self.0.oauth {
+            let mut out = b"{".to_vec();
+            json::field_str(&mut out, "error", error);
+            // The first field brings its comma.
+            out.remove(1);
+            json::field_str(&mut out, "error_description", code.sentence);
+            // What clients of FastAPI read.
+            json::field_str(&mut out, "detail", code.sentence);
+            json::field_str(&mut out, "code", code.name);
+            json::field_str(&mut out, "request_id", request_id);
+            out.push(b'}');
+            return out;
+        }
+        let mut out = problem_document(code, self.answer_status(), request_id);
+        if !self.0.errors.is_empty() {
+            out.pop();
+            out.extend_from_slice(b",\"errors\":[");
+            for (place, (field, must)) in self.0.errors.iter().enumerate() {
+                out.extend_from_slice(if place == 0 { b"{\"field\":" } else { b",{\"field\":" });
+                json::string(&mut out, field);
+                json::field_str(&mut out, "detail", must);
+                out.push(b'}');
+            }
+            out.extend_from_slice(b"]}");
+        }
+        out
     }
 
     fn html(&self, ctx: &Context) -> Vec<u8> {
@@ -262,7 +318,7 @@ fn title(status: StatusCode) -> &'static str {
 
 /// Whether `Accept` names HTML before anything else that we could answer with (RFC 9110 §12.5.1, with the order
 /// standing in for equal weights).
-fn prefers_html(accept: Option<&HeaderValue>) -> bool {
+pub(crate) fn prefers_html(accept: Option<&HeaderValue>) -> bool {
     let Some(Ok(accept)) = accept.map(HeaderValue::to_str) else { return false };
     let weight = |wanted: &[&str]| {
         accept

@@ -13,6 +13,7 @@ use tower::ServiceExt as _;
 use crate::body::{Pace, RequestBody, ResponseBody};
 use crate::context::{Connection, Context, Seen};
 use crate::control::{Begun, Check, Compiled, Mode, Stage};
+use crate::controls::auth::Identity;
 use crate::controls::integrity;
 use crate::endpoints;
 use crate::gateway::{Gateway, forwarded_headers, prefix};
@@ -103,7 +104,10 @@ fn stages(policy: &Policy) -> Stages {
     stages.head(&controls.cors);
     // Below `cors`, since a preflight asks on behalf of another method.
     stages.head(&controls.access);
-    // Below `access`: who may not use a path does not learn what lies there.
+    // Below `access`, since a method or network that a route is not for needs no look-up to be refused; above all that
+    // depends on who is asking.
+    stages.head(&controls.auth);
+    // Below `auth`: who may not use a path does not learn what lies there.
     stages.head(&controls.r#static);
     // Near the end of the head: what it refuses has been allowed by everything that costs less than a body.
     stages.head(&controls.limits);
@@ -255,6 +259,11 @@ impl Live {
         if let Some(answer) = endpoints::answer(ctx, &parts) {
             return Ok(answer);
         }
+        if let Some(auth) = &self.policy.controls().auth.control {
+            if ctx.rule().own {
+                return Box::pin(endpoints::auth::answer(auth, ctx, parts, body)).await;
+            }
+        }
         if let Some(files) = &self.policy.controls().r#static.control
             && let Some(answer) = files.answer(ctx, &parts)
         {
@@ -274,6 +283,11 @@ impl Live {
             && let Some(uri) = integrity::with_path(&parts.uri, path)
         {
             parts.uri = uri;
+        }
+        if let Some(auth) = &self.policy.controls().auth.control
+            && let Identity::Caller(caller) = ctx.identity()
+        {
+            auth.hand_over(ctx, caller, &mut parts);
         }
         let request = Request::from_parts(parts, body);
         let named = usize::from(destination.upstream).checked_sub(1).and_then(|place| self.named.get(place));

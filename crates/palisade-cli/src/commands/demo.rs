@@ -7,6 +7,7 @@ use std::path::Path;
 
 use palisade::Palisade;
 use palisade::live::Target;
+use palisade_identity::service::{NewUser, Origin};
 use palisade_policy::Sources;
 
 use super::policy;
@@ -39,13 +40,15 @@ pub(crate) fn run(global: &Global, demo: &Demo) -> anyhow::Result<Done> {
     let workers = running.start_workers()?;
     let port = |name: &str| running.bound.iter().find(|bound| bound.name() == name).map(|bound| bound.address().port());
     let (https, http) = (port("https").unwrap_or_default(), port("http").unwrap_or_default());
-    let text = introduction(https, http, &state.path().join("ca/root.pem"));
     runtime.block_on(async {
         running.ready();
+        let password = administrator(&running.handle).await?;
+        let text = introduction(https, http, state.path(), &password);
         // In one piece and at once; nobody there to read it is no reason not to serve.
         let _ = std::io::stdout().lock().write_all(text.as_bytes());
         running.until_signal().await;
-    });
+        anyhow::Ok(())
+    })?;
     for worker in workers {
         let _ = worker.join();
     }
@@ -54,18 +57,74 @@ pub(crate) fn run(global: &Global, demo: &Demo) -> anyhow::Result<Done> {
     Ok(Done::Ok)
 }
 
+/// Makes the one account that may do everything, and gives its password: it is said once, and nobody can have guessed it.
+async fn administrator(handle: &palisade::live::Handle) -> anyhow::Result<String> {
+    let identity = palisade::controls::auth::identity(handle).await?;
+    let identity = identity.ok_or_else(|| anyhow::anyhow!("the policy of the demo has no `[auth]`"))?;
+    let password = palisade_identity::opaque::SetupLink::generate()?.reveal();
+    let password: String = password.expose().trim_start_matches("pals_").chars().take(24).collect();
+    let new = NewUser { name: "admin", email: None, password: &password };
+    let here = Origin::new(std::net::Ipv4Addr::LOCALHOST.into());
+    identity.add_user(new, &["admin".to_owned()], false, &here).await?;
+    Ok(password)
+}
+
 /// What to do with it: a command a line, each with what it shows.
-fn introduction(https: u16, http: u16, ca: &Path) -> String {
-    let ca = shell(&ca.to_string_lossy());
+fn introduction(https: u16, http: u16, state: &Path, password: &str) -> String {
+    let file = |name: &str| shell(&state.join(name).to_string_lossy());
+    let (ca, tokens, jar, key) = (file("ca/root.pem"), file("tokens.json"), file("cookies.txt"), file("key.json"));
     let base = format!("https://localhost:{https}");
     let curl = format!("curl --cacert {ca}");
+    let json = "-H 'Content-Type: application/json'";
+    let member = |name: &str, file: &str| format!("$(sed 's/.*\"{name}\":\"\\([^\"]*\\).*/\\1/' {file})");
+    let (access, refresh) = (member("access_token", &tokens), member("refresh_token", &tokens));
+    let ann = "vier alte Kutschen im Nebel";
     let lines = [
         (
-            "a note is made",
-            format!("{curl} -H 'Content-Type: application/json' -d '{{\"title\":\"mine\"}}' {base}/notes"),
+            "an account is made",
+            format!(
+                "{curl} {json} -d '{{\"username\":\"ann\",\"email\":\"ann@example.com\",\"password\":\"{ann}\"}}' {base}/auth/register"
+            ),
         ),
-        ("the first one is read", format!("{curl} {base}/notes/1")),
-        ("a file streams through, and is counted", format!("{curl} -T {ca} {base}/uploads/authority.txt")),
+        (
+            "it logs in: an access token for a quarter of an hour, and one to get the next",
+            format!(
+                "{curl} -o {tokens} -d grant_type=password -d username=ann --data-urlencode 'password={ann}' {base}/auth/token"
+            ),
+        ),
+        (
+            "a note is made",
+            format!("{curl} -H \"Authorization: Bearer {access}\" {json} -d '{{\"title\":\"mine\"}}' {base}/notes"),
+        ),
+        (
+            "the next tokens; the old ones to get them are spent",
+            format!("{curl} -o {tokens} -d grant_type=refresh_token -d \"refresh_token={refresh}\" {base}/auth/token"),
+        ),
+        ("the first note is read", format!("{curl} -H \"Authorization: Bearer {access}\" {base}/notes/1")),
+        ("refused: nobody is logged in", format!("{curl} {base}/notes/1")),
+        (
+            "refused: not an administrator",
+            format!("{curl} -H \"Authorization: Bearer {access}\" -X DELETE {base}/admin/users/7"),
+        ),
+        (
+            "it logs in as a browser does, with a cookie",
+            format!("{curl} -c {jar} {json} -d '{{\"username\":\"ann\",\"password\":\"{ann}\"}}' {base}/auth/login"),
+        ),
+        (
+            "a key for a machine, good for reading notes and for nothing else",
+            format!(
+                "{curl} -o {key} -b {jar} -H 'Origin: {base}' {json} -d '{{\"name\":\"reader\",\"scopes\":[\"notes:read\"]}}' {base}/auth/keys"
+            ),
+        ),
+        ("the machine reads", format!("{curl} -H \"X-API-Key: {}\" {base}/notes/1", member("key", &key))),
+        (
+            "refused: the key may not write",
+            format!("{curl} -H \"X-API-Key: {}\" {json} -d '{{\"title\":\"no\"}}' {base}/notes", member("key", &key)),
+        ),
+        (
+            "a file streams through, and is counted",
+            format!("{curl} -H \"Authorization: Bearer {access}\" -T {ca} {base}/uploads/authority.txt"),
+        ),
         ("what the gateway adds to every answer", format!("{curl} -I {base}/")),
         ("refused: a file that is never served", format!("{curl} {base}/.env")),
         (
@@ -75,12 +134,14 @@ fn introduction(https: u16, http: u16, ca: &Path) -> String {
         ("refused: a method that no route names", format!("{curl} -X PUT {base}/notes")),
         (
             "refused: more than the policy's 64 KiB",
-            format!("{curl} -H 'Expect: 100-continue' -H 'Content-Length: 99999999' -d x --http1.1 {base}/notes"),
+            format!(
+                "{curl} -H \"Authorization: Bearer {access}\" -H 'Expect: 100-continue' -H 'Content-Length: 99999999' -d x --http1.1 {base}/notes"
+            ),
         ),
-        ("closed until somebody can log in", format!("{curl} -X DELETE {base}/admin/users/7")),
     ];
     let mut out = format!(
-        "\nThe sample API is behind Palisade, on this machine only:\n\n  {base}/docs\n  http://localhost:{http}/docs\n"
+        "\nThe sample API is behind Palisade, on this machine only:\n\n  {base}/docs\n  http://localhost:{http}/docs\n  {base}/auth/docs\n\n\
+         One account may do everything: admin, password {password}\n"
     );
     for (what, line) in lines {
         let _ = write!(out, "\n# {what}\n{line}\n");

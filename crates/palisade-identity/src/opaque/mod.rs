@@ -188,6 +188,8 @@ purposes! {
     EmailLink = ForEmail, "palisade e-mail change link v1", "palm_";
     /// What the password step of a login with a second factor gives: good for finishing that login only.
     Pending = ForPending, "palisade pending login v1", "palw_";
+    /// The secret of a client of OAuth.
+    ClientSecret = ForClient, "palisade client secret v1", "plcs_";
     /// What a device shows that an account was used on it before. It opens nothing; it keeps strangers from locking the
     /// account there.
     Device = ForDevice, "palisade device v1", "pald_";

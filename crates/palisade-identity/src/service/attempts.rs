@@ -50,10 +50,9 @@ pub(super) enum Allowed {
 
 impl Counters {
     pub(super) fn new(whose: Whose<'_>, address: IpAddr, known: bool) -> Self {
-        let door = if known { "known" } else { "stranger" };
         let account = match whose {
-            Whose::User(id) => hash("palisade attempts v1", &[b"user", door.as_bytes(), id.as_bytes()]),
-            Whose::Nobody(name) => hash("palisade attempts v1", &[b"name", door.as_bytes(), name.as_bytes()]),
+            Whose::User(id) => of_user(id, known),
+            Whose::Nobody(name) => hash("palisade attempts v1", &[b"name", door(known), name.as_bytes()]),
         };
         if known {
             return Self { account, address: None, site: None };
@@ -91,6 +90,19 @@ impl Counters {
         }
         Ok(())
     }
+}
+
+const fn door(known: bool) -> &'static [u8] {
+    if known { b"known" } else { b"stranger" }
+}
+
+fn of_user(id: Uuid, known: bool) -> [u8; 32] {
+    hash("palisade attempts v1", &[b"user", door(known), id.as_bytes()])
+}
+
+/// The counters of an account: of strangers, and of its known devices.
+pub(super) fn keys_of(user: Uuid) -> [[u8; 32]; 2] {
+    [of_user(user, false), of_user(user, true)]
 }
 
 /// The networks that count as one address: IPv4 as it is, of IPv6 the /64 and the /48.

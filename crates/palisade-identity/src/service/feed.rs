@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
-use palisade_store::{Uuid, attempts, changes, devices, families, sessions};
+use palisade_store::{Uuid, attempts, changes, clients, devices, families, sessions};
 
 use super::error::Trouble;
 use super::{Identity, Ring, Shared};
@@ -167,6 +167,9 @@ impl Identity {
         families::sweep(&tx, now).await?;
         devices::sweep(&tx, now - DEVICE_MS).await?;
         changes::sweep(&tx, now - KEPT_MS).await?;
+        clients::sweep(&tx, now).await?;
+        self.sweep_codes(&tx, now).await?;
+        self.sweep_links(&tx, now).await?;
         let _ = tx.commit().await?;
         // An encrypted successor whose grace is over helps nobody but a thief.
         for row in families::used_between(store, now - KEPT_MS, now, BATCH).await? {
@@ -212,7 +215,7 @@ impl Shared {
                     self.revoked.token(id, change.until);
                 }
             }
-            Some(Kind::Client) => {}
+            Some(Kind::Client) => self.clients.forget(change.subject.as_str()),
             None => self.forget_everything(),
         }
     }
@@ -230,5 +233,6 @@ impl Shared {
         self.accounts.forget_all();
         self.sessions.forget_all();
         self.keys.forget_all();
+        self.clients.forget_all();
     }
 }

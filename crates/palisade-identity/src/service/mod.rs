@@ -16,14 +16,19 @@
 
 mod accounts;
 mod attempts;
+mod authorize;
 mod caller;
+mod clients;
 mod error;
 mod feed;
 mod grants;
+mod import;
 mod keys;
+mod links;
 mod login;
 mod names;
 mod revoked;
+mod roles;
 mod sessions;
 mod settings;
 #[cfg(test)]
@@ -43,16 +48,21 @@ use tokio::sync::Notify;
 
 pub use accounts::{Account, UserId};
 pub use attempts::{PER_ACCOUNT, PER_ADDRESS, PER_SITE, WINDOW};
+pub use authorize::{AskToAuthorize, Authorization, Consent, NotAuthorized};
 pub use caller::{Caller, Credential, NotValid, Unrecognised};
+pub use clients::{Client, ClientError, GrantKind, Method, NewClient, NotClient, Proof};
 pub use error::Trouble;
 pub use feed::FeedState;
 pub use grants::{GrantError, NewGrant, Tokens};
+pub use import::{Field, Format, ImportError, ImportEvent, ImportFailure, ImportOptions, ImportReport};
 pub use keys::{ApiKeyInfo, KeyError, NewKey};
+pub use links::{Letter, LinkError};
 pub use login::{LoginError, Origin, PasswordChecked, Why};
 pub use names::{BadEmail, BadName, Email, Name};
+pub use roles::{BUILT_IN, Role, RoleError};
 pub use sessions::{SessionInfo, StartSession, Started};
 pub use settings::{Lifetimes, Settings};
-pub use tokens::{AccessToken, NewToken, PASSWORD_CLIENT};
+pub use tokens::{AccessToken, Introspected, NewToken, PASSWORD_CLIENT};
 pub use users::{Edit, NewUser, RegisterError, UserError};
 
 use crate::password::pool::Pool;
@@ -63,6 +73,8 @@ use crate::token::{Keyring, Keys, Signed};
 const MAX_ACCOUNTS: u64 = 50_000;
 /// Sessions and keys that are remembered, each. About 0.3 KiB each.
 const MAX_ROWS: u64 = 100_000;
+/// Clients that are remembered.
+const MAX_CLIENTS: u64 = 10_000;
 /// Tokens whose signature is remembered. About 1 KiB each.
 const MAX_SIGNED: u64 = 50_000;
 
@@ -86,6 +98,7 @@ struct Shared {
     /// Hash by id, so that the end of a session finds its entry.
     session_hashes: Cache<Uuid, [u8; 32]>,
     keys: accounts::Rows<String, Arc<keys::Known>>,
+    clients: accounts::Rows<String, Arc<clients::Client>>,
     signed: Cache<[u8; 32], Arc<Signed>>,
     revoked: revoked::Revoked,
     feed: feed::Feed,
@@ -140,6 +153,7 @@ impl Identity {
             sessions: accounts::Rows::new(MAX_ROWS),
             session_hashes: Cache::new(MAX_ROWS),
             keys: accounts::Rows::new(MAX_ROWS),
+            clients: accounts::Rows::new(MAX_CLIENTS),
             signed: Cache::new(MAX_SIGNED),
             revoked: revoked::Revoked::default(),
             feed: feed::Feed::default(),

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::accounts::{Account, UserId};
 use super::caller::{Caller, Credential, NotValid, Unrecognised};
+use super::clients::Client;
 use super::error::Trouble;
 use super::{Identity, made_at, new_id};
 use crate::opaque::hash;
@@ -34,6 +35,15 @@ pub struct NewToken<'a> {
     pub audience: &'a [String],
     /// When the user proved who they are.
     pub authenticated_at: Option<Timestamp>,
+}
+
+/// A token that is active, as its introspection may show it.
+#[derive(Debug, Clone)]
+pub struct Introspected {
+    /// Whose it is, and what it is good for now.
+    pub caller: Caller,
+    /// What it says.
+    pub claims: Claims,
 }
 
 /// An access token that was made.
@@ -100,7 +110,11 @@ impl Identity {
             None => None,
             Some(user) => Some(self.shared.accounts.get(&user.0)?),
         };
-        Some(finish(&signed, parts, account))
+        let client = match &parts.client {
+            None => None,
+            Some(client) => Some(self.client_cached(client)?),
+        };
+        Some(finish(&signed, parts, account, client.as_deref()))
     }
 
     /// Recognises an access token.
@@ -116,7 +130,26 @@ impl Identity {
                 Some(self.account_marked(user.0, mark).await?.ok_or(NotValid::Unknown)?)
             }
         };
-        Ok(finish(&signed, parts, account)?)
+        let client = match &parts.client {
+            None => None,
+            Some(client) => Some(self.client(client).await?.ok_or(NotValid::Revoked)?),
+        };
+        Ok(finish(&signed, parts, account, client.as_deref())?)
+    }
+
+    /// What a token is good for, for whom it may be shown to (RFC 7662): a client that was recognised, and only tokens
+    /// for one of `audience`. `None`: it is not active, and nothing else is said.
+    ///
+    /// # Errors
+    /// [`Trouble`].
+    pub async fn introspect(&self, text: &str, audience: &[String]) -> Result<Option<Introspected>, Trouble> {
+        let caller = match self.token(text, audience).await {
+            Ok(caller) => caller,
+            Err(Unrecognised::NotValid(_)) => return Ok(None),
+            Err(Unrecognised::Trouble(why)) => return Err(why),
+        };
+        let claims = self.signed(text).ok().and_then(|signed| signed.claims().cloned());
+        Ok(claims.map(|claims| Introspected { caller, claims }))
     }
 
     /// All that is judged without the account: signature (remembered), then kind, issuer, audience, time and
@@ -161,8 +194,8 @@ impl Identity {
         let now = self.now();
         // For whomever it is: revoking needs no audience.
         let rules = |audience: Vec<String>| Rules::access(&self.settings().issuer, audience);
-        let Some(audience) = signed.audience() else { return Ok(false) };
-        let rules = rules(audience.to_vec());
+        let Some(claims) = signed.claims() else { return Ok(false) };
+        let rules = rules(claims.audience.clone());
         let Ok(accepted) = rules.check(&signed, now) else { return Ok(false) };
         let Ok(parts) = Parts::read(accepted.claims()) else { return Ok(false) };
         if client.is_some_and(|client| parts.client.as_deref() != Some(client)) {
@@ -216,8 +249,13 @@ impl Parts {
 }
 
 /// What depends on the account as it is now.
-fn finish(signed: &Signed, parts: Parts, account: Option<Arc<Account>>) -> Result<Caller, NotValid> {
-    let Some(claims) = signed.scope() else { return Err(NotValid::Malformed) };
+fn finish(
+    signed: &Signed,
+    parts: Parts,
+    account: Option<Arc<Account>>,
+    client: Option<&Client>,
+) -> Result<Caller, NotValid> {
+    let granted = signed.claims().map(|claims| claims.scope.as_slice()).ok_or(NotValid::Malformed)?;
     if let Some(account) = &account {
         if !account.is_enabled() {
             return Err(NotValid::Disabled);
@@ -226,10 +264,12 @@ fn finish(signed: &Signed, parts: Parts, account: Option<Arc<Account>>) -> Resul
             return Err(NotValid::Revoked);
         }
     }
-    let narrow = is_narrow(parts.client.as_deref(), claims);
+    let narrow = is_narrow(parts.client.as_deref(), granted);
+    // What was taken from the client is taken from its tokens.
+    let scopes = granted.iter().filter(|scope| client.is_none_or(|client| client.scopes.contains(scope)));
     Ok(Caller {
         account,
-        scopes: claims.into(),
+        scopes: scopes.cloned().collect(),
         narrow,
         credential: Credential::Token {
             id: parts.id,

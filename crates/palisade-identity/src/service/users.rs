@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use palisade_base::Timestamp;
 use palisade_store::{Error as StoreError, Tx, Unique, Uuid, changes, devices, keys, roles, users};
+use serde_json::{Value, json};
+use time::format_description::well_known::Rfc3339;
 
 use super::accounts::{Account, UserId, load};
 use super::attempts::{address_number, number};
@@ -141,23 +143,7 @@ impl Identity {
         email_verified: bool,
         origin: &Origin,
     ) -> Result<Account, UserError> {
-        let (name, email) = (Name::parse(new.name)?, new.email.map(Email::parse).transpose()?);
-        check_at(&name, email.as_ref())?;
-        let names: Vec<&str> = [Some(name.shown()), email.as_ref().map(Email::shown)].into_iter().flatten().collect();
-        let asker =
-            Asker { address: address_number(origin.address), account: number(name.key().as_bytes()), known: false };
-        let password = self.hash_new(asker, new.password, &names).await?;
-        let now = self.now().0;
-        let row = users::Model {
-            id: new_id(self.now()),
-            name: name.shown().to_owned(),
-            name_key: name.key().to_owned(),
-            email: email.as_ref().map(|email| email.shown().to_owned()),
-            email_key: email.as_ref().map(|email| email.key().to_owned()),
-            email_verified_at: (email_verified && email.is_some()).then_some(now),
-            password: Some(password),
-            ..users::new(now)
-        };
+        let row = self.new_row(new, email_verified, origin).await?;
         let id = row.id;
         let tx = self.store().begin().await?;
         users::insert(&tx, row).await?;
@@ -167,8 +153,34 @@ impl Identity {
         Ok(account)
     }
 
+    /// A new account with its hash, not stored yet.
+    pub(super) async fn new_row(
+        &self,
+        new: NewUser<'_>,
+        email_verified: bool,
+        origin: &Origin,
+    ) -> Result<users::Model, UserError> {
+        let (name, email) = (Name::parse(new.name)?, new.email.map(Email::parse).transpose()?);
+        check_at(&name, email.as_ref())?;
+        let names: Vec<&str> = [Some(name.shown()), email.as_ref().map(Email::shown)].into_iter().flatten().collect();
+        let asker =
+            Asker { address: address_number(origin.address), account: number(name.key().as_bytes()), known: false };
+        let password = self.hash_new(asker, new.password, &names).await?;
+        let now = self.now().0;
+        Ok(users::Model {
+            id: new_id(self.now()),
+            name: name.shown().to_owned(),
+            name_key: name.key().to_owned(),
+            email: email.as_ref().map(|email| email.shown().to_owned()),
+            email_key: email.as_ref().map(|email| email.key().to_owned()),
+            email_verified_at: (email_verified && email.is_some()).then_some(now),
+            password: Some(password),
+            ..users::new(now)
+        })
+    }
+
     /// Judges a password that is to be set, and hashes it: both in the pool, for both take time that a stranger chooses.
-    async fn hash_new(&self, asker: Asker, password: &str, names: &[&str]) -> Result<String, UserError> {
+    pub(super) async fn hash_new(&self, asker: Asker, password: &str, names: &[&str]) -> Result<String, UserError> {
         let password = Password::new(password).map_err(|_| UserError::Weak(Vec::new()))?;
         let (policy, hasher) = (self.shared.policy.load_full(), self.hasher());
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
@@ -349,6 +361,53 @@ impl Identity {
         // Who knew the old password may have been on any of them.
         devices::forget_all(tx, id.0).await?;
         tx.announce(self.changed(changes::Kind::UserRevoked, id, now));
+        Ok(())
+    }
+
+    /// All that is stored about an account, for its owner: no hashes, no secrets. `None`: there is none.
+    ///
+    /// # Errors
+    /// [`Trouble`].
+    pub async fn export_user(&self, id: UserId) -> Result<Option<Value>, Trouble> {
+        let Some(account) = load(self.store(), id.0).await? else { return Ok(None) };
+        let date = |at: Timestamp| at.date().format(&Rfc3339).unwrap_or_default();
+        let sessions: Vec<Value> = (self.sessions_of(id).await?.into_iter())
+            .map(|one| {
+                json!({ "id": one.id.to_string(), "created": date(one.created_at), "last_seen": date(one.seen_at),
+                    "ends": date(one.ends_at), "address": one.address, "device": one.device, "browser": one.is_browser })
+            })
+            .collect();
+        let keys: Vec<Value> = (self.keys_of(id).await?.into_iter())
+            .map(|one| {
+                json!({ "id": one.id, "name": one.name, "scopes": one.scopes, "created": date(one.created_at),
+                    "expires": one.expires_at.map(date), "last_used": one.used_at.map(date) })
+            })
+            .collect();
+        let consents: Vec<Value> = (self.consents_of(id).await?.into_iter())
+            .map(|one| json!({ "client": one.client, "scopes": one.scopes, "at": date(one.at) }))
+            .collect();
+        Ok(Some(json!({
+            "id": account.id.to_string(),
+            "app_id": account.app_id,
+            "username": account.name,
+            "email": account.email,
+            "email_verified": account.email_verified,
+            "roles": account.roles,
+            "permissions": account.permissions,
+            "created": date(account.created_at),
+            "password_set": date(account.password_at),
+            "disabled": account.disabled_at.map(date),
+            "sessions": sessions,
+            "keys": keys,
+            "consents": consents,
+        })))
+    }
+
+    /// Nobody's guesses count against an account any more.
+    pub(super) async fn forget_attempts_in(&self, tx: &Tx, user: Uuid) -> Result<(), Trouble> {
+        for key in super::attempts::keys_of(user) {
+            palisade_store::attempts::forget(tx, &key).await?;
+        }
         Ok(())
     }
 

@@ -195,14 +195,9 @@ impl Signed {
         self.key.as_deref()
     }
 
-    /// Whom it says to be for: to revoke it, not to accept it.
-    pub(crate) fn audience(&self) -> Option<&[String]> {
-        self.claims.as_ref().ok().map(|claims| claims.audience.as_slice())
-    }
-
-    /// What it is limited to, for whoever has it accepted.
-    pub(crate) fn scope(&self) -> Option<&[String]> {
-        self.claims.as_ref().ok().map(|claims| claims.scope.as_slice())
+    /// What it says, for whoever judged it or does not accept it by that.
+    pub(crate) fn claims(&self) -> Option<&Claims> {
+        self.claims.as_ref().ok()
     }
 }
 

@@ -167,6 +167,56 @@ fn tables() -> Vec<TableCreateStatement> {
             .primary_key(Index::create().col("user").col("hash"))
             .foreign_key(&mut of_user("palisade_device"))
             .to_owned(),
+        table("palisade_client")
+            .col(column("id").text().primary_key())
+            .col(column("name").text())
+            .col(column("method").text())
+            .col(nullable("secret").blob())
+            .col(nullable("jwks").text())
+            .col(column("redirects").text())
+            .col(column("grants").text())
+            .col(column("scopes").text())
+            .col(column("audience").text())
+            .col(column("trusted").boolean())
+            .col(column("created_at").big_integer())
+            .col(nullable("revoked_at").big_integer())
+            .to_owned(),
+        table("palisade_assertion")
+            .col(column("hash").blob().primary_key())
+            .col(column("until").big_integer())
+            .to_owned(),
+        table("palisade_code")
+            .col(column("hash").blob().primary_key())
+            .col(column("client").text())
+            .col(column("user").uuid())
+            .col(column("redirect").text())
+            .col(column("scope").text())
+            .col(column("audience").text())
+            .col(column("challenge").blob())
+            .col(nullable("nonce").text())
+            .col(column("authenticated_at").big_integer())
+            .col(column("expires_at").big_integer())
+            .col(nullable("used_at").big_integer())
+            .col(nullable("family").uuid())
+            .foreign_key(&mut of_user("palisade_code"))
+            .to_owned(),
+        table("palisade_consent")
+            .col(column("user").uuid())
+            .col(column("client").text())
+            .col(column("scope").text())
+            .col(column("at").big_integer())
+            .primary_key(Index::create().col("user").col("client"))
+            .foreign_key(&mut of_user("palisade_consent"))
+            .to_owned(),
+        table("palisade_link")
+            .col(column("hash").blob().primary_key())
+            .col(column("purpose").text())
+            .col(nullable("user").uuid())
+            .col(nullable("email").text())
+            .col(column("expires_at").big_integer())
+            .col(nullable("used_at").big_integer())
+            .foreign_key(&mut of_user("palisade_link"))
+            .to_owned(),
     ]
 }
 
@@ -186,5 +236,11 @@ fn indexes() -> Vec<IndexCreateStatement> {
         index("palisade_change", &["until"]),
         index("palisade_attempt", &["since"]),
         index("palisade_device", &["seen_at"]),
+        index("palisade_family", &["client"]),
+        index("palisade_assertion", &["until"]),
+        index("palisade_code", &["expires_at"]),
+        index("palisade_code", &["user"]),
+        index("palisade_link", &["expires_at"]),
+        index("palisade_link", &["user"]),
     ]
 }

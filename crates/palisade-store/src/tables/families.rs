@@ -91,6 +91,18 @@ pub async fn of_user(conn: &impl Conn, user: Uuid, limit: u64) -> Result<Vec<Mod
     all(conn, open.order_by_desc(Column::Id).limit(limit)).await
 }
 
+/// Those that a client has and that go on; `user`: of this account only.
+///
+/// # Errors
+/// [`Error`](crate::Error).
+pub async fn of_client(conn: &impl Conn, client: &str, user: Option<Uuid>, limit: u64) -> Result<Vec<Model>> {
+    let mut open = Entity::find().filter(Column::Client.eq(client)).filter(Column::EndedAt.is_null());
+    if let Some(user) = user {
+        open = open.filter(Column::User.eq(user));
+    }
+    all(conn, open.limit(limit)).await
+}
+
 /// Compare and swap: stores the record in place of the one of version `from`. `false`: somebody was faster, read again.
 ///
 /// # Errors

@@ -5,9 +5,13 @@
 
 pub mod attempts;
 pub mod changes;
+pub mod clients;
+pub mod codes;
+pub mod consents;
 pub mod devices;
 pub mod families;
 pub mod keys;
+pub mod links;
 pub mod roles;
 pub mod sessions;
 pub mod users;

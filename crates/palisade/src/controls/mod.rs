@@ -1,6 +1,7 @@
 //! The registry of all controls: a line each. Their order in the stack is `stack.rs`'s.
 
 pub mod access;
+pub mod auth;
 pub mod client_ip;
 pub mod cors;
 pub mod csrf;
@@ -55,6 +56,12 @@ macro_rules! registry {
             pub secrets: Secrets,
             /// Logs.
             pub log: Logs,
+            /// Logins of browsers.
+            pub session: auth::config::Session,
+            /// What a new password must be.
+            pub password: auth::config::Password,
+            /// Where accounts, sessions, keys and clients are kept.
+            pub database: auth::config::Database,
             $(#[allow(missing_docs)] pub $name: Section<$control>,)*
             /// The routes: the first match wins. Keys a route does not name keep their value from the sections above.
             pub route: Vec<RouteConfig>,
@@ -125,6 +132,7 @@ fn route_names(config: &Config) -> Vec<String> {
     std::iter::once("default".to_owned())
         .chain(config.route.iter().map(|route| name(&route.route)))
         .chain(files.iter().map(|(_, route)| name(route)))
+        .chain(auth::own_routes(config).iter().map(name))
         .collect()
 }
 
@@ -138,6 +146,7 @@ registry! {
     headers: headers::Headers,
     error_mask: error_mask::ErrorMask,
     access: access::Access,
+    auth: auth::Auth,
     r#static: static_files::StaticFiles,
     limits: limits::Limits,
     waf: waf::Waf,

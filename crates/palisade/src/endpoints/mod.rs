@@ -1,5 +1,7 @@
 //! Palisade's own routes on the public port: `/.palisade/*`, and `/health` and `/ready` where asked for.
 
+pub(crate) mod auth;
+
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use http::{Method, Response, StatusCode, request};
 
@@ -20,6 +22,7 @@ pub fn codes() -> impl Iterator<Item = &'static Code> {
         .chain(crate::stack::CODES.iter().copied())
         .chain(crate::server::admin::CODES.iter().copied())
         .chain(crate::server::CODES.iter().copied())
+        .chain(crate::controls::auth::codes::PASSWORDS.iter().copied())
         .chain([&NOT_FOUND])
 }
 

@@ -203,7 +203,17 @@ impl Record {
             }
             None => out.extend_from_slice(b",\"upstream\":null,\"upstream_ms\":null"),
         }
-        out.extend_from_slice(b",\"user\":null,\"key_id\":null,\"policy_hash\":\"");
+        match ctx.identity().caller() {
+            None => out.extend_from_slice(b",\"user\":null,\"key_id\":null"),
+            Some(caller) => {
+                json::field_str(out, "user", caller.subject());
+                match caller.key_id() {
+                    None => json::field_null(out, "key_id"),
+                    Some(key) => json::field_str(out, "key_id", key),
+                }
+            }
+        }
+        out.extend_from_slice(b",\"policy_hash\":\"");
         out.extend_from_slice(ctx.policy.hash().as_bytes());
         out.extend_from_slice(b"\"}\n");
     }

@@ -60,6 +60,16 @@ events! {
     DRAINING = Info "server.draining";
     /// The server has ended: `cut` requests were still running.
     STOPPED = Info "server.stopped";
+    /// Accounts can be asked: `database`.
+    IDENTITY = Info "auth.ready";
+    /// A refresh token came that should not have, and all tokens of its login have ended: `user`, `grant`, `how`, `client`,
+    /// `request_id`.
+    REPLAYED = Warn "auth.refresh_replayed";
+    /// Somebody logged in: `user`, `by`, `client`, `request_id`.
+    LOGGED_IN = Info "auth.logged_in";
+    /// An account was made, changed, disabled or deleted, or a credential of it made or revoked: `what`, `user`, `by`,
+    /// `request_id`.
+    ACCOUNT = Info "auth.account";
     /// A new policy is in force: `policy_hash`.
     RELOADED = Info "policy.reloaded";
     /// A policy was not taken, the old one stays in force: `problems`.

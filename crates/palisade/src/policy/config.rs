@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::request_headers::RequestHeaders;
 use super::values::{HostPattern, Listen, MethodName, PathPattern, PathPrefix, Timeout, UpstreamUrl};
 use crate::control::RouteSection;
+use crate::controls::auth::config::Grant;
 use crate::controls::cors::Cors;
 use crate::controls::limits::Limits;
 
@@ -339,6 +340,22 @@ pub struct Route {
     pub methods: Vec<MethodName>,
     /// Open to everybody, without a login. Without `[auth]` every route is.
     pub public: Option<bool>,
+    /// For people's accounts: not for clients that act for themselves.
+    pub user: Option<bool>,
+    /// For users with one of these roles.
+    pub roles: Vec<Grant>,
+    /// For users whose roles hold all of these permissions.
+    pub permissions: Vec<Grant>,
+    /// For credentials with all of these scopes. API keys, tokens of clients and tokens that were asked for with scopes pass
+    /// no route that names none; a session, and a token without scopes, stand for all that their user may do.
+    pub scopes: Vec<Grant>,
+    /// For API keys.
+    pub key: Option<bool>,
+    /// For logins that are no older than this, such as `"5m"`.
+    pub max_age: Option<Interval>,
+    /// A condition over the request and its caller, such as `"path.user_id == user.app_id"`: CEL, checked when the policy is
+    /// read. What is missing, repeated or of another kind refuses.
+    pub when: Option<String>,
     /// The networks whose clients this route is for. Default: everybody.
     pub address: Vec<Cidr>,
     /// Encoded slashes in this route's paths are allowed and forwarded as sent.

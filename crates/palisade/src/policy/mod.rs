@@ -174,8 +174,11 @@ impl Policy {
         let mut rules = Rules::new(config.route.iter().map(|route| &route.route), |place| {
             line(snapshot, &format!("route[{place}]"))
         });
+        rules.conditions(config.route.iter().map(|route| &route.route), &mut problems);
         let files = controls::static_files::routes(&config);
         rules.imply(files.iter().map(|(place, route)| (line(snapshot, &format!("static[{place}]")), route)));
+        let own = controls::auth::own_routes(&config);
+        rules.own(own.iter());
         for (later, earlier) in rules.unreachable() {
             problems.error(
                 &format!("route[{}].path", later - 1),
@@ -187,7 +190,8 @@ impl Policy {
                 "move it above that route, or remove it",
             );
         }
-        stricter::check(&rules, &mut problems);
+        stricter::check(&rules, config.auth.config.present, &mut problems);
+        controls::auth::needs::check(&config, &rules, &mut problems);
         let routing = Routing::compile(&config, &rules, &env, &mut problems);
         let modes = modes(&config, &situation, rules.iter().len(), &mut problems);
         let wanted = |control: ControlId| {
@@ -237,6 +241,13 @@ impl Policy {
         let number = usize::from(self.destination(rule).upstream);
         let named = || self.config.upstreams.values().nth(number - 1);
         if number == 0 { &self.config.upstream } else { named().unwrap_or(&self.config.upstream) }
+    }
+
+    /// What that application is called: `upstream`, or its name in `[upstreams.NAME]`.
+    pub fn upstream_name(&self, rule: u16) -> &str {
+        let number = usize::from(self.destination(rule).upstream);
+        let named = number.checked_sub(1).and_then(|place| self.config.upstreams.keys().nth(place));
+        named.map_or("upstream", String::as_str)
     }
 
     /// The headers that only the gateway sets, since some route does.

@@ -4,9 +4,12 @@ use std::sync::Arc;
 
 use http::Method;
 use palisade_base::Cidr;
+use palisade_policy::Problems;
 
 use super::config::Route;
 use super::values::{HostPattern, PathPattern};
+use crate::controls::auth::needs::Needs;
+use crate::controls::auth::when::When;
 use crate::controls::integrity::Slashes;
 
 /// The methods that are answered without a route naming them.
@@ -34,6 +37,12 @@ pub struct Rule {
     pub slashes: Option<Slashes>,
     /// gRPC passes.
     pub grpc: bool,
+    /// What it asks of its callers, where there is a login.
+    pub needs: Needs,
+    /// What must be true of the request and its caller.
+    pub when: Option<Arc<When>>,
+    /// An endpoint of Palisade's own: no route says who may use it, and nothing of it is the application's.
+    pub own: bool,
     host: Option<HostPattern>,
     path: PathPattern,
     methods: Vec<Method>,
@@ -66,6 +75,9 @@ impl Rule {
             path_parameters: route.path_parameters,
             slashes: route.slashes,
             grpc: route.grpc,
+            needs: Needs::of(route),
+            when: None,
+            own: false,
             host: route.host.clone(),
             path: route.path.clone(),
             methods: route.methods.iter().map(|method| method.0.clone()).collect(),
@@ -74,6 +86,11 @@ impl Rule {
 
     fn takes(&self, host: &str, path: &str) -> bool {
         self.path.matches(path) && self.host.as_ref().is_none_or(|pattern| pattern.matches(host))
+    }
+
+    /// Whether some host is one of this rule's and of another's.
+    pub(crate) fn shares_a_host(&self, other: &Self) -> bool {
+        self.host.is_none() || other.host.is_none() || self.host == other.host
     }
 
     fn allows(&self, method: &Method) -> bool {
@@ -111,6 +128,8 @@ pub struct Rules {
     named: Vec<Method>,
     /// Some rule has a number or UUID in its path, so that other spellings of it have to be looked for.
     spellings: bool,
+    /// There are endpoints of our own, the last of the rules.
+    has_own: bool,
 }
 
 impl Rules {
@@ -126,6 +145,9 @@ impl Rules {
             path_parameters: None,
             slashes: None,
             grpc: false,
+            needs: Needs::default(),
+            when: None,
+            own: false,
             host: None,
             path: PathPattern::default(),
             methods: Vec::new(),
@@ -138,7 +160,16 @@ impl Rules {
         named.sort_by(|a, b| a.as_str().cmp(b.as_str()));
         named.dedup();
         let spellings = rules.iter().any(|rule| rule.path.has_spellings());
-        Self { rules, named, spellings }
+        Self { rules, named, spellings, has_own: false }
+    }
+
+    /// Compiles the conditions of the routes.
+    pub(crate) fn conditions<'r>(&mut self, routes: impl Iterator<Item = &'r Route>, problems: &mut Problems) {
+        for (place, (route, rule)) in routes.zip(self.rules.iter_mut().skip(1)).enumerate() {
+            if let Some(text) = &route.when {
+                rule.when = When::compile(text, &route.path, &format!("route[{place}].when"), problems).map(Arc::new);
+            }
+        }
     }
 
     /// Adds routes that nobody wrote, behind those that somebody did.
@@ -146,6 +177,16 @@ impl Rules {
         for (line, route) in routes {
             let id = u16::try_from(self.rules.len()).unwrap_or(u16::MAX);
             self.rules.push(Rule { id, implied: true, ..Rule::compile(route, line) });
+        }
+    }
+
+    /// Adds routes to Palisade's own endpoints. They are looked at first, whatever is written.
+    pub(crate) fn own<'r>(&mut self, routes: impl Iterator<Item = &'r Route>) {
+        for route in routes {
+            let id = u16::try_from(self.rules.len()).unwrap_or(u16::MAX);
+            let line = "`[auth]`".into();
+            self.rules.push(Rule { id, implied: true, own: true, ..Rule::compile(route, line) });
+            self.has_own = true;
         }
     }
 
@@ -167,6 +208,16 @@ impl Rules {
     /// The rule of a request. The first route whose path and host fit claims the path: a method that no route of that
     /// same path names never falls through to a wider one.
     pub fn find(&self, host: &str, path: &str, method: &Method) -> Found {
+        if self.has_own
+            && let Some(own) = self.rules.iter().rev().take_while(|rule| rule.own).find(|rule| rule.takes(host, path))
+        {
+            // It answers to methods itself.
+            return if USUAL.contains(method) {
+                Found::Rule(own.id)
+            } else {
+                Found::OtherMethods(own.id, allow(USUAL.iter()))
+            };
+        }
         let first = self.rules[1..].iter().find(|rule| rule.takes(host, path));
         if self.spellings
             && let Some(meant) = self.respelled(host, path, first)

@@ -22,6 +22,9 @@ pub static FORMATS: &[Format] = &[
     Format::of::<Timeout>(),
     Format::of::<SecretProvider>(),
     Format::of::<OriginPattern>(),
+    Format::of::<crate::controls::auth::config::DatabaseText>(),
+    Format::of::<crate::controls::auth::config::Issuer>(),
+    Format::of::<crate::controls::auth::config::Grant>(),
     Format::of::<crate::controls::rate_limit::By>(),
     Format::of::<crate::controls::rate_limit::RateText>(),
     Format::of::<crate::controls::static_files::FilesPath>(),
@@ -783,6 +786,14 @@ impl PathPattern {
     pub fn value<'p>(&self, path: &'p str, name: &str) -> Option<&'p str> {
         let place = self.place(name)?;
         path.strip_prefix('/').unwrap_or(path).split('/').nth(place)
+    }
+
+    /// The names of its segments, in order.
+    pub fn segment_names(&self) -> impl Iterator<Item = &str> {
+        self.segments.iter().filter_map(|segment| match segment {
+            Segment::Literal(_) => None,
+            Segment::Any(own) | Segment::Int(own) | Segment::Uuid(own) => Some(&**own),
+        })
     }
 
     /// Whether the pattern has a segment of this name.

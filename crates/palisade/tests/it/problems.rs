@@ -58,6 +58,11 @@ const CASES: &[(&str, &str)] = &[
     ("template_of_a_login", "[upstream]\nrequest_headers = { set = { X-User = \"{user.id}\" } }"),
     ("toml_syntax", "[server\nhosts = []"),
     ("toml_duplicate_key", "[limits]\nbody = \"1MiB\"\nbody = \"2MiB\""),
+    ("issuer_with_a_slash", "[auth]\nissuer = \"https://api.example.com/\""),
+    ("registration_of_another_kind", "[auth]\nissuer = \"https://a.example\"\nregistration = \"public\""),
+    ("detect_on_logins", "[auth]\nissuer = \"https://a.example\"\nmode = \"detect\""),
+    ("role_with_a_comma", "[[route]]\npath = \"/\"\nroles = [\"admin,user\"]"),
+    ("database_with_a_password", "[database]\nurl = \"postgres://palisade:hunter2@db/palisade\""),
     ("several_at_once", "[server]\nhtps = 1\ndrain = \"x\"\n\n[limits]\nbody = true"),
 ];
 
@@ -124,6 +129,32 @@ const WHOLE: &[(&str, &str)] = &[
         "static_route_that_writes",
         "[server]\nmode = \"development\"\n[[static]]\npath = \"/static\"\nroot = \"/proc\"\n[[route]]\npath = \"/static/up\"\nmethods = [\"POST\"]",
     ),
+    (
+        "no_issuer_in_production",
+        "[server]\nhosts = [\"a.example\"]\n[tls]\nself_signed = true\n[auth]\nregistration = \"open\"",
+    ),
+    (
+        "issuer_without_tls_in_production",
+        "[server]\nhosts = [\"a.example\"]\n[tls]\nself_signed = true\n[auth]\nissuer = \"http://a.example\"",
+    ),
+    ("roles_without_a_login", "[server]\nmode = \"development\"\n[[route]]\npath = \"/admin/*\"\nroles = [\"admin\"]"),
+    ("key_without_a_login", "[server]\nmode = \"development\"\n[[route]]\npath = \"/k\"\nkey = true"),
+    (
+        "public_with_roles",
+        "[server]\nmode = \"development\"\n[auth]\n[[route]]\npath = \"/a\"\npublic = true\nroles = [\"admin\"]",
+    ),
+    ("user_false", "[server]\nmode = \"development\"\n[auth]\n[[route]]\npath = \"/a\"\nuser = false"),
+    (
+        "key_with_roles_only",
+        "[server]\nmode = \"development\"\n[auth]\n[[route]]\npath = \"/a\"\nkey = true\nroles = [\"admin\"]",
+    ),
+    (
+        "key_of_a_fresh_login",
+        "[server]\nmode = \"development\"\n[auth]\n[[route]]\npath = \"/a\"\nkey = true\nmax_age = \"5m\"",
+    ),
+    ("tokens_for_a_day", "[server]\nmode = \"development\"\n[auth]\naccess_token = \"1d\"\nrefresh_token = \"1h\""),
+    ("logins_on_many_hosts", "[server]\nmode = \"development\"\n[auth]\nhost = \"*.example.com\""),
+    ("logins_under_our_own_path", "[server]\nmode = \"development\"\n[auth]\npath = \"/.palisade/auth\""),
     ("header_limit_over_the_ceiling", "[server]\nmode = \"development\"\n[limits]\nheader_bytes = \"1MiB\""),
 ];
 
@@ -141,6 +172,15 @@ fn said(text: &str) -> String {
 fn a_good_policy_has_no_problem() {
     assert_eq!(said(GOOD), "no problem");
     assert_eq!(said(palisade::policy::STARTER), "no problem");
+}
+
+/// Threats 1: meant or not, it is said.
+#[test]
+fn a_laxer_route_inside_a_stricter_one_is_reported() {
+    let shown = said(
+        "[server]\nmode = \"development\"\n[auth]\n[[route]]\npath = \"/admin/health\"\npublic = true\n[[route]]\npath = \"/admin/*\"\nroles = [\"admin\"]",
+    );
+    insta::assert_snapshot!(shown);
 }
 
 #[test]

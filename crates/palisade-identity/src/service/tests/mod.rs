@@ -1,16 +1,45 @@
 //! The services on a real database.
 
+/// A test on SQLite and on PostgreSQL, each on a database of its own.
+macro_rules! on_both {
+    ($(#[$doc:meta])* async fn $name:ident($world:ident: World) $body:block) => {
+        $(#[$doc])*
+        mod $name {
+            use super::*;
+
+            async fn run($world: World) $body
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn sqlite() {
+                run(World::sqlite().await).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn postgres() {
+                run(World::postgres().await).await;
+            }
+        }
+    };
+}
+
+mod authorize;
+mod import;
 mod keys;
+mod links;
 mod login;
+mod names;
 mod refresh;
+mod roles;
 mod sessions;
 mod tokens;
 mod users;
+mod weather;
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use palisade_base::Clock;
+use palisade_base::{Clock, Secret};
 use palisade_store::{Options, Store};
+use palisade_test::postgres::{Database, Postgres};
 use tempfile::TempDir;
 
 use super::*;
@@ -23,7 +52,12 @@ pub(super) const PASSWORD: &str = "correct-horse-battery-42";
 pub(super) struct World {
     pub(super) identity: Identity,
     pub(super) clock: Clock,
-    folder: TempDir,
+    place: Place,
+}
+
+enum Place {
+    Sqlite(TempDir),
+    Postgres(Database),
 }
 
 /// Not a machine of this test's: each test has addresses enough.
@@ -31,20 +65,48 @@ pub(super) fn from(last: u8) -> Origin {
     Origin { agent: "test".into(), ..Origin::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, last))) }
 }
 
+impl Place {
+    fn options(&self) -> Options {
+        match self {
+            Self::Sqlite(folder) => Options::sqlite(folder.path().join("palisade.db")),
+            Self::Postgres(database) => {
+                Options::parse(&Secret::new(database.url()), std::path::Path::new("")).expect("a URL")
+            }
+        }
+    }
+}
+
 impl World {
-    pub(super) async fn new() -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
+    pub(super) async fn sqlite() -> Self {
+        Self::new(Place::Sqlite(tempfile::tempdir().expect("a folder"))).await
+    }
+
+    pub(super) async fn postgres() -> Self {
+        let server = Postgres::shared().await.expect("PostgreSQL");
+        Self::new(Place::Postgres(server.database().await.expect("a database"))).await
+    }
+
+    /// Another world of the same kind: other users, other keys.
+    pub(super) async fn sibling(&self) -> Self {
+        match self.place {
+            Place::Sqlite(_) => Self::sqlite().await,
+            Place::Postgres(_) => Self::postgres().await,
+        }
+    }
+
+    async fn new(place: Place) -> Self {
         let clock = Clock::adjustable();
-        let store = Store::open(&Options::sqlite(folder.path().join("palisade.db"))).await.expect("a database");
+        let store = Store::open(&place.options()).await.expect("a database");
         store.migrate().await.expect("migrated");
         let key = SigningKey::generate(Algorithm::EdDsa).expect("a key");
         let identity = Self::instance(store, clock.clone(), Keyring::new(key, clock.now()));
         identity.catch_up().await.expect("the feed");
-        Self { identity, clock, folder }
+        Self { identity, clock, place }
     }
 
     fn instance(store: Store, clock: Clock, keyring: Keyring) -> Identity {
-        let limits = Limits { threads: 2, ..Limits::default() };
+        // Room for tests that ask for much at once: what the pool sheds has tests of its own.
+        let limits = Limits { threads: 2, per_account: 100, per_address: 100, ..Limits::default() };
         Identity::new(Parts {
             store,
             pool: Pool::new(limits, clock.clone()).expect("threads"),
@@ -58,16 +120,27 @@ impl World {
 
     /// Another process on the same database, with the same keys.
     pub(super) async fn another(&self) -> Identity {
-        let options = Options::sqlite(self.folder.path().join("palisade.db"));
-        let store = Store::open(&options).await.expect("a database");
+        let store = Store::open(&self.place.options()).await.expect("a database");
         let ring = self.identity.shared.ring.load().ring.clone();
         let other = Self::instance(store, self.clock.clone(), ring);
         other.catch_up().await.expect("the feed");
         other
     }
 
+    /// All that the files of an embedded database hold.
+    pub(super) fn dump(&self) -> Vec<u8> {
+        let Place::Sqlite(folder) = &self.place else { panic!("a database in a file") };
+        let files = std::fs::read_dir(folder.path()).expect("a folder");
+        files.flat_map(|file| std::fs::read(file.expect("an entry").path()).expect("bytes")).collect()
+    }
+
     pub(super) async fn user(&self, name: &str) -> Account {
         let new = NewUser { name, email: None, password: PASSWORD };
+        self.identity.register(new, &from(200)).await.expect("registered")
+    }
+
+    pub(super) async fn user_at(&self, name: &str, email: &str) -> Account {
+        let new = NewUser { name, email: Some(email), password: PASSWORD };
         self.identity.register(new, &from(200)).await.expect("registered")
     }
 

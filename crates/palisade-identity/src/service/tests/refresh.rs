@@ -12,97 +12,94 @@ fn text(token: &RefreshToken) -> String {
     token.reveal().expose().clone()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn fifty_refreshes_at_once_leave_one_successor() {
-    let world = World::new().await;
-    world.user("alice").await;
-    let first = tokens(&world).await;
-    let (a, b) = (world.identity.clone(), world.another().await);
-    let tasks: Vec<_> = (0..50)
-        .map(|n| {
-            let identity = if n % 2 == 0 { a.clone() } else { b.clone() };
-            let token = first.refresh.clone();
-            tokio::spawn(async move { identity.refresh(&token, None, false, &from(1)).await })
-        })
-        .collect();
-    let mut successors = std::collections::HashSet::new();
-    for task in tasks {
-        let next = task.await.expect("no panic").expect("nobody is logged out");
-        successors.insert(text(&next.refresh));
-        assert!(world.identity.token(next.access.text.expose(), &[]).await.is_ok());
+on_both! {
+    async fn fifty_refreshes_at_once_leave_one_successor(world: World) {
+        world.user("alice").await;
+        let first = tokens(&world).await;
+        let (a, b) = (world.identity.clone(), world.another().await);
+        let tasks: Vec<_> = (0..50)
+            .map(|n| {
+                let identity = if n % 2 == 0 { a.clone() } else { b.clone() };
+                let token = first.refresh.clone();
+                tokio::spawn(async move { identity.refresh(&token, None, false, &from(1)).await })
+            })
+            .collect();
+        let mut successors = std::collections::HashSet::new();
+        for task in tasks {
+            let next = task.await.expect("no panic").expect("nobody is logged out");
+            successors.insert(text(&next.refresh));
+            assert!(world.identity.token(next.access.text.expose(), &[]).await.is_ok());
+        }
+        assert_eq!(successors.len(), 1);
+        let successor = RefreshToken::parse(successors.iter().next().expect("one")).expect("a token");
+        assert!(world.identity.refresh(&successor, None, false, &from(1)).await.is_ok(), "and it goes on");
     }
-    assert_eq!(successors.len(), 1);
-    let successor = RefreshToken::parse(successors.iter().next().expect("one")).expect("a token");
-    assert!(world.identity.refresh(&successor, None, false, &from(1)).await.is_ok(), "and it goes on");
 }
 
-#[tokio::test]
-async fn a_replay_ends_the_family() {
-    let world = World::new().await;
-    world.user("alice").await;
-    let identity = &world.identity;
-    let first = tokens(&world).await;
-    let second = identity.refresh(&first.refresh, None, false, &from(1)).await.expect("refreshed");
-    world.clock.advance(Duration::from_secs(11));
-    let replayed = identity.refresh(&first.refresh, None, false, &from(1)).await;
-    assert!(matches!(replayed, Err(GrantError::Replayed { how: Replay::Spent, .. })), "{replayed:?}");
-    let after = identity.refresh(&second.refresh, None, false, &from(1)).await;
-    assert!(matches!(after, Err(GrantError::Replayed { how: Replay::AfterEnd, .. })), "{after:?}");
-    let access = identity.token(second.access.text.expose(), &[]).await.err();
-    assert_eq!(access, Some(Unrecognised::NotValid(NotValid::Revoked)), "its access tokens too");
+on_both! {
+    async fn a_replay_ends_the_family(world: World) {
+        world.user("alice").await;
+        let identity = &world.identity;
+        let first = tokens(&world).await;
+        let second = identity.refresh(&first.refresh, None, false, &from(1)).await.expect("refreshed");
+        world.clock.advance(Duration::from_secs(11));
+        let replayed = identity.refresh(&first.refresh, None, false, &from(1)).await;
+        assert!(matches!(replayed, Err(GrantError::Replayed { how: Replay::Spent, .. })), "{replayed:?}");
+        let after = identity.refresh(&second.refresh, None, false, &from(1)).await;
+        assert!(matches!(after, Err(GrantError::Replayed { how: Replay::AfterEnd, .. })), "{after:?}");
+        let access = identity.token(second.access.text.expose(), &[]).await.err();
+        assert_eq!(access, Some(Unrecognised::NotValid(NotValid::Revoked)), "its access tokens too");
 
-    let first = tokens(&world).await;
-    identity.refresh(&first.refresh, None, false, &from(1)).await.expect("refreshed");
-    let elsewhere = identity.refresh(&first.refresh, None, false, &from(2)).await;
-    assert!(matches!(elsewhere, Err(GrantError::Replayed { how: Replay::OtherPlace, .. })), "{elsewhere:?}");
+        let first = tokens(&world).await;
+        identity.refresh(&first.refresh, None, false, &from(1)).await.expect("refreshed");
+        let elsewhere = identity.refresh(&first.refresh, None, false, &from(2)).await;
+        assert!(matches!(elsewhere, Err(GrantError::Replayed { how: Replay::OtherPlace, .. })), "{elsewhere:?}");
 
-    let first = tokens(&world).await;
-    let client = identity.refresh(&first.refresh, Some("thief"), false, &from(1)).await;
-    assert!(matches!(client, Err(GrantError::Replayed { how: Replay::OtherClient, .. })), "{client:?}");
+        let first = tokens(&world).await;
+        let client = identity.refresh(&first.refresh, Some("thief"), false, &from(1)).await;
+        assert!(matches!(client, Err(GrantError::Replayed { how: Replay::OtherClient, .. })), "{client:?}");
+    }
 }
 
-#[tokio::test]
-async fn made_up_tokens_do_nothing() {
-    let (world, other) = (World::new().await, World::new().await);
-    world.user("alice").await;
-    other.user("alice").await;
-    let (own, foreign) = (tokens(&world).await, tokens(&other).await);
-    let refused = world.identity.refresh(&foreign.refresh, None, false, &from(1)).await;
-    assert_eq!(refused.err(), Some(GrantError::NotValid(NotValid::Unknown)));
-    assert!(!world.identity.revoke_refresh(&foreign.refresh, None).await.expect("asked"));
-    // The right family, a made-up rest.
-    let mut bytes = data_encoding::BASE64URL_NOPAD.decode(text(&own.refresh)[5..].as_bytes()).expect("base64");
-    bytes[40] ^= 1;
-    let forged = format!("palr_{}", data_encoding::BASE64URL_NOPAD.encode(&bytes));
-    let forged = RefreshToken::parse(&forged).expect("a spelling");
-    assert!(!world.identity.revoke_refresh(&forged, None).await.expect("asked"));
-    assert!(world.identity.refresh(&forged, None, false, &from(1)).await.is_err());
-    assert!(world.identity.refresh(&own.refresh, None, false, &from(1)).await.is_ok(), "untouched");
+on_both! {
+    async fn made_up_tokens_do_nothing(world: World) {
+        let other = world.sibling().await;
+        world.user("alice").await;
+        other.user("alice").await;
+        let (own, foreign) = (tokens(&world).await, tokens(&other).await);
+        let refused = world.identity.refresh(&foreign.refresh, None, false, &from(1)).await;
+        assert_eq!(refused.err(), Some(GrantError::NotValid(NotValid::Unknown)));
+        assert!(!world.identity.revoke_refresh(&foreign.refresh, None).await.expect("asked"));
+        // The right family, a made-up rest.
+        let mut bytes = data_encoding::BASE64URL_NOPAD.decode(text(&own.refresh)[5..].as_bytes()).expect("base64");
+        bytes[40] ^= 1;
+        let forged = format!("palr_{}", data_encoding::BASE64URL_NOPAD.encode(&bytes));
+        let forged = RefreshToken::parse(&forged).expect("a spelling");
+        assert!(!world.identity.revoke_refresh(&forged, None).await.expect("asked"));
+        assert!(world.identity.refresh(&forged, None, false, &from(1)).await.is_err());
+        assert!(world.identity.refresh(&own.refresh, None, false, &from(1)).await.is_ok(), "untouched");
+    }
 }
 
-#[tokio::test]
-async fn refreshing_ends_after_its_time() {
-    let world = World::new().await;
-    world.user("alice").await;
-    let first = tokens(&world).await;
-    world.clock.advance(Duration::from_secs(7 * 24 * 3600 + 1));
-    let refused = world.identity.refresh(&first.refresh, None, false, &from(1)).await;
-    assert_eq!(refused.err(), Some(GrantError::NotValid(NotValid::Expired)));
+on_both! {
+    async fn refreshing_ends_after_its_time(world: World) {
+        world.user("alice").await;
+        let first = tokens(&world).await;
+        world.clock.advance(Duration::from_secs(7 * 24 * 3600 + 1));
+        let refused = world.identity.refresh(&first.refresh, None, false, &from(1)).await;
+        assert_eq!(refused.err(), Some(GrantError::NotValid(NotValid::Expired)));
+    }
 }
 
 /// During the time of grace the database holds nothing that could be presented.
 #[tokio::test]
 async fn a_dump_holds_no_refresh_token() {
-    let world = World::new().await;
+    let world = World::sqlite().await;
     world.user("alice").await;
     let first = tokens(&world).await;
     let second = world.identity.refresh(&first.refresh, None, false, &from(1)).await.expect("refreshed");
     let raw = |token| data_encoding::BASE64URL_NOPAD.decode(text(token)[5..].as_bytes()).expect("base64");
-    let dump = || -> Vec<u8> {
-        let files = std::fs::read_dir(world.folder.path()).expect("a folder");
-        files.flat_map(|file| std::fs::read(file.expect("an entry").path()).expect("bytes")).collect()
-    };
-    let dumped = dump();
+    let dumped = world.dump();
     for token in [&first.refresh, &second.refresh] {
         // The secret and the tag: family and generation are no secrets.
         let bytes = raw(token);

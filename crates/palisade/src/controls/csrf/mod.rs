@@ -27,7 +27,6 @@ use palisade_policy::Problems;
 
 pub use self::config::{Config, Route};
 use self::field::{Form, WITHIN};
-pub use self::how::AuthenticatedBy;
 use self::site::Site;
 use self::token::{Session, Tokens};
 use crate::body::{ResponseBody, Start};
@@ -168,6 +167,8 @@ impl Shared {
         match site::of(ctx, headers) {
             Site::Own => Ok(Step::Passes),
             Site::Foreign(why) => Err(foreign(ctx, why)),
+            // Palisade's own endpoints ask for a proof themselves, whatever the mode of this control.
+            Site::Unknown | Site::Opaque if ctx.rule().own => Ok(Step::Passes),
             // Every browser sends `Origin` with a handshake, and with a form of another site.
             Site::Unknown if socket || !ambient => Ok(Step::Passes),
             Site::Opaque if socket => Err(foreign(ctx, "`Origin` is `null`")),
@@ -395,6 +396,12 @@ fn is_html(headers: &HeaderMap) -> bool {
 fn is_utf8(headers: &HeaderMap) -> bool {
     let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default().to_ascii_lowercase();
     kind.split_once("charset=").is_some_and(|(_, charset)| charset.trim().trim_matches('"') == "utf-8")
+}
+
+/// Whether this control sets this cookie with the answer: applications may not.
+pub(crate) fn sets(ctx: &Context, cookie: &HeaderValue) -> bool {
+    let Some(Facts::Page(Page { cookie: Some(own), .. })) = ctx.csrf() else { return false };
+    token::set_cookie(ctx, own).is_some_and(|own| own == *cookie)
 }
 
 /// Whether a request has shown that an own page made it, or needs to show nothing; also where its method changes nothing

@@ -290,7 +290,8 @@ impl Check for Waf {
             transaction.request_headers();
         });
         // A call of gRPC may be a conversation, which holding it back would end, whatever its messages are called.
-        let may_read = ctx.has_body && ctx.method != Method::CONNECT && !ctx.grpc;
+        // A password may look like anything, also like an attack, and our own endpoints put nothing together from texts.
+        let may_read = ctx.has_body && ctx.method != Method::CONNECT && !ctx.grpc && !ctx.rule().own;
         let reads = may_read && reads(&mut inspection.transaction, &parts.headers);
         if !reads && inspection.transaction.verdict().is_none() {
             waf.evaluate(&mut inspection, |transaction| {

@@ -1,0 +1,422 @@
+//! Who sends a request, and whether its route is for them.
+//!
+//! Guide section 1; threats 4, 17, 18, 21, 32. The one place that answers "who": below it, [`Context::identity`] is
+//! settled. Credentials that were used end here, and whatever an application says about ours in its answers is dropped.
+
+mod caller;
+pub mod codes;
+pub mod config;
+pub mod credential;
+mod handover;
+mod keys;
+pub mod needs;
+pub mod proof;
+mod service;
+pub mod when;
+
+use std::sync::Arc;
+
+use http::header::{AUTHORIZATION, HeaderValue, LOCATION, SET_COOKIE, WWW_AUTHENTICATE};
+use http::{HeaderMap, Method, StatusCode, request, response};
+use palisade_policy::Problems;
+
+pub use self::caller::{By, Caller, Identity};
+use self::config::{Config, Issuer, Route};
+use self::credential::Offered;
+use self::service::{Known, Rejected, Services};
+pub(crate) use self::service::{Ready, Service};
+use crate::context::Context;
+use crate::control::{Asked, Begun, Check, Control, Info, Remedy, Routes};
+use crate::controls::integrity::preflight_method;
+use crate::endpoints::auth::call::encode;
+use crate::policy::Env;
+use crate::policy::config::Route as PolicyRoute;
+use crate::policy::values::PathPattern;
+use crate::refusal::{Refusal, Stop, prefers_html};
+
+/// The control.
+#[derive(Debug)]
+pub struct Auth {
+    config: Config,
+    forward: Vec<bool>,
+    services: Services,
+}
+
+impl Control for Auth {
+    type Config = Config;
+    type Route = Route;
+    const INFO: Info = Info {
+        name: "auth",
+        section: 1,
+        codes: codes::CODES,
+        judges: false,
+        about: "Logins, tokens and API keys, and who may use a route. With it, every route needs a login unless it says otherwise.",
+    };
+
+    fn compile(section: &Config, routes: &Routes<'_, Route>, env: &Env, problems: &mut Problems) -> Option<Self> {
+        for (key, said) in routes.said() {
+            if said.forward_credentials.is_some() && !section.present {
+                let fix = "add `[auth]`, or leave the line out";
+                problems.error(&format!("{key}.auth"), "without `[auth]` no credential is consumed", fix);
+            }
+        }
+        if !section.present {
+            return None;
+        }
+        check(section, env, problems);
+        let forward =
+            routes.map(|said| said.and_then(|said| said.forward_credentials).unwrap_or(section.forward_credentials));
+        let service = env.state.get("auth", Service::default);
+        Some(Self { config: section.clone(), forward, services: Services::new(service) })
+    }
+}
+
+/// What of `[auth]` cannot be meant.
+fn check(section: &Config, env: &Env, problems: &mut Problems) {
+    match &section.issuer {
+        None if !env.is_development() => {
+            let fix = "write the URL under which clients reach this gateway: `issuer = \"https://api.example.com\"`";
+            problems.error("auth", "tokens need an `issuer`", fix);
+        }
+        Some(issuer) if issuer.is_plain() && !env.is_development() => {
+            let fix = "write `https://`: tokens and passwords travel there";
+            problems.error("auth.issuer", "an issuer without TLS", fix);
+        }
+        _ => {}
+    }
+    if section.path.strip("/.palisade").is_some() || section.path.as_str() == "/.palisade" {
+        problems.error("auth.path", "`/.palisade` is taken", "choose another path, such as `/auth`");
+    }
+    if section.path.as_str().split('/').any(|segment| segment.starts_with('.')) {
+        problems.error("auth.path", "paths with a leading dot are not served", "choose another path, such as `/auth`");
+    }
+    let seconds = |interval: &palisade_base::Interval| interval.duration().as_secs();
+    if !(60..=3600).contains(&seconds(&section.access_token)) {
+        let fix = "a minute at least, an hour at most; `refresh_token` says how long a login lasts";
+        problems.error("auth.access_token", "access tokens are for a short time", fix);
+    }
+    if seconds(&section.refresh_token) < seconds(&section.access_token) {
+        let fix = "make it longer than `access_token`, such as `\"7d\"`";
+        problems.error("auth.refresh_token", "a login that ends before its access token", fix);
+    }
+    if matches!(
+        section.host,
+        Some(crate::policy::values::HostPattern::Any | crate::policy::values::HostPattern::Below(_))
+    ) {
+        problems.error("auth.host", "one host is meant", "write its name, such as `\"login.example.com\"`");
+    }
+}
+
+/// The routes of the endpoints: no other route says who may use them. Threats 21: they may live on a host of their own.
+pub(crate) fn own_routes(policy: &crate::controls::Config) -> Vec<PolicyRoute> {
+    let config = &policy.auth.config;
+    if !config.present {
+        return Vec::new();
+    }
+    let behind = config.issuer.as_ref().map_or("", Issuer::path);
+    [
+        format!("{}/*", config.path),
+        format!("/.well-known/oauth-authorization-server{behind}"),
+        format!("/.well-known/oauth-protected-resource{behind}"),
+    ]
+    .into_iter()
+    .filter_map(|path| {
+        let path: PathPattern = path.parse().ok()?;
+        Some(PolicyRoute { path, host: config.host.clone(), ..PolicyRoute::default() })
+    })
+    .collect()
+}
+
+impl Auth {
+    /// `[auth]` as written.
+    pub(crate) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Whether what others revoke may be unknown (threats 17).
+    pub(crate) fn is_stale(&self) -> bool {
+        self.services.get().is_some_and(|ready| ready.is_stale())
+    }
+
+    /// The key that CSRF tokens of logins are signed with; none before anybody was identified.
+    pub(crate) fn csrf_key(&self) -> Option<palisade_base::Secret<Vec<u8>>> {
+        self.services.get().map(|ready| ready.rings().own.clone())
+    }
+
+    /// The services of identity; opens the database the first time.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub(crate) async fn open(&self, policy: &crate::policy::Policy) -> Result<&Arc<Ready>, Refusal> {
+        self.services.open(policy).await
+    }
+
+    /// Tells the application who is asking.
+    pub(crate) fn hand_over(&self, ctx: &Context, caller: &Caller, parts: &mut request::Parts) {
+        // Whoever was identified was so by these.
+        let Some(ready) = self.services.get() else { return };
+        let asked = handover::Asked {
+            upstream: ctx.policy.upstream_name(ctx.rule().id),
+            method: ctx.method.as_str(),
+            path: parts.uri.path(),
+        };
+        handover::add(ready, caller, &asked, ctx.policy.clock().now(), &mut parts.headers);
+    }
+
+    /// Whether a path is under `[auth] routes`.
+    fn owns(&self, ctx: &Context) -> bool {
+        ctx.rule().own
+            || self.config.routes.is_empty()
+            || self.config.routes.iter().any(|route| route.matches(ctx.path()))
+    }
+
+    /// What follows once it is known who asks.
+    fn decide(&self, ctx: &Context, parts: &mut request::Parts, outcome: Outcome) -> Result<(), Stop> {
+        let rule = ctx.rule();
+        let now = ctx.policy.clock().now();
+        let (rejected, cut) = match outcome {
+            Outcome::Nobody => (None, Cut::Cookies),
+            Outcome::Caller(caller) => {
+                let by = caller.by();
+                ctx.set_identity(Identity::Caller(caller));
+                (None, if by == By::Token && self.forwards(ctx) { Cut::Cookies } else { Cut::All(by) })
+            }
+            Outcome::Rejected(refusal, by, ours) => {
+                // An application on a public route may have tokens of its own.
+                (Some(refusal), if ours { Cut::All(by) } else { Cut::Cookies })
+            }
+            Outcome::Away => (Some(away()), Cut::Cookies),
+        };
+        let verdict = if rule.own {
+            // The endpoints say themselves whom they are for, and one that needs nobody works with an old credential.
+            Ok(())
+        } else if rule.needs.public {
+            Ok(())
+        } else {
+            match (ctx.identity().caller(), rejected) {
+                (Some(_), _) if self.is_unsure(ctx) => Err(away()),
+                (Some(caller), _) => {
+                    // Last: what can be said without the request's values has been said.
+                    rule.needs.judge(caller, now).and_then(|()| match &rule.when {
+                        Some(when) => when.judge(ctx, caller),
+                        None => Ok(()),
+                    })
+                }
+                (None, Some(refusal)) => Err(refusal),
+                (None, None) => Err(self.required(ctx, parts)),
+            }
+        };
+        verdict?;
+        if !rule.own {
+            cut.apply(&mut parts.headers);
+        }
+        Ok(())
+    }
+
+    /// Whether a role may have been taken away without our knowledge (threats 17): the feed of changes could not be read
+    /// for more than 5 s. Everything else goes on until it ends by itself.
+    fn is_unsure(&self, ctx: &Context) -> bool {
+        let needs = &ctx.rule().needs;
+        (!needs.roles.is_empty() || !needs.permissions.is_empty())
+            && self.services.get().is_some_and(|ready| ready.is_stale())
+    }
+
+    fn forwards(&self, ctx: &Context) -> bool {
+        self.forward.get(usize::from(ctx.rule().id)).copied().unwrap_or(false)
+    }
+
+    /// The refusal of somebody who brings nothing: a browser that navigates is shown where to log in.
+    fn required(&self, ctx: &Context, parts: &request::Parts) -> Refusal {
+        let refusal = codes::REQUIRED.refuse("no credential");
+        if !is_navigation(parts) {
+            return refusal.header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        let back = parts.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+        let back = if back.len() <= 2048 && back.starts_with('/') && !back.starts_with("//") { back } else { "/" };
+        let host = match &self.config.host {
+            Some(host) if host.to_string() != ctx.host() => {
+                return refusal.header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            _ => "",
+        };
+        let login = format!("{host}{}/login?return_to={}", self.config.path, encode(back));
+        match HeaderValue::from_str(&login) {
+            Ok(login) => refusal.status(StatusCode::SEE_OTHER).header(LOCATION, login),
+            Err(_) => refusal,
+        }
+    }
+}
+
+/// The services of identity of a running gateway: users, sessions, tokens, keys. None without `[auth]`.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn identity(handle: &crate::live::Handle) -> crate::Result<Option<palisade_identity::Identity>> {
+    let live = handle.live();
+    let Some(auth) = &live.policy.controls().auth.control else { return Ok(None) };
+    match auth.open(&live.policy).await {
+        Ok(ready) => Ok(Some(ready.identity.clone())),
+        Err(refusal) => {
+            let reason = refusal.fields().iter().find(|(name, _)| *name == "reason").map(|(_, why)| why.to_string());
+            Err(crate::Error::State(reason.unwrap_or_default()))
+        }
+    }
+}
+
+/// Whether a browser wants to show a page.
+fn is_navigation(parts: &request::Parts) -> bool {
+    let mode = parts.headers.get("sec-fetch-mode");
+    matches!(parts.method, Method::GET | Method::HEAD)
+        && mode.is_none_or(|mode| mode.as_bytes() == b"navigate")
+        && prefers_html(parts.headers.get(http::header::ACCEPT))
+}
+
+fn away() -> Refusal {
+    codes::AWAY.refuse("the database does not answer").retry_after(1)
+}
+
+/// Who asks.
+enum Outcome {
+    Nobody,
+    Caller(Box<Caller>),
+    /// `true`: the credential is one that we made.
+    Rejected(Refusal, By, bool),
+    Away,
+}
+
+/// What of the credentials is not forwarded.
+enum Cut {
+    /// Our cookies: always.
+    Cookies,
+    /// And the header of the credential that was used.
+    All(By),
+}
+
+impl Cut {
+    fn apply(&self, headers: &mut HeaderMap) {
+        credential::cut_cookies(headers);
+        match self {
+            Self::Cookies | Self::All(By::Session) => {}
+            Self::All(By::Token) => drop(headers.remove(AUTHORIZATION)),
+            Self::All(By::Key) => {
+                headers.remove(credential::API_KEY);
+                if headers
+                    .get(AUTHORIZATION)
+                    .is_some_and(|value| value.as_bytes().windows(4).any(|four| four == b"pal_"))
+                {
+                    headers.remove(AUTHORIZATION);
+                }
+            }
+        }
+    }
+}
+
+impl Check for Auth {
+    fn request(&self, ctx: &Context, parts: &mut request::Parts) -> Result<(), Stop> {
+        // Only asked where nothing waits: see `begin`.
+        self.decide(ctx, parts, Outcome::Nobody)
+    }
+
+    fn waits(&self) -> bool {
+        true
+    }
+
+    fn begin<'a>(&'a self, ctx: &'a Arc<Context>, parts: &'a mut request::Parts) -> Begun<'a> {
+        if !self.owns(ctx) || preflight_method(parts).is_some() {
+            return Begun::Done(Ok(()));
+        }
+        if parts.uri.query().is_some_and(credential::has_key) {
+            return Begun::Done(Err(codes::IN_URL.refuse("an API key in the query").into()));
+        }
+        if !ctx.has_credential() {
+            return Begun::Done(self.decide(ctx, parts, Outcome::Nobody));
+        }
+        let offered = match credential::offered(&parts.headers, ctx.is_secure()) {
+            Ok(offered) => offered,
+            Err(refusal) => return Begun::Done(Err(refusal.into())),
+        };
+        if offered == Offered::Nothing {
+            return Begun::Done(self.decide(ctx, parts, Outcome::Nobody));
+        }
+        match self.services.known(&offered) {
+            Known::Caller(caller) => Begun::Done(self.decide(ctx, parts, Outcome::Caller(caller))),
+            Known::Rejected(rejected) => {
+                let outcome = outcome(&offered, rejected);
+                Begun::Done(self.decide(ctx, parts, outcome))
+            }
+            Known::Ask(question) => Begun::Waits(Box::pin(async move {
+                let offered = credential::offered(&parts.headers, ctx.is_secure())?;
+                let outcome = match self.services.ask(&ctx.policy, &question).await {
+                    Ok(caller) => Outcome::Caller(caller),
+                    Err(rejected) => outcome(&offered, rejected),
+                };
+                self.decide(ctx, parts, outcome)
+            })),
+        }
+    }
+
+    /// Threats 21: an application neither sets nor clears our cookies, and does not speak in the name of the hand-over.
+    fn response(&self, ctx: &Context, parts: &mut response::Parts) -> Result<(), Refusal> {
+        if ctx.rule().own || parts.extensions.get::<Ours>().is_some() {
+            return Ok(());
+        }
+        let headers = &mut parts.headers;
+        let theirs =
+            |value: &&HeaderValue| !credential::sets_ours(value.as_bytes()) || crate::controls::csrf::sets(ctx, value);
+        if !headers.get_all(SET_COOKIE).iter().all(|value| theirs(&value)) {
+            let kept: Vec<HeaderValue> = headers.get_all(SET_COOKIE).iter().filter(theirs).cloned().collect();
+            headers.remove(SET_COOKIE);
+            for value in kept {
+                headers.append(SET_COOKIE, value);
+            }
+            crate::observe::event::COOKIE
+                .line(&ctx.policy.env().log)
+                .str("name", credential::COOKIE_SECURE)
+                .str("why", "the application tried to set a cookie of Palisade's")
+                .str("route", &ctx.rule().label)
+                .str("request_id", ctx.request_id().as_str());
+        }
+        handover::remove(headers);
+        Ok(())
+    }
+
+    fn answers(&self) -> bool {
+        true
+    }
+
+    fn remedy(&self, asked: &Asked<'_>) -> Option<Remedy> {
+        let code = asked.judged.code;
+        if *code == codes::REQUIRED {
+            return Some(Remedy::Route("public = true".into()));
+        }
+        if *code == codes::FORBIDDEN {
+            return Some(Remedy::Elsewhere(format!(
+                "`auth` always enforces: {}; give the user the role (`palisade user set`), or the credential the scope",
+                asked.judged.why
+            )));
+        }
+        None
+    }
+}
+
+/// Marks an answer of Palisade's own on a route of the application's.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ours;
+
+/// What a rejected credential comes to. A session that has ended is as good as none, for browsers send its cookie until
+/// somebody logs in again.
+fn outcome(offered: &Offered<'_>, rejected: Rejected) -> Outcome {
+    let challenge = HeaderValue::from_static("Bearer error=\"invalid_token\"");
+    match (offered, rejected) {
+        (_, Rejected::Away) => Outcome::Away,
+        (Offered::Nothing | Offered::Session(_), _) => Outcome::Nobody,
+        (Offered::Token(_), Rejected::Invalid { why, ours }) => {
+            Outcome::Rejected(codes::TOKEN.refuse(why).header(WWW_AUTHENTICATE, challenge), By::Token, ours)
+        }
+        (Offered::Key(value), Rejected::Invalid { why, .. }) => Outcome::Rejected(
+            codes::KEY.refuse(why).header(WWW_AUTHENTICATE, challenge),
+            By::Key,
+            value.starts_with("pal_"),
+        ),
+    }
+}

@@ -1,0 +1,333 @@
+//! The services of identity behind this gateway: the database, keys, caches; and what outlives policies of it.
+//!
+//! Threats 17: memory proves what cannot change, the signature of a token, or a row as of a place in the feed of changes.
+//! Everything else is decided on every request, in `palisade-identity`.
+
+use std::sync::{Arc, OnceLock};
+
+use http::HeaderValue;
+use moka::sync::Cache;
+use palisade_base::Secret;
+use palisade_identity::Identity;
+use palisade_identity::opaque::{ApiKey, Session};
+use palisade_identity::password::Breached;
+use palisade_identity::password::pool::{Limits, Pool};
+use palisade_identity::password::{Cost, Hasher, Peppers, Policy as Passwords};
+use palisade_identity::service::{FeedState, Lifetimes, NotValid, Parts, Settings, Unrecognised};
+use palisade_identity::token::Refused;
+use palisade_store::{Options, Store};
+use tokio::sync::OnceCell;
+
+use super::caller::Caller;
+use super::codes;
+use super::config::{Config, DatabaseUrl};
+use super::credential::Offered;
+use super::keys::Rings;
+use crate::observe::event;
+use crate::policy::Policy;
+use crate::refusal::Refusal;
+
+/// Assertions that are remembered, in number. About a kilobyte each.
+const ASSERTIONS: u64 = 10_000;
+
+/// What outlives policies.
+#[derive(Debug, Default)]
+pub(crate) struct Service {
+    core: OnceCell<Core>,
+}
+
+#[derive(Debug)]
+struct Core {
+    identity: Identity,
+    rings: Arc<Rings>,
+    assertions: Cache<Box<str>, (i64, HeaderValue)>,
+}
+
+/// What is known of a credential without asking the database.
+pub(super) enum Known {
+    /// It is this caller's.
+    Caller(Box<Caller>),
+    /// It is none.
+    Rejected(Rejected),
+    /// The database has to be asked.
+    Ask(Question),
+}
+
+/// What the database has to be asked about.
+pub(super) enum Question {
+    /// A token.
+    Token(Secret<String>),
+    /// A session.
+    Session(Session),
+    /// An API key.
+    Key(ApiKey),
+}
+
+/// Why a credential is not accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rejected {
+    /// It is none, or no longer. `ours`: it is one that we made.
+    Invalid {
+        /// For the log.
+        why: &'static str,
+        /// Whether we made it.
+        ours: bool,
+    },
+    /// It could not be checked.
+    Away,
+}
+
+/// The services under one policy.
+#[derive(Debug)]
+pub(crate) struct Ready {
+    /// Users, sessions, tokens, keys.
+    pub(crate) identity: Identity,
+    rings: Arc<Rings>,
+    assertions: Cache<Box<str>, (i64, HeaderValue)>,
+}
+
+/// The services of a policy, once they are there.
+#[derive(Debug)]
+pub(super) struct Services {
+    service: Arc<Service>,
+    ready: OnceLock<Arc<Ready>>,
+}
+
+impl Services {
+    pub(super) fn new(service: Arc<Service>) -> Self {
+        Self { service, ready: OnceLock::new() }
+    }
+
+    /// The services, where somebody has asked for them before.
+    pub(super) fn get(&self) -> Option<&Arc<Ready>> {
+        self.ready.get()
+    }
+
+    /// The services; opens the database and the keys the first time.
+    pub(super) async fn open(&self, policy: &Policy) -> Result<&Arc<Ready>, Refusal> {
+        if let Some(ready) = self.ready.get() {
+            return Ok(ready);
+        }
+        let core = self.service.core.get_or_try_init(|| Core::open(policy)).await.map_err(|why| {
+            codes::AWAY.refuse("the database or the keys cannot be opened").with("reason", why).retry_after(1)
+        })?;
+        let identity = core.identity.with(settings(policy));
+        identity.set_password_policy(passwords(policy));
+        let ready = Ready { identity, rings: Arc::clone(&core.rings), assertions: core.assertions.clone() };
+        Ok(self.ready.get_or_init(|| Arc::new(ready)))
+    }
+
+    /// What is known of a credential.
+    pub(super) fn known(&self, offered: &Offered<'_>) -> Known {
+        let invalid = |why| Known::Rejected(Rejected::Invalid { why, ours: false });
+        let question = match offered {
+            Offered::Nothing => return invalid("nothing"),
+            Offered::Token(text) => Question::Token(Secret::new((*text).to_owned())),
+            Offered::Session(text) => match Session::parse(text) {
+                Some(session) => Question::Session(session),
+                None => return invalid("not the spelling of a session"),
+            },
+            Offered::Key(text) => match ApiKey::parse(text) {
+                Ok(key) => Question::Key(key),
+                Err(_) => return invalid("not an API key, or a damaged one"),
+            },
+        };
+        let Some(ready) = self.ready.get().filter(|ready| ready.identity.feed_state() != FeedState::Never) else {
+            return Known::Ask(question);
+        };
+        let cached = match &question {
+            Question::Token(text) => ready.identity.token_cached(text.expose(), &[]),
+            Question::Session(session) => ready.identity.session_cached(session),
+            Question::Key(key) => ready.identity.key_cached(key),
+        };
+        match cached {
+            None => Known::Ask(question),
+            Some(Ok(caller)) => Known::Caller(Box::new(Caller::new(caller))),
+            Some(Err(why)) => Known::Rejected(rejected(why)),
+        }
+    }
+
+    /// Asks the database.
+    pub(super) async fn ask(&self, policy: &Policy, question: &Question) -> Result<Box<Caller>, Rejected> {
+        let ready = self.open(policy).await.map_err(|_| Rejected::Away)?;
+        if ready.identity.feed_state() == FeedState::Never {
+            ready.identity.catch_up().await.map_err(|_| Rejected::Away)?;
+        }
+        let asked = match question {
+            Question::Token(text) => ready.identity.token(text.expose(), &[]).await,
+            Question::Session(session) => ready.identity.session(session).await,
+            Question::Key(key) => ready.identity.key(key).await,
+        };
+        match asked {
+            Ok(caller) => Ok(Box::new(Caller::new(caller))),
+            Err(Unrecognised::NotValid(why)) => Err(rejected(why)),
+            Err(Unrecognised::Trouble(_)) => Err(Rejected::Away),
+        }
+    }
+}
+
+fn rejected(why: NotValid) -> Rejected {
+    let (why, ours) = match why {
+        NotValid::Token(
+            Refused::TooLong
+            | Refused::Form
+            | Refused::Header
+            | Refused::Extension
+            | Refused::BringsKey
+            | Refused::UnknownKey
+            | Refused::Algorithm
+            | Refused::Signature,
+        ) => ("the token is not signed by a key of ours", false),
+        NotValid::Token(Refused::Expired) => ("the token has expired", true),
+        NotValid::Token(_) => ("the token is for something else", true),
+        NotValid::Unknown => ("unknown, or ended", true),
+        NotValid::Revoked => ("revoked", true),
+        NotValid::Expired => ("expired", true),
+        NotValid::Disabled => ("the account is disabled", true),
+        _ => ("malformed", false),
+    };
+    Rejected::Invalid { why, ours }
+}
+
+impl Core {
+    async fn open(policy: &Policy) -> Result<Self, String> {
+        let (clock, config) = (policy.clock().clone(), policy.config());
+        let text = |error: &dyn std::fmt::Display| error.to_string();
+        let state = policy.state_dir();
+        let rings = Rings::open(&state, config.auth.config.algorithm, clock.now()).map_err(|why| text(&why))?;
+        let options = options(policy)?;
+        let store = Store::open(&options).await.map_err(|why| text(&why))?;
+        if options.is_embedded() {
+            store.migrate().await.map_err(|why| text(&why))?;
+        } else {
+            match store.pending().await {
+                Ok(pending) if !pending.is_empty() => {
+                    return Err("the database has pending migrations: run `palisade db migrate`".into());
+                }
+                Ok(_) => {}
+                Err(why) => return Err(text(&why)),
+            }
+        }
+        let peppers = Peppers::new([]).map_err(|why| text(&why))?;
+        let identity = Identity::new(Parts {
+            store,
+            pool: Pool::new(Limits::default(), clock.clone()).map_err(|why| text(&why))?,
+            clock,
+            hasher: Hasher::new(Cost::default(), peppers),
+            policy: passwords(policy),
+            keyring: rings.access.clone(),
+            settings: settings(policy),
+        });
+        // Believed from here on; should it fail, the follower goes on trying.
+        let _ = identity.catch_up().await;
+        let follower = identity.clone();
+        tokio::spawn(async move { follower.follow().await });
+        event::IDENTITY
+            .line(&policy.env().log)
+            .str("database", if options.is_embedded() { "sqlite" } else { "postgresql" });
+        Ok(Self { identity, rings: Arc::new(rings), assertions: Cache::new(ASSERTIONS) })
+    }
+}
+
+/// Where the database is.
+fn options(policy: &Policy) -> Result<Options, String> {
+    let database = &policy.config().database;
+    let state = policy.state_dir();
+    let mut options = match &database.url {
+        None => Options::sqlite(state.join("palisade.db")),
+        Some(DatabaseUrl::Url(url)) => {
+            let here = std::path::Path::new("");
+            Options::parse(&Secret::new(url.as_str().to_owned()), here).map_err(|why| why.to_string())?
+        }
+        Some(DatabaseUrl::Secret(name)) => {
+            let url = policy.env().secrets.get(&name.secret).map_err(|why| why.to_string())?;
+            let url = Secret::new(url.expose().trim().to_owned());
+            Options::parse(&url, &state).map_err(|why| why.to_string())?
+        }
+    };
+    options.max_connections = database.connections;
+    options.acquire_timeout = database.timeout.duration();
+    options.statement_timeout = database.timeout.duration();
+    Ok(options)
+}
+
+/// What the policy says, in the types of identity.
+fn settings(policy: &Policy) -> Settings {
+    let config = policy.config();
+    let (auth, session) = (&config.auth.config, &config.session);
+    let issuer = issuer(policy, auth);
+    Settings {
+        audience: if auth.audience.is_empty() { vec![issuer.clone()] } else { auth.audience.clone() },
+        issuer,
+        lifetimes: Lifetimes {
+            access_token: auth.access_token.duration(),
+            refresh_idle: auth.refresh_token.duration(),
+            session_idle: session.idle.duration(),
+            session_absolute: session.absolute.duration(),
+            session_remembered: session.remember.duration(),
+            ..Lifetimes::default()
+        },
+        environment: if config.server.is_development() { "dev".into() } else { "live".into() },
+    }
+}
+
+/// In development the address of the HTTPS listener, once it is open.
+fn issuer(policy: &Policy, auth: &Config) -> String {
+    if let Some(issuer) = &auth.issuer {
+        return issuer.as_str().to_owned();
+    }
+    let server = crate::server::state(policy.env());
+    match (server.port("https"), server.port("http")) {
+        (Some(port), _) => format!("https://localhost:{port}"),
+        (None, Some(port)) => format!("http://localhost:{port}"),
+        (None, None) => "https://localhost".to_owned(),
+    }
+}
+
+/// Which passwords may be set.
+fn passwords(policy: &Policy) -> Passwords {
+    let config = policy.config();
+    let mut names: Vec<String> = config.server.hosts.iter().map(ToString::to_string).collect();
+    if let Some(issuer) = &config.auth.config.issuer {
+        names.push(issuer.origin().to_owned());
+    }
+    let passwords = Passwords::default().min_length(usize::from(config.password.min_length)).service(names);
+    match config.password.breached.as_deref().map(Breached::open) {
+        Some(Ok(list)) => passwords.breached(list),
+        _ => passwords,
+    }
+}
+
+impl Ready {
+    /// `iss` of tokens.
+    pub(crate) fn issuer(&self) -> &str {
+        &self.identity.settings().issuer
+    }
+
+    /// Scheme, host and port of the issuer.
+    pub(crate) fn origin(&self) -> &str {
+        let issuer = self.issuer();
+        let from = issuer.find("://").map_or(0, |place| place + 3);
+        issuer[from..].find('/').map_or(issuer, |slash| &issuer[..from + slash])
+    }
+
+    /// The keys.
+    pub(crate) fn rings(&self) -> &Rings {
+        &self.rings
+    }
+
+    /// Whether what others revoke is known.
+    pub(super) fn is_stale(&self) -> bool {
+        self.identity.feed_state() != FeedState::Fresh
+    }
+
+    /// Assertions that were signed.
+    pub(super) fn assertions(&self) -> &Cache<Box<str>, (i64, HeaderValue)> {
+        &self.assertions
+    }
+
+    /// An id that nobody guesses.
+    pub(super) fn fresh_id(&self) -> String {
+        palisade_store::Uuid::now_v7().to_string()
+    }
+}

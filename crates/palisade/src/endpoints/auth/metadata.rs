@@ -1,0 +1,120 @@
+//! What clients read before they ask for anything: metadata, keys, and the description of this API.
+//!
+//! Sources: RFC 8414 (authorization server), RFC 9728 (protected resource), RFC 7517 (JWK set).
+
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use super::answer::{self, Answer};
+use super::call::Call;
+use super::{At, page};
+use crate::controls::auth::config::SigningAlgorithm;
+use crate::refusal::Refusal;
+
+const OPENAPI: &str = include_str!("../../../templates/auth/openapi.json");
+const STYLE: &str = include_str!("../../../templates/auth/style.css");
+/// Rotations publish a key an hour before it signs.
+const KEYS_KEPT: &str = "public, max-age=300";
+
+/// `GET /.well-known/oauth-authorization-server`.
+pub(super) async fn server(_: &mut Call, at: &At<'_>) -> Result<Answer, Refusal> {
+    let (issuer, base) = (at.ready.issuer(), at.base_url());
+    let mut grants = vec!["authorization_code", "refresh_token", "client_credentials"];
+    if at.auth.config().password_grant {
+        grants.push("password");
+    }
+    let client_auth = ["client_secret_basic", "client_secret_post", "none"];
+    let confidential = ["client_secret_basic", "client_secret_post"];
+    let document = json!({
+        "issuer": issuer,
+        "authorization_endpoint": format!("{base}/authorize"),
+        "token_endpoint": format!("{base}/token"),
+        "jwks_uri": format!("{base}/jwks.json"),
+        "revocation_endpoint": format!("{base}/revoke"),
+        "introspection_endpoint": format!("{base}/introspect"),
+        "response_types_supported": ["code"],
+        "response_modes_supported": ["query"],
+        "grant_types_supported": grants,
+        "code_challenge_methods_supported": ["S256"],
+        "token_endpoint_auth_methods_supported": client_auth,
+        "revocation_endpoint_auth_methods_supported": client_auth,
+        "introspection_endpoint_auth_methods_supported": confidential,
+        "authorization_response_iss_parameter_supported": true,
+        "service_documentation": format!("{base}/docs"),
+    });
+    Ok(answer::document("application/json", document.to_string(), KEYS_KEPT))
+}
+
+/// `GET /.well-known/oauth-protected-resource`: where tokens for this API come from.
+pub(super) async fn resource(_: &mut Call, at: &At<'_>) -> Result<Answer, Refusal> {
+    let issuer = at.ready.issuer();
+    let resource = at.auth.config().audience.first().map_or(issuer, String::as_str);
+    let document = json!({
+        "resource": resource,
+        "authorization_servers": [issuer],
+        "bearer_methods_supported": ["header"],
+    });
+    Ok(answer::document("application/json", document.to_string(), KEYS_KEPT))
+}
+
+/// `GET jwks.json`. A shared secret is never in it.
+pub(super) async fn keys(_: &mut Call, at: &At<'_>) -> Result<Answer, Refusal> {
+    let (rings, now) = (at.ready.rings(), at.now());
+    let mut all: Vec<Value> = Vec::new();
+    let shared = at.auth.config().algorithm == SigningAlgorithm::Hs256;
+    for ring in [(!shared).then_some(&rings.access), Some(&rings.assertion)].into_iter().flatten() {
+        if let Some(Value::Array(keys)) = ring.jwk_set(now).get_mut("keys").map(Value::take) {
+            all.extend(keys);
+        }
+    }
+    Ok(answer::document("application/jwk-set+json", json!({ "keys": all }).to_string(), KEYS_KEPT))
+}
+
+/// `GET openapi.json`.
+pub(super) async fn openapi(_: &mut Call, at: &At<'_>) -> Result<Answer, Refusal> {
+    Ok(answer::document("application/json", OPENAPI.replace("BASE", at.base()), "no-store"))
+}
+
+/// `GET style.css`.
+pub(super) async fn style(_: &mut Call, _: &At<'_>) -> Result<Answer, Refusal> {
+    Ok(answer::document("text/css; charset=utf-8", STYLE, "public, max-age=3600"))
+}
+
+/// `GET docs`: the same as `openapi.json`, for people, without a script.
+pub(super) async fn docs(_: &mut Call, at: &At<'_>) -> Result<Answer, Refusal> {
+    let document: Value = serde_json::from_str(OPENAPI).unwrap_or_default();
+    let mut groups: Vec<page::Group> = Vec::new();
+    for (path, operations) in document["paths"].as_object().into_iter().flatten() {
+        for (method, operation) in operations.as_object().into_iter().flatten() {
+            let name = operation["tags"][0].as_str().unwrap_or_default();
+            let place = groups.iter().position(|group| group.name == name).unwrap_or_else(|| {
+                groups.push(page::Group { name: name.to_owned(), calls: Vec::new() });
+                groups.len() - 1
+            });
+            groups[place].calls.push(described(path, method, operation));
+        }
+    }
+    let html = page::render(&page::Docs { frame: at.frame(), groups });
+    Ok(answer::page(StatusCode::OK, html, None))
+}
+
+fn described(path: &str, method: &str, operation: &Value) -> page::Described {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let bodies = operation["requestBody"]["content"].as_object();
+    let schema = bodies.and_then(|bodies| bodies.values().next()).map(|body| &body["schema"]);
+    let fields = schema.and_then(|schema| schema["properties"].as_object());
+    page::Described {
+        method: method.to_uppercase(),
+        path: path.to_owned(),
+        summary: text(&operation["summary"]),
+        description: text(&operation["description"]),
+        fields: fields.map(|fields| fields.keys().cloned().collect()).unwrap_or_default(),
+        answers: operation["responses"]
+            .as_object()
+            .into_iter()
+            .flatten()
+            .filter(|(status, _)| status.starts_with(['2', '3']))
+            .map(|(status, said)| (status.clone(), text(&said["description"])))
+            .collect(),
+    }
+}

@@ -1,0 +1,463 @@
+//! The endpoints and the routes behind them, through the whole stack, on a database in a directory of its own.
+
+use axum::Router;
+use axum::extract::Request;
+use http::Method;
+use palisade_identity::service::{Account, Edit, UserId};
+use serde_json::{Value, json};
+
+use crate::testing::{Answer, Harness};
+
+const PASSWORD: &str = "vier alte Kutschen im Nebel";
+
+/// Says every header that it gets, a line each, and tries to set cookies.
+fn echo() -> Router {
+    async fn say(request: Request) -> axum::response::Response {
+        let mut text = String::new();
+        for (name, value) in request.headers() {
+            text += &format!("{name}: {}\n", String::from_utf8_lossy(value.as_bytes()));
+        }
+        let mut answer = axum::response::Response::new(text.into());
+        let headers = answer.headers_mut();
+        for cookie in [
+            "__Host-palisade=evil; Path=/; Secure",
+            "__HOST-PALISADE=evil; Path=/; Secure",
+            "palisade=evil",
+            "__Host-palisade; Path=/; Secure",
+            "=__Host-palisade=evil",
+            "__Host-palisade-device=; Max-Age=0; Path=/; Secure",
+            "mine=1",
+        ] {
+            headers.append("set-cookie", cookie.parse().unwrap());
+        }
+        headers.insert("palisade-assertion", "x".parse().unwrap());
+        answer
+    }
+    Router::new().fallback(say)
+}
+
+pub(super) struct App {
+    pub(super) harness: Harness,
+    pub(super) _state: tempfile::TempDir,
+}
+
+const ROUTES: &str = r#"
+[[route]]
+path = "/open"
+public = true
+
+[[route]]
+path = "/admin/*"
+roles = ["admin"]
+
+[[route]]
+path = "/notes"
+scopes = ["notes:read"]
+
+[[route]]
+path = "/scoped-admin"
+scopes = ["notes:read"]
+roles = ["admin"]
+
+[[route]]
+path = "/keys-only"
+key = true
+
+[[route]]
+path = "/fresh"
+max_age = "5m"
+"#;
+
+impl App {
+    pub(super) fn new(auth: &str) -> Self {
+        let state = tempfile::tempdir().unwrap();
+        let policy = format!(
+            "[server]\nstate = {:?}\nhosts = [\"localhost\"]\n[auth]\nissuer = \"https://localhost\"\nregistration = \"open\"\n{auth}\n{ROUTES}",
+            state.path()
+        );
+        Self { harness: Harness::new(&policy, echo()), _state: state }
+    }
+
+    pub(super) async fn json(&self, method: Method, path: &str, headers: &[(&str, &str)], body: &Value) -> Answer {
+        let mut all = vec![("content-type", "application/json"), ("origin", "https://localhost")];
+        all.extend_from_slice(headers);
+        self.harness.send(method, path, &all, body.to_string()).await
+    }
+
+    pub(super) async fn form(&self, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+        let mut all = vec![("content-type", "application/x-www-form-urlencoded")];
+        all.extend_from_slice(headers);
+        self.harness.send(Method::POST, path, &all, body.to_owned()).await
+    }
+
+    pub(super) async fn get(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
+        self.harness.send(Method::GET, path, headers, "").await
+    }
+
+    pub(super) async fn register(&self, name: &str) -> Value {
+        let body = json!({ "username": name, "email": format!("{name}@example.com"), "password": PASSWORD });
+        let answer = self.json(Method::POST, "/auth/register", &[], &body).await;
+        assert_eq!(answer.status(), 201, "{}", answer.text());
+        value(&answer)
+    }
+
+    pub(super) async fn make_admin(&self, id: &str) {
+        let live = self.harness.handle().live();
+        let auth = live.policy.controls().auth.control.as_ref().unwrap();
+        let ready = auth.open(&live.policy).await.unwrap();
+        let roles = ["admin".to_owned()];
+        let edit = Edit { roles: Some(&roles), ..Edit::default() };
+        let _: Account = ready.identity.edit_user(UserId::parse(id).unwrap(), edit).await.unwrap();
+    }
+
+    pub(super) async fn token(&self, name: &str, more: &str) -> Value {
+        let body = format!("grant_type=password&username={name}&password={}{more}", PASSWORD.replace(' ', "+"));
+        let answer = self.form("/auth/token", &[], &body).await;
+        assert_eq!(answer.status(), 200, "{}", answer.text());
+        value(&answer)
+    }
+
+    /// The cookie of a session, as a browser sends it.
+    pub(super) async fn session(&self, name: &str) -> String {
+        let body = json!({ "username": name, "password": PASSWORD });
+        let answer = self.json(Method::POST, "/auth/login", &[], &body).await;
+        assert_eq!(answer.status(), 200, "{}", answer.text());
+        cookie(&answer).expect("a session")
+    }
+
+    pub(super) async fn key(&self, session: &str, scopes: &[&str]) -> String {
+        let body = json!({ "name": "k", "scopes": scopes });
+        let answer = self.json(Method::POST, "/auth/keys", &[("cookie", session)], &body).await;
+        assert_eq!(answer.status(), 201, "{}", answer.text());
+        value(&answer)["key"].as_str().unwrap().to_owned()
+    }
+}
+
+pub(super) fn value(answer: &Answer) -> Value {
+    serde_json::from_str(&answer.text()).unwrap_or_else(|_| panic!("{}", answer.text()))
+}
+
+fn cookie(answer: &Answer) -> Option<String> {
+    let cookies = answer.headers().get_all("set-cookie").iter().filter_map(|value| value.to_str().ok());
+    let ours = cookies.filter_map(|cookie| cookie.split(';').next());
+    ours.filter(|pair| pair.starts_with("__Host-palisade=")).map(str::to_owned).next_back()
+}
+
+fn bearer(tokens: &Value) -> String {
+    format!("Bearer {}", tokens["access_token"].as_str().unwrap())
+}
+
+fn line<'t>(text: &'t str, name: &str) -> Option<&'t str> {
+    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+}
+
+#[tokio::test]
+async fn from_registration_to_a_key() {
+    let app = App::new("");
+    let ann = app.register("ann").await;
+    assert_eq!((&ann["username"], &ann["email"]), (&json!("ann"), &json!("ann@example.com")));
+    let tokens = app.token("ann", "").await;
+    assert_eq!((&tokens["token_type"], &tokens["expires_in"]), (&json!("Bearer"), &json!(900)));
+    let token = bearer(&tokens);
+    let auth: &[(&str, &str)] = &[("authorization", &token)];
+
+    let me = value(&app.get("/auth/me", auth).await);
+    assert_eq!((&me["id"], &me["roles"]), (&ann["id"], &json!([])));
+    let seen = app.get("/any", auth).await;
+    assert_eq!(seen.status(), 200);
+    let text = seen.text();
+    assert_eq!(line(&text, "x-forwarded-user"), ann["id"].as_str());
+    assert_eq!(line(&text, "x-forwarded-name"), Some("ann"));
+    assert_eq!(line(&text, "x-forwarded-email"), None, "not proved");
+    assert!(line(&text, "palisade-assertion").is_some_and(|assertion| assertion.split('.').count() == 3));
+    assert_eq!(line(&text, "authorization"), None, "what was consumed ends here");
+    let refused = app.get("/admin", auth).await;
+    assert_eq!((refused.status(), refused.refusal().map(|code| code.name)), (403, Some("auth.forbidden")));
+    assert_eq!(app.get("/any", &[]).await.refusal().map(|code| code.name), Some("auth.required"));
+    assert_eq!(app.get("/open", &[]).await.status(), 200);
+
+    // Refresh: the same again within the grace, then the family ends.
+    let refresh = |token: &Value| format!("grant_type=refresh_token&refresh_token={}", token.as_str().unwrap());
+    let second = value(&app.form("/auth/token", &[], &refresh(&tokens["refresh_token"])).await);
+    let again = value(&app.form("/auth/token", &[], &refresh(&tokens["refresh_token"])).await);
+    assert_eq!(second["refresh_token"], again["refresh_token"]);
+    let third = value(&app.form("/auth/token", &[], &refresh(&second["refresh_token"])).await);
+    let replayed = app.form("/auth/token", &[], &refresh(&tokens["refresh_token"])).await;
+    assert_eq!((replayed.status(), &value(&replayed)["error"]), (400, &json!("invalid_grant")));
+    let ended = app.form("/auth/token", &[], &refresh(&third["refresh_token"])).await;
+    assert_eq!(ended.status(), 400, "{}", ended.text());
+    assert_eq!(app.get("/any", &[("authorization", &bearer(&third))]).await.status(), 401, "and its access tokens");
+
+    // A key is made by a session, and opens what names its scope.
+    let session = app.session("ann").await;
+    let key = app.key(&session, &["notes:read"]).await;
+    assert!(key.starts_with("pal_dev_"));
+    for headers in [[("x-api-key", key.as_str())], [("authorization", &*format!("Bearer {key}"))]] {
+        let seen = app.get("/notes", &headers).await;
+        assert_eq!(seen.status(), 200, "{}", seen.text());
+        assert!(!seen.text().contains(&key), "{}", seen.text());
+        assert_eq!(app.get("/any", &headers).await.status(), 403);
+    }
+}
+
+/// Routes × identities. Threats 4.
+#[tokio::test]
+async fn routes_and_identities() {
+    let app = App::new("");
+    let root = app.register("root").await;
+    app.register("ann").await;
+    app.make_admin(root["id"].as_str().unwrap()).await;
+    let (ann, admin) = (app.session("ann").await, app.session("root").await);
+    let key = app.key(&admin, &["notes:read"]).await;
+    let (token, narrow) = (bearer(&app.token("ann", "").await), bearer(&app.token("root", "&scope=notes:read").await));
+    let admin_token = bearer(&app.token("root", "").await);
+    let callers: [(&str, &str, &str); 8] = [
+        ("nobody", "accept", "*/*"),
+        ("user's session", "cookie", &ann),
+        ("user's token", "authorization", &token),
+        ("admin's session", "cookie", &admin),
+        ("admin's token", "authorization", &admin_token),
+        ("admin's narrow token", "authorization", &narrow),
+        ("admin's key", "x-api-key", &key),
+        ("junk", "authorization", "Bearer junk"),
+    ];
+    let routes = ["/open", "/any", "/admin", "/admin/", "/admin/x", "/notes", "/scoped-admin", "/keys-only", "/fresh"];
+    let expected = [
+        "200 401 401 401 401 401 401 401 401",
+        "200 200 403 403 403 200 403 403 200",
+        "200 200 403 403 403 200 403 403 403",
+        "200 200 200 200 200 200 200 403 200",
+        "200 200 200 200 200 200 200 403 403",
+        "200 403 403 403 403 200 200 403 403",
+        "200 403 403 403 403 200 200 200 403",
+        "200 401 401 401 401 401 401 401 401",
+    ];
+    for ((who, name, value), expected) in callers.iter().zip(expected) {
+        for (route, expected) in routes.iter().zip(expected.split(' ')) {
+            for method in [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::DELETE, Method::OPTIONS] {
+                let answer = app.harness.send(method.clone(), route, &[(name, value)], "").await;
+                assert_eq!(answer.status().to_string(), expected, "{who} {method} {route}: {}", answer.text());
+            }
+        }
+    }
+}
+
+/// Each endpoint × each credential: what changes an account takes a fresh session, and nothing else. Threats 4.
+#[tokio::test]
+async fn endpoints_and_credentials() {
+    let app = App::new("");
+    let root = app.register("root").await;
+    app.make_admin(root["id"].as_str().unwrap()).await;
+    let session = app.session("root").await;
+    let key = app.key(&session, &["notes:read"]).await;
+    let (token, narrow) = (bearer(&app.token("root", "").await), bearer(&app.token("root", "&scope=a").await));
+    app.harness.clock().advance(std::time::Duration::from_secs(11 * 60));
+    // Used meanwhile, so that it is old and not over.
+    assert_eq!(app.get("/auth/me", &[("cookie", &session)]).await.status(), 200);
+    let open = [
+        "POST /token",
+        "POST /revoke",
+        "POST /introspect",
+        "POST /register",
+        "GET /register",
+        "POST /login",
+        "GET /login",
+        "POST /logout",
+        "GET /account",
+        "GET /jwks.json",
+        "GET /openapi.json",
+        "GET /docs",
+        "GET /style.css",
+        "GET /authorize",
+        "POST /authorize",
+        "POST /password/reset",
+        "POST /password/reset/confirm",
+        "GET /password/reset",
+        "GET /password/reset/confirm",
+        "POST /email/verify",
+        "GET /email/verify",
+    ];
+    let readable = ["GET /me", "GET /sessions", "GET /keys", "GET /csrf"];
+    let callers = [
+        ("nobody", "accept", "*/*"),
+        ("token", "authorization", token.as_str()),
+        ("narrow token", "authorization", &narrow),
+        ("key", "x-api-key", &key),
+        ("session of some time ago", "cookie", &session),
+    ];
+    let mut tried = 0;
+    for (method, path) in super::all() {
+        let name = format!("{method} {path}");
+        if open.contains(&name.as_str()) {
+            continue;
+        }
+        for (who, header, value) in callers {
+            let path = format!("/auth{}", path.replace("{id}", root["id"].as_str().unwrap()));
+            let headers = [(header, value)];
+            let answer = app.json(method.clone(), &path, &headers, &json!({})).await;
+            let code = answer.refusal().map_or("", |code| code.name);
+            let expected = match (who, readable.contains(&name.as_str())) {
+                ("nobody", _) => "auth.required",
+                (_, true) if name == "GET /csrf" => "",
+                ("narrow token" | "key", true) => "auth.forbidden",
+                (_, true) => "",
+                // Each of its forms asks for itself; see below.
+                _ if name == "POST /account/{id}" => "auth.body_type",
+                _ => "auth.step_up",
+            };
+            assert_eq!(code, expected, "{who}: {name}: {} {}", answer.status(), answer.text());
+            tried += 1;
+        }
+    }
+    assert!(tried >= 80, "{tried}");
+    for form in ["end-session", "revoke-key", "password", "create-key"] {
+        let body = format!("id={}&name=x&scopes=a&current_password=x&new_password=y", root["id"].as_str().unwrap());
+        let headers = [("cookie", session.as_str()), ("origin", "https://localhost")];
+        let answer = app.form(&format!("/auth/account/{form}"), &headers, &body).await;
+        assert!(answer.header("location").starts_with("/auth/login?again=1"), "{form}: {}", answer.text());
+        let headers = [("authorization", token.as_str()), ("origin", "https://localhost")];
+        let answer = app.form(&format!("/auth/account/{form}"), &headers, &body).await;
+        assert!(answer.header("location").starts_with("/auth/login?again=1"), "{form}: {}", answer.text());
+    }
+}
+
+/// No oracle: the same bytes, but for the request's id.
+#[tokio::test]
+async fn a_failed_login_says_nothing() {
+    let app = App::new("");
+    let ann = app.register("ann").await;
+    let off = app.register("off").await;
+    let live = app.harness.handle().live();
+    let ready = live.policy.controls().auth.control.as_ref().unwrap().open(&live.policy).await.unwrap();
+    let id = UserId::parse(off["id"].as_str().unwrap()).unwrap();
+    ready.identity.edit_user(id, Edit { enabled: Some(false), ..Edit::default() }).await.unwrap();
+    let _ = ann;
+    let mut answers = Vec::new();
+    for (name, password) in [("nobody", PASSWORD), ("ann", "wrong"), ("off", PASSWORD), ("a b\u{0}", "x"), ("", "")] {
+        let body = json!({ "username": name, "password": password });
+        let answer = app.json(Method::POST, "/auth/login", &[], &body).await;
+        let mut body = value(&answer);
+        body["request_id"] = Value::Null;
+        answers.push((answer.status(), answer.header("www-authenticate").to_owned(), body));
+    }
+    for _ in 0..12 {
+        app.json(Method::POST, "/auth/login", &[], &json!({ "username": "ann", "password": "wrong" })).await;
+    }
+    let locked = app.json(Method::POST, "/auth/login", &[], &json!({ "username": "ann", "password": PASSWORD })).await;
+    let mut body = value(&locked);
+    body["request_id"] = Value::Null;
+    answers.push((locked.status(), locked.header("www-authenticate").to_owned(), body));
+    assert_eq!(answers[0].0, 401);
+    assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
+}
+
+/// Threats 21: nothing of ours goes in, nothing in our name comes out.
+#[tokio::test]
+async fn credentials_end_here() {
+    let app = App::new("");
+    app.register("ann").await;
+    let session = app.session("ann").await;
+    let cookies = format!("a=1; {session}; palisade=x; __Host-palisade-device=y; b=2");
+    let answer =
+        app.get("/any", &[("cookie", &cookies), ("x-forwarded-user", "evil"), ("palisade-assertion", "evil")]).await;
+    let text = answer.text();
+    assert_eq!(answer.status(), 200, "{text}");
+    assert_eq!(line(&text, "cookie"), Some("a=1; b=2"));
+    assert!(!text.contains("evil") && !text.contains(session.split('=').nth(1).unwrap()), "{text}");
+    let set: Vec<_> = answer.headers().get_all("set-cookie").iter().collect();
+    assert_eq!(set.len(), 1, "{set:?}");
+    assert!(set[0].to_str().unwrap().starts_with("mine=1"));
+    assert_eq!(answer.header("palisade-assertion"), "");
+
+    let token = bearer(&app.token("ann", "").await);
+    for headers in [
+        vec![("cookie", session.as_str()), ("authorization", "Bearer junk")],
+        vec![("cookie", &session), ("x-api-key", "pal_x")],
+        vec![("authorization", &token), ("x-api-key", "pal_x")],
+        vec![("authorization", &token), ("authorization", &token)],
+    ] {
+        for path in ["/open", "/any", "/auth/me"] {
+            let answer = app.get(path, &headers).await;
+            assert_eq!(answer.refusal().map(|code| code.name), Some("auth.ambiguous"), "{headers:?} {path}");
+        }
+    }
+    let twice = format!("{session}; {session}");
+    assert_eq!(app.get("/open", &[("cookie", &twice)]).await.refusal().map(|code| code.name), Some("auth.cookie"));
+    let key = app.key(&session, &["notes:read"]).await;
+    let in_url = app.get(&format!("/open?api_key={key}"), &[]).await;
+    assert_eq!(in_url.refusal().map(|code| code.name), Some("auth.in_url"));
+    let jwt_as_key = app.get("/any", &[("x-api-key", token.strip_prefix("Bearer ").unwrap())]).await;
+    assert_eq!(jwt_as_key.refusal().map(|code| code.name), Some("auth.key"));
+    let cut = app.get("/any", &[("authorization", &*format!("Bearer {}", &key[..key.len() - 3]))]).await;
+    assert_eq!(cut.refusal().map(|code| code.name), Some("auth.key"));
+}
+
+#[tokio::test]
+async fn a_session_ends_with_its_logout_and_a_browser_is_sent_to_log_in() {
+    let app = App::new("");
+    app.register("ann").await;
+    let session = app.session("ann").await;
+    assert_eq!(app.get("/any", &[("cookie", &session)]).await.status(), 200);
+    let foreign = app
+        .harness
+        .send(Method::POST, "/auth/logout", &[("cookie", &session), ("origin", "https://evil.example")], "")
+        .await;
+    assert_eq!(foreign.refusal().map(|code| code.name), Some("auth.cross_site"));
+    let out = app
+        .harness
+        .send(Method::POST, "/auth/logout", &[("cookie", &session), ("sec-fetch-site", "same-origin")], "")
+        .await;
+    assert_eq!(out.status(), 204, "{}", out.text());
+    assert!(!out.header("clear-site-data").is_empty());
+    assert_eq!(app.get("/any", &[("cookie", &session)]).await.status(), 401);
+    let page = app.get("/any?x=1", &[("cookie", &session), ("accept", "text/html")]).await;
+    assert_eq!((page.status(), page.header("location")), (303, "/auth/login?return_to=%2Fany%3Fx%3D1"));
+    let login = app.get("/auth/login?return_to=%2Fany", &[("accept", "text/html")]).await;
+    assert_eq!(login.status(), 200);
+    assert!(login.header("content-security-policy").contains("frame-ancestors 'none'"), "{:?}", login.headers());
+    let body = format!("username=ann&password={}&return_to=%2Fany", PASSWORD.replace(' ', "+"));
+    let back = app.form("/auth/login", &[("origin", "https://localhost")], &body).await;
+    assert_eq!((back.status(), back.header("location")), (303, "/any"));
+    let evil = format!("username=ann&password={}&return_to=%2F%2Fevil", PASSWORD.replace(' ', "+"));
+    assert_eq!(app.form("/auth/login", &[], &evil).await.header("location"), "/auth");
+    let wrong = app.form("/auth/login", &[("accept", "text/html")], "username=ann&password=x").await;
+    assert_eq!(wrong.status(), 401);
+    assert!(wrong.text().contains("role=\"alert\""), "{}", wrong.text());
+}
+
+/// Threats 3: whatever stands in the body, nobody gets a role.
+#[tokio::test]
+async fn registration_gives_no_rights() {
+    let app = App::new("");
+    for extra in ["role", "roles", "is_admin", "permissions", "email_verified", "id"] {
+        let mut body = json!({ "username": "eve", "email": "eve@example.com", "password": PASSWORD });
+        body[extra] = json!("admin");
+        let answer = app.json(Method::POST, "/auth/register", &[], &body).await;
+        assert_eq!(answer.refusal().map(|code| code.name), Some("auth.invalid"), "{extra}");
+    }
+    for (password, code) in [("kurz", "password.short"), ("password1234", "password.common")] {
+        let body = json!({ "username": "eve", "email": "eve@example.com", "password": password });
+        let answer = app.json(Method::POST, "/auth/register", &[], &body).await;
+        assert_eq!((answer.status(), answer.refusal().map(|code| code.name)), (422, Some(code)));
+        assert!(!answer.text().contains(password));
+    }
+    app.register("eve").await;
+    let session = app.session("eve").await;
+    let me = value(&app.get("/auth/me", &[("cookie", &session)]).await);
+    assert_eq!((&me["roles"], &me["permissions"]), (&json!([]), &json!([])));
+    let users = app.get("/auth/users", &[("cookie", &session)]).await;
+    assert_eq!(users.refusal().map(|code| code.name), Some("auth.forbidden"));
+    let closed = App::new("").harness;
+    drop(closed);
+}
+
+#[tokio::test]
+async fn without_the_section_nothing_is_there() {
+    let harness = Harness::new("", echo());
+    let answer = harness
+        .send(Method::GET, "/auth/login", &[("authorization", "Bearer x"), ("cookie", "__Host-palisade=x")], "")
+        .await;
+    assert_eq!(answer.status(), 200);
+    assert!(answer.text().contains("authorization: Bearer x"), "the application's own: {}", answer.text());
+    assert!(!harness.handle().live().controls().contains(&"auth"));
+}

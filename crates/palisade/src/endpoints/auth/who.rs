@@ -1,0 +1,192 @@
+//! Whom an endpoint is for, and what it says when somebody else asks.
+
+use std::time::Duration;
+
+use http::header::{HeaderValue, RETRY_AFTER, USER_AGENT, WWW_AUTHENTICATE};
+use palisade_identity::opaque::Device;
+use palisade_identity::password::Weakness;
+use palisade_identity::service::{Account, LoginError, Origin, Trouble, Unrecognised, Why};
+use palisade_store::Error as StoreError;
+
+use super::At;
+use super::call::Call;
+use crate::controls::auth::credential::{DEVICE_PLAIN, DEVICE_SECURE, cookie};
+use crate::controls::auth::proof::{self, From, TOKEN_HEADER};
+use crate::controls::auth::{By, Caller, codes};
+use crate::refusal::Refusal;
+
+/// How long ago a user has to have logged in to manage keys, passwords, sessions and accounts.
+pub(crate) const FRESH: Duration = Duration::from_secs(10 * 60);
+/// The role of those who manage accounts.
+pub(crate) const ADMINISTRATOR: &str = "admin";
+
+/// The refusal of nobody.
+fn nobody() -> Refusal {
+    codes::REQUIRED.refuse("nobody is logged in").header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
+}
+
+impl At<'_> {
+    /// Whoever asks.
+    pub(crate) fn caller(&self) -> Result<&Caller, Refusal> {
+        self.ctx.identity().caller().ok_or_else(nobody)
+    }
+
+    /// A user who acts with all they may do. Threats 4: no endpoint names a scope, so no narrower credential passes.
+    pub(crate) fn user(&self) -> Result<(&Caller, &Account), Refusal> {
+        let caller = self.caller()?;
+        if caller.scopes().is_some() {
+            return Err(codes::FORBIDDEN.refuse("a credential that carries only scopes"));
+        }
+        let account = caller.account().ok_or_else(|| codes::FORBIDDEN.refuse("a client that acts for itself"))?;
+        Ok((caller, account))
+    }
+
+    /// A user in a browser's session who logged in a short while ago. Threats 4: a token or key, stolen or not, makes no
+    /// credential and changes none.
+    pub(crate) fn fresh(&self) -> Result<(&Caller, &Account), Refusal> {
+        let caller = self.caller()?;
+        let step_up = |why| codes::STEP_UP.refuse(why);
+        if caller.by() != By::Session {
+            return Err(step_up("not a session"));
+        }
+        let account = caller.account().ok_or_else(|| step_up("not a user"))?;
+        if caller.proved().fresh(self.now(), FRESH).is_none() {
+            return Err(step_up("the login is some time ago"));
+        }
+        Ok((caller, account))
+    }
+
+    /// An administrator in a fresh session.
+    pub(crate) fn administrator(&self) -> Result<&Account, Refusal> {
+        let (_, account) = self.fresh()?;
+        if account.has_role(ADMINISTRATOR) { Ok(account) } else { Err(codes::FORBIDDEN.refuse("not an administrator")) }
+    }
+
+    /// Refuses what a page of another site has caused, where nobody has to be logged in: such a page could otherwise log
+    /// its visitor in as somebody else, and see what they do then.
+    ///
+    /// # Errors
+    /// [`codes::CROSS_SITE`].
+    pub(crate) fn not_foreign(&self, call: &Call) -> Result<(), Refusal> {
+        match proof::from(self.ctx, &call.headers) {
+            From::Own | From::Unknown => Ok(()),
+            From::Foreign => Err(codes::CROSS_SITE.refuse("the browser says that a page of another origin caused it")),
+        }
+    }
+
+    /// Refuses what a page of another site has caused. `token`: that of the form, where there is one.
+    ///
+    /// # Errors
+    /// [`codes::CROSS_SITE`].
+    pub(crate) fn own_page(&self, call: &Call, token: Option<&str>) -> Result<(), Refusal> {
+        let foreign = |why| Err(codes::CROSS_SITE.refuse(why));
+        match proof::from(self.ctx, &call.headers) {
+            From::Own => return Ok(()),
+            From::Foreign => return foreign("the browser says that a page of another origin caused it"),
+            From::Unknown => {}
+        }
+        let Some(session) = self.ctx.identity().caller().filter(|caller| caller.by().is_ambient()) else {
+            // Nothing that a browser attaches by itself was used.
+            return Ok(());
+        };
+        let header = call.headers.get(TOKEN_HEADER).and_then(|value| value.to_str().ok());
+        let session = session.session_id().map(|id| id.to_string()).unwrap_or_default();
+        let good = |token: &str| proof::verify(&self.ready.rings().own, &session, token);
+        if header.or(token).is_some_and(good) {
+            return Ok(());
+        }
+        foreign("neither `Sec-Fetch-Site` nor `Origin`, and no token of this session")
+    }
+
+    /// A token against forged requests, for the session of whoever asks.
+    pub(crate) fn form_token(&self) -> String {
+        let session = self.ctx.identity().caller().and_then(Caller::session_id);
+        session.and_then(|id| proof::token(&self.ready.rings().own, &id.to_string())).unwrap_or_default()
+    }
+
+    /// Where an attempt comes from.
+    pub(crate) fn origin(&self, call: &Call) -> Origin {
+        let name = if self.ctx.is_secure() { DEVICE_SECURE } else { DEVICE_PLAIN };
+        let device = cookie(&call.headers, name).ok().flatten().and_then(Device::parse);
+        let agent = call.headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
+        Origin { address: self.ctx.client_ip(), agent: agent.chars().take(300).collect(), device }
+    }
+}
+
+/// What the database, the pool of hashes or the machine cannot do just now.
+pub(crate) fn trouble(trouble: Trouble) -> Refusal {
+    match trouble {
+        Trouble::Busy { retry_after } => {
+            codes::BUSY.refuse("the pool of password hashes is full").retry_after(seconds(retry_after))
+        }
+        Trouble::Store(StoreError::Away(why)) => {
+            codes::AWAY.refuse("the database does not answer").with("reason", why).retry_after(1)
+        }
+        other => codes::AWAY.refuse("identity is in trouble").with("reason", other.to_string()).retry_after(5),
+    }
+}
+
+/// Seconds for `Retry-After`, never zero.
+pub(crate) fn seconds(duration: Duration) -> u64 {
+    duration.as_secs().max(1)
+}
+
+/// A credential that could not be made or found.
+pub(crate) fn unrecognised(error: Unrecognised) -> Refusal {
+    match error {
+        Unrecognised::NotValid(_) => codes::FAILED.refuse("the account was disabled or changed meanwhile"),
+        Unrecognised::Trouble(why) => trouble(why),
+    }
+}
+
+/// A login that failed. One answer for every reason; which it was stands in the log.
+pub(crate) fn login(error: LoginError, refused: &'static crate::refusal::Code) -> Refusal {
+    match error {
+        LoginError::Refused { why, user } => {
+            let refusal = refused.refuse(match why {
+                Why::Unknown => "nobody of that name",
+                Why::Wrong => "another password",
+                Why::Locked { just: true } => "too many attempts: locked from now on",
+                Why::Locked { just: false } => "locked",
+                Why::Disabled => "disabled",
+                _ => "no password",
+            });
+            match user {
+                Some(user) => refusal.with("user", user.to_string()),
+                None => refusal,
+            }
+        }
+        LoginError::Wait { retry_after } => codes::ATTEMPTS
+            .refuse("too many attempts from this address")
+            .header(RETRY_AFTER, HeaderValue::from(seconds(retry_after))),
+        LoginError::Trouble(why) => trouble(why),
+    }
+}
+
+/// A password that may not be set: all that is wrong with it.
+pub(crate) fn weak(weaknesses: &[Weakness]) -> Refusal {
+    let code = match weaknesses.first() {
+        None => &codes::PASSWORD_LONG,
+        Some(Weakness::Short) => &codes::PASSWORD_SHORT,
+        Some(Weakness::Common) => &codes::PASSWORD_COMMON,
+        Some(Weakness::Breached) => &codes::PASSWORD_BREACHED,
+        Some(Weakness::Context) => &codes::PASSWORD_CONTEXT,
+        Some(Weakness::Control) => &codes::PASSWORD_CONTROL,
+        Some(_) => &codes::PASSWORD_WEAK,
+    };
+    let mut refusal = code.refuse("a password that may not be set").field("password", code.sentence);
+    for weakness in weaknesses.iter().skip(1) {
+        refusal = refusal.field(
+            "password",
+            match weakness {
+                Weakness::Short => codes::PASSWORD_SHORT.sentence,
+                Weakness::Common => codes::PASSWORD_COMMON.sentence,
+                Weakness::Breached => codes::PASSWORD_BREACHED.sentence,
+                Weakness::Context => codes::PASSWORD_CONTEXT.sentence,
+                Weakness::Control => codes::PASSWORD_CONTROL.sentence,
+                _ => codes::PASSWORD_WEAK.sentence,
+            },
+        );
+    }
+    refusal
+}

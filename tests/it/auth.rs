@@ -1,0 +1,193 @@
+//! Logins, tokens and keys: the real binary, published OAuth clients, FastAPI behind it.
+
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use palisade_test::python::App;
+use palisade_test::{Client, Need, Palisade, Process, browser, need, paths, provision};
+use serde_json::{Value, json};
+
+use crate::support::written;
+
+const PASSWORD: &str = "vier alte Kutschen im Nebel";
+
+const POLICY: &str = r#"
+[auth]
+registration = "open"
+
+[headers]
+docs = "open"
+
+[[route]]
+path = "/docs/*"
+public = true
+
+[[route]]
+path = "/openapi.json"
+public = true
+
+[[route]]
+path = "/admin/*"
+roles = ["admin"]
+"#;
+
+/// The gateway with logins before the app that says who asks.
+async fn gateway() -> Result<(App, Palisade)> {
+    let app = App::uvicorn("identity", &[]).await?;
+    let gateway = written(&app.url(), POLICY).await?;
+    Ok((app, gateway))
+}
+
+async fn register(client: &Client, name: &str) -> Result<Value> {
+    let body = json!({ "username": name, "email": format!("{name}@example.com"), "password": PASSWORD });
+    let mut answer = client.post("/auth/register").json(&body).send().await?;
+    ensure!(answer.status() == 201, "{}", answer.text().await?);
+    answer.json().await
+}
+
+async fn tokens(client: &Client, name: &str) -> Result<Value> {
+    let body = format!("grant_type=password&username={name}&password={}", PASSWORD.replace(' ', "+"));
+    let request = client.post("/auth/token").header("content-type", "application/x-www-form-urlencoded").body(body);
+    let mut answer = request.send().await?;
+    ensure!(answer.status() == 200, "{}", answer.text().await?);
+    answer.json().await
+}
+
+fn bearer(tokens: &Value) -> Result<String> {
+    Ok(format!("Bearer {}", tokens["access_token"].as_str().context("no access token")?))
+}
+
+/// Runs a script of `tests/apps/oauth`; the JSON of what it prints.
+async fn script(name: &str, arguments: &[&str]) -> Result<Value> {
+    need(Need::Python)?;
+    let mut command = Command::new(provision::python_program("python"));
+    command.env("PYTHONDONTWRITEBYTECODE", "1").arg(paths::tests("apps/oauth").join(name)).args(arguments);
+    let process = Process::spawn(command)?;
+    let status = process.wait(Duration::from_secs(60)).await?;
+    process.output().closed(Duration::from_secs(10)).await?;
+    ensure!(status.success(), "{}", process.output().tail());
+    let last = process
+        .output()
+        .since(0)
+        .iter()
+        .rev()
+        .find(|line| line.text.starts_with('{'))
+        .map(|line| line.text.to_string());
+    Ok(serde_json::from_str(&last.context("it printed nothing")?)?)
+}
+
+#[tokio::test]
+async fn a_login_reaches_the_app_as_headers_and_the_log_as_a_user() -> Result<()> {
+    let (_app, gateway) = gateway().await?;
+    for (way, client) in crate::support::ways(&gateway)? {
+        let name = format!("ann-{way}");
+        let account = register(&client, &name).await?;
+        let token = bearer(&tokens(&client, &name).await?)?;
+        let mut answer = client.get("/me").header("authorization", &token).send().await?;
+        assert_eq!(answer.status(), 200, "{way}");
+        assert_eq!(answer.json().await?, json!({ "id": account["id"], "name": name }));
+        let line = gateway.access_of(&answer).await?;
+        assert_eq!((&line["user"], &line["key_id"]), (&account["id"], &Value::Null));
+        let mut refused = client.get("/me").send().await?;
+        assert_eq!((refused.status(), refused.header("www-authenticate")), (401, Some("Bearer")));
+        assert_eq!(refused.json().await?["code"], "auth.required");
+        let refused = client.get("/admin/secret").header("authorization", &token).send().await?;
+        assert_eq!(refused.status(), 403);
+        // The application sees neither the token nor what a client made up.
+        let echoed =
+            client.get("/echo").header("authorization", &token).header("x-forwarded-roles", "admin").send().await?;
+        let echoed = echoed.json().await?.to_string();
+        ensure!(!echoed.contains(token.trim_start_matches("Bearer ")) && !echoed.contains("admin"), "{echoed}");
+    }
+    let secrets: Vec<_> = gateway
+        .output()
+        .since(0)
+        .iter()
+        .filter(|line| line.text.contains("Kutschen"))
+        .map(|line| line.text.to_string())
+        .collect();
+    ensure!(secrets.is_empty(), "a password in the log: {secrets:?}");
+    for file in ["palisade.db", "palisade.db-wal", "keys/access-eddsa.json", "keys/own-hs256.json"] {
+        use std::os::unix::fs::PermissionsExt as _;
+        let mode = std::fs::metadata(gateway.state().join(file)).with_context(|| file.to_owned())?.permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{file}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn authlib_and_httpx_get_refresh_and_revoke_tokens() -> Result<()> {
+    let (_app, gateway) = gateway().await?;
+    let (client, base, ca) = (gateway.https()?, gateway.url("https")?, gateway.ca()?);
+    let base = base.replace("127.0.0.1", "localhost");
+    let ann = register(&client, "ann").await?;
+    let seen = script("flows.py", &[&base, &ca.to_string_lossy(), "ann", PASSWORD]).await?;
+    assert_eq!(seen["issuer"], json!(base));
+    assert_eq!(seen["password"], json!({ "id": ann["id"], "name": "ann" }));
+    assert_eq!((&seen["typ"], &seen["alg"]), (&json!("at+jwt"), &json!("EdDSA")));
+    assert_eq!(seen["claims"]["sub"], ann["id"]);
+    assert_eq!((&seen["rotated"], &seen["refreshed"]), (&json!(true), &json!(200)));
+    assert_eq!((&seen["revoked"], &seen["after"]), (&json!(200), &json!(401)));
+    assert_eq!(seen["spent"], json!([400, "invalid_grant"]));
+    assert_eq!(seen["wrong"], json!([400, "invalid_grant", "auth.invalid_grant"]));
+
+    let token = bearer(&tokens(&client, "ann").await?)?;
+    let echoed = client.get("/echo?x=1").header("authorization", &token).send().await?.json().await?;
+    let header = |name: &str| {
+        let headers = echoed["headers"].as_array()?;
+        headers.iter().find(|pair| pair[0] == name)?[1].as_str().map(str::to_owned)
+    };
+    let assertion = header("palisade-assertion").context("no assertion")?;
+    let check = |token: String| {
+        let (base, ca) = (base.clone(), ca.clone());
+        async move { script("assertion.py", &[&base, &ca.to_string_lossy(), &base, "GET", "/echo", &token]).await }
+    };
+    let proved = check(assertion.clone()).await?;
+    assert_eq!((&proved["claims"]["sub"], &proved["claims"]["name"]), (&ann["id"], &json!("ann")));
+    assert_eq!(proved["elsewhere"], "an assertion for another request");
+    // Threats 22: each kind of token passes its own verifier only.
+    let access = token.trim_start_matches("Bearer ").to_owned();
+    assert_eq!(check(access).await?["claims"], "another kind of token");
+    let answer = client.get("/me").header("authorization", &format!("Bearer {assertion}")).send().await?;
+    assert_eq!(answer.status(), 401);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_session_ends_another() -> Result<()> {
+    let (_app, gateway) = gateway().await?;
+    let client = gateway.https()?;
+    register(&client, "ann").await?;
+    let log_in = || async {
+        let body = json!({ "username": "ann", "password": PASSWORD });
+        let answer = client.post("/auth/login").json(&body).send().await?;
+        let cookies = answer.all("set-cookie");
+        let cookie = cookies.iter().find(|cookie| cookie.starts_with("__Host-palisade=")).context("no session")?;
+        ensure!(cookie.contains("; Secure; HttpOnly; SameSite=Lax") && !cookie.contains("Domain"), "{cookie}");
+        anyhow::Ok(cookie.split(';').next().unwrap_or_default().to_owned())
+    };
+    let (one, two) = (log_in().await?, log_in().await?);
+    ensure!(one != two, "a login makes another session");
+    let list = client.get("/auth/sessions").header("cookie", &one).send().await?.json().await?;
+    let other =
+        list.as_array().context("a list")?.iter().find(|session| session["current"] == false).context("another")?;
+    let path = format!("/auth/sessions/{}", other["id"].as_str().unwrap_or_default());
+    let end = |cookie: String| {
+        client.request(http::Method::DELETE, &path).header("cookie", &cookie).header("sec-fetch-site", "same-origin")
+    };
+    assert_eq!(end(one.clone()).send().await?.status(), 204);
+    assert_eq!(client.get("/me").header("cookie", &two).send().await?.status(), 401);
+    assert_eq!(client.get("/me").header("cookie", &one).send().await?.status(), 200);
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_authorize_button_of_fastapis_own_page_works() -> Result<()> {
+    let (_app, gateway) = gateway().await?;
+    register(&gateway.http()?, "ann").await?;
+    let seen = browser::run("authorize_button.mjs", &[&gateway.url("http")?, "ann", PASSWORD]).await?;
+    assert_eq!(seen["before"], 401);
+    assert_eq!((&seen["after"], &seen["name"]), (&json!(200), &json!("ann")), "{seen}");
+    Ok(())
+}
