@@ -1,9 +1,17 @@
 //! Logins, tokens and keys: the real binary, published OAuth clients, FastAPI behind it.
 
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use palisade_base::Clock;
+use palisade_identity::Identity;
+use palisade_identity::password::pool::{Limits, Pool};
+use palisade_identity::password::{Cost, Hasher, Peppers};
+use palisade_identity::service::{GrantKind, Method, NewClient, Parts, Settings};
+use palisade_identity::token::{Algorithm, Keyring, SigningKey};
+use palisade_store::{Options, Store};
 use palisade_test::python::App;
 use palisade_test::{Client, Need, Palisade, Process, browser, need, paths, provision};
 use serde_json::{Value, json};
@@ -189,5 +197,81 @@ async fn the_authorize_button_of_fastapis_own_page_works() -> Result<()> {
     let seen = browser::run("authorize_button.mjs", &[&gateway.url("http")?, "ann", PASSWORD]).await?;
     assert_eq!(seen["before"], 401);
     assert_eq!((&seen["after"], &seen["name"]), (&json!(200), &json!("ann")), "{seen}");
+    Ok(())
+}
+
+/// A client as an operator registers one: over the gateway's own database, while it runs.
+async fn add_client(gateway: &Palisade, new: NewClient) -> Result<Arc<palisade_identity::service::Client>> {
+    let store = Store::open(&Options::sqlite(gateway.state().join("palisade.db"))).await?;
+    let clock = Clock::real();
+    let key = SigningKey::generate(Algorithm::EdDsa)?;
+    let identity = Identity::new(Parts {
+        store,
+        pool: Pool::new(Limits::default(), clock.clone())?,
+        hasher: Hasher::new(Cost::default(), Peppers::new([])?),
+        policy: palisade_identity::password::Policy::default(),
+        keyring: Keyring::new(key, clock.now()),
+        settings: Settings::new("https://localhost"),
+        clock,
+    });
+    Ok(identity.add_client(new).await?.0)
+}
+
+#[tokio::test]
+async fn openid_client_through_the_pages_in_which_axe_finds_nothing() -> Result<()> {
+    need(Need::Node)?;
+    need(Need::Chromium)?;
+    let app = App::uvicorn("identity", &[]).await?;
+    let routes = "[[route]]\npath = \"/notes\"\nscopes = [\"notes:read\"]\n";
+    let gateway = written(&app.url(), &format!("{POLICY}\n{routes}")).await?;
+    register(&gateway.https()?, "ann").await?;
+    let client = add_client(
+        &gateway,
+        NewClient {
+            name: "Calendar".into(),
+            method: Method::Public,
+            jwks: None,
+            redirects: vec!["http://127.0.0.1/cb".into()],
+            grants: vec![GrantKind::AuthorizationCode, GrantKind::RefreshToken],
+            scopes: vec!["notes:read".into()],
+            audience: Vec::new(),
+            trusted: false,
+        },
+    )
+    .await?;
+    let base = gateway.url("https")?.replace("127.0.0.1", "localhost");
+    let mut command = Command::new("node");
+    command
+        .arg(paths::tests("node/oauth_pages.mjs"))
+        .args([&base, &client.id, "ann", PASSWORD])
+        .env("PALISADE_NODE_MODULES", provision::node().join("node_modules"))
+        .env("PALISADE_CHROMIUM", provision::chromium())
+        .env("NODE_EXTRA_CA_CERTS", gateway.ca()?);
+    let process = Process::spawn(command)?;
+    let status = process.wait(Duration::from_secs(180)).await?;
+    process.output().closed(Duration::from_secs(10)).await?;
+    ensure!(status.success(), "{}", process.output().tail());
+    let last = process
+        .output()
+        .since(0)
+        .iter()
+        .rev()
+        .find(|line| line.text.starts_with('{'))
+        .map(|line| line.text.to_string());
+    let seen: Value = serde_json::from_str(&last.context("it printed nothing")?)?;
+    assert_eq!(seen["error"], Value::Null, "{seen}");
+    assert_eq!(seen["first"], "username", "the first stop of the keyboard");
+    assert_eq!(seen["alert"], "the name or the password is wrong");
+    assert_eq!((&seen["scope"], &seen["notes"]), (&json!("notes:read"), &json!(200)));
+    assert_eq!((&seen["rotated"], &seen["after"]), (&json!(true), &json!(401)));
+    ensure!(seen["key"].as_str().is_some_and(|key| key.starts_with("pal_dev_")), "{seen}");
+    for complaint in ["csp_violations", "page_errors", "outside"] {
+        assert_eq!(seen[complaint], json!([]), "{complaint}");
+    }
+    let pages = seen["found"].as_object().context("pages")?;
+    ensure!(pages.len() >= 8, "{pages:?}");
+    for (page, violations) in pages {
+        assert_eq!(*violations, json!([]), "{page}");
+    }
     Ok(())
 }

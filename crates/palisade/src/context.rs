@@ -256,6 +256,8 @@ pub struct Context {
     csp_nonce: OnceLock<Box<HeaderValue>>,
     permit: OnceLock<rate_limit::Permit>,
     inspection: Mutex<Option<Box<waf::Inspection>>>,
+    authenticated_by: OnceLock<csrf::AuthenticatedBy>,
+    session_secret: OnceLock<Box<[u8]>>,
     csrf: OnceLock<csrf::Facts>,
     body_refusal: Mutex<Option<Refusal>>,
     answered: AtomicBool,
@@ -320,6 +322,8 @@ impl Context {
             csp_nonce: OnceLock::new(),
             permit: OnceLock::new(),
             inspection: Mutex::default(),
+            authenticated_by: OnceLock::new(),
+            session_secret: OnceLock::new(),
             csrf: OnceLock::new(),
             body_refusal: Mutex::default(),
             answered: AtomicBool::new(false),
@@ -497,6 +501,26 @@ impl Context {
     /// Takes that refusal, to answer with it, or to log it where the answer had already begun.
     pub(crate) fn take_body_refusal(&self) -> Option<Refusal> {
         self.body_refusal.lock().take()
+    }
+
+    /// What said who sends this request; none where nothing was accepted here, whatever the application makes of it.
+    pub fn authenticated_by(&self) -> Option<csrf::AuthenticatedBy> {
+        self.authenticated_by.get().copied()
+    }
+
+    /// Set by whatever identifies requests, once: the credential that was accepted.
+    pub fn set_authenticated_by(&self, by: csrf::AuthenticatedBy) {
+        let _ = self.authenticated_by.set(by);
+    }
+
+    /// Something that only this session has, such as the hash of its id: what CSRF tokens are bound to.
+    pub fn session_secret(&self) -> Option<&[u8]> {
+        self.session_secret.get().map(AsRef::as_ref)
+    }
+
+    /// Set by whatever identifies requests, once.
+    pub fn set_session_secret(&self, secret: impl Into<Box<[u8]>>) {
+        let _ = self.session_secret.set(secret.into());
     }
 
     /// What `csrf` knows of this request.

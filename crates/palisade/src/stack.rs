@@ -13,7 +13,6 @@ use tower::ServiceExt as _;
 use crate::body::{Pace, RequestBody, ResponseBody};
 use crate::context::{Connection, Context, Seen};
 use crate::control::{Begun, Check, Compiled, Mode, Stage};
-use crate::controls::auth::Identity;
 use crate::controls::integrity;
 use crate::endpoints;
 use crate::gateway::{Gateway, forwarded_headers, prefix};
@@ -284,10 +283,8 @@ impl Live {
         {
             parts.uri = uri;
         }
-        if let Some(auth) = &self.policy.controls().auth.control
-            && let Identity::Caller(caller) = ctx.identity()
-        {
-            auth.hand_over(ctx, caller, &mut parts);
+        if let Some(auth) = &self.policy.controls().auth.control {
+            auth.hand_over(ctx, &mut parts);
         }
         let request = Request::from_parts(parts, body);
         let named = usize::from(destination.upstream).checked_sub(1).and_then(|place| self.named.get(place));
@@ -302,6 +299,9 @@ impl Live {
         if let Ok(whole) = &mut answer {
             ctx.set_answered();
             prefix::mend(ctx, whole.headers_mut());
+            if let Some(auth) = &self.policy.controls().auth.control {
+                auth.clean(ctx, whole.headers_mut());
+            }
         }
         if let Ok(whole) = &mut answer
             && self.readers.iter().any(|stage| stage.check.peeks(ctx, whole.status(), whole.headers()).is_some())

@@ -60,11 +60,15 @@ events! {
     DRAINING = Info "server.draining";
     /// The server has ended: `cut` requests were still running.
     STOPPED = Info "server.stopped";
+    /// Accounts cannot be asked; it is tried again with the next request that needs it: `reason`.
+    IDENTITY_AWAY = Error "auth.away";
     /// Accounts can be asked: `database`.
     IDENTITY = Info "auth.ready";
     /// A refresh token came that should not have, and all tokens of its login have ended: `user`, `grant`, `how`, `client`,
     /// `request_id`.
     REPLAYED = Warn "auth.refresh_replayed";
+    /// A mail was not sent: `subject`, `user`, `reason`.
+    MAIL = Warn "mail.not_sent";
     /// Somebody logged in: `user`, `by`, `client`, `request_id`.
     LOGGED_IN = Info "auth.logged_in";
     /// An account was made, changed, disabled or deleted, or a credential of it made or revoked: `what`, `user`, `by`,

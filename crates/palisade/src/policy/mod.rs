@@ -190,8 +190,8 @@ impl Policy {
                 "move it above that route, or remove it",
             );
         }
+        controls::auth::needs::check(&config, &mut problems);
         stricter::check(&rules, config.auth.config.present, &mut problems);
-        controls::auth::needs::check(&config, &rules, &mut problems);
         let routing = Routing::compile(&config, &rules, &env, &mut problems);
         let modes = modes(&config, &situation, rules.iter().len(), &mut problems);
         let wanted = |control: ControlId| {

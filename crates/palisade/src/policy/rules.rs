@@ -88,11 +88,6 @@ impl Rule {
         self.path.matches(path) && self.host.as_ref().is_none_or(|pattern| pattern.matches(host))
     }
 
-    /// Whether some host is one of this rule's and of another's.
-    pub(crate) fn shares_a_host(&self, other: &Self) -> bool {
-        self.host.is_none() || other.host.is_none() || self.host == other.host
-    }
-
     fn allows(&self, method: &Method) -> bool {
         if self.methods.is_empty() {
             return USUAL.contains(method);

@@ -8,37 +8,35 @@ use palisade_policy::Problems;
 
 use super::rules::{Rule, Rules};
 
-/// Warns of them.
-pub(super) fn check(rules: &Rules, auth: bool, problems: &mut Problems) {
+/// Warns of them. `logins`: what a route asks of its callers counts too.
+pub(super) fn check(rules: &Rules, logins: bool, problems: &mut Problems) {
+    let less = |rule: &Rule, stricter: &Rule| less(rule, stricter, logins);
     let written: Vec<&Rule> = rules.iter().skip(1).filter(|rule| !rule.implied).collect();
     for (place, rule) in written.iter().enumerate() {
         let (before, after) = (written.get(..place).unwrap_or_default(), written.get(place + 1..).unwrap_or_default());
-        // Of logins, `auth` says it.
         let around = after.iter().find(|wider| {
-            wider.path().covers(rule.path())
-                && same_host(rule, wider)
-                && methods_meet(rule, wider)
-                && (less_address(&rule.address, &wider.address) || auth && no_condition(rule, wider))
+            wider.path().covers(rule.path()) && same_host(rule, wider) && methods_meet(rule, wider) && less(rule, wider)
         });
         let beside = || {
-            before.iter().chain(after).find(|other| {
-                rule.path().begins_where(other.path()) && same_host(rule, other) && less(rule, other, auth)
-            })
+            before
+                .iter()
+                .chain(after)
+                .find(|other| rule.path().begins_where(other.path()) && same_host(rule, other) && less(rule, other))
         };
         if let Some(stricter) = around.copied().or_else(|| beside().copied()) {
             warn(rule, stricter, problems);
         }
-        root(rules, rule, auth, problems);
+        root(rules, rule, less, problems);
     }
 }
 
 /// What `/admin/+` leaves out.
-fn root(rules: &Rules, rule: &Rule, auth: bool, problems: &mut Problems) {
+fn root(rules: &Rules, rule: &Rule, less: impl Fn(&Rule, &Rule) -> bool, problems: &mut Problems) {
     let Some(root) = rule.path().root_of_below() else { return };
     let claims = |other: &&Rule| other.path().covers(&root) && same_host(other, rule);
     let by = rules.iter().skip(1).find(claims).or_else(|| rules.iter().next());
     // A route that begins there itself was warned of where it stands.
-    let Some(by) = by.filter(|by| less(by, rule, auth) && !(by.id > 0 && by.path().begins_where(rule.path()))) else {
+    let Some(by) = by.filter(|by| less(by, rule) && !(by.id > 0 && by.path().begins_where(rule.path()))) else {
         return;
     };
     let mut whole = rule.path().as_str().to_owned();
@@ -69,13 +67,10 @@ fn methods_meet(rule: &Rule, other: &Rule) -> bool {
 }
 
 /// Whether somebody whom `stricter` refuses may pass `rule`.
-fn less(rule: &Rule, stricter: &Rule, auth: bool) -> bool {
+fn less(rule: &Rule, stricter: &Rule, logins: bool) -> bool {
+    let no_condition = stricter.when.is_some() && rule.when.is_none() && !stricter.needs.public;
     less_address(&rule.address, &stricter.address)
-        || auth && (rule.needs.is_laxer_than(&stricter.needs) || no_condition(rule, stricter))
-}
-
-fn no_condition(rule: &Rule, stricter: &Rule) -> bool {
-    stricter.when.is_some() && rule.when.is_none() && !rule.needs.is_laxer_than(&stricter.needs)
+        || (logins && (rule.needs.is_laxer_than(&stricter.needs) || no_condition))
 }
 
 fn less_address(mine: &[Cidr], strict: &[Cidr]) -> bool {

@@ -271,6 +271,9 @@ impl Palisade {
             crate::operate::restore(&handle);
         }
         let bound = listen::bind(&handle)?;
+        // Known before the first request: what a gateway calls itself may depend on its port.
+        let addresses = bound.iter().map(|bound| (bound.name(), bound.address())).collect();
+        let _ = state(handle.live().policy.env()).listeners.set(addresses);
         // Last: a port that is taken must not start an application.
         let app = handle.take_plan().map(|plan| {
             let status = crate::live::app_status(handle.state());
@@ -334,7 +337,13 @@ impl Running {
         if let Some(control) = &self.control {
             control.serve_here(&self.handle);
         }
-        let _ = self.state().listeners.set(self.bound.iter().map(|bound| (bound.name(), bound.address())).collect());
+        // The database is opened before anybody logs in, and its changes are followed on this runtime.
+        let handle = Arc::clone(&self.handle);
+        tokio::spawn(async move {
+            if let Err(error) = crate::controls::auth::identity(&handle).await {
+                event::IDENTITY_AWAY.line(handle.log()).show("reason", error);
+            }
+        });
         for bound in &self.bound {
             if let Err(error) = bound.serve_control(&self.handle) {
                 event::CONNECTION.line(self.handle.log()).str("listener", bound.name()).show("reason", error);

@@ -27,8 +27,6 @@ const KEY_PREFIX: &str = "pal_";
 /// The names of our cookies without what servers fold: of these, each other spelling is refused.
 const FOLDED: [&str; 6] =
     ["hostpalisade", "palisade", "hostpalisadedevice", "palisadedevice", "hostpalisadecsrf", "palisadecsrf"];
-/// Those of `csrf`: no credentials. Pages of the application read a token there.
-const CSRF: [&str; 2] = ["__Host-palisade-csrf", "palisade-csrf"];
 /// Their exact spellings. The token of `csrf` is a cookie of the control of that name.
 const EXACT: [&str; 6] =
     [COOKIE_SECURE, COOKIE_PLAIN, DEVICE_SECURE, DEVICE_PLAIN, "__Host-palisade-csrf", "palisade-csrf"];
@@ -188,8 +186,7 @@ pub fn cut_cookies(headers: &mut HeaderMap) {
     for value in headers.get_all(COOKIE) {
         for piece in value.as_bytes().split(|byte| *byte == b';') {
             let name = piece.split(|byte| *byte == b'=').next().unwrap_or_default();
-            let csrf = CSRF.iter().any(|own| own.as_bytes() == name.trim_ascii());
-            if (is_ours(name) && !csrf) || piece.trim_ascii().is_empty() {
+            if is_ours(name) || piece.trim_ascii().is_empty() {
                 continue;
             }
             if !kept.is_empty() {

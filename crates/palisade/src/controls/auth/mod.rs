@@ -17,7 +17,7 @@ pub mod when;
 use std::sync::Arc;
 
 use http::header::{AUTHORIZATION, HeaderValue, LOCATION, SET_COOKIE, WWW_AUTHENTICATE};
-use http::{HeaderMap, Method, StatusCode, request, response};
+use http::{HeaderMap, Method, StatusCode, request};
 use palisade_policy::Problems;
 
 pub use self::caller::{By, Caller, Identity};
@@ -27,6 +27,7 @@ use self::service::{Known, Rejected, Services};
 pub(crate) use self::service::{Ready, Service};
 use crate::context::Context;
 use crate::control::{Asked, Begun, Check, Control, Info, Remedy, Routes};
+use crate::controls::csrf::AuthenticatedBy;
 use crate::controls::integrity::preflight_method;
 use crate::endpoints::auth::call::encode;
 use crate::policy::Env;
@@ -138,11 +139,6 @@ impl Auth {
         self.services.get().is_some_and(|ready| ready.is_stale())
     }
 
-    /// The key that CSRF tokens of logins are signed with; none before anybody was identified.
-    pub(crate) fn csrf_key(&self) -> Option<palisade_base::Secret<Vec<u8>>> {
-        self.services.get().map(|ready| ready.rings().own.clone())
-    }
-
     /// The services of identity; opens the database the first time.
     ///
     /// # Errors
@@ -151,10 +147,21 @@ impl Auth {
         self.services.open(policy).await
     }
 
-    /// Tells the application who is asking.
-    pub(crate) fn hand_over(&self, ctx: &Context, caller: &Caller, parts: &mut request::Parts) {
+    /// Takes the credentials out that were used or are of ours, and tells the application who is asking. Where the request
+    /// is about to be forwarded: what comes before sees it as it was sent.
+    pub(crate) fn hand_over(&self, ctx: &Context, parts: &mut request::Parts) {
+        if !self.owns(ctx) {
+            return;
+        }
+        credential::cut_cookies(&mut parts.headers);
+        let caller = ctx.identity().caller();
+        let used = caller.map(Caller::by).filter(|by| *by != By::Token || !self.forwards(ctx));
+        // An application on a public route may have tokens of its own, but none that we made.
+        if let Some(by) = used.or(parts.extensions.get::<Worthless>().map(|worthless| worthless.0)) {
+            cut(by, &mut parts.headers);
+        }
         // Whoever was identified was so by these.
-        let Some(ready) = self.services.get() else { return };
+        let (Some(caller), Some(ready)) = (caller, self.services.get()) else { return };
         let asked = handover::Asked {
             upstream: ctx.policy.upstream_name(ctx.rule().id),
             method: ctx.method.as_str(),
@@ -163,9 +170,30 @@ impl Auth {
         handover::add(ready, caller, &asked, ctx.policy.clock().now(), &mut parts.headers);
     }
 
-    /// Whether a path is under `[auth] routes`.
+    /// Threats 21: an application neither sets nor clears our cookies, and does not speak in the name of the hand-over.
+    pub(crate) fn clean(&self, ctx: &Context, headers: &mut HeaderMap) {
+        handover::remove(headers);
+        if !headers.get_all(SET_COOKIE).iter().any(|value| credential::sets_ours(value.as_bytes())) {
+            return;
+        }
+        let theirs = |value: &&HeaderValue| !credential::sets_ours(value.as_bytes());
+        let kept: Vec<HeaderValue> = headers.get_all(SET_COOKIE).iter().filter(theirs).cloned().collect();
+        headers.remove(SET_COOKIE);
+        for value in kept {
+            headers.append(SET_COOKIE, value);
+        }
+        crate::observe::event::COOKIE
+            .line(&ctx.policy.env().log)
+            .str("name", credential::COOKIE_SECURE)
+            .str("why", "the application tried to set a cookie of Palisade's")
+            .str("route", &ctx.rule().label)
+            .str("request_id", ctx.request_id().as_str());
+    }
+
+    /// Whether a path is under `[auth] routes`, or its route asks for something anyway.
     fn owns(&self, ctx: &Context) -> bool {
         ctx.rule().own
+            || !ctx.rule().needs.is_silent()
             || self.config.routes.is_empty()
             || self.config.routes.iter().any(|route| route.matches(ctx.path()))
     }
@@ -174,23 +202,30 @@ impl Auth {
     fn decide(&self, ctx: &Context, parts: &mut request::Parts, outcome: Outcome) -> Result<(), Stop> {
         let rule = ctx.rule();
         let now = ctx.policy.clock().now();
-        let (rejected, cut) = match outcome {
-            Outcome::Nobody => (None, Cut::Cookies),
+        let rejected = match outcome {
+            Outcome::Nobody => None,
             Outcome::Caller(caller) => {
-                let by = caller.by();
+                ctx.set_authenticated_by(match caller.by() {
+                    By::Session => AuthenticatedBy::Cookie,
+                    By::Token => AuthenticatedBy::Bearer,
+                    By::Key => AuthenticatedBy::ApiKey,
+                });
+                if let Some(session) = caller.session_id() {
+                    ctx.set_session_secret(*session.as_bytes());
+                }
                 ctx.set_identity(Identity::Caller(caller));
-                (None, if by == By::Token && self.forwards(ctx) { Cut::Cookies } else { Cut::All(by) })
+                None
             }
             Outcome::Rejected(refusal, by, ours) => {
-                // An application on a public route may have tokens of its own.
-                (Some(refusal), if ours { Cut::All(by) } else { Cut::Cookies })
+                if ours {
+                    parts.extensions.insert(Worthless(by));
+                }
+                Some(refusal)
             }
-            Outcome::Away => (Some(away()), Cut::Cookies),
+            Outcome::Away => Some(away()),
         };
-        let verdict = if rule.own {
-            // The endpoints say themselves whom they are for, and one that needs nobody works with an old credential.
-            Ok(())
-        } else if rule.needs.public {
+        // The endpoints say themselves whom they are for, and one that needs nobody works with an old credential.
+        let verdict = if rule.own || rule.needs.public {
             Ok(())
         } else {
             match (ctx.identity().caller(), rejected) {
@@ -206,11 +241,7 @@ impl Auth {
                 (None, None) => Err(self.required(ctx, parts)),
             }
         };
-        verdict?;
-        if !rule.own {
-            cut.apply(&mut parts.headers);
-        }
-        Ok(())
+        verdict.map_err(Stop::from)
     }
 
     /// Whether a role may have been taken away without our knowledge (threats 17): the feed of changes could not be read
@@ -228,18 +259,14 @@ impl Auth {
     /// The refusal of somebody who brings nothing: a browser that navigates is shown where to log in.
     fn required(&self, ctx: &Context, parts: &request::Parts) -> Refusal {
         let refusal = codes::REQUIRED.refuse("no credential");
-        if !is_navigation(parts) {
+        let elsewhere = self.config.host.as_ref().is_some_and(|host| !host.matches(ctx.host()));
+        // A session of another host would not come back to this one.
+        if !is_navigation(parts) || elsewhere {
             return refusal.header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         let back = parts.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
         let back = if back.len() <= 2048 && back.starts_with('/') && !back.starts_with("//") { back } else { "/" };
-        let host = match &self.config.host {
-            Some(host) if host.to_string() != ctx.host() => {
-                return refusal.header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-            }
-            _ => "",
-        };
-        let login = format!("{host}{}/login?return_to={}", self.config.path, encode(back));
+        let login = format!("{}/login?return_to={}", self.config.path, encode(back));
         match HeaderValue::from_str(&login) {
             Ok(login) => refusal.status(StatusCode::SEE_OTHER).header(LOCATION, login),
             Err(_) => refusal,
@@ -284,28 +311,20 @@ enum Outcome {
     Away,
 }
 
-/// What of the credentials is not forwarded.
-enum Cut {
-    /// Our cookies: always.
-    Cookies,
-    /// And the header of the credential that was used.
-    All(By),
-}
+/// Marks a request with a credential of ours that is worth nothing: it does not reach the application either.
+#[derive(Debug, Clone, Copy)]
+struct Worthless(By);
 
-impl Cut {
-    fn apply(&self, headers: &mut HeaderMap) {
-        credential::cut_cookies(headers);
-        match self {
-            Self::Cookies | Self::All(By::Session) => {}
-            Self::All(By::Token) => drop(headers.remove(AUTHORIZATION)),
-            Self::All(By::Key) => {
-                headers.remove(credential::API_KEY);
-                if headers
-                    .get(AUTHORIZATION)
-                    .is_some_and(|value| value.as_bytes().windows(4).any(|four| four == b"pal_"))
-                {
-                    headers.remove(AUTHORIZATION);
-                }
+/// Takes the header of a credential out.
+fn cut(by: By, headers: &mut HeaderMap) {
+    match by {
+        By::Session => {}
+        By::Token => drop(headers.remove(AUTHORIZATION)),
+        By::Key => {
+            headers.remove(credential::API_KEY);
+            let is_key = |value: &HeaderValue| value.as_bytes().windows(4).any(|four| four == b"pal_");
+            if headers.get(AUTHORIZATION).is_some_and(is_key) {
+                headers.remove(AUTHORIZATION);
             }
         }
     }
@@ -355,35 +374,6 @@ impl Check for Auth {
         }
     }
 
-    /// Threats 21: an application neither sets nor clears our cookies, and does not speak in the name of the hand-over.
-    fn response(&self, ctx: &Context, parts: &mut response::Parts) -> Result<(), Refusal> {
-        if ctx.rule().own || parts.extensions.get::<Ours>().is_some() {
-            return Ok(());
-        }
-        let headers = &mut parts.headers;
-        let theirs =
-            |value: &&HeaderValue| !credential::sets_ours(value.as_bytes()) || crate::controls::csrf::sets(ctx, value);
-        if !headers.get_all(SET_COOKIE).iter().all(|value| theirs(&value)) {
-            let kept: Vec<HeaderValue> = headers.get_all(SET_COOKIE).iter().filter(theirs).cloned().collect();
-            headers.remove(SET_COOKIE);
-            for value in kept {
-                headers.append(SET_COOKIE, value);
-            }
-            crate::observe::event::COOKIE
-                .line(&ctx.policy.env().log)
-                .str("name", credential::COOKIE_SECURE)
-                .str("why", "the application tried to set a cookie of Palisade's")
-                .str("route", &ctx.rule().label)
-                .str("request_id", ctx.request_id().as_str());
-        }
-        handover::remove(headers);
-        Ok(())
-    }
-
-    fn answers(&self) -> bool {
-        true
-    }
-
     fn remedy(&self, asked: &Asked<'_>) -> Option<Remedy> {
         let code = asked.judged.code;
         if *code == codes::REQUIRED {
@@ -398,10 +388,6 @@ impl Check for Auth {
         None
     }
 }
-
-/// Marks an answer of Palisade's own on a route of the application's.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Ours;
 
 /// What a rejected credential comes to. A session that has ended is as good as none, for browsers send its cookie until
 /// somebody logs in again.

@@ -12,7 +12,6 @@ use palisade_policy::Problems;
 use super::caller::{By, Caller};
 use super::codes;
 use crate::controls::Config as Policy;
-use crate::policy::Rules;
 use crate::policy::config::Route;
 use crate::refusal::Refusal;
 
@@ -48,6 +47,11 @@ impl Needs {
             key: route.key == Some(true),
             max_age: route.max_age.map(|age| age.duration()),
         }
+    }
+
+    /// Whether the route says nothing of its callers.
+    pub fn is_silent(&self) -> bool {
+        *self == Self::default()
     }
 
     /// Judges a caller.
@@ -154,7 +158,7 @@ fn insufficient_scope(scopes: &[Box<str>]) -> http::HeaderValue {
 }
 
 /// What the routes of a policy say of access that cannot be meant.
-pub(crate) fn check(policy: &Policy, rules: &Rules, problems: &mut Problems) {
+pub(crate) fn check(policy: &Policy, problems: &mut Problems) {
     let on = policy.auth.config.present;
     for (place, route) in policy.route.iter().enumerate() {
         let route = &route.route;
@@ -211,29 +215,6 @@ pub(crate) fn check(policy: &Policy, rules: &Rules, problems: &mut Problems) {
                 &at("max_age"),
                 "`max_age` asks for a fresh login, and nobody logs in with a key",
                 "leave one of the two out",
-            );
-        }
-    }
-    if on {
-        laxer_inside(policy, rules, problems);
-    }
-}
-
-/// Threats 1: a route that asks for less and begins where a stricter one ends.
-fn laxer_inside(policy: &Policy, rules: &Rules, problems: &mut Problems) {
-    let written = || rules.iter().skip(1).take(policy.route.len());
-    for inner in written() {
-        let outer = written().skip(usize::from(inner.id)).find(|outer| {
-            outer.path() != inner.path()
-                && outer.path().covers(inner.path())
-                && outer.shares_a_host(inner)
-                && inner.needs.is_laxer_than(&outer.needs)
-        });
-        if let Some(outer) = outer {
-            problems.warn(
-                &format!("route[{}].path", inner.id - 1),
-                format!("`{}` asks for less than `{}` ({}), which it lies in", inner.label, outer.label, outer.line),
-                "if that is meant, leave it; otherwise say the same here, or move it behind that route",
             );
         }
     }

@@ -120,30 +120,22 @@ impl Services {
     /// What is known of a credential.
     pub(super) fn known(&self, offered: &Offered<'_>) -> Known {
         let invalid = |why| Known::Rejected(Rejected::Invalid { why, ours: false });
-        let question = match offered {
-            Offered::Nothing => return invalid("nothing"),
-            Offered::Token(text) => Question::Token(Secret::new((*text).to_owned())),
+        let ready = self.ready.get().filter(|ready| ready.identity.feed_state() != FeedState::Never);
+        match offered {
+            Offered::Nothing => invalid("nothing"),
+            Offered::Token(text) => answered(ready.and_then(|ready| ready.identity.token_cached(text, &[])), || {
+                Question::Token(Secret::new((*text).to_owned()))
+            }),
             Offered::Session(text) => match Session::parse(text) {
-                Some(session) => Question::Session(session),
-                None => return invalid("not the spelling of a session"),
+                None => invalid("not the spelling of a session"),
+                Some(session) => answered(ready.and_then(|ready| ready.identity.session_cached(&session)), || {
+                    Question::Session(session)
+                }),
             },
             Offered::Key(text) => match ApiKey::parse(text) {
-                Ok(key) => Question::Key(key),
-                Err(_) => return invalid("not an API key, or a damaged one"),
+                Err(_) => invalid("not an API key, or a damaged one"),
+                Ok(key) => answered(ready.and_then(|ready| ready.identity.key_cached(&key)), || Question::Key(key)),
             },
-        };
-        let Some(ready) = self.ready.get().filter(|ready| ready.identity.feed_state() != FeedState::Never) else {
-            return Known::Ask(question);
-        };
-        let cached = match &question {
-            Question::Token(text) => ready.identity.token_cached(text.expose(), &[]),
-            Question::Session(session) => ready.identity.session_cached(session),
-            Question::Key(key) => ready.identity.key_cached(key),
-        };
-        match cached {
-            None => Known::Ask(question),
-            Some(Ok(caller)) => Known::Caller(Box::new(Caller::new(caller))),
-            Some(Err(why)) => Known::Rejected(rejected(why)),
         }
     }
 
@@ -163,6 +155,18 @@ impl Services {
             Err(Unrecognised::NotValid(why)) => Err(rejected(why)),
             Err(Unrecognised::Trouble(_)) => Err(Rejected::Away),
         }
+    }
+}
+
+/// What memory says; where it says nothing, what is to be asked.
+fn answered(
+    cached: Option<Result<palisade_identity::service::Caller, NotValid>>,
+    question: impl FnOnce() -> Question,
+) -> Known {
+    match cached {
+        None => Known::Ask(question()),
+        Some(Ok(caller)) => Known::Caller(Box::new(Caller::new(caller))),
+        Some(Err(why)) => Known::Rejected(rejected(why)),
     }
 }
 

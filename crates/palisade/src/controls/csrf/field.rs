@@ -7,7 +7,7 @@
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 
-use super::token::LONGEST;
+use super::token::LENGTH;
 
 /// How far into a body the field is looked for, in bytes.
 pub(super) const WITHIN: usize = 64 << 10;
@@ -47,7 +47,7 @@ fn urlencoded(body: &[u8], whole: bool) -> Option<&[u8]> {
     let mut pairs = body.split(|b| *b == b'&').peekable();
     while let Some(pair) = pairs.next() {
         if let Some(value) = pair.strip_prefix(NAME).and_then(|rest| rest.strip_prefix(b"=")) {
-            return (whole || pairs.peek().is_some() || value.len() > LONGEST).then_some(value);
+            return (whole || pairs.peek().is_some() || value.len() > LENGTH).then_some(value);
         }
     }
     None
@@ -71,7 +71,7 @@ fn multipart(body: &[u8], whole: bool) -> Option<&[u8]> {
         return match end {
             Some(end) => value.get(..end),
             // Behind a token of this length may stand half of a line end.
-            None => (whole || value.len() > LONGEST + 1).then_some(value),
+            None => (whole || value.len() > LENGTH + 1).then_some(value),
         };
     }
 }

@@ -27,6 +27,7 @@ use palisade_policy::Problems;
 
 pub use self::config::{Config, Route};
 use self::field::{Form, WITHIN};
+pub use self::how::AuthenticatedBy;
 use self::site::Site;
 use self::token::{Session, Tokens};
 use crate::body::{ResponseBody, Start};
@@ -156,6 +157,10 @@ enum Step {
 impl Shared {
     /// Whether the request shows that an own page made it; looked at as one that changes something.
     fn judge(&self, ctx: &Context, headers: &HeaderMap, socket: bool) -> Result<Step, Refusal> {
+        // Palisade's own endpoints ask themselves, whatever the mode is.
+        if ctx.rule().own {
+            return Ok(Step::Passes);
+        }
         let path = ctx.path();
         if self.exempt.iter().any(|pattern| pattern.matches(path)) {
             return Ok(Step::Passes);
@@ -167,8 +172,6 @@ impl Shared {
         match site::of(ctx, headers) {
             Site::Own => Ok(Step::Passes),
             Site::Foreign(why) => Err(foreign(ctx, why)),
-            // Palisade's own endpoints ask for a proof themselves, whatever the mode of this control.
-            Site::Unknown | Site::Opaque if ctx.rule().own => Ok(Step::Passes),
             // Every browser sends `Origin` with a handshake, and with a form of another site.
             Site::Unknown if socket || !ambient => Ok(Step::Passes),
             Site::Opaque if socket => Err(foreign(ctx, "`Origin` is `null`")),
@@ -398,12 +401,6 @@ fn is_utf8(headers: &HeaderMap) -> bool {
     kind.split_once("charset=").is_some_and(|(_, charset)| charset.trim().trim_matches('"') == "utf-8")
 }
 
-/// Whether this control sets this cookie with the answer: applications may not.
-pub(crate) fn sets(ctx: &Context, cookie: &HeaderValue) -> bool {
-    let Some(Facts::Page(Page { cookie: Some(own), .. })) = ctx.csrf() else { return false };
-    token::set_cookie(ctx, own).is_some_and(|own| own == *cookie)
-}
-
 /// Whether a request has shown that an own page made it, or needs to show nothing; also where its method changes nothing
 /// by itself, or the control is off.
 pub(crate) fn is_checked(ctx: &Context, headers: &HeaderMap) -> Result<(), Refusal> {
@@ -417,6 +414,19 @@ pub(crate) fn is_checked(ctx: &Context, headers: &HeaderMap) -> Result<(), Refus
         Step::Passes => Ok(()),
         Step::Field(_) => Err(TOKEN_MISSING.refuse("the form was not judged: `csrf` does not block here")),
     }
+}
+
+/// A token of the session that this request came by; none where the control is off.
+pub(crate) fn session_token(ctx: &Context) -> Option<String> {
+    let csrf = ctx.policy.controls().csrf.control.as_ref()?;
+    csrf.0.tokens.token(&Session::Known(ctx.session_secret()?.into()))
+}
+
+/// Whether a token is one of the session that this request came by.
+pub(crate) fn is_session_token(ctx: &Context, token: &str) -> bool {
+    let csrf = ctx.policy.controls().csrf.control.as_ref();
+    csrf.zip(ctx.session_secret())
+        .is_some_and(|(csrf, session)| csrf.0.tokens.is_valid(&Session::Known(session.into()), token.as_bytes()))
 }
 
 /// `GET /.palisade/csrf`: a token for programs and scripts, and the cookie that it belongs to. None where the control is

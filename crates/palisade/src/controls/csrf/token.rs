@@ -9,10 +9,8 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::{hmac, rand};
 use data_encoding::BASE64URL_NOPAD;
 use http::header::{COOKIE, HeaderMap, HeaderValue};
-use palisade_base::Secret;
 
 use crate::context::Context;
-use crate::controls::auth::{Caller, proof};
 
 /// The cookie over TLS.
 pub(super) const SECURE_NAME: &str = "__Host-palisade-csrf";
@@ -23,16 +21,12 @@ const NONCE: usize = 12;
 const MAC: usize = 20;
 const RAW: usize = NONCE + MAC;
 /// The length of a token in base64url.
-const LENGTH: usize = 43;
-/// The longest of all tokens: those of a login.
-pub(super) const LONGEST: usize = 64;
+pub(super) const LENGTH: usize = 43;
 
 /// What a token is bound to.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Session {
-    /// A login of ours, with the key that all instances share: `GET /auth/csrf` gives its tokens too.
-    Login(Box<str>, Secret<Vec<u8>>),
-    /// The application's own, by its cookie.
+    /// A session of ours, or the application's by its cookie.
     Known(Box<[u8]>),
     /// The random cookie, as it was sent.
     Cookie(Box<str>),
@@ -53,11 +47,8 @@ impl Tokens {
 
     /// What the tokens of this request are bound to; none where there is nothing yet.
     pub(super) fn session(&self, ctx: &Context, headers: &HeaderMap) -> Option<Session> {
-        let auth = ctx.policy.controls().auth.control.as_ref();
-        if let Some(id) = ctx.identity().caller().and_then(Caller::session_id)
-            && let Some(key) = auth.and_then(|auth| auth.csrf_key())
-        {
-            return Some(Session::Login(id.to_string().into(), key));
+        if let Some(session) = ctx.session_secret() {
+            return Some(Session::Known(session.into()));
         }
         if let Some(name) = &self.session_cookie
             && let Some(value) = cookie(headers, name)
@@ -86,9 +77,6 @@ impl Tokens {
 
     /// A fresh token.
     pub(super) fn token(&self, session: &Session) -> Option<String> {
-        if let Session::Login(id, key) = session {
-            return proof::token(key, id);
-        }
         let mut raw = [0; RAW];
         rand::fill(&mut raw[..NONCE]).ok()?;
         let (nonce, mac) = raw.split_at_mut(NONCE);
@@ -103,11 +91,7 @@ impl Tokens {
         {
             return true;
         }
-        let Ok(token) = std::str::from_utf8(token) else { return false };
-        if let Session::Login(id, key) = session {
-            return proof::verify(key, id, token);
-        }
-        let Some(raw) = decode(token) else { return false };
+        let Some(raw) = std::str::from_utf8(token).ok().and_then(decode) else { return false };
         let (nonce, mac) = raw.split_at(NONCE);
         verify_slices_are_equal(&self.bound(session, nonce), mac).is_ok()
     }
@@ -116,15 +100,13 @@ impl Tokens {
     pub(super) fn cookie_value(&self, session: &Session) -> Option<String> {
         match session {
             Session::Cookie(value) => Some(value.to_string()),
-            Session::Known(_) | Session::Login(..) => self.token(session),
+            Session::Known(_) => self.token(session),
         }
     }
 
     fn bound(&self, session: &Session, nonce: &[u8]) -> [u8; MAC] {
         match session {
             Session::Known(session) => self.mac(b"session", session, nonce),
-            // Signed with another key: see `token`.
-            Session::Login(id, _) => self.mac(b"login", id.as_bytes(), nonce),
             Session::Cookie(cookie) => self.mac(b"double", cookie.as_bytes(), nonce),
         }
     }
@@ -188,7 +170,7 @@ mod tests {
             assert_eq!(token.len(), LENGTH);
             assert_ne!(token, tokens.token(session).unwrap(), "another text every time");
             for other in &sessions {
-                assert_eq!(tokens.is_valid(other, token.as_bytes()), std::ptr::eq(other, session));
+                assert_eq!(tokens.is_valid(other, token.as_bytes()), other == session);
             }
             assert!(!Tokens::new(&[8; 32], None).is_valid(session, token.as_bytes()), "another key");
             for place in 0..LENGTH {

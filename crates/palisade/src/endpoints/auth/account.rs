@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::At;
 use super::answer::{self, Answer};
 use super::call::Call;
+use super::mail::Subject;
 use super::who::{login, trouble, unrecognised, weak};
 use crate::controls::auth::codes;
 use crate::controls::auth::config::Registration;
@@ -32,24 +33,34 @@ pub(super) async fn register(call: &mut Call, at: &At<'_>) -> Result<Answer, Ref
         return super::pages::register(call, at).await;
     }
     let body: Register = call.json().await?;
-    let account = make(call, at, &body.username, &body.email, &body.password).await?;
+    let Some(account) = make(call, at, &body.username, &body.email, &body.password).await? else {
+        return Ok(answer::json(StatusCode::ACCEPTED, &json!({})));
+    };
     let account = json!({ "id": account.id.to_string(), "username": account.name, "email": account.email });
     Ok(answer::json(StatusCode::CREATED, &account))
 }
 
-/// Makes an account, where that is open to everybody.
+/// Makes an account. None: it depends on a mail what becomes of it, and the answer is the same whatever that is.
 pub(super) async fn make(
     call: &Call,
     at: &At<'_>,
     name: &str,
     email: &str,
     password: &str,
-) -> Result<Account, Refusal> {
-    if at.auth.config().registration != Registration::Open {
-        return Err(codes::CLOSED.refuse("`registration` is not open"));
-    }
+) -> Result<Option<Account>, Refusal> {
+    let verified = match at.auth.config().registration {
+        Registration::Closed => return Err(codes::CLOSED.refuse("`registration` is closed")),
+        Registration::Open => false,
+        Registration::Verified => true,
+    };
     let new = NewUser { name, email: Some(email), password };
-    let account = at.ready.identity.register(new, &at.origin(call)).await.map_err(|error| match error {
+    let registered = at.ready.identity.register(new, &at.origin(call)).await;
+    if verified && matches!(registered, Err(RegisterError::NameTaken | RegisterError::EmailTaken)) {
+        // The owner of the address is not told either: anybody could fill their inbox.
+        at.log_refused(&codes::TAKEN.refuse("the name or address is taken"));
+        return Ok(None);
+    }
+    let account = registered.map_err(|error| match error {
         RegisterError::Name(_) => {
             let must = "1 to 128 letters, digits and signs of one script, without spaces";
             codes::INVALID.refuse("the name is none").field("username", must)
@@ -64,7 +75,14 @@ pub(super) async fn make(
         _ => codes::INVALID.refuse("the account cannot be made"),
     })?;
     at.note("registered", &account);
-    Ok(account)
+    if !verified {
+        return Ok(Some(account));
+    }
+    if let Some(letter) = at.ready.identity.ask_verification(account.id).await.map_err(trouble)? {
+        let link = format!("{}/email/verify?token={}", at.base_url(), letter.link.reveal().expose());
+        at.post(&letter.email, &letter.account, Subject::Verify, &link);
+    }
+    Ok(None)
 }
 
 /// The body of `POST login`.

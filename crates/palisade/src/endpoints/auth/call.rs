@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap};
-use http::{Method, request};
+use http::request;
 use http_body::Body as _;
 use palisade_base::Secret;
 use parking_lot::Mutex;
@@ -25,8 +25,6 @@ const MAX_FIELDS: usize = 64;
 pub(crate) struct Call {
     /// What is known of the request.
     pub(crate) ctx: Arc<Context>,
-    /// Its method.
-    pub(crate) method: Method,
     /// Its headers.
     pub(crate) headers: HeaderMap,
     /// Its query, as sent.
@@ -41,7 +39,7 @@ impl Call {
     /// A call of a request that has passed the stack.
     pub(crate) fn new(ctx: &Arc<Context>, parts: request::Parts, body: RequestBody, id: String) -> Self {
         let query = parts.uri.query().unwrap_or_default().to_owned();
-        Self { ctx: Arc::clone(ctx), method: parts.method, headers: parts.headers, query, id, body: Mutex::new(body) }
+        Self { ctx: Arc::clone(ctx), headers: parts.headers, query, id, body: Mutex::new(body) }
     }
 
     async fn read(&mut self) -> Result<Secret<Vec<u8>>, Refusal> {
@@ -139,7 +137,11 @@ fn is_type(headers: &HeaderMap, wanted: &str) -> bool {
 pub(crate) struct Form(Vec<(String, Secret<String>)>);
 
 impl Form {
-    fn parse(bytes: &[u8]) -> Result<Self, Refusal> {
+    /// Reads one.
+    ///
+    /// # Errors
+    /// When it is malformed, or a parameter comes twice (`resource` may: RFC 8707 section 2).
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, Refusal> {
         let mut fields: Vec<(String, Secret<String>)> = Vec::new();
         for pair in bytes.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty()) {
             let place = pair.iter().position(|byte| *byte == b'=').unwrap_or(pair.len());
@@ -149,7 +151,7 @@ impl Form {
                 return Err(codes::BODY.refuse("a form that is not UTF-8, or has a malformed escape"));
             };
             // RFC 6749 section 3.1: parameters must not be included more than once.
-            if fields.iter().any(|(known, _)| *known == name) {
+            if name != "resource" && fields.iter().any(|(known, _)| *known == name) {
                 return Err(codes::OAUTH_REQUEST.refuse("a parameter twice").oauth("invalid_request"));
             }
             if fields.len() == MAX_FIELDS {
@@ -163,6 +165,14 @@ impl Form {
     /// A field that was sent with a value (RFC 6749 section 3.1: one without is as good as absent).
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.secret(name).map(|value| value.expose().as_str()).filter(|value| !value.is_empty())
+    }
+
+    /// All values of a field that may come several times.
+    pub(crate) fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.0
+            .iter()
+            .filter(move |(known, value)| known == name && !value.expose().is_empty())
+            .map(|(_, v)| v.expose().as_str())
     }
 
     /// The same for a secret.

@@ -10,15 +10,20 @@ pub(crate) mod answer;
 mod authorize;
 pub(crate) mod call;
 mod client;
+mod links;
+mod mail;
 mod metadata;
 mod page;
 mod pages;
 mod revoke;
+mod roles;
 mod sessions;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod tests_access;
+#[cfg(test)]
+mod tests_oauth;
 mod token;
 pub(crate) mod who;
 
@@ -107,6 +112,9 @@ macro_rules! endpoints {
 endpoints! {
     POST "/token" => token::token,
     POST "/revoke" => revoke::revoke,
+    POST "/introspect" => revoke::introspect,
+    GET "/authorize" => authorize::ask_user,
+    POST "/authorize" => authorize::decide,
     POST "/register" => account::register,
     GET "/register" => pages::show_register,
     POST "/login" => account::log_in,
@@ -125,6 +133,15 @@ endpoints! {
     DELETE "/keys/{id}" => sessions::revoke,
     POST "/keys/{id}/rotate" => sessions::rotate,
     POST "/password" => account::password,
+    POST "/password/reset" => links::ask_reset,
+    GET "/password/reset" => links::show_reset,
+    POST "/password/reset/confirm" => links::confirm,
+    GET "/password/reset/confirm" => links::show_confirm,
+    GET "/email/verify" => links::show_verify,
+    POST "/email/verify" => links::verify,
+    GET "/roles" => roles::list,
+    POST "/roles" => roles::make,
+    DELETE "/roles/{id}" => roles::delete,
     GET "/users" => admin::list,
     GET "/users/{id}" => admin::show,
     PATCH "/users/{id}" => admin::change,

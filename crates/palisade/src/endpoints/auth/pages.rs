@@ -22,7 +22,7 @@ pub(super) fn return_to(text: Option<&str>) -> Option<&str> {
 }
 
 /// The refusals that a person can mend on the page; everything else is answered as anywhere.
-fn is_for_the_page(refusal: &Refusal) -> bool {
+pub(super) fn is_for_the_page(refusal: &Refusal) -> bool {
     let code = refusal.code();
     [&codes::FAILED, &codes::ATTEMPTS, &codes::BUSY, &codes::INVALID, &codes::TAKEN, &codes::FULL]
         .iter()
@@ -61,7 +61,7 @@ pub(super) fn show_login(at: &At<'_>, status: StatusCode, login: &Login<'_>) -> 
         notice: login.notice,
         return_to: login.return_to,
         username: login.username,
-        registration: at.auth.config().registration == Registration::Open,
+        registration: at.auth.config().registration != Registration::Closed,
     });
     answer::page(status, html, login.target)
 }
@@ -89,14 +89,19 @@ pub(super) async fn log_in(call: &mut Call, at: &At<'_>) -> Result<Answer, Refus
     }
 }
 
+/// A page that says one thing.
+pub(super) fn message(at: &At<'_>, status: StatusCode, title: &str, text: &str) -> Answer {
+    answer::page(status, page::render(&page::Message { frame: at.frame(), title, text, link: None }), None)
+}
+
 fn min_length(at: &At<'_>) -> u16 {
     at.ctx.policy.config().password.min_length
 }
 
 /// `GET register`.
 pub(super) async fn show_register(_: &mut Call, at: &At<'_>) -> Result<Answer, Refusal> {
-    if at.auth.config().registration != Registration::Open {
-        return Err(codes::CLOSED.refuse("`registration` is not open"));
+    if at.auth.config().registration == Registration::Closed {
+        return Err(codes::CLOSED.refuse("`registration` is closed"));
     }
     let page = page::Register { frame: at.frame(), error: None, username: "", email: "", min_length: min_length(at) };
     Ok(answer::page(StatusCode::OK, page::render(&page), None))
@@ -108,7 +113,11 @@ pub(super) async fn register(call: &mut Call, at: &At<'_>) -> Result<Answer, Ref
     let (name, email) = (form.get("username").unwrap_or_default(), form.get("email").unwrap_or_default());
     let password = form.secret("password").map_or("", |secret| secret.expose());
     match account::make(call, at, name, email, password).await {
-        Ok(_) => {
+        Ok(None) => {
+            let text = "If nobody has this name and address yet, a mail with a link is on its way.";
+            Ok(message(at, StatusCode::ACCEPTED, "Look into your mail", text))
+        }
+        Ok(Some(_)) => {
             let notice = Some("The account is made. Log in with it.");
             Ok(show_login(at, StatusCode::CREATED, &Login { notice, username: name, ..Login::default() }))
         }

@@ -2,7 +2,7 @@
 
 use http::StatusCode;
 use palisade_identity::refresh::RefreshToken;
-use palisade_identity::service::{GrantError, NewGrant, Tokens};
+use palisade_identity::service::{GrantError, GrantKind, NewGrant, Tokens};
 use serde_json::json;
 
 use super::answer::{self, Answer};
@@ -64,6 +64,7 @@ async fn password(call: &mut Call, at: &At<'_>, form: &Form) -> Result<Answer, R
         return Err(oauth(&codes::OAUTH_GRANT_TYPE, "`password_grant` is off"));
     }
     let client = client::of_password_grant(call, at, form).await?;
+    client.as_deref().map_or(Ok(()), |client| client::may(client, GrantKind::Password))?;
     let (name, secret) = (form.required("username")?, form.secret("password"));
     let secret = secret.map_or("", |secret| secret.expose());
     let scopes = scopes(form)?;
@@ -73,27 +74,25 @@ async fn password(call: &mut Call, at: &At<'_>, form: &Form) -> Result<Answer, R
         .check_password(name, secret, &origin)
         .await
         .map_err(|error| as_grant(login(error, &codes::OAUTH_GRANT)))?;
-    let confidential = client.as_ref().is_some_and(|client| client.confidential);
-    let client = client.map(|client| client.id);
+    let confidential = client.as_ref().is_some_and(|client| client.is_confidential());
+    let client = client.map(|client| client.id.clone());
     let grant = NewGrant { client, confidential, scopes, audience: Vec::new() };
     let tokens = identity.grant(&checked, grant, &origin).await.map_err(|error| failed(at, error))?;
-    Ok(answer(&tokens))
+    Ok(tokens_answer(&tokens, true))
 }
 
 async fn refresh(call: &mut Call, at: &At<'_>, form: &Form) -> Result<Answer, Refusal> {
     let client = client::of_password_grant(call, at, form).await?;
+    client.as_deref().map_or(Ok(()), |client| client::may(client, GrantKind::RefreshToken))?;
     let text = form.required("refresh_token")?;
     let token = RefreshToken::parse(text).ok_or_else(|| oauth(&codes::OAUTH_GRANT, "not a refresh token"))?;
     let origin = at.origin(call);
-    let (id, confidential) = client.map_or((None, false), |client| (Some(client.id), client.confidential));
-    let tokens = at
-        .ready
-        .identity
-        .refresh(&token, id.as_deref(), confidential, &origin)
-        .await
-        .map_err(|error| failed(at, error))?;
+    let confidential = client.as_ref().is_some_and(|client| client.is_confidential());
+    let id = client.as_ref().map(|client| client.id.as_str());
+    let tokens =
+        at.ready.identity.refresh(&token, id, confidential, &origin).await.map_err(|error| failed(at, error))?;
     // A narrower `scope` may be ignored (RFC 6749 section 3.3); the answer says which one it is.
-    Ok(answer(&tokens))
+    Ok(tokens_answer(&tokens, true))
 }
 
 /// A login that failed, in OAuth's terms; what is not about the password keeps its own.
@@ -121,13 +120,15 @@ pub(super) fn failed(at: &At<'_>, error: GrantError) -> Refusal {
 }
 
 /// The answer of RFC 6749 section 5.1.
-pub(super) fn answer(tokens: &Tokens) -> Answer {
+pub(super) fn tokens_answer(tokens: &Tokens, refreshable: bool) -> Answer {
     let mut body = json!({
         "access_token": tokens.access.text.expose(),
         "token_type": "Bearer",
         "expires_in": tokens.access.expires_in.as_secs(),
-        "refresh_token": tokens.refresh.reveal().expose(),
     });
+    if refreshable {
+        body["refresh_token"] = tokens.refresh.reveal().expose().as_str().into();
+    }
     if !tokens.scopes.is_empty() {
         body["scope"] = tokens.scopes.join(" ").into();
     }

@@ -13,6 +13,7 @@ use super::call::Call;
 use crate::controls::auth::credential::{DEVICE_PLAIN, DEVICE_SECURE, cookie};
 use crate::controls::auth::proof::{self, From, TOKEN_HEADER};
 use crate::controls::auth::{By, Caller, codes};
+use crate::controls::csrf;
 use crate::refusal::Refusal;
 
 /// How long ago a user has to have logged in to manage keys, passwords, sessions and accounts.
@@ -91,7 +92,9 @@ impl At<'_> {
         };
         let header = call.headers.get(TOKEN_HEADER).and_then(|value| value.to_str().ok());
         let session = session.session_id().map(|id| id.to_string()).unwrap_or_default();
-        let good = |token: &str| proof::verify(&self.ready.rings().own, &session, token);
+        let good = |token: &str| {
+            csrf::is_session_token(self.ctx, token) || proof::verify(&self.ready.rings().own, &session, token)
+        };
         if header.or(token).is_some_and(good) {
             return Ok(());
         }
@@ -100,6 +103,9 @@ impl At<'_> {
 
     /// A token against forged requests, for the session of whoever asks.
     pub(crate) fn form_token(&self) -> String {
+        if let Some(token) = csrf::session_token(self.ctx) {
+            return token;
+        }
         let session = self.ctx.identity().caller().and_then(Caller::session_id);
         session.and_then(|id| proof::token(&self.ready.rings().own, &id.to_string())).unwrap_or_default()
     }
