@@ -243,7 +243,7 @@ async fn openid_client_through_the_pages_in_which_axe_finds_nothing() -> Result<
     let mut command = Command::new("node");
     command
         .arg(paths::tests("node/oauth_pages.mjs"))
-        .args([&base, &client.id, "ann", PASSWORD])
+        .args([base.as_str(), client.id.as_str(), "ann", PASSWORD])
         .env("PALISADE_NODE_MODULES", provision::node().join("node_modules"))
         .env("PALISADE_CHROMIUM", provision::chromium())
         .env("NODE_EXTRA_CA_CERTS", gateway.ca()?);

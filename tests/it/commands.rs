@@ -1,12 +1,13 @@
 //! Commands as they are typed: what they print goes into pipes, and whoever reads there may leave.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 use palisade_test::upstream::Reply;
 use palisade_test::{Palisade, Upstream, paths};
 
-use crate::support::written_policy;
+use crate::support::{SOON, written_policy};
 
 /// `palisade schema | head -1` shows one line, and not how the program ends.
 #[test]
@@ -70,5 +71,49 @@ async fn log_files_lie_beside_the_policy() -> Result<()> {
     for part in ["palisade.toml:", "missing/access.log", "does not exist", "log.html"] {
         ensure!(ran.err.contains(part), "`{part}` is not in {}", ran.err);
     }
+    Ok(())
+}
+
+/// A full disk: the lines are lost, and not silently.
+#[tokio::test]
+async fn a_log_that_takes_nothing_is_reported() -> Result<()> {
+    let upstream = Upstream::answering(|_| Reply::text("fine")).await?;
+    let policy = written_policy(&upstream.url(), "[log]\naccess = \"/dev/full\"\n");
+    let gateway = Palisade::serve().policy(&policy).start().await?;
+    ensure!(gateway.http()?.get("/").send().await?.status() == 200);
+    let said = gateway.event("log.failed", |_| true).await?;
+    ensure!(said["target"] == "/dev/full" && said["lines"] == 1 && said["level"] == "error", "{said}");
+    ensure!(gateway.http()?.get("/").send().await?.status() == 200, "it serves on");
+    Ok(())
+}
+
+/// Where there are fewer descriptors than connections, the rest is refused and told so, instead of waiting in a queue.
+#[tokio::test]
+async fn few_descriptors_mean_few_connections() -> Result<()> {
+    let upstream = Upstream::answering(|_| Reply::text("fine")).await?;
+    let folder = tempfile::tempdir()?;
+    let wrapper = folder.path().join("palisade");
+    let text = format!("#!/bin/sh\nulimit -n 300\nexec \"{}\" \"$@\"\n", paths::binary()?.display());
+    std::fs::write(&wrapper, text)?;
+    std::fs::set_permissions(&wrapper, std::fs::Permissions::from_mode(0o755))?;
+    let policy = written_policy(&upstream.url(), "[limits]\nconnections_per_address = 1000\n");
+    let gateway = Palisade::serve().binary(&wrapper).policy(&policy).start().await?;
+    let said = gateway.event("server.descriptors", |_| true).await?;
+    ensure!(said["limit"] == 300 && said["connections"] == 86, "{said}");
+    let mut held = Vec::new();
+    for _ in 0..86 {
+        let mut wire = gateway.wire_http().await?;
+        ensure!(wire.ask("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await?.status() == 200);
+        held.push(wire);
+    }
+    let mut refused = gateway.wire_http().await?;
+    let answer = refused.answer().await?;
+    ensure!(answer.status() == 503 && answer.header("retry-after").is_some(), "{}", answer.start);
+    drop(held);
+    let again = async || {
+        let Ok(mut wire) = gateway.wire_http().await else { return false };
+        wire.ask("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await.is_ok_and(|answer| answer.status() == 200)
+    };
+    palisade_test::eventually(SOON, "there is room again", again).await?;
     Ok(())
 }

@@ -24,6 +24,7 @@ mod odd_upstreams;
 mod operate;
 mod semantics;
 mod server;
+mod shared_limits;
 mod sinks;
 mod static_files;
 mod streaming;

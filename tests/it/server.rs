@@ -358,7 +358,10 @@ async fn metrics_and_status_tell_how_it_is() -> Result<()> {
 
     let status = admin.get("/status").header("authorization", &bearer).send().await?.json().await?;
     ensure!(status["ready"] == true && status["phase"] == "serving", "{status}");
-    ensure!(status["upstream"]["reachable"] == true && status["connections"]["limit"] == 10_000, "{status}");
+    ensure!(status["upstream"]["reachable"] == true && status["connections"]["open"].is_u64(), "{status}");
+    // Fewer where this machine has no descriptors for so many.
+    let limit = status["connections"]["limit"].as_u64().unwrap_or_default();
+    ensure!((100..=10_000).contains(&limit), "{status}");
     ensure!(status["modes"]["limits"]["mode"] == "block", "{status}");
     ensure!(status["modes"]["waf"]["mode"] == "off", "there are no rules: {status}");
 

@@ -1,9 +1,14 @@
 //! What a client sends is text to whoever reads it: logs, reports, terminals and pages. Threat 34.
 
-use anyhow::{Context as _, Result, ensure};
-use palisade_test::{Palisade, Upstream, upstream::Reply};
+use std::net::SocketAddr;
+use std::process::Command;
 
-use crate::support::written_policy;
+use anyhow::{Context as _, Result, ensure};
+use palisade_test::palisade::run;
+use palisade_test::upstream::Reply;
+use palisade_test::{Process, Upstream, Wire, paths};
+
+use crate::support::{SOON, written_policy};
 
 /// For terminals, log viewers, spread sheets and pages.
 const PAYLOADS: [&str; 32] = [
@@ -57,8 +62,17 @@ fn quiet(what: &str, text: &str) -> Result<()> {
 async fn what_a_client_sends_is_only_ever_text() -> Result<()> {
     let upstream = Upstream::answering(|_| Reply::text("fine")).await?;
     for format in ["json", "pretty"] {
+        // By hand: the kit reads JSON.
+        let folder = tempfile::tempdir()?;
         let policy = format!("{}\n[log]\nformat = \"{format}\"\n", written_policy(&upstream.url(), ""));
-        let gateway = Palisade::serve().policy(&policy).start().await?;
+        std::fs::write(folder.path().join("palisade.toml"), policy)?;
+        let port = palisade_test::ports::free()?;
+        let mut command = Command::new(paths::binary()?);
+        command.args(["serve", "--https-port", "0", "--admin-port", "0", "--http-port", &port.to_string()]);
+        command.current_dir(folder.path());
+        let gateway = Process::spawn(command)?;
+        let ready = |line: &palisade_test::Line| line.text.contains("server.ready").then_some(());
+        gateway.output().find(SOON, "that it is ready", ready).await?;
         let (mut answers, mut refused) = (0, Vec::new());
         for payload in PAYLOADS {
             let escaped: String = payload.bytes().map(|byte| format!("%{byte:02X}")).collect();
@@ -74,7 +88,7 @@ async fn what_a_client_sends_is_only_ever_text() -> Result<()> {
                 format!("{payload} /x HTTP/1.1\r\nHost: localhost\r\nAccept: text/html\r\n\r\n"),
                 format!("GET /x HTTP/1.1\r\nHost: localhost\r\nExpect: {payload}\r\n\r\n"),
             ] {
-                let mut wire = gateway.wire_http().await?;
+                let mut wire = Wire::plain(SocketAddr::from(([127, 0, 0, 1], port))).await?;
                 let answer = wire.ask(&request).await.with_context(|| format!("{request:?}"))?;
                 answers += 1;
                 let id = answer.header("x-request-id").context("no id")?;
@@ -95,11 +109,12 @@ async fn what_a_client_sends_is_only_ever_text() -> Result<()> {
         }
         shown.extend([vec!["report"], vec!["--json", "report"], vec!["status"], vec!["--json", "status"]]);
         for arguments in &shown {
-            let ran = gateway.run(arguments).await?;
+            let ran = run(folder.path(), arguments).await?;
             ensure!(ran.code == Some(0), "{arguments:?}: {}", ran.err);
             quiet(&format!("{arguments:?}"), &ran.out)?;
         }
-        gateway.terminate().await?;
+        gateway.stop(SOON).await?;
+        gateway.output().closed(SOON).await?;
         let all = gateway.output().everything()?;
         quiet(format, &all)?;
         let access = if format == "json" {

@@ -253,6 +253,7 @@ pub struct Context {
     behind_proxy: OnceLock<()>,
     identity: OnceLock<Identity>,
     rate: OnceLock<rate_limit::Facts>,
+    rate_below_login: OnceLock<rate_limit::Facts>,
     csp_nonce: OnceLock<Box<HeaderValue>>,
     permit: OnceLock<rate_limit::Permit>,
     inspection: Mutex<Option<Box<waf::Inspection>>>,
@@ -319,6 +320,7 @@ impl Context {
             behind_proxy: OnceLock::new(),
             identity: OnceLock::new(),
             rate: OnceLock::new(),
+            rate_below_login: OnceLock::new(),
             csp_nonce: OnceLock::new(),
             permit: OnceLock::new(),
             inspection: Mutex::default(),
@@ -458,9 +460,15 @@ impl Context {
         debug_assert!(fresh, "who sends a request is decided once");
     }
 
-    /// How much of its limit is left to this client, where the route is limited.
+    /// How much of its limit is left to this client, where the route is limited: of the limit that has least.
     pub(crate) fn rate(&self) -> Option<&rate_limit::Facts> {
-        self.rate.get()
+        // Of two that have as little, the one that decided last.
+        self.rate_below_login.get().into_iter().chain(self.rate.get()).min_by_key(|facts| facts.left)
+    }
+
+    /// Set by `rate_limit`, once, for limits that take a login.
+    pub(crate) fn set_rate_below_login(&self, facts: rate_limit::Facts) {
+        let _ = self.rate_below_login.set(facts);
     }
 
     /// The nonce of this answer's `Content-Security-Policy`, where the policy has a place for one.

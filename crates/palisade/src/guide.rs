@@ -48,7 +48,7 @@ pub fn folder(number: u8) -> String {
 }
 
 /// The fixed sections of the policy, with the section of the guide that they belong to.
-pub static FIXED: [(&str, u8); 10] = [
+pub static FIXED: [(&str, u8); 11] = [
     ("server", 6),
     ("upstream", 21),
     ("upstreams", 21),
@@ -59,7 +59,11 @@ pub static FIXED: [(&str, u8); 10] = [
     ("session", 10),
     ("password", 4),
     ("database", 15),
+    ("redis", 8),
 ];
+
+/// Those of them that hold keys of controls: `server.hosts`, `cors` of a route.
+pub static HOLDERS: [&str; 4] = ["server", "upstream", "upstreams", "route"];
 
 /// For each section of the policy: its name, the guide's section, its page in the documentation.
 pub fn pages() -> Vec<(&'static str, u8, String)> {

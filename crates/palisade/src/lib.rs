@@ -31,6 +31,7 @@ pub mod live;
 pub mod observe;
 pub mod operate;
 pub mod policy;
+pub mod redis;
 pub mod refusal;
 pub mod server;
 mod shard;

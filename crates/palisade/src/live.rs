@@ -49,7 +49,7 @@ fn typed(mut snapshot: Snapshot) -> std::result::Result<Checked, Problems> {
     let mut problems = snapshot.problems();
     let pages = crate::guide::pages();
     problems.set_guides(pages.iter().map(|(name, section, page)| (*name, *section, page.as_str())));
-    problems.set_holders(crate::guide::FIXED.map(|(name, _)| name));
+    problems.set_holders(crate::guide::HOLDERS);
     let schema = serde_json::to_value(policy::schema()).unwrap_or_default();
     let formats = policy::formats();
     snapshot.check(&schema, &formats, &mut problems);
@@ -104,6 +104,9 @@ fn resolve(snapshot: &Snapshot, config: &mut Config) {
         upstream.client_cert.iter_mut().for_each(|path| at(&format!("{key}.client_cert"), path));
         upstream.client_key.iter_mut().for_each(|path| at(&format!("{key}.client_key"), path));
     }
+    config.redis.ca.iter_mut().for_each(|path| at("redis.ca", path));
+    config.redis.client_cert.iter_mut().for_each(|path| at("redis.client_cert", path));
+    config.redis.client_key.iter_mut().for_each(|path| at("redis.client_key", path));
     config.server.state.iter_mut().for_each(|path| at("server.state", path));
     for (key, target) in [("log.access", &mut config.log.access), ("log.security", &mut config.log.security)] {
         if let Some(file) = Sink::file(target) {
@@ -404,15 +407,25 @@ fn compile(
         SecretProvider::Env => Arc::new(palisade_vault::Env),
         SecretProvider::Dir(path) => Arc::new(palisade_vault::Dir::new(path)),
     };
-    let env = Env {
+    let mut env = Env {
         clock: clock.clone(),
         server: Arc::new(config.server.clone()),
         state: Arc::clone(state),
         log: Arc::clone(log),
         metrics: Arc::clone(metrics),
         secrets,
+        redis: None,
+        has_login: snapshot.is_set("auth"),
         rereads: occasion != Occasion::Switch,
     };
+    if snapshot.is_set("redis") && config.redis.url.is_none() {
+        problems.error(
+            "redis",
+            "`[redis]` says not where it is",
+            "add `url = { secret = \"redis-url\" }`, or remove the section",
+        );
+    }
+    env.redis = crate::redis::client(&config.redis, &env, occasion, &mut problems);
     startup::check(&snapshot, &config, &env, occasion, &mut problems);
     let upstream = config.upstream.clone();
     let clients: Vec<_> = policy::upstreams(&config)

@@ -12,8 +12,9 @@ use tower::ServiceExt as _;
 
 use crate::body::{Pace, RequestBody, ResponseBody};
 use crate::context::{Connection, Context, Seen};
-use crate::control::{Begun, Check, Compiled, Mode, Stage};
-use crate::controls::integrity;
+use crate::control::{Begun, Check, Compiled, ControlId, Mode, Stage};
+use crate::controls::auth::streams;
+use crate::controls::{integrity, rate_limit};
 use crate::endpoints;
 use crate::gateway::{Gateway, forwarded_headers, prefix};
 use crate::observe::access::Record;
@@ -76,9 +77,13 @@ struct Stages {
 impl Stages {
     fn head<C: Check + 'static>(&mut self, compiled: &Compiled<C>) {
         if let Some(control) = &compiled.control {
-            let check = Arc::clone(control) as Arc<dyn Check>;
-            self.head.push(Stage { control: compiled.id, slow: check.can_be_slow(), waits: check.waits(), check });
+            self.once_more(compiled.id, Arc::clone(control) as Arc<dyn Check>);
         }
+    }
+
+    /// Another stage of a control that has one already.
+    fn once_more(&mut self, control: ControlId, check: Arc<dyn Check>) {
+        self.head.push(Stage { control, slow: check.can_be_slow(), waits: check.waits(), check });
     }
 }
 
@@ -106,6 +111,12 @@ fn stages(policy: &Policy) -> Stages {
     // Below `access`, since a method or network that a route is not for needs no look-up to be refused; above all that
     // depends on who is asking.
     stages.head(&controls.auth);
+    // Limits by user and by key, once these are proved; those by address have been held above.
+    if let Some(control) = &controls.rate_limit.control
+        && let Some(below) = rate_limit::BelowLogin::of(control)
+    {
+        stages.once_more(controls.rate_limit.id, Arc::new(below));
+    }
     // Below `auth`: who may not use a path does not learn what lies there.
     stages.head(&controls.r#static);
     // Near the end of the head: what it refuses has been allowed by everything that costs less than a body.
@@ -301,6 +312,9 @@ impl Live {
             prefix::mend(ctx, whole.headers_mut());
             if let Some(auth) = &self.policy.controls().auth.control {
                 auth.clean(ctx, whole.headers_mut());
+                if streams::is_stream(whole) {
+                    *whole = streams::guard(ctx, std::mem::take(whole));
+                }
             }
         }
         if let Ok(whole) = &mut answer

@@ -18,6 +18,7 @@ mod measure;
 mod nginx;
 mod palisade;
 mod process;
+mod redis;
 mod report;
 mod site;
 mod slow;
@@ -84,6 +85,9 @@ pub(crate) struct Arguments {
     /// Measures five harmless requests with the rules of the Core Rule Set, beside nginx with ModSecurity, instead.
     #[arg(long, conflicts_with_all = ["instructions", "fastapi", "slow"])]
     waf: bool,
+    /// Measures a limit that instances share on Redis beside the same limit counted in process, instead.
+    #[arg(long, conflicts_with_all = ["instructions", "fastapi", "slow", "waf"])]
+    redis: bool,
     /// Measures the latency of others beside a thousand slow connections of four kinds, 30 s each, instead.
     #[arg(long, conflicts_with = "instructions")]
     slow: bool,
@@ -137,6 +141,7 @@ pub(crate) fn run(args: &Arguments) -> Result<ExitCode> {
     install::ensure(match args {
         Arguments { instructions: true, .. } => &[("valgrind", "valgrind"), ("strace", "strace")],
         Arguments { waf: true, .. } => waf::NEEDS,
+        Arguments { redis: true, .. } => redis::NEEDS,
         _ => &[],
     })?;
     let binary = match &args.binary {
@@ -152,6 +157,8 @@ pub(crate) fn run(args: &Arguments) -> Result<ExitCode> {
             fastapi::measure(&mut site, root, binary.as_ref(), args.rounds, args.seconds(), !args.no_write)
         } else if args.waf {
             waf::measure(&mut site, root, binary.as_ref(), args.rounds, args.seconds(), !args.no_write)
+        } else if args.redis {
+            redis::measure(&mut site, root, binary.as_ref(), args.rounds, args.seconds(), !args.no_write)
         } else if args.slow {
             let seconds = args.seconds.unwrap_or(slow::SECONDS);
             slow::measure(&site, root, subject.unwrap_or(Kind::Palisade), binary.as_ref(), seconds, !args.no_write)

@@ -90,6 +90,13 @@ access = "{log}"
         key = site.key().display(),
         log = access_log.display(),
     );
+    if let Some(port) = site.redis {
+        let count = "[rate_limit]\n";
+        let shared = format!(
+            "[redis]\nurl = \"redis://127.0.0.1:{port}\"\n\n{count}store = \"redis\"\nwhen_away = \"closed\"\n"
+        );
+        text = text.replace(count, &shared);
+    }
     if let Some(file) = &site.rules {
         text.push_str(&format!("\n[waf]\nrules = \"{}\"\n", file.display()));
     }

@@ -33,6 +33,8 @@ pub(super) struct Site {
     pub(super) upstream: u16,
     /// Rules that the gateways started from now on have to apply to each request.
     pub(super) rules: Option<PathBuf>,
+    /// Port of a Redis server that the gateways started from now on count their limits on.
+    pub(super) redis: Option<u16>,
     upstream_server: Server,
 }
 
@@ -49,7 +51,7 @@ impl Site {
         fs::write(&config, upstream_config(&folder, upstream))?;
         let mut upstream_server = Server::start("upstream", nginx(cores.load, &folder, &config)?, &folder)?;
         upstream_server.until(READY, || listening(upstream))?;
-        Ok(Site { folder, cores, upstream, rules: None, upstream_server })
+        Ok(Site { folder, cores, upstream, rules: None, redis: None, upstream_server })
     }
 
     /// Certificate chain, PEM.

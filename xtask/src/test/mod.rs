@@ -20,8 +20,9 @@ use palisade_test::{Need, need, paths};
 use count::Count;
 use step::Outcome;
 
-/// The package that holds the end-to-end tests.
+/// The package that holds the end-to-end tests, and their binary.
 const END_TO_END: &str = "palisade-tests";
+const END_TO_END_BINARY: &str = "end_to_end";
 
 /// User-space instructions that a plain GET may cost; counting differs by 1 %, 5 % more fail.
 const INSTRUCTIONS: u64 = 55_000;
@@ -166,7 +167,9 @@ impl<'a> Run<'a> {
             Step::E2e => {
                 // With `--only e2e` too: what is tested is what the source says, never an older build.
                 let built = if self.built { Outcome::passed() } else { self.build()? };
-                let mut outcome = self.tests(&["--package", END_TO_END])?;
+                // Of the whole workspace, although one package holds them: so its dependencies have the features that
+                // they were compiled with for the unit tests, and are not compiled again.
+                let mut outcome = self.tests(&["--workspace", "--test", END_TO_END_BINARY])?;
                 outcome.passed &= built.passed;
                 Ok(outcome)
             }

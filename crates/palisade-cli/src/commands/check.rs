@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use palisade::controls::INFOS;
+use palisade::controls::rate_limit::{Store, WhenAway};
 use palisade::live::Checked;
 use palisade_policy::{Problems, Snapshot};
 use serde_json::{Value, json};
@@ -136,6 +137,17 @@ fn away(config: &palisade::controls::Config) -> Vec<Value> {
     for (name, upstream) in &config.upstreams {
         let url = upstream.url.as_ref().map(ToString::to_string).unwrap_or_default();
         rows.push(row(&format!("upstreams.{name}"), url, closed));
+    }
+    let limits = &config.rate_limit.config;
+    if limits.store == Store::Redis
+        && let Some(url) = &config.redis.url
+    {
+        let behaviour = match limits.when_away {
+            WhenAway::Local => "local: each instance counts for itself",
+            WhenAway::Open => "open: requests pass uncounted",
+            WhenAway::Closed => "closed: 503 `rate_limit.away`",
+        };
+        rows.push(row("rate_limit", format!("redis: {url}"), behaviour));
     }
     if config.server.admin_token.is_some() {
         let provider = config.secrets.provider.to_string();

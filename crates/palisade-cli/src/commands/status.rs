@@ -75,6 +75,23 @@ fn shown(status: &Value) -> String {
         };
         vec![text(&one["name"]), text(&state["target"]), reachable]
     });
+    section(&mut out, "dependencies", items(&status["dependencies"]), |one| {
+        let state = match one["state"].as_str() {
+            Some("away") => format!("AWAY: {}", text(&one["reason"])),
+            _ => text(&one["state"]),
+        };
+        let used: Vec<String> = items(&one["used_by"])
+            .iter()
+            .map(|used| format!("{}: {}", text(&used["control"]), text(&used["when_away"])))
+            .collect();
+        vec![
+            text(&one["dependency"]),
+            text(&one["target"]),
+            format!("{state} since {}", text(&one["since"])),
+            format!("when away {}", used.join(", ")),
+            format!("{} requests decided without it", text(&one["decided_without"])),
+        ]
+    });
     let modes: Vec<Value> = palisade::controls::INFOS
         .iter()
         .map(|info| match status["modes"].get(info.name) {

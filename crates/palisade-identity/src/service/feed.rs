@@ -59,6 +59,12 @@ impl Identity {
         self.shared.nudged.notify_one();
     }
 
+    /// Returns once this process has changed something since it was last asked. Whoever can reach other instances tells
+    /// them to look (there [`nudge`](Self::nudge)); without that they do by themselves a little later.
+    pub async fn announced(&self) {
+        self.shared.announced.notified().await;
+    }
+
     /// Follows the feed until it is dropped, and sweeps out what is over. One task of each process that serves runs it.
     pub async fn follow(&self) {
         let mut away = false;

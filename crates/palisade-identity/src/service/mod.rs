@@ -31,6 +31,7 @@ mod revoked;
 mod roles;
 mod sessions;
 mod settings;
+mod still;
 #[cfg(test)]
 mod tests;
 mod tokens;
@@ -103,6 +104,7 @@ struct Shared {
     revoked: revoked::Revoked,
     feed: feed::Feed,
     nudged: Notify,
+    announced: Notify,
     uses: sessions::Uses,
 }
 
@@ -158,6 +160,7 @@ impl Identity {
             revoked: revoked::Revoked::default(),
             feed: feed::Feed::default(),
             nudged: Notify::new(),
+            announced: Notify::new(),
             uses: sessions::Uses::default(),
         };
         Self { shared: Arc::new(shared), settings: Arc::new(settings) }
@@ -211,6 +214,9 @@ impl Identity {
     fn apply(&self, committed: Committed) {
         for change in &committed.changes {
             self.shared.forget(change);
+        }
+        if !committed.changes.is_empty() {
+            self.shared.announced.notify_one();
         }
     }
 }

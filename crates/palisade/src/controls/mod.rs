@@ -62,6 +62,8 @@ macro_rules! registry {
             pub password: auth::config::Password,
             /// Where accounts, sessions, keys and clients are kept.
             pub database: auth::config::Database,
+            /// What several instances share.
+            pub redis: crate::redis::Config,
             $(#[allow(missing_docs)] pub $name: Section<$control>,)*
             /// The routes: the first match wins. Keys a route does not name keep their value from the sections above.
             pub route: Vec<RouteConfig>,

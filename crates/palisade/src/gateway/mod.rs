@@ -2,7 +2,7 @@
 //!
 //! One exchange is one connection, polled in the task of the request: no channel, no spawn. Sources: RFC 9110 §7.6.
 
-mod connect;
+pub(crate) mod connect;
 mod forward;
 mod http2;
 mod pool;

@@ -49,8 +49,13 @@ impl Client {
         Ok(stream)
     }
 
+    /// What a connection that is not HTTP is made with.
+    pub(crate) fn parts(&self) -> (ServerName<'static>, ClientConfig) {
+        (self.name.clone(), ClientConfig::clone(&self.config))
+    }
+
     /// What connections that were made with it are kept under.
-    pub(super) fn digest(&self) -> &str {
+    pub(crate) fn digest(&self) -> &str {
         &self.digest
     }
 }

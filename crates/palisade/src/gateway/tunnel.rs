@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use super::connect::Io;
 use crate::body::ResponseBody;
 use crate::context::Context;
+use crate::controls::auth::streams;
 
 /// The open tunnels of a server: counted, and ended when it has drained.
 #[derive(Debug)]
@@ -53,7 +54,7 @@ impl Tunnels {
         *answer.headers_mut() = head.headers;
         answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
         self.open.fetch_add(1, Ordering::Relaxed);
-        let open = Open { tunnels: Arc::clone(self), _ctx: Arc::clone(ctx) };
+        let open = Open { tunnels: Arc::clone(self), ctx: Arc::clone(ctx) };
         tokio::spawn(async move {
             if let Ok(client) = client.await {
                 // How a tunnel ended is between its two sides.
@@ -67,7 +68,7 @@ impl Tunnels {
 /// One open tunnel.
 struct Open {
     tunnels: Arc<Tunnels>,
-    _ctx: Arc<Context>,
+    ctx: Arc<Context>,
 }
 
 impl Open {
@@ -81,7 +82,10 @@ impl Open {
         if !leftover.is_empty() {
             client.write_all(&leftover).await?;
         }
+        // Threats 38: it ends with the rights of whoever opened it.
+        let ended = streams::ended(&self.ctx).unwrap_or_else(|| Box::pin(std::future::pending()));
         tokio::select! {
+            () = ended => Ok(()),
             copied = tokio::io::copy_bidirectional(&mut client, &mut upstream) => copied.map(drop),
             _ = end.wait_for(|end| *end) => Ok(()),
         }

@@ -100,8 +100,13 @@ events! {
     FILE_BROKEN = Warn "static.broken";
     /// A connection could not be accepted, or its TLS handshake failed: `reason`.
     CONNECTION = Info "connection.failed";
-    /// Log lines were dropped because their target is too slow: `lines`.
+    /// Log lines were dropped because their target is too slow, or could not be written to: `lines`.
     DROPPED = Warn "log.dropped";
+    /// A target of the log cannot be written to: `target`, `reason`, `lines` lost so far. On standard error, once a minute.
+    LOG_FAILED = Error "log.failed";
+    /// There are fewer descriptors than the connections need that the policy allows: `limit`, the `connections` that are
+    /// taken instead, and what would mend it: `add`.
+    DESCRIPTORS = Warn "server.descriptors";
     /// A supervised application was started: `pid`.
     APP_STARTED = Info "app.started";
     /// A supervised application accepts connections: `pid`, `after_ms`.
@@ -118,6 +123,10 @@ events! {
     CSP_VIOLATION = Info "csp.violation";
     /// A rule of the WAF matched: `ruleId`, `msg`, `data`, `tags`, `score`, `target`, `mode`, `request_id`.
     WAF_MATCH = Info "waf.match";
+    /// Something that controls depend on does not answer: `dependency`, `target`, `reason`. What then happens is `when_away`.
+    AWAY = Warn "dependency.away";
+    /// It answers again: `dependency`, `target`, `after_ms`.
+    BACK = Info "dependency.back";
     /// A certificate was read again: `file`, `not_after`.
     CERTIFICATE = Info "tls.certificate";
     /// A certificate or key that changed cannot be used, the old one stays in force: `reason`.
@@ -222,6 +231,19 @@ pub(crate) fn dropped(out: &mut Vec<u8>, lines: u64) {
     out.push(b'"');
     json::field_str(out, "event", DROPPED.name);
     json::field_str(out, "level", DROPPED.level.as_str());
+    json::field_u64(out, "lines", lines);
+    out.extend_from_slice(b"}\n");
+}
+
+/// The line about a sink that cannot be written to.
+pub(crate) fn failed(out: &mut Vec<u8>, target: &str, reason: &str, lines: u64) {
+    out.extend_from_slice(b"{\"time\":\"");
+    time(out, palisade_base::Clock::real().now());
+    out.push(b'"');
+    json::field_str(out, "event", LOG_FAILED.name);
+    json::field_str(out, "level", LOG_FAILED.level.as_str());
+    json::field_str(out, "target", target);
+    json::field_str(out, "reason", reason);
     json::field_u64(out, "lines", lines);
     out.extend_from_slice(b"}\n");
 }

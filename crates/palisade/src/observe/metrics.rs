@@ -38,6 +38,18 @@ struct CertificateLabels {
     certificate: ArcText,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DependencyLabels {
+    dependency: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AwayLabels {
+    control: &'static str,
+    dependency: &'static str,
+    when_away: &'static str,
+}
+
 /// Shared text as a label value.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct ArcText(Arc<str>);
@@ -57,6 +69,8 @@ pub struct Metrics {
     refusals: Family<RefusalLabels, Counter>,
     saturation: Family<ResourceLabels, Gauge<f64, std::sync::atomic::AtomicU64>>,
     certificates: Family<CertificateLabels, Gauge>,
+    dependencies: Family<DependencyLabels, Gauge>,
+    away: Family<AwayLabels, Counter>,
 }
 
 /// The times of one route, found once and kept by its policy: a request looks up no label.
@@ -115,7 +129,11 @@ impl Default for Metrics {
             Unit::Seconds,
             certificates.clone(),
         );
-        Self { registry, requests, upstream, refusals, saturation, certificates }
+        let dependencies = Family::default();
+        let away = Family::default();
+        registry.register("dependency_up", "Whether something that controls depend on answers", dependencies.clone());
+        registry.register("away", "Requests decided without something that was away", away.clone());
+        Self { registry, requests, upstream, refusals, saturation, certificates, dependencies, away }
     }
 }
 
@@ -140,6 +158,21 @@ impl Metrics {
         for (certificate, seconds) in certificates {
             self.certificates.get_or_create(&CertificateLabels { certificate: ArcText(certificate) }).set(seconds);
         }
+    }
+
+    /// Says whether a dependency answers; `None`: there is no such dependency any more.
+    pub(crate) fn dependency(&self, dependency: &'static str, up: Option<bool>) {
+        let labels = DependencyLabels { dependency };
+        if let Some(up) = up {
+            self.dependencies.get_or_create(&labels).set(i64::from(up));
+        } else {
+            self.dependencies.remove(&labels);
+        }
+    }
+
+    /// Counts a request that a control decided without something it depends on.
+    pub(crate) fn decided_without(&self, control: &'static str, dependency: &'static str, when_away: &'static str) {
+        self.away.get_or_create(&AwayLabels { control, dependency, when_away }).inc();
     }
 
     /// The text that Prometheus scrapes: OpenMetrics 1.0 for who asks for it, else the format 0.0.4 that everything reads.
@@ -184,6 +217,8 @@ mod tests {
         let metrics = Metrics::default();
         metrics.refused("hosts", "hosts.unknown", Mode::Block);
         metrics.saturation("connections", 0.5);
+        metrics.dependency("redis", Some(false));
+        metrics.decided_without("rate_limit", "redis", "local");
         metrics.certificates([(Arc::from("a \"quoted\" name"), -3)].into_iter());
         let rules = crate::policy::Rules::new(std::iter::empty(), |_| "".into());
         let times = RouteTimes::default();
@@ -203,11 +238,15 @@ mod tests {
                 "# TYPE palisade_request_seconds histogram\n",
                 "# TYPE palisade_upstream_seconds histogram\n",
                 "palisade_saturation{resource=\"connections\"} 0.5\n",
+                "palisade_dependency_up{dependency=\"redis\"} 0\n",
+                "palisade_away_total{control=\"rate_limit\",dependency=\"redis\",when_away=\"local\"} 1\n",
                 "palisade_certificate_expiry_seconds{certificate=\"a \\\"quoted\\\" name\"} -3\n",
             ] {
                 assert!(text.contains(line), "{line} is not in {text}");
             }
         }
+        metrics.dependency("redis", None);
+        assert!(!metrics.text(true).contains("dependency_up{"));
         metrics.certificates(std::iter::empty());
         assert!(!metrics.text(true).contains("quoted"));
     }

@@ -9,7 +9,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -22,6 +22,8 @@ const MAX_BUFFERED: usize = 1 << 20;
 /// A shard this full is written at once.
 const EAGER: usize = 60_000;
 const INTERVAL: Duration = Duration::from_millis(100);
+/// How often it is said that a target cannot be written to.
+const REPEATED: Duration = Duration::from_secs(60);
 
 /// A target of log lines. Clones share it.
 #[derive(Debug, Clone)]
@@ -143,7 +145,8 @@ impl Sink {
 }
 
 impl Shared {
-    fn run(&self, mut writer: Box<dyn Write + Send>, path: Option<PathBuf>) {
+    fn run(&self, writer: Box<dyn Write + Send>, path: Option<PathBuf>) {
+        let mut out = Out { writer, name: path.clone(), broken: false, said: None };
         let mut batch = Vec::with_capacity(EAGER);
         loop {
             let (asked, reopen) = {
@@ -161,27 +164,64 @@ impl Shared {
                 if !buffer.is_empty() {
                     std::mem::swap(&mut *buffer, &mut batch);
                     drop(buffer);
-                    // A target that has gone (a closed pipe) is not a reason to stop serving.
-                    let _ = writer.write_all(&batch);
+                    out.write(&batch, &self.dropped);
                     batch.clear();
                     batch.shrink_to(MAX_BUFFERED / 4);
                 }
             }
-            let dropped = self.dropped.swap(0, Ordering::Relaxed);
-            if dropped > 0 {
-                event::dropped(&mut batch, dropped);
-                let _ = writer.write_all(&batch);
-                batch.clear();
-            }
-            let _ = writer.flush();
+            out.say_dropped(&mut batch, &self.dropped);
             // A file that cannot be opened again is no reason to lose the lines: the old one stays.
             if reopen && let Some(file) = path.as_deref().and_then(|path| open_file(path).ok()) {
-                writer = Box::new(file);
+                out.writer = Box::new(file);
             }
             let mut wake = self.wake.lock();
             wake.done = asked;
             drop(wake);
             self.flushed.notify_all();
+        }
+    }
+}
+
+/// The target, on the thread that writes to it. A full disk or a closed pipe is not a reason to stop serving; what it cost
+/// is counted, and said where somebody may see it.
+struct Out {
+    writer: Box<dyn Write + Send>,
+    name: Option<PathBuf>,
+    /// The last write failed, perhaps in the middle of a line.
+    broken: bool,
+    said: Option<Instant>,
+}
+
+impl Out {
+    /// Writes whole lines; those that are lost are added to `dropped`.
+    fn write(&mut self, lines: &[u8], dropped: &AtomicU64) {
+        let begun = if self.broken { self.writer.write_all(b"\n") } else { Ok(()) };
+        let written = begun.and_then(|()| self.writer.write_all(lines)).and_then(|()| self.writer.flush());
+        self.broken = written.is_err();
+        let Err(error) = written else { return };
+        let lost = lines.iter().filter(|byte| **byte == b'\n').count() as u64;
+        let lost = dropped.fetch_add(lost, Ordering::Relaxed) + lost;
+        if self.said.is_none_or(|said| said.elapsed() > REPEATED) {
+            self.said = Some(Instant::now());
+            let name = self.name.as_deref().map_or("standard output".into(), Path::to_string_lossy);
+            let mut line = Vec::new();
+            event::failed(&mut line, &name, &error.to_string(), lost);
+            let _ = io::stderr().lock().write_all(&line);
+        }
+    }
+
+    /// Says how many lines are missing here, once there is somewhere to say it.
+    fn say_dropped(&mut self, line: &mut Vec<u8>, dropped: &AtomicU64) {
+        let lines = dropped.load(Ordering::Relaxed);
+        if lines == 0 {
+            return;
+        }
+        event::dropped(line, lines);
+        let nothing = AtomicU64::new(0);
+        self.write(line, &nothing);
+        line.clear();
+        if !self.broken {
+            dropped.fetch_sub(lines, Ordering::Relaxed);
         }
     }
 }
@@ -246,6 +286,51 @@ mod tests {
             (std::fs::read_to_string(moved).unwrap(), std::fs::read_to_string(path).unwrap()),
             ("old\n".into(), "new\n".into())
         );
+    }
+
+    /// Takes nothing for a while, then half a line, then everything.
+    struct Full(Shown, Arc<Mutex<Vec<io::Result<usize>>>>);
+
+    impl Write for Full {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            match self.1.lock().pop() {
+                Some(Ok(some)) => self.0.write(&bytes[..some.min(bytes.len())]),
+                Some(Err(error)) => Err(error),
+                None => self.0.write(bytes),
+            }
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_full_disk_loses_lines_and_not_their_number() {
+        let shown = Shown::default();
+        let full = || Err(io::Error::from(io::ErrorKind::StorageFull));
+        // Taken from the end: half a line of the first batch, then nothing of it, of the report, and of the next batch.
+        let plan = Arc::new(Mutex::new(vec![full(), full(), full(), Ok(3)]));
+        let sink = Sink::start(Box::new(Full(shown.clone(), Arc::clone(&plan)))).unwrap();
+        for line in ["first\nsecond\n", "third\n"] {
+            sink.line(true, |out| out.extend_from_slice(line.as_bytes()));
+            sink.flush();
+        }
+        while !plan.lock().is_empty() {
+            sink.flush();
+        }
+        sink.line(true, |out| out.extend_from_slice(b"fourth\n"));
+        sink.flush();
+        let text = String::from_utf8(shown.0.lock().clone()).unwrap();
+        let lines: Vec<&str> = text.lines().filter(|line| !line.is_empty()).collect();
+        assert_eq!(lines[0], "fir", "{text}");
+        assert!(lines.contains(&"fourth"), "{text}");
+        let said: u64 = lines
+            .iter()
+            .filter_map(|line| line.split("\"lines\":").nth(1)?.strip_suffix('}')?.parse::<u64>().ok())
+            .sum();
+        let whole = lines.iter().filter(|line| ["first", "second", "third", "fourth"].contains(line)).count() as u64;
+        assert_eq!(said + whole, 4, "{text}");
     }
 
     #[test]

@@ -34,6 +34,7 @@ use crate::controls::{self, Config, Controls};
 use crate::observe::Log;
 use crate::observe::decisions::Decisions;
 use crate::observe::metrics::{Metrics, RouteTimes};
+use crate::redis::Redis;
 
 /// The starter policy: what `palisade serve` runs when there is no policy file.
 pub const STARTER: &str = include_str!("starter.toml");
@@ -123,6 +124,10 @@ pub struct Env {
     pub metrics: Arc<Metrics>,
     /// Where secrets come from.
     pub secrets: Arc<dyn palisade_vault::Provider>,
+    /// `[redis]`, where there is one.
+    pub redis: Option<Redis>,
+    /// Whether there is a login, `[auth]`.
+    pub has_login: bool,
     /// Whether files that the policy names are read anew; not for a switch, which is put over what is in force.
     pub rereads: bool,
 }

@@ -186,15 +186,20 @@ impl Admission {
 }
 
 /// How many handshakes may be in progress: half of all connections, so that clients who never finish theirs leave room.
-pub(super) fn handshake_limit(policy: &Policy) -> usize {
-    (policy.config().limits.config.connections as usize / 2).max(1)
+pub(super) fn handshake_limit(state: &ServerState, policy: &Policy) -> usize {
+    (connection_limit(state, policy) / 2).max(1)
+}
+
+/// How many connections may be open: what the policy says, where there are descriptors for so many.
+pub(super) fn connection_limit(state: &ServerState, policy: &Policy) -> usize {
+    state.room.at_most(policy.config().limits.config.connections)
 }
 
 /// Counts a connection, where it may be.
 pub(super) fn admit(state: &Arc<ServerState>, policy: &Policy, peer: IpAddr) -> Result<Admitted, &'static Code> {
     let open = state.connections.fetch_add(1, Ordering::Relaxed);
     let mut admitted = Admitted { state: Arc::clone(state), network: None };
-    if open >= policy.config().limits.config.connections as usize {
+    if open >= connection_limit(state, policy) {
         return Err(&CONNECTIONS);
     }
     // A proxy in front holds the connections of everybody.
@@ -217,7 +222,7 @@ pub(super) fn handshake(
 ) -> Result<Handshake, &'static Code> {
     let running = state.admission.handshakes.fetch_add(1, Ordering::Relaxed);
     let mut handshake = Handshake { state: Arc::clone(state), network: None };
-    if running >= handshake_limit(policy) {
+    if running >= handshake_limit(state, policy) {
         return Err(&HANDSHAKES);
     }
     if let Some(network) = admitted.network {

@@ -53,6 +53,24 @@ pub(super) async fn keep(handle: Arc<Handle>) {
     }
 }
 
+/// Asks what controls depend on how it is, so that this is known also where no request needs it.
+pub(super) async fn look(handle: Arc<Handle>) {
+    let server = state(handle.live().policy.env());
+    let ended = server.reached(Phase::Ended);
+    tokio::pin!(ended);
+    loop {
+        let redis = handle.live().policy.env().redis.clone();
+        if let Some(redis) = redis {
+            // Within its own deadline.
+            redis.look().await;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(INTERVAL) => {}
+            () = &mut ended => return,
+        }
+    }
+}
+
 /// Reads everything again, and tells the service manager.
 pub(super) async fn reload(handle: &Arc<Handle>) {
     notify::reloading();
@@ -74,8 +92,11 @@ impl Watch {
         let live = handle.live();
         let pairs = live.policy.config().tls.pairs();
         let tls: Vec<PathBuf> = pairs.flat_map(|(cert, key)| [cert.to_owned(), key.to_owned()]).collect();
+        let redis = &live.policy.config().redis;
+        let redis = [&redis.ca, &redis.client_cert, &redis.client_key];
         let named = crate::policy::upstreams(live.policy.config())
             .flat_map(|(_, upstream)| [&upstream.ca, &upstream.client_cert, &upstream.client_key])
+            .chain(redis)
             .filter_map(Clone::clone)
             .chain(crate::controls::waf::files(live.policy.env()))
             .collect();

@@ -1,5 +1,6 @@
 //! Listeners: opened once, then once more for each worker under the same port.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,8 +14,11 @@ use super::{Phase, activation, connection, listeners, state};
 use crate::context::Listener;
 use crate::error::{Error, Result};
 use crate::live::Handle;
+use crate::observe::event;
 
 const BACKLOG: i32 = 4096;
+/// How often it is said that no connection can be accepted.
+const REPEATED: Duration = Duration::from_secs(10);
 /// How long connections that were on their way are still taken when a listener closes.
 pub(super) const LAST_LOOK: Duration = Duration::from_millis(100);
 
@@ -197,6 +201,7 @@ async fn accept(listener: TcpListener, kind: Listener, handle: Arc<Handle>, tls:
     };
     let draining = state.reached(Phase::Draining);
     tokio::pin!(draining);
+    let mut said: Option<tokio::time::Instant> = None;
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -205,7 +210,14 @@ async fn accept(listener: TcpListener, kind: Listener, handle: Arc<Handle>, tls:
         match accepted {
             Ok((stream, peer)) => take(stream, peer),
             // Out of descriptors, or a connection that was gone at once: the listener itself is fine.
-            Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+            Err(error) => {
+                let gone = matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset);
+                if !gone && said.is_none_or(|said| said.elapsed() > REPEATED) {
+                    said = Some(tokio::time::Instant::now());
+                    event::CONNECTION.line(handle.log()).show("reason", format!("cannot accept: {error}"));
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
         }
     }
     // Closing a listener resets what waits in its queue, so the queue is emptied first; a client whose handshake is

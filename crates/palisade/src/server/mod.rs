@@ -5,6 +5,7 @@ pub mod admin;
 mod admission;
 mod batch;
 mod connection;
+mod descriptors;
 mod frames;
 pub(crate) mod framing;
 mod keep;
@@ -61,6 +62,7 @@ pub struct ServerState {
     phase_now: AtomicU8,
     connections: AtomicUsize,
     admission: admission::Admission,
+    room: descriptors::Room,
     since: std::time::Instant,
     listeners: std::sync::OnceLock<Vec<(&'static str, std::net::SocketAddr)>>,
     /// How long idle connections are kept when the server leaves, in milliseconds.
@@ -103,6 +105,7 @@ impl Default for ServerState {
             phase_now: AtomicU8::new(Phase::Serving as u8),
             connections: AtomicUsize::new(0),
             admission: admission::Admission::default(),
+            room: descriptors::Room::default(),
             since: std::time::Instant::now(),
             listeners: std::sync::OnceLock::new(),
             idle_grace_ms: AtomicU64::new(0),
@@ -274,6 +277,9 @@ impl Palisade {
         // Known before the first request: what a gateway calls itself may depend on its port.
         let addresses = bound.iter().map(|bound| (bound.name(), bound.address())).collect();
         let _ = state(handle.live().policy.env()).listeners.set(addresses);
+        if !embedded {
+            descriptors::provide(&handle);
+        }
         // Last: a port that is taken must not start an application.
         let app = handle.take_plan().map(|plan| {
             let status = crate::live::app_status(handle.state());
@@ -334,6 +340,7 @@ impl Running {
         // Before anybody is told to send one: a signal without a handler ends the process.
         *self.signals.lock() = Signals::new().ok();
         tokio::spawn(keep::keep(Arc::clone(&self.handle)));
+        tokio::spawn(keep::look(Arc::clone(&self.handle)));
         if let Some(control) = &self.control {
             control.serve_here(&self.handle);
         }

@@ -4,14 +4,16 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::admission::handshake_limit;
+use super::admission::{connection_limit, handshake_limit};
 use super::state;
 use super::tls::certificates;
 use crate::control::{ControlId, Mode};
 use crate::controls::INFOS;
+use crate::controls::rate_limit::Store;
 use crate::gateway::Gateway;
 use crate::live::Handle;
 use crate::operate::{self, rfc3339};
+use crate::redis::State;
 use crate::stack::{Inner, Live};
 
 /// Everything about a server that an operator asks for, as JSON.
@@ -51,7 +53,7 @@ pub async fn status(handle: &Arc<Handle>) -> Value {
     let upstreams = upstreams(live.upstreams()).await;
     let (requests, refused, would_refuse) = policy.decisions().counts();
     let since = policy.decisions().latest().map(|facts| rfc3339(facts.since));
-    let limit = policy.config().limits.config.connections;
+    let limit = connection_limit(&server, policy);
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "pid": std::process::id(),
@@ -70,14 +72,39 @@ pub async fn status(handle: &Arc<Handle>) -> Value {
         "upstreams": upstreams,
         "connections": { "open": server.connections(), "limit": limit },
         "saturation": {
-            "connections": share(server.connections(), limit as usize),
-            "handshakes": share(server.admission.handshakes(), handshake_limit(policy)),
+            "connections": share(server.connections(), limit),
+            "handshakes": share(server.admission.handshakes(), handshake_limit(&server, policy)),
         },
+        "dependencies": dependencies(policy),
         "certificates": certificates,
         "modes": modes(&live),
         "overrides": operate::list(handle),
         "requests": { "seen": requests, "refused": refused, "would_refuse": would_refuse },
     })
+}
+
+/// What controls depend on besides applications, how it is, and what happens without it.
+fn dependencies(policy: &crate::policy::Policy) -> Vec<Value> {
+    let Some(redis) = &policy.env().redis else { return Vec::new() };
+    let health = redis.health();
+    let (state, since) = health.state();
+    let (state, reason) = match state {
+        State::Unknown => ("unknown", None),
+        State::Up => ("up", None),
+        State::Away(away) => ("away", Some(away.why().to_owned())),
+    };
+    let limits = &policy.config().rate_limit.config;
+    let used = (limits.store == Store::Redis)
+        .then(|| json!({ "control": "rate_limit", "when_away": limits.when_away.as_str() }));
+    vec![json!({
+        "dependency": health.name(),
+        "target": health.target(),
+        "state": state,
+        "since": rfc3339(since),
+        "reason": reason,
+        "used_by": used.into_iter().collect::<Vec<_>>(),
+        "decided_without": health.decided_without(),
+    })]
 }
 
 /// The applications of `[upstreams.NAME]`, asked side by side: one that does not answer delays no other.
@@ -125,10 +152,11 @@ pub(super) fn observe(handle: &Handle) {
     let live = handle.live();
     let env = live.policy.env();
     let (server, now) = (state(env), live.policy.clock().now());
-    let limit = live.policy.config().limits.config.connections;
+    let limit = connection_limit(&server, &live.policy);
     let metrics = handle.metrics();
-    metrics.saturation("connections", share(server.connections(), limit as usize));
-    metrics.saturation("handshakes", share(server.admission.handshakes(), handshake_limit(&live.policy)));
+    metrics.saturation("connections", share(server.connections(), limit));
+    metrics.saturation("handshakes", share(server.admission.handshakes(), handshake_limit(&server, &live.policy)));
+    metrics.dependency("redis", env.redis.as_ref().map(|redis| redis.health().is_up()));
     metrics.certificates(
         certificates(env).facts().iter().map(|fact| (Arc::clone(&fact.source), (fact.not_after.0 - now.0) / 1000)),
     );

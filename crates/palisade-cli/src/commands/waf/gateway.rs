@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -10,10 +11,13 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+use super::answer::{self, Asked, Reply};
 use crate::args::Global;
 
 /// How long an answer may take; a request that is not whole has none.
 const ANSWER: Duration = Duration::from_secs(10);
+/// Most of an answer that is read.
+const ANSWER_BYTES: usize = 1 << 20;
 /// How long the log may lag behind.
 const LOG: Duration = Duration::from_secs(20);
 
@@ -21,6 +25,7 @@ const LOG: Duration = Duration::from_secs(20);
 pub(super) struct Gateway {
     address: SocketAddr,
     log: PathBuf,
+    asked: Asked,
     _running: palisade::server::Running,
     _folder: tempfile::TempDir,
 }
@@ -30,6 +35,8 @@ pub(super) struct Gateway {
 pub(super) struct Answer {
     pub(super) status: Option<u16>,
     pub(super) id: Option<String>,
+    /// As far as it was read.
+    pub(super) bytes: Vec<u8>,
 }
 
 impl Gateway {
@@ -43,7 +50,8 @@ impl Gateway {
         let log = folder.path().join("log");
         let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let upstream = format!("\"http://{}\"", listener.local_addr()?);
-        let router = axum::Router::new().fallback(|| async {});
+        let asked = Asked::default();
+        let router = answer::router(Arc::clone(&asked));
         tokio::spawn(async move { axum::serve(listener, router).await });
         let mut sources = super::super::policy::sources(global);
         if let Some(methods) = methods {
@@ -78,33 +86,43 @@ impl Gateway {
         running.ready();
         let bound = running.bound.iter().find(|bound| bound.name() == "http");
         let address = bound.context("the gateway listens")?.address();
-        Ok(Self { address, log, _running: running, _folder: folder })
+        Ok(Self { address, log, asked, _running: running, _folder: folder })
+    }
+
+    /// Until it is told otherwise, the server behind answers everything so.
+    pub(super) fn answers(&self, reply: Option<Reply>) {
+        *self.asked.lock() = reply;
     }
 
     /// Sends bytes over a connection of their own.
-    pub(super) async fn send(&self, raw: &[u8]) -> anyhow::Result<Answer> {
+    ///
+    /// `whole`: reads the body of the answer too, which has to end the connection.
+    pub(super) async fn send(&self, raw: &[u8], whole: bool) -> anyhow::Result<Answer> {
         let mut stream = TcpStream::connect(self.address).await?;
         // What is refused early is not read to its end.
         let _ = stream.write_all(raw).await;
         let mut head = Vec::new();
         let read = async {
-            while !head.windows(4).any(|end| end == b"\r\n\r\n") && stream.read_buf(&mut head).await? > 0 {}
+            while (whole && head.len() < ANSWER_BYTES || !head.windows(4).any(|end| end == b"\r\n\r\n"))
+                && stream.read_buf(&mut head).await? > 0
+            {}
             std::io::Result::Ok(())
         };
         let _late = tokio::time::timeout(ANSWER, read).await;
-        let head = String::from_utf8_lossy(&head);
-        let mut lines = head.lines();
+        let text = String::from_utf8_lossy(&head);
+        let mut lines = text.lines();
         let status = lines.next().and_then(|line| line.split(' ').nth(1)?.parse().ok());
         let id = lines.find_map(|line| {
             let (name, value) = line.split_once(':')?;
             name.eq_ignore_ascii_case("x-request-id").then(|| value.trim().to_owned())
         });
-        Ok(Answer { status, id })
+        Ok(Answer { status, id, bytes: head })
     }
 
     /// Every line of the log, once all that was sent is in it.
     pub(super) async fn lines(&self) -> anyhow::Result<Vec<Value>> {
-        let last = self.send(b"GET /.palisade-end HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await?;
+        let last =
+            self.send(b"GET /.palisade-end HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", false).await?;
         let id = last.id.context("the gateway answers")?;
         wait(&self.log, |lines| lines.iter().any(|line| line["request_id"] == id.as_str())).await
     }

@@ -1,5 +1,6 @@
 //! `palisade waf`: what the rules say of one request, and the regression tests of a rule set.
 
+mod answer;
 mod cases;
 mod gateway;
 
@@ -49,7 +50,7 @@ async fn one(global: &Global, test: &WafTest) -> anyhow::Result<Done> {
         raw.extend(b"Connection: close\r\n\r\n");
     }
     let gateway = Gateway::start(global, &[], None).await?;
-    let answer = gateway.send(&raw).await?;
+    let answer = gateway.send(&raw, false).await?;
     let lines = gateway.lines().await?;
     let of_request = |line: &&Value| line["request_id"].as_str() == answer.id.as_deref();
     let matches: Vec<&Value> = lines.iter().filter(|line| line["event"] == "waf.match").filter(of_request).collect();
@@ -83,6 +84,10 @@ const AT_ONCE: usize = 8;
 /// What the regression tests assume: everything is judged, nothing is refused.
 const BEFORE: &str = "SecAction \"id:900005,phase:1,nolog,pass,setvar:tx.crs_validate_utf8_encoding=1,\
     setvar:tx.arg_name_length=100,setvar:tx.arg_length=400\"\n";
+/// What those of version 4 assume beside it.
+const BEFORE_FOUR: &str = "SecResponseBodyAccess On\nSecResponseBodyMimeType text/plain text/html text/xml application/json\n\
+    SecAction \"id:900006,phase:1,nolog,pass,setvar:tx.max_num_args=255,setvar:tx.total_arg_length=6400,\
+    setvar:tx.max_file_size=64100,setvar:tx.combined_file_sizes=65535\"\n";
 
 /// Regression tests, through a gateway, before a server of its own.
 async fn all(global: &Global, test: &CrsTest) -> anyhow::Result<Done> {
@@ -92,7 +97,8 @@ async fn all(global: &Global, test: &CrsTest) -> anyhow::Result<Done> {
     }
     let folder = tempfile::tempdir()?;
     let before = folder.path().join("before.conf");
-    std::fs::write(&before, BEFORE)?;
+    let four = cases.iter().any(cases::Case::is_of_four);
+    std::fs::write(&before, format!("{BEFORE}{}", if four { BEFORE_FOUR } else { "" }))?;
     let mut rules = vec![before.to_string_lossy().into_owned()];
     if test.rules.is_empty() {
         let read = palisade::live::read(&super::policy::sources(global)).map_err(palisade::Error::Policy)?;
@@ -114,8 +120,22 @@ async fn all(global: &Global, test: &CrsTest) -> anyhow::Result<Done> {
     ];
     let gateway = Gateway::start(global, &flags, Some(&cases::methods(&cases))).await?;
     // Some requests are never whole, and their answers are waited for in vain: others go on meanwhile.
-    let sent = futures_util::stream::iter(&cases).map(|case| gateway.send(&case.raw)).buffered(AT_ONCE);
-    let answers: Vec<_> = sent.try_collect().await?;
+    let plain = |case: &&cases::Case| case.reply.is_none();
+    let sent = futures_util::stream::iter(cases.iter().filter(plain)).map(|case| gateway.send(&case.raw, case.reads()));
+    let mut answers: std::collections::VecDeque<_> = sent.buffered(AT_ONCE).try_collect().await?;
+    // Of those that say what the server answers, one at a time.
+    let mut in_order = Vec::with_capacity(cases.len());
+    for case in &cases {
+        in_order.push(match &case.reply {
+            None => answers.pop_front().unwrap_or_default(),
+            Some(reply) => {
+                gateway.answers(Some(reply.clone()));
+                gateway.send(&case.raw, case.reads()).await?
+            }
+        });
+    }
+    gateway.answers(None);
+    let answers = in_order;
     let mut lines: HashMap<String, Vec<Value>> = HashMap::new();
     for line in gateway.lines().await? {
         if let Some(id) = line["request_id"].as_str() {
@@ -132,7 +152,9 @@ async fn all(global: &Global, test: &CrsTest) -> anyhow::Result<Done> {
             .collect();
         let refused = |line: &&Value| line["event"] == "request.refused" && line["mode"] == "block";
         let refused = lines.iter().find(refused).and_then(|line| line["code"].as_str());
-        if !case.passes(&found, answer.status) {
+        let log: String = lines.iter().filter(|line| line["event"] == "waf.match").map(modsecurity).collect();
+        let seen = cases::Seen { rules: &found, log: &log, status: answer.status, answer: &answer.bytes };
+        if !case.passes(&seen) {
             failed.push(json!({
                 "test": case.title, "wanted": case.wanted, "unwanted": case.unwanted, "statuses": case.statuses,
                 "found": found, "status": answer.status, "refused": refused,
@@ -159,4 +181,11 @@ async fn all(global: &Global, test: &CrsTest) -> anyhow::Result<Done> {
         print(&format!("{passed} of {} tests pass ({percent:.2} %)\n", cases.len()));
     }
     Ok(if failed.is_empty() { Done::Ok } else { Done::Findings })
+}
+
+/// A match as ModSecurity logs it, for patterns over its log.
+fn modsecurity(line: &Value) -> String {
+    let text = |key: &str| line[key].as_str().unwrap_or_default().to_owned();
+    let tags: String = line["tags"].as_array().into_iter().flatten().map(|tag| format!(" [tag {tag}]")).collect();
+    format!("[id \"{}\"] [msg \"{}\"] [data \"{}\"]{tags}\n", line["ruleId"], text("msg"), text("data"))
 }

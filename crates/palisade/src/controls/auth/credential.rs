@@ -8,6 +8,7 @@ use http::HeaderMap;
 use http::header::{AUTHORIZATION, COOKIE, HeaderValue};
 
 use super::codes;
+use crate::context::Context;
 use crate::refusal::Refusal;
 
 /// The session cookie over TLS. Browsers take a `__Host-` cookie from its own host over TLS only.
@@ -42,6 +43,11 @@ pub enum Offered<'r> {
     Token(&'r str),
     /// An API key, in `X-API-Key` or behind `Bearer`. What stands in `X-API-Key` is one, whatever it looks like.
     Key(&'r str),
+}
+
+/// Whether the cookies of this request are those over TLS: in production they always are.
+pub fn is_secure(ctx: &Context) -> bool {
+    ctx.is_secure() || !ctx.policy.env().is_development()
 }
 
 /// Reads the credential of a request.

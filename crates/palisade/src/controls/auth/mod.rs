@@ -12,6 +12,7 @@ mod keys;
 pub mod needs;
 pub mod proof;
 mod service;
+pub(crate) mod streams;
 pub mod when;
 
 use std::sync::Arc;
@@ -150,10 +151,10 @@ impl Auth {
     /// Takes the credentials out that were used or are of ours, and tells the application who is asking. Where the request
     /// is about to be forwarded: what comes before sees it as it was sent.
     pub(crate) fn hand_over(&self, ctx: &Context, parts: &mut request::Parts) {
+        credential::cut_cookies(&mut parts.headers);
         if !self.owns(ctx) {
             return;
         }
-        credential::cut_cookies(&mut parts.headers);
         let caller = ctx.identity().caller();
         let used = caller.map(Caller::by).filter(|by| *by != By::Token || !self.forwards(ctx));
         // An application on a public route may have tokens of its own, but none that we made.
@@ -350,7 +351,7 @@ impl Check for Auth {
         if !ctx.has_credential() {
             return Begun::Done(self.decide(ctx, parts, Outcome::Nobody));
         }
-        let offered = match credential::offered(&parts.headers, ctx.is_secure()) {
+        let offered = match credential::offered(&parts.headers, credential::is_secure(ctx)) {
             Ok(offered) => offered,
             Err(refusal) => return Begun::Done(Err(refusal.into())),
         };
@@ -364,7 +365,7 @@ impl Check for Auth {
                 Begun::Done(self.decide(ctx, parts, outcome))
             }
             Known::Ask(question) => Begun::Waits(Box::pin(async move {
-                let offered = credential::offered(&parts.headers, ctx.is_secure())?;
+                let offered = credential::offered(&parts.headers, credential::is_secure(ctx))?;
                 let outcome = match self.services.ask(&ctx.policy, &question).await {
                     Ok(caller) => Outcome::Caller(caller),
                     Err(rejected) => outcome(&offered, rejected),

@@ -20,8 +20,10 @@ use crate::policy::values::Timeout;
 use crate::refusal::{Code, Refusal, Stop};
 
 mod depth;
+mod markup;
 
 use depth::{Depth, openings};
+use markup::Markup;
 
 /// The largest body where a policy says nothing, in bytes.
 pub(crate) const STRICT_BODY: u64 = 1 << 20;
@@ -38,6 +40,9 @@ pub struct Config {
     /// How deep arrays and objects of a JSON body may lie in each other. Judged while the body streams.
     #[schemars(range(min = 1, max = 10_000))]
     pub json_depth: u32,
+    /// How deep the elements of an XML body may lie in each other. Judged while the body streams.
+    #[schemars(range(min = 1, max = 10_000))]
+    pub xml_depth: u32,
     /// All header fields of a request together.
     pub header_bytes: ByteSize,
     /// The target of a request: path and query.
@@ -68,6 +73,7 @@ impl Default for Config {
             body: ByteSize::mib(1),
             unparsed_unlimited: false,
             json_depth: 32,
+            xml_depth: 128,
             header_bytes: ByteSize::kib(32),
             url_bytes: ByteSize::kib(8),
             connections: 10_000,
@@ -90,6 +96,9 @@ pub struct Route {
     /// How deep arrays and objects of a JSON body may lie in each other.
     #[schemars(range(min = 1, max = 10_000))]
     pub json_depth: Option<u32>,
+    /// How deep its XML bodies may be.
+    #[schemars(range(min = 1, max = 10_000))]
+    pub xml_depth: Option<u32>,
     /// How long may be waited for a body in all, beside a second for every 500 bytes that came.
     pub body_time: Option<Timeout>,
 }
@@ -97,6 +106,10 @@ pub struct Route {
 /// The body is too large.
 pub static BODY: Code =
     Code::client("limits.body", StatusCode::PAYLOAD_TOO_LARGE, 2, "the body of this request is too large")
+        .owasp("input_validation_fail");
+/// An XML body is nested too deeply.
+pub static XML_DEPTH: Code =
+    Code::client("limits.xml_depth", StatusCode::BAD_REQUEST, 2, "the XML body of this request is nested too deeply")
         .owasp("input_validation_fail");
 /// A JSON body is nested too deeply. 400 and not 413: the body is not too much, and sending it in parts would not help.
 pub static JSON_DEPTH: Code =
@@ -129,6 +142,7 @@ pub struct Limits {
     body: Vec<Option<u64>>,
     standard: u64,
     json_depth: Vec<u32>,
+    xml_depth: Vec<u32>,
     body_time: Vec<Option<Duration>>,
     unparsed_unlimited: bool,
     header_bytes: usize,
@@ -141,7 +155,7 @@ impl Control for Limits {
     const INFO: Info = Info {
         name: "limits",
         section: 2,
-        codes: &[&BODY, &JSON_DEPTH, &BODY_TIME, &HEADERS, &URL],
+        codes: &[&BODY, &JSON_DEPTH, &XML_DEPTH, &BODY_TIME, &HEADERS, &URL],
         judges: true,
         about: "How much a request may be. Header limits are hard ceilings and always enforce.",
     };
@@ -163,6 +177,7 @@ impl Control for Limits {
             body: routes.map(|route| route.and_then(|route| route.body).map(ByteSize::bytes)),
             standard: section.body.bytes(),
             json_depth: routes.map(|route| route.and_then(|route| route.json_depth).unwrap_or(section.json_depth)),
+            xml_depth: routes.map(|route| route.and_then(|route| route.xml_depth).unwrap_or(section.xml_depth)),
             body_time: routes.map(|route| route.and_then(|r| r.body_time).unwrap_or(section.body_time).duration()),
             unparsed_unlimited: section.unparsed_unlimited,
             header_bytes: section.header_bytes.len(),
@@ -202,12 +217,13 @@ impl Check for Limits {
         let announced = announced(&parts.headers);
         // An announced length was judged with the head, and the HTTP library lets no byte more through.
         let left = if announced.is_some() { u64::MAX } else { self.body_limit(ctx, &parts.headers) };
-        let most = self.json_depth.get(usize::from(ctx.rule().id)).copied().unwrap_or(u32::MAX);
-        let depth = Depth::of(&parts.headers, most);
-        if left == u64::MAX && depth.is_none() {
+        let most = |of: &[u32]| of.get(usize::from(ctx.rule().id)).copied().unwrap_or(u32::MAX);
+        let depth = Depth::of(&parts.headers, most(&self.json_depth));
+        let markup = Markup::of(&parts.headers, most(&self.xml_depth));
+        if left == u64::MAX && depth.is_none() && markup.is_none() {
             return None;
         }
-        Some(Box::new(Amount { left, depth, whole: announced }))
+        Some(Box::new(Amount { left, depth, markup, whole: announced }))
     }
 
     fn inspects(&self) -> bool {
@@ -230,6 +246,10 @@ impl Check for Limits {
         if *judged.code == JSON_DEPTH {
             let most = self.json_depth.get(usize::from(asked.rule.id)).copied().unwrap_or(u32::MAX);
             return Some(Remedy::Route(format!("limits = {{ json_depth = {} }}", most.saturating_mul(2))));
+        }
+        if *judged.code == XML_DEPTH {
+            let most = self.xml_depth.get(usize::from(asked.rule.id)).copied().unwrap_or(u32::MAX);
+            return Some(Remedy::Route(format!("limits = {{ xml_depth = {} }}", most.saturating_mul(2))));
         }
         if *judged.code == BODY_TIME {
             return Some(Remedy::Route("limits = { body_time = \"off\" }".to_owned()));
@@ -258,6 +278,7 @@ fn announced(headers: &HeaderMap) -> Option<u64> {
 struct Amount {
     left: u64,
     depth: Option<Depth>,
+    markup: Option<Markup>,
     whole: Option<u64>,
 }
 
@@ -268,6 +289,11 @@ impl Inspect for Amount {
             .left
             .checked_sub(length)
             .ok_or_else(|| BODY.refuse("the body ran over `limits.body` while it streamed").close())?;
+        if let Some(markup) = &mut self.markup
+            && !markup.feed(piece)
+        {
+            return Err(XML_DEPTH.refuse("deeper than `limits.xml_depth`").close());
+        }
         let Some(depth) = &mut self.depth else { return Ok(()) };
         // Most bodies come in one piece and have fewer brackets than may lie in each other: counting is cheap, and no
         // reading is needed.
@@ -417,6 +443,19 @@ mod tests {
             (json(&starter, "/echo", nested(128)).await.0, json(&starter, "/echo", nested(129)).await.0),
             (200, 400)
         );
+    }
+
+    #[tokio::test]
+    async fn xml_is_judged_like_json() {
+        let app = App::start(ROUTES);
+        let deep = |depth: usize| "<a>".repeat(depth) + &"</a>".repeat(depth);
+        for kind in ["application/xml", "text/xml; charset=utf-8", "application/soap+xml"] {
+            assert_eq!(stream(&app, "/echo", kind, vec![deep(128)]).await.status, 200, "{kind}");
+            let refused = stream(&app, "/echo", kind, deep(129).chars().map(String::from).collect()).await;
+            assert_eq!((refused.status, refused.code().as_deref()), (400, Some("limits.xml_depth")), "{kind}");
+        }
+        assert_eq!(stream(&app, "/echo", "text/plain", vec![deep(500)]).await.status, 200);
+        assert_eq!(stream(&app, "/free", "text/xml", vec![deep(500)]).await.status, 200);
     }
 
     #[test]

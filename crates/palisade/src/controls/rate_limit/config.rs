@@ -18,12 +18,60 @@ pub struct Config {
     pub default: Rates,
     /// Networks that are not counted.
     pub exempt: Vec<Cidr>,
+    /// Where counts are kept: `"local"`, in this instance, or `"redis"`, in the server of `[redis]`, together with all
+    /// other instances. `in_flight` is counted in this instance in any case.
+    pub store: Store,
+    /// What becomes of requests while Redis does not answer: `"local"` counts them in this instance, `"open"` lets them
+    /// pass uncounted, `"closed"` refuses them with 503.
+    pub when_away: WhenAway,
+}
+
+/// Where counts are kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub enum Store {
+    /// In this instance.
+    #[default]
+    Local,
+    /// In the server of `[redis]`.
+    Redis,
+}
+
+/// What becomes of requests while the store is away.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub enum WhenAway {
+    /// They are counted in this instance.
+    #[default]
+    Local,
+    /// They pass, uncounted.
+    Open,
+    /// They are refused.
+    Closed,
+}
+
+impl WhenAway {
+    /// As in policy, status and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Open => "open",
+            Self::Closed => "closed",
+        }
+    }
 }
 
 impl Default for Config {
     fn default() -> Self {
         let rate = "1000/minute".parse().map(Rates::One);
-        Self { default: rate.unwrap_or(Rates::Off(Off::Off)), exempt: Vec::new() }
+        Self {
+            default: rate.unwrap_or(Rates::Off(Off::Off)),
+            exempt: Vec::new(),
+            store: Store::default(),
+            when_away: WhenAway::default(),
+        }
     }
 }
 
@@ -123,10 +171,11 @@ impl Default for Route {
 #[serde(default)]
 #[schemars(inline)]
 pub struct Keys {
-    /// The rate, several, or `"off"`. It takes the default's place, except that a limit by header comes on top of the
-    /// default by address: whoever may choose a header could otherwise choose a fresh limit with each request.
+    /// The rate, several, or `"off"`. It takes the default's place, except that one by header, user or key comes on top of
+    /// the default by address: whoever may choose a header could otherwise choose a fresh limit with each request.
     pub limit: Option<Rates>,
-    /// Who is counted: `"address"`, or `"header:X-Tenant"`. A request without the header is counted by its address.
+    /// Who is counted: `"address"`, `"user"`, `"key"` (the API key), or `"header:X-Tenant"`. A request without the header, or
+    /// of nobody who is logged in, is counted by its address. Users and keys count once they are proved.
     pub by: Option<By>,
     /// How many units a request of this route costs.
     #[schemars(range(min = 1, max = 1_000_000))]
@@ -159,14 +208,25 @@ pub enum By {
     /// The client's address; IPv6 by /64 and, at 16 times the rate, by /48.
     #[default]
     Address,
+    /// The user, on top of the address; a client that acts for itself is one too.
+    User,
+    /// The API key, on top of the address.
+    Key,
     /// The value of a header, on top of the address.
     Header(HeaderName),
+}
+
+impl By {
+    /// Whether it takes a login to know.
+    pub(super) fn needs_login(&self) -> bool {
+        matches!(self, Self::User | Self::Key)
+    }
 }
 
 impl TextValue for By {
     const FORMAT: &'static str = "limit-key";
     const NOUN: &'static str = "what a limit counts by";
-    const EXAMPLES: &'static [&'static str] = &["address", "header:X-Tenant"];
+    const EXAMPLES: &'static [&'static str] = &["address", "user", "key", "header:X-Tenant"];
 }
 
 impl FromStr for By {
@@ -175,10 +235,12 @@ impl FromStr for By {
     fn from_str(text: &str) -> Result<Self, BadValue> {
         match text.split_once(':') {
             None if text == "address" => Ok(Self::Address),
+            None if text == "user" => Ok(Self::User),
+            None if text == "key" => Ok(Self::Key),
             Some(("header", name)) => {
                 name.parse().map(Self::Header).map_err(|_| BadValue::new("not the name of a header behind `header:`"))
             }
-            _ => Err(BadValue::new("requests are counted by `address` or by a header")),
+            _ => Err(BadValue::new("requests are counted by `address`, `user`, `key` or a header")),
         }
     }
 }
@@ -187,6 +249,8 @@ impl fmt::Display for By {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Address => f.write_str("address"),
+            Self::User => f.write_str("user"),
+            Self::Key => f.write_str("key"),
             Self::Header(name) => write!(f, "header:{name}"),
         }
     }

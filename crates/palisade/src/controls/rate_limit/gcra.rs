@@ -67,6 +67,11 @@ impl Quota {
         }
     }
 
+    /// Nanoseconds until an empty bucket is full.
+    pub(super) fn tolerance(&self) -> u64 {
+        self.tolerance
+    }
+
     /// The time that `cost` units stand for.
     pub(super) fn worth(&self, cost: u32) -> u64 {
         self.interval.saturating_mul(u64::from(cost))

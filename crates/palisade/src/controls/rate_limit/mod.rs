@@ -7,6 +7,9 @@
 
 mod config;
 mod gcra;
+mod shared;
+#[cfg(all(test, feature = "redis"))]
+mod shared_tests;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -22,12 +25,14 @@ use palisade_base::{Cidr, Rate};
 use palisade_policy::Problems;
 
 use crate::context::Context;
-use crate::control::{Check, Control, Info, Routes};
+use crate::control::{Begun, Check, Control, Info, Routes};
+use crate::controls::auth::Caller;
 use crate::policy::Env;
 use crate::refusal::{Code, Refusal, Stop};
 
-pub use config::{By, Config, Keys, Off, RateText, Rates, Route};
-use gcra::Quota;
+pub use config::{By, Config, Keys, Off, RateText, Rates, Route, Store, WhenAway};
+use gcra::{Outcome, Quota};
+use shared::{Place, Shared};
 use table::{Bucket, Flights, Key, MOST, Table};
 
 /// More requests than the limit allows.
@@ -54,6 +59,13 @@ pub static KEY: Code = Code::client(
     "a header that requests are counted by is there twice, or too long",
 )
 .owasp("input_validation_fail");
+/// Nobody can say how many requests there were, and the policy refuses then.
+pub static AWAY: Code = Code::operator(
+    "rate_limit.away",
+    StatusCode::SERVICE_UNAVAILABLE,
+    8,
+    "requests cannot be counted at the moment; try again soon",
+);
 
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
@@ -75,12 +87,16 @@ pub struct RateLimit {
     exempt: Vec<Cidr>,
     table: Arc<Table>,
     flights: Arc<Flights>,
+    /// Where all instances count together, if they do.
+    shared: Option<Shared>,
 }
 
 /// What holds for the requests of a rule. Header values are built once.
 #[derive(Debug)]
 struct Plan {
     limits: Vec<Limit>,
+    /// How many of them are decided at once; the others below the login.
+    at_once: usize,
     cost: u32,
     in_flight: Option<(Limit, u32)>,
     /// `RateLimit-Policy`.
@@ -91,6 +107,8 @@ struct Plan {
 struct Limit {
     /// The same over reloads.
     id: u64,
+    /// The same in every instance, of every release.
+    name: [u8; 16],
     by: By,
     quota: Quota,
     wide: Quota,
@@ -128,7 +146,7 @@ impl Control for RateLimit {
     const INFO: Info = Info {
         name: "rate_limit",
         section: 8,
-        codes: &[&EXCEEDED, &IN_FLIGHT, &KEY],
+        codes: &[&EXCEEDED, &IN_FLIGHT, &KEY, &AWAY],
         judges: true,
         about: "How many requests a client may send.",
     };
@@ -159,6 +177,13 @@ impl Control for RateLimit {
             let rates = keys.limit.clone().unwrap_or_else(|| section.default.clone());
             let rates = rates.as_slice();
             let said = Said { path: path.clone(), scope, rates, keys };
+            if said.by().needs_login() && !env.has_login {
+                problems.error(
+                    &path,
+                    format!("nobody is known here as a `{}`: there is no `[auth]`", said.by()),
+                    "add `[auth]`, or count by `address`",
+                );
+            }
             let mut limits = if own_bucket || said.by() != By::Address { said.limits(problems) } else { Vec::new() };
             if limits.iter().all(|limit| limit.by != By::Address) && !said.is_off() {
                 // On top of the address, never instead.
@@ -187,11 +212,26 @@ impl Control for RateLimit {
             let in_flight = said.keys.in_flight.zip(said.in_flight());
             plans.push(plan(limits, cost, in_flight.map(|(most, limit)| (limit, most))));
         }
+        let shared = match (section.store, &env.redis) {
+            (Store::Local, _) => None,
+            (Store::Redis, Some(redis)) => {
+                Some(Shared::new(redis.clone(), section.when_away, Arc::clone(&env.metrics)))
+            }
+            (Store::Redis, None) => {
+                problems.error(
+                    "rate_limit.store",
+                    "there is no server that instances could share",
+                    "name one: `[redis]` with `url = { secret = \"redis-url\" }`; or write `store = \"local\"`",
+                );
+                None
+            }
+        };
         plans.iter().any(Option::is_some).then(|| Self {
             plans,
             exempt: section.exempt.clone(),
             table: env.state.get("rate_limit", || Table::new(env.clock.instant())),
             flights: env.state.get("rate_limit", Flights::default),
+            shared,
         })
     }
 }
@@ -235,9 +275,11 @@ impl Said<'_> {
             let text: Arc<str> = match &by {
                 By::Address => rate.to_string().into(),
                 By::Header(name) => format!("{rate} by {name}").into(),
+                By::User | By::Key => format!("{rate} by {by}").into(),
             };
             limits.push(Limit {
                 id: id(&self.scope, &by, rank),
+                name: name(&self.scope, &by, rank),
                 by: by.clone(),
                 quota,
                 wide: quota.times(WIDE),
@@ -254,7 +296,7 @@ impl Said<'_> {
         let quota = Quota::new(rate, 1)?;
         let by = self.by();
         let id = id(&self.scope, &by, usize::MAX);
-        Some(Limit { id, by, quota, wide: quota, text: "in_flight".into(), head: "".into() })
+        Some(Limit { id, name: [0; 16], by, quota, wide: quota, text: "in_flight".into(), head: "".into() })
     }
 }
 
@@ -262,6 +304,14 @@ fn id(scope: &str, by: &By, rank: usize) -> u64 {
     let mut hasher = DefaultHasher::new();
     (scope, by, rank).hash(&mut hasher);
     hasher.finish()
+}
+
+fn name(scope: &str, by: &By, rank: usize) -> [u8; 16] {
+    let text = format!("{scope}\n{by}\n{rank}");
+    let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
+    let mut name = [0; 16];
+    name.copy_from_slice(&hash.as_ref()[..16]);
+    name
 }
 
 fn plan(limits: Vec<Limit>, cost: u32, in_flight: Option<(Limit, u32)>) -> Option<Arc<Plan>> {
@@ -276,7 +326,8 @@ fn plan(limits: Vec<Limit>, cost: u32, in_flight: Option<(Limit, u32)>) -> Optio
         })
         .collect();
     let policy = (!items.is_empty()).then(|| HeaderValue::from_str(&items.join(", ")).ok()).flatten();
-    Some(Arc::new(Plan { limits, cost, in_flight, policy }))
+    let at_once = limits.iter().position(|limit| limit.by.needs_login()).unwrap_or(limits.len());
+    Some(Arc::new(Plan { limits, at_once, cost, in_flight, policy }))
 }
 
 /// Who a request is counted as.
@@ -285,39 +336,71 @@ struct Client<'r> {
     /// The address stands for many clients, because the proxy in front is not named.
     unnamed: bool,
     headers: &'r http::HeaderMap,
+    /// The user, once it is known.
+    user: Option<&'r str>,
+    /// The API key, once it is known.
+    key: Option<&'r str>,
+}
+
+/// Who is counted by a limit.
+#[derive(Debug, Clone, Copy)]
+enum Subject<'r> {
+    /// An address.
+    V4(u32),
+    /// A /64.
+    V6(u64),
+    /// A /48.
+    V6Wide(u64),
+    /// The value of a header, a user or a key, with the address that sent it.
+    Value(&'r [u8], IpAddr),
+}
+
+/// When a limit is decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Before anything that costs more than counting.
+    AtOnce,
+    /// Once it is known who sends the request.
+    BelowLogin,
+}
+
+/// The same control once more, below the login: limits by user and by key.
+#[derive(Debug)]
+pub struct BelowLogin(Arc<RateLimit>);
+
+impl BelowLogin {
+    /// Where some route is limited so.
+    pub(crate) fn of(control: &Arc<RateLimit>) -> Option<Self> {
+        let late = |plan: &Arc<Plan>| plan.has(Stage::BelowLogin);
+        control.plans.iter().flatten().any(late).then(|| Self(Arc::clone(control)))
+    }
+}
+
+impl Check for BelowLogin {
+    fn request(&self, ctx: &Context, parts: &mut request::Parts) -> Result<(), Stop> {
+        self.0.decide(Stage::BelowLogin, ctx, parts)
+    }
+
+    fn waits(&self) -> bool {
+        self.0.waits()
+    }
+
+    fn begin<'a>(&'a self, ctx: &'a Arc<Context>, parts: &'a mut request::Parts) -> Begun<'a> {
+        self.0.start(Stage::BelowLogin, ctx, parts)
+    }
 }
 
 impl Check for RateLimit {
     fn request(&self, ctx: &Context, parts: &mut request::Parts) -> Result<(), Stop> {
-        let Some(plan) = self.plan(ctx) else { return Ok(()) };
-        let address = ctx.client_ip();
-        if self.exempt.iter().any(|network| network.contains(address)) {
-            return Ok(());
-        }
-        let client = Client { address, unnamed: ctx.is_behind_unnamed_proxy(), headers: &parts.headers };
-        let now = self.table.time(ctx.start);
-        if let Some((limit, most)) = &plan.in_flight
-            && let Some(bucket) = self.buckets(0, limit, &client)?.into_iter().flatten().next()
-        {
-            if !self.flights.take(bucket.key, *most) {
-                // It takes nothing of the limits, and says all the same how they stand.
-                let (_, stand) = self.take(plan, &client, 0, now)?;
-                stand.into_iter().for_each(|facts| ctx.set_rate(facts));
-                return Err(IN_FLIGHT.refuse("more requests at once than `in_flight`").retry_after(1).into());
-            }
-            ctx.set_permit(Permit { flights: Arc::clone(&self.flights), key: bucket.key });
-        }
-        let (passes, facts) = self.take(plan, &client, plan.cost, now)?;
-        let Some(facts) = facts else { return Ok(()) };
-        ctx.set_rate(facts);
-        if passes {
-            return Ok(());
-        }
-        let refusal = EXCEEDED.refuse("more requests than the limit allows").retry_after(facts.wait.div_ceil(NANOS));
-        Err(match plan.limits.get(usize::from(facts.limit)) {
-            Some(limit) => refusal.with("limit", limit.text.to_string()).into(),
-            None => refusal.into(),
-        })
+        self.decide(Stage::AtOnce, ctx, parts)
+    }
+
+    fn waits(&self) -> bool {
+        self.shared.is_some()
+    }
+
+    fn begin<'a>(&'a self, ctx: &'a Arc<Context>, parts: &'a mut request::Parts) -> Begun<'a> {
+        self.start(Stage::AtOnce, ctx, parts)
     }
 
     fn response(&self, ctx: &Context, parts: &mut response::Parts) -> Result<(), Refusal> {
@@ -346,6 +429,12 @@ impl Check for RateLimit {
 }
 
 impl Facts {
+    fn new(limit: u8, outcome: Outcome) -> Self {
+        // Of a refused request with a cost of more than one there may be units left, but not for it.
+        let left = if outcome.store.is_some() { outcome.left } else { 0 };
+        Self { limit, left, wait: outcome.wait }
+    }
+
     /// `"5/minute";r=4;t=12`, written without formatting: it is on every answer.
     fn header(&self, head: &str) -> HeaderValue {
         // Two numbers of up to twenty digits, and what is between; names of headers may be long.
@@ -403,62 +492,222 @@ impl RateLimit {
         self.plans.get(usize::from(ctx.rule().id))?.as_deref()
     }
 
-    /// Takes `cost` units of each limit, or of none. Says whether it may pass, and how the client stands.
-    fn take(&self, plan: &Plan, client: &Client<'_>, cost: u32, now: u64) -> Result<(bool, Option<Facts>), Refusal> {
-        let taken = match plan.limits.as_slice() {
+    /// Decides in this process.
+    fn decide(&self, stage: Stage, ctx: &Context, parts: &request::Parts) -> Result<(), Stop> {
+        let Some((plan, client)) = self.counted(stage, ctx, parts) else { return Ok(()) };
+        self.enter(stage, ctx, plan, &client)?;
+        self.decide_here(stage, ctx, plan, &client)
+    }
+
+    /// Decides where the policy says.
+    fn start<'a>(&'a self, stage: Stage, ctx: &'a Arc<Context>, parts: &'a request::Parts) -> Begun<'a> {
+        let Some(shared) = &self.shared else { return Begun::Done(self.decide(stage, ctx, parts)) };
+        let Some((plan, client)) = self.counted(stage, ctx, parts) else { return Begun::Done(Ok(())) };
+        let entered = self.enter(stage, ctx, plan, &client);
+        match entered.and_then(|()| Self::places(shared, stage, plan, &client).map_err(Stop::from)) {
+            Err(stop) => Begun::Done(Err(stop)),
+            Ok(places) if places.is_empty() => Begun::Done(Ok(())),
+            Ok(places) => Begun::Waits(Box::pin(async move {
+                match shared.take(&places, plan.cost).await {
+                    Ok(taken) => Self::verdict(stage, ctx, plan, taken),
+                    Err(_away) => {
+                        shared.without();
+                        match shared.when_away {
+                            WhenAway::Local => self.decide_here(stage, ctx, plan, &client),
+                            WhenAway::Open => Ok(()),
+                            WhenAway::Closed => Err(AWAY.refuse("the store of limits is away").retry_after(1).into()),
+                        }
+                    }
+                }
+            })),
+        }
+    }
+
+    /// What a request is counted by, and as whom; none where it is not.
+    fn counted<'a>(
+        &'a self,
+        stage: Stage,
+        ctx: &'a Context,
+        parts: &'a request::Parts,
+    ) -> Option<(&'a Plan, Client<'a>)> {
+        let plan = self.plan(ctx).filter(|plan| plan.has(stage))?;
+        let address = ctx.client_ip();
+        if self.exempt.iter().any(|network| network.contains(address)) {
+            return None;
+        }
+        let unnamed = ctx.is_behind_unnamed_proxy();
+        let caller = ctx.identity().caller();
+        let (user, key) = (caller.map(Caller::subject), caller.and_then(Caller::key_id));
+        Some((plan, Client { address, unnamed, headers: &parts.headers, user, key }))
+    }
+
+    /// Takes a place among the requests in flight, which are counted here wherever the rest is.
+    fn enter(&self, stage: Stage, ctx: &Context, plan: &Plan, client: &Client<'_>) -> Result<(), Stop> {
+        if let Some((limit, most)) = &plan.in_flight
+            && limit.stage() == stage
+            && let Some(bucket) = self.buckets(0, limit, client)?.into_iter().flatten().next()
+        {
+            if !self.flights.take(bucket.key, *most) {
+                // It takes nothing of the limits, and says all the same how they stand where that is known here.
+                if self.shared.is_none() {
+                    let stand = self.take(stage, plan, client, 0, self.table.time(ctx.start))?;
+                    stand.into_iter().for_each(|(limit, outcome)| Self::say(stage, ctx, Facts::new(limit, outcome)));
+                }
+                return Err(IN_FLIGHT.refuse("more requests at once than `in_flight`").retry_after(1).into());
+            }
+            ctx.set_permit(Permit { flights: Arc::clone(&self.flights), key: bucket.key });
+        }
+        Ok(())
+    }
+
+    /// Counts a request in this process.
+    fn decide_here(&self, stage: Stage, ctx: &Context, plan: &Plan, client: &Client<'_>) -> Result<(), Stop> {
+        let taken = self.take(stage, plan, client, plan.cost, self.table.time(ctx.start))?;
+        Self::verdict(stage, ctx, plan, taken)
+    }
+
+    /// Keeps for the answer how the client stands.
+    fn say(stage: Stage, ctx: &Context, facts: Facts) {
+        match stage {
+            Stage::AtOnce => ctx.set_rate(facts),
+            Stage::BelowLogin => ctx.set_rate_below_login(facts),
+        }
+    }
+
+    /// What became of an attempt, said to the client.
+    fn verdict(stage: Stage, ctx: &Context, plan: &Plan, taken: Option<(u8, Outcome)>) -> Result<(), Stop> {
+        let Some((number, outcome)) = taken else { return Ok(()) };
+        let facts = Facts::new(number, outcome);
+        Self::say(stage, ctx, facts);
+        if outcome.store.is_some() {
+            return Ok(());
+        }
+        let refusal = EXCEEDED.refuse("more requests than the limit allows").retry_after(facts.wait.div_ceil(NANOS));
+        Err(match plan.limits.get(usize::from(number)) {
+            Some(limit) => refusal.with("limit", limit.text.to_string()).into(),
+            None => refusal.into(),
+        })
+    }
+
+    /// Takes `cost` units of each limit, or of none. Says which limit has least left, or which refused.
+    fn take(
+        &self,
+        stage: Stage,
+        plan: &Plan,
+        client: &Client<'_>,
+        cost: u32,
+        now: u64,
+    ) -> Result<Option<(u8, Outcome)>, Refusal> {
+        let (first, limits) = plan.of(stage);
+        let taken = match limits {
             [] => None,
-            [limit] => self.table.take_all(self.buckets(0, limit, client)?.iter().flatten(), cost, now),
+            [limit] => self.table.take_all(self.buckets(first, limit, client)?.iter().flatten(), cost, now),
             limits => {
                 let mut buckets = [None; MOST];
-                for (number, (pair, limit)) in buckets.chunks_exact_mut(2).zip(limits).enumerate() {
-                    pair.copy_from_slice(&self.buckets(u8::try_from(number).unwrap_or(u8::MAX), limit, client)?);
+                for (number, (pair, limit)) in (first..).zip(buckets.chunks_exact_mut(2).zip(limits)) {
+                    pair.copy_from_slice(&self.buckets(number, limit, client)?);
                 }
                 self.table.take_all(buckets.iter().flatten(), cost, now)
             }
         };
-        let Some((bucket, outcome)) = taken else { return Ok((true, None)) };
-        let (passes, left) = (outcome.store.is_some(), outcome.left);
-        // Of a refused request with a cost of more than one there may be units left, but not for it.
-        let left = if passes { left } else { 0 };
-        Ok((passes, Some(Facts { limit: bucket.limit, left, wait: outcome.wait })))
+        Ok(taken.map(|(bucket, outcome)| (bucket.limit, outcome)))
     }
 
-    /// The buckets that a request is counted in under a limit: one, two for IPv6, none where nobody can be told apart.
+    /// The buckets in this process that a request is counted in under a limit.
     fn buckets<'l>(
         &self,
         number: u8,
         limit: &'l Limit,
         client: &Client<'_>,
     ) -> Result<[Option<Bucket<'l>>; 2], Refusal> {
-        let bucket = |key, neighbours, quota| Some(Bucket { key, neighbours, quota, limit: number });
-        let mut by_header = None;
+        Ok(client.subjects(limit)?.map(|subject| {
+            let subject = subject?;
+            let of = |kind: u64, subject: u64| Key { limit: limit.id ^ kind, subject };
+            let (key, neighbours) = match subject {
+                Subject::V4(address) => (of(0, address.into()), of(0, u64::from(address) >> 16)),
+                Subject::V6(prefix) => (of(V6, prefix), of(V6, prefix >> 16)),
+                Subject::V6Wide(wide) => (of(V6_WIDE, wide), of(V6_WIDE, wide)),
+                Subject::Value(value, address) => {
+                    (of(BY_HEADER, self.table.subject(value)), of(BY_HEADER, network(address)))
+                }
+            };
+            Some(Bucket { key, neighbours, quota: limit.quota(subject), limit: number })
+        }))
+    }
+
+    /// The buckets in the shared store that a request is counted in.
+    fn places<'l>(
+        shared: &Shared,
+        stage: Stage,
+        plan: &'l Plan,
+        client: &Client<'_>,
+    ) -> Result<Vec<Place<'l>>, Refusal> {
+        let (first, limits) = plan.of(stage);
+        let mut places = Vec::with_capacity(limits.len() * 2);
+        for (number, limit) in (first..).zip(limits) {
+            for subject in client.subjects(limit)?.into_iter().flatten() {
+                places.push(Place { key: shared.key(limit, &subject), quota: limit.quota(subject), limit: number });
+            }
+        }
+        Ok(places)
+    }
+}
+
+impl Plan {
+    /// The limits that are decided at a stage, and the number of the first.
+    fn of(&self, stage: Stage) -> (u8, &[Limit]) {
+        let (at_once, below) = self.limits.split_at(self.at_once);
+        match stage {
+            Stage::AtOnce => (0, at_once),
+            Stage::BelowLogin => (u8::try_from(self.at_once).unwrap_or(u8::MAX), below),
+        }
+    }
+
+    /// Whether something is decided at a stage.
+    fn has(&self, stage: Stage) -> bool {
+        !self.of(stage).1.is_empty() || self.in_flight.as_ref().is_some_and(|(limit, _)| limit.stage() == stage)
+    }
+}
+
+impl Limit {
+    fn stage(&self) -> Stage {
+        if self.by.needs_login() { Stage::BelowLogin } else { Stage::AtOnce }
+    }
+
+    fn quota(&self, subject: Subject<'_>) -> &Quota {
+        if matches!(subject, Subject::V6Wide(_)) { &self.wide } else { &self.quota }
+    }
+}
+
+impl<'r> Client<'r> {
+    /// Whom a limit counts: one, two for IPv6, none where nobody can be told apart.
+    fn subjects(&self, limit: &Limit) -> Result<[Option<Subject<'r>>; 2], Refusal> {
         if let By::Header(name) = &limit.by {
-            let mut values = client.headers.get_all(name).iter();
-            by_header = values.next().map(|value| value.as_bytes());
-            if values.next().is_some() || by_header.is_some_and(|value| value.len() > KEY_BYTES) {
+            let mut values = self.headers.get_all(name).iter();
+            let value = values.next().map(|value| value.as_bytes());
+            if values.next().is_some() || value.is_some_and(|value| value.len() > KEY_BYTES) {
                 return Err(KEY.refuse("twice, or longer than 256 bytes").with("header", name.to_string()));
             }
+            if let Some(value) = value {
+                return Ok([Some(Subject::Value(value, self.address)), None]);
+            }
         }
-        if let Some(value) = by_header {
-            let key = Key { limit: limit.id ^ BY_HEADER, subject: self.table.subject(value) };
-            let neighbours = Key { limit: limit.id ^ BY_HEADER, subject: network(client.address) };
-            return Ok([bucket(key, neighbours, &limit.quota), None]);
+        let proved = match &limit.by {
+            By::User => self.user,
+            By::Key => self.key,
+            By::Address | By::Header(_) => None,
+        };
+        if let Some(proved) = proved {
+            return Ok([Some(Subject::Value(proved.as_bytes(), self.address)), None]);
         }
-        if client.unnamed {
+        if self.unnamed {
             return Ok([None, None]);
         }
-        Ok(match client.address {
-            IpAddr::V4(v4) => {
-                let subject = u64::from(v4.to_bits());
-                let key = Key { limit: limit.id, subject };
-                let neighbours = Key { limit: limit.id, subject: subject >> 16 };
-                [bucket(key, neighbours, &limit.quota), None]
-            }
+        Ok(match self.address {
+            IpAddr::V4(v4) => [Some(Subject::V4(v4.to_bits())), None],
             IpAddr::V6(v6) => {
                 let prefix = (v6.to_bits() >> 64) as u64;
-                let wide = Key { limit: limit.id ^ V6_WIDE, subject: prefix >> 16 };
-                let key = Key { limit: limit.id ^ V6, subject: prefix };
-                [bucket(key, Key { limit: limit.id ^ V6, ..wide }, &limit.quota), bucket(wide, wide, &limit.wide)]
+                [Some(Subject::V6(prefix)), Some(Subject::V6Wide(prefix >> 16))]
             }
         })
     }

@@ -270,7 +270,8 @@ fn mistakes_are_shown() {
         ("[rate_limit]\ndefault = \"1/day;1/day;1/day;1/day;1/day;1/day;1/day;1/day;1/day\"\n", "eight rates"),
         ("[[route]]\npath = \"/x\"\nrate_limit = { limit = \"5/minute\", cost = 6 }\n", "lower `cost`"),
         ("[[route]]\npath = \"/x\"\nrate_limit = { limit = \"1/year\", burst = 1000 }\n", "hundred years"),
-        ("[[route]]\npath = \"/x\"\nrate_limit = { by = \"user\" }\n", "by"),
+        ("[[route]]\npath = \"/x\"\nrate_limit = { by = \"user\" }\n", "there is no `[auth]`"),
+        ("[[route]]\npath = \"/x\"\nrate_limit = { by = \"moon\" }\n", "by"),
         (
             "[[route]]\npath = \"/x\"\nrate_limit = { limit = \"5/minute\", group = \"g\" }\n[[route]]\npath = \"/y\"\nrate_limit = { limit = \"6/minute\", group = \"g\" }\n",
             "different limits",

@@ -1,5 +1,7 @@
 //! Accounts, by their users: registration, login and logout, who one is, one's password.
 
+use std::sync::Arc;
+
 use http::StatusCode;
 use palisade_identity::opaque::Session;
 use palisade_identity::service::{Account, Edit, NewUser, RegisterError, StartSession, Started, UserError};
@@ -9,11 +11,11 @@ use serde_json::{Value, json};
 use super::At;
 use super::answer::{self, Answer};
 use super::call::Call;
-use super::mail::Subject;
+use super::mail::{self, Subject};
 use super::who::{login, trouble, unrecognised, weak};
 use crate::controls::auth::codes;
 use crate::controls::auth::config::Registration;
-use crate::controls::auth::credential::{COOKIE_PLAIN, COOKIE_SECURE, cookie};
+use crate::controls::auth::credential::{COOKIE_PLAIN, COOKIE_SECURE, cookie, is_secure};
 use crate::observe::event;
 use crate::refusal::Refusal;
 
@@ -78,10 +80,18 @@ pub(super) async fn make(
     if !verified {
         return Ok(Some(account));
     }
-    if let Some(letter) = at.ready.identity.ask_verification(account.id).await.map_err(trouble)? {
-        let link = format!("{}/email/verify?token={}", at.base_url(), letter.link.reveal().expose());
-        at.post(&letter.email, &letter.account, Subject::Verify, &link);
-    }
+    // Beside the answer, which takes as long for a name that is taken.
+    let (identity, ctx, base) = (at.ready.identity.clone(), Arc::clone(at.ctx), at.base_url());
+    tokio::spawn(async move {
+        match identity.ask_verification(account.id).await {
+            Ok(Some(letter)) => {
+                let link = format!("{base}/email/verify?token={}", letter.link.reveal().expose());
+                mail::post(&ctx, &letter.email, &letter.account, Subject::Verify, &link);
+            }
+            Ok(None) => {}
+            Err(why) => mail::not_sent(&ctx, Subject::Verify, &account.id.to_string(), &why.to_string()),
+        }
+    });
     Ok(None)
 }
 
@@ -133,7 +143,7 @@ pub(super) async fn start(
 
 /// The session that the request came with, good or not.
 fn presented(call: &Call, at: &At<'_>) -> Option<Session> {
-    let name = if at.ctx.is_secure() { COOKIE_SECURE } else { COOKIE_PLAIN };
+    let name = if is_secure(at.ctx) { COOKIE_SECURE } else { COOKIE_PLAIN };
     cookie(&call.headers, name).ok().flatten().and_then(Session::parse)
 }
 

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::body::ResponseBody;
 use crate::context::Context;
-use crate::controls::auth::credential::{COOKIE_PLAIN, COOKIE_SECURE, DEVICE_PLAIN, DEVICE_SECURE};
+use crate::controls::auth::credential::{COOKIE_PLAIN, COOKIE_SECURE, DEVICE_PLAIN, DEVICE_SECURE, is_secure};
 
 pub(crate) type Answer = Response<ResponseBody>;
 
@@ -57,8 +57,9 @@ pub(crate) fn page(status: StatusCode, html: String, targets: Option<&str>) -> A
     }
     headers.insert(HeaderName::from_static("x-frame-options"), HeaderValue::from_static("DENY"));
     headers.insert(HeaderName::from_static("cross-origin-opener-policy"), HeaderValue::from_static("same-origin"));
-    // Links with tokens lead here: nothing of them goes on.
-    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    // Links with tokens lead here: nothing of them goes on to others. Not `no-referrer`: under that, browsers say `null`
+    // where a form comes from, also to us.
+    headers.insert(REFERRER_POLICY, HeaderValue::from_static("same-origin"));
     answer
 }
 
@@ -95,7 +96,7 @@ fn cookie(
     lasting: Option<u64>,
     same_site: &str,
 ) {
-    let (name, secure) = if ctx.is_secure() { (over_tls, "; Secure") } else { (plain, "") };
+    let (name, secure) = if is_secure(ctx) { (over_tls, "; Secure") } else { (plain, "") };
     let lasting = lasting.map(|seconds| format!("; Max-Age={seconds}")).unwrap_or_default();
     let text = format!("{name}={value}; Path=/{secure}; HttpOnly; SameSite={same_site}{lasting}");
     if let Ok(mut value) = HeaderValue::try_from(text) {

@@ -3,6 +3,8 @@
 //! Asking for one always answers the same. What leads to an account is in the mail, and the mail's links begin with the
 //! issuer, whatever the request called this host (threats 20).
 
+use std::sync::Arc;
+
 use http::StatusCode;
 use palisade_identity::opaque::{ResetLink, VerifyLink};
 use palisade_identity::service::LinkError;
@@ -12,7 +14,7 @@ use super::At;
 use super::account::user_error;
 use super::answer::{self, Answer};
 use super::call::Call;
-use super::mail::Subject;
+use super::mail::{self, Subject};
 use super::who::{trouble, weak};
 use super::{page, pages};
 use crate::controls::auth::codes;
@@ -46,7 +48,9 @@ pub(super) async fn ask_reset(call: &mut Call, at: &At<'_>) -> Result<Answer, Re
     };
     if let Some(letter) = at.ready.identity.ask_reset(&email).await.map_err(trouble)? {
         let link = format!("{}/password/reset/confirm?token={}", at.base_url(), letter.link.reveal().expose());
-        at.post(&letter.email, &letter.account, Subject::Reset, &link);
+        let ctx = Arc::clone(at.ctx);
+        // Beside the answer, which takes as long for nobody.
+        tokio::spawn(async move { mail::post(&ctx, &letter.email, &letter.account, Subject::Reset, &link) });
     }
     if page {
         let text = "If there is an account with this address, a mail with a link is on its way. It works for an hour.";

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use palisade_identity::service::Account;
 
-use super::At;
+use crate::context::Context;
 use crate::observe::event;
 
 /// What a mail is about.
@@ -41,35 +41,35 @@ impl Subject {
     }
 }
 
-impl At<'_> {
-    /// Sends a mail with a link, off the way of the request.
-    pub(super) fn post(&self, to: &str, account: &Account, subject: Subject, link: &str) {
-        let policy = &self.ctx.policy;
-        if !policy.env().is_development() {
-            event::MAIL
-                .line(&policy.env().log)
-                .str("subject", subject.line())
-                .str("user", &account.id.to_string())
-                .str("reason", "nothing is configured that sends mails");
-            return;
-        }
-        let host = self.ctx.host();
-        let text = format!(
-            "To: {to}\r\nFrom: palisade@{host}\r\nSubject: {}\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n\
-             Hello {},\r\n\r\n{}\r\n\r\n{link}\r\n\r\nIf it was not you, do nothing.\r\n",
-            subject.line(),
-            account.name,
-            subject.text()
-        );
-        let folder = policy.state_dir().join("mail");
-        if let Err(error) = write(&folder, &palisade_store::Uuid::now_v7().to_string(), &text) {
-            event::MAIL
-                .line(&policy.env().log)
-                .str("subject", subject.line())
-                .str("user", &account.id.to_string())
-                .show("reason", error);
-        }
+/// Sends a mail with a link.
+pub(super) fn post(ctx: &Context, to: &str, account: &Account, subject: Subject, link: &str) {
+    let policy = &ctx.policy;
+    if !policy.env().is_development() {
+        not_sent(ctx, subject, &account.id.to_string(), "nothing is configured that sends mails");
+        return;
     }
+    let text = format!(
+        "To: {to}\r\nFrom: palisade@{}\r\nSubject: {}\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n\
+         Hello {},\r\n\r\n{}\r\n\r\n{link}\r\n\r\nIf it was not you, do nothing.\r\n",
+        ctx.host(),
+        subject.line(),
+        account.name,
+        subject.text()
+    );
+    let folder = policy.state_dir().join("mail");
+    if let Err(error) = write(&folder, &palisade_store::Uuid::now_v7().to_string(), &text) {
+        not_sent(ctx, subject, &account.id.to_string(), &error.to_string());
+    }
+}
+
+/// Says that a mail was not sent: nothing is lost silently.
+pub(super) fn not_sent(ctx: &Context, subject: Subject, user: &str, reason: &str) {
+    event::MAIL
+        .line(&ctx.policy.env().log)
+        .str("subject", subject.line())
+        .str("user", user)
+        .str("reason", reason)
+        .str("request_id", ctx.request_id().as_str());
 }
 
 fn write(folder: &Path, name: &str, text: &str) -> std::io::Result<()> {

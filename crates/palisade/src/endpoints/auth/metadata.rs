@@ -118,3 +118,41 @@ fn described(path: &str, method: &str, operation: &Value) -> page::Described {
             .collect(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_documented_is_there_and_what_is_there_for_programs_is_documented() {
+        let document: Value = serde_json::from_str(OPENAPI).unwrap();
+        let documented: Vec<String> = document["paths"]
+            .as_object()
+            .unwrap()
+            .iter()
+            .flat_map(|(path, operations)| {
+                operations.as_object().unwrap().keys().map(move |method| format!("{} {path}", method.to_uppercase()))
+            })
+            .collect();
+        let there: Vec<String> = super::super::all().map(|(method, path)| format!("{method} {path}")).collect();
+        for call in &documented {
+            assert!(there.contains(call), "{call} is documented, and not there");
+        }
+        let pages = [
+            "POST /authorize",
+            "GET /register",
+            "GET /login",
+            "GET /account",
+            "POST /account/{id}",
+            "GET /password/reset",
+            "GET /password/reset/confirm",
+            "GET /email/verify",
+            "GET /openapi.json",
+            "GET /docs",
+            "GET /style.css",
+        ];
+        for call in there {
+            assert!(documented.contains(&call) != pages.contains(&&*call), "{call}");
+        }
+    }
+}

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::testing::{Answer, Harness};
 
-const PASSWORD: &str = "vier alte Kutschen im Nebel";
+pub(super) const PASSWORD: &str = "vier alte Kutschen im Nebel";
 
 /// Says every header that it gets, a line each, and tries to set cookies.
 fn echo() -> Router {
@@ -33,12 +33,22 @@ fn echo() -> Router {
         headers.insert("palisade-assertion", "x".parse().unwrap());
         answer
     }
-    Router::new().fallback(say)
+    /// Events without an end.
+    async fn events() -> axum::response::Response {
+        let ticks = futures_util::stream::unfold((), |()| async {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            Some((Ok::<_, std::convert::Infallible>(bytes::Bytes::from_static(b"data: x\n\n")), ()))
+        });
+        let mut answer = axum::response::Response::new(axum::body::Body::from_stream(ticks));
+        answer.headers_mut().insert("content-type", "text/event-stream".parse().unwrap());
+        answer
+    }
+    Router::new().route("/events", axum::routing::get(events)).fallback(say)
 }
 
 pub(super) struct App {
     pub(super) harness: Harness,
-    pub(super) _state: tempfile::TempDir,
+    pub(super) state: tempfile::TempDir,
 }
 
 const ROUTES: &str = r#"
@@ -70,12 +80,17 @@ max_age = "5m"
 
 impl App {
     pub(super) fn new(auth: &str) -> Self {
+        Self::with(&format!("registration = \"open\"\n{auth}"))
+    }
+
+    /// With these lines in `[auth]`.
+    pub(super) fn with(auth: &str) -> Self {
         let state = tempfile::tempdir().unwrap();
         let policy = format!(
-            "[server]\nstate = {:?}\nhosts = [\"localhost\"]\n[auth]\nissuer = \"https://localhost\"\nregistration = \"open\"\n{auth}\n{ROUTES}",
+            "[server]\nstate = {:?}\nhosts = [\"localhost\"]\n[auth]\nissuer = \"https://localhost\"\n{auth}\n{ROUTES}",
             state.path()
         );
-        Self { harness: Harness::new(&policy, echo()), _state: state }
+        Self { harness: Harness::new(&policy, echo()), state }
     }
 
     pub(super) async fn json(&self, method: Method, path: &str, headers: &[(&str, &str)], body: &Value) -> Answer {
@@ -235,7 +250,8 @@ async fn routes_and_identities() {
     for ((who, name, value), expected) in callers.iter().zip(expected) {
         for (route, expected) in routes.iter().zip(expected.split(' ')) {
             for method in [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::DELETE, Method::OPTIONS] {
-                let answer = app.harness.send(method.clone(), route, &[(name, value)], "").await;
+                let headers = [(*name, *value), ("sec-fetch-site", "same-origin")];
+                let answer = app.harness.send(method.clone(), route, &headers, "").await;
                 assert_eq!(answer.status().to_string(), expected, "{who} {method} {route}: {}", answer.text());
             }
         }
@@ -425,6 +441,32 @@ async fn a_session_ends_with_its_logout_and_a_browser_is_sent_to_log_in() {
     assert!(wrong.text().contains("role=\"alert\""), "{}", wrong.text());
 }
 
+/// Threats 38.
+#[tokio::test]
+async fn a_stream_ends_with_the_rights_of_its_reader() {
+    let app = App::new("");
+    let ann = app.register("ann").await;
+    let session = app.session("ann").await;
+    let token = bearer(&app.token("ann", "").await);
+    for credential in [("cookie", session.as_str()), ("authorization", token.as_str())] {
+        let reading = app.get("/events", &[credential][..]);
+        let live = app.harness.handle().live();
+        let ready = live.policy.controls().auth.control.as_ref().unwrap().open(&live.policy).await.unwrap();
+        let id = UserId::parse(ann["id"].as_str().unwrap()).unwrap();
+        let ending = async {
+            tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+            let _ = ready.identity.end_sessions_of(id, None).await.unwrap();
+            std::time::Instant::now()
+        };
+        let both = tokio::time::timeout(std::time::Duration::from_secs(20), async { tokio::join!(reading, ending) });
+        let (answer, ended) = both.await.expect("it ends");
+        assert!(ended.elapsed() < std::time::Duration::from_secs(4), "{:?}", ended.elapsed());
+        assert!(answer.text().contains("data: x"), "it had begun");
+        let again = app.get("/events", &[credential][..]).await;
+        assert_eq!(again.status(), 401);
+    }
+}
+
 /// Threats 3: whatever stands in the body, nobody gets a role.
 #[tokio::test]
 async fn registration_gives_no_rights() {
@@ -447,8 +489,10 @@ async fn registration_gives_no_rights() {
     assert_eq!((&me["roles"], &me["permissions"]), (&json!([]), &json!([])));
     let users = app.get("/auth/users", &[("cookie", &session)]).await;
     assert_eq!(users.refusal().map(|code| code.name), Some("auth.forbidden"));
-    let closed = App::new("").harness;
-    drop(closed);
+    let closed = App::with("registration = \"closed\"");
+    let body = json!({ "username": "eve", "email": "eve@example.com", "password": PASSWORD });
+    let answer = closed.json(Method::POST, "/auth/register", &[], &body).await;
+    assert_eq!(answer.refusal().map(|code| code.name), Some("auth.registration_closed"));
 }
 
 #[tokio::test]

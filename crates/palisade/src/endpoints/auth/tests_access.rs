@@ -176,7 +176,7 @@ async fn extractors_by_every_kind_of_credential() {
          [csrf]\nmode = \"detect\"\n[[route]]\npath = \"/*\"\npublic = true\n",
         state.path()
     );
-    let app = App { harness: Harness::app(&policy, router()), _state: state };
+    let app = App { harness: Harness::app(&policy, router()), state };
     let root = app.register("root").await;
     app.register("ann").await;
     app.make_admin(root["id"].as_str().unwrap()).await;

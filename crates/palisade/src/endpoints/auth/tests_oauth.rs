@@ -231,7 +231,7 @@ async fn hostile_requests_of_clients() {
         (&*right, "grant_type=", "invalid_request"),
         (&*right, "", "invalid_request"),
         (&*right, "grant_type=authorization_code&code=x&code_verifier=y", "invalid_grant"),
-        (&*right, "grant_type=authorization_code&code=palc_x", "invalid_request"),
+        (&*right, "grant_type=authorization_code&code=palc_x&code_verifier=y", "invalid_grant"),
         ("", &*format!("grant_type=client_credentials&client_id={}", public.id), "unauthorized_client"),
         ("", &*format!("grant_type=client_credentials&client_id={}", secret.id), "invalid_client"),
         (

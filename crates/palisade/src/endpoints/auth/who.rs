@@ -10,7 +10,7 @@ use palisade_store::Error as StoreError;
 
 use super::At;
 use super::call::Call;
-use crate::controls::auth::credential::{DEVICE_PLAIN, DEVICE_SECURE, cookie};
+use crate::controls::auth::credential::{DEVICE_PLAIN, DEVICE_SECURE, cookie, is_secure};
 use crate::controls::auth::proof::{self, From, TOKEN_HEADER};
 use crate::controls::auth::{By, Caller, codes};
 use crate::controls::csrf;
@@ -112,7 +112,7 @@ impl At<'_> {
 
     /// Where an attempt comes from.
     pub(crate) fn origin(&self, call: &Call) -> Origin {
-        let name = if self.ctx.is_secure() { DEVICE_SECURE } else { DEVICE_PLAIN };
+        let name = if is_secure(self.ctx) { DEVICE_SECURE } else { DEVICE_PLAIN };
         let device = cookie(&call.headers, name).ok().flatten().and_then(Device::parse);
         let agent = call.headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
         Origin { address: self.ctx.client_ip(), agent: agent.chars().take(300).collect(), device }
