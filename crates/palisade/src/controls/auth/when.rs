@@ -33,7 +33,7 @@ enum Name {
     Now,
     Id,
     AppId,
-    UserName,
+    CalledAs,
     Email,
     Roles,
     Permissions,
@@ -50,7 +50,7 @@ const NAMES: [(&str, Type, Name); 13] = [
     ("now", Type::Time, Name::Now),
     ("user.id", Type::Text, Name::Id),
     ("user.app_id", Type::Text, Name::AppId),
-    ("user.name", Type::Text, Name::UserName),
+    ("user.name", Type::Text, Name::CalledAs),
     ("user.email", Type::Text, Name::Email),
     ("user.roles", Type::Texts, Name::Roles),
     ("user.permissions", Type::Texts, Name::Permissions),
@@ -155,7 +155,7 @@ impl Activation for Asked<'_> {
             Name::Now => Some(Value::Time(self.ctx.policy.clock().now())),
             Name::Id => account.map(|account| Value::text(account.id.to_string())),
             Name::AppId => account.and_then(|account| account.app_id.as_deref()).map(Value::text),
-            Name::UserName => account.map(|account| Value::text(account.name.as_str())),
+            Name::CalledAs => account.map(|account| Value::text(account.name.as_str())),
             // Threats 20: what anybody can claim proves nothing.
             Name::Email => account.and_then(|account| account.verified_email()).map(Value::text),
             Name::Roles => account.map(|account| Value::texts(&account.roles)),
@@ -190,7 +190,7 @@ impl Members for Query<'_> {
 
 /// Percent-decoded once, as applications do it; none where the bytes are no text. `form`: `+` is a blank.
 fn decoded(text: &str, form: bool) -> Option<Cow<'_, str>> {
-    if !text.contains('%') && !(form && text.contains('+')) {
+    if !(text.contains('%') || form && text.contains('+')) {
         return Some(Cow::Borrowed(text));
     }
     let mut out = Vec::with_capacity(text.len());
