@@ -52,6 +52,8 @@ pub mod prelude {
 
     pub use crate::Palisade;
     pub use crate::context::Context;
-    pub use crate::extract::{ClientIp, CsrfChecked};
+    pub use crate::extract::{
+        Admin, ApiKey, ClientIp, CsrfChecked, FreshLogin, HasPermission, HasRole, HasScope, Named, OptionalUser, User,
+    };
     pub use crate::refusal::Refusal;
 }

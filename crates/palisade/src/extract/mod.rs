@@ -37,6 +37,8 @@
 
 mod client_ip;
 mod csrf_checked;
+mod grants;
+mod user;
 
 use std::sync::Arc;
 
@@ -45,6 +47,8 @@ use http::{StatusCode, request};
 
 pub use client_ip::ClientIp;
 pub use csrf_checked::CsrfChecked;
+pub use grants::{Admin, ApiKey, FreshLogin, HasPermission, HasRole, HasScope, Named};
+pub use user::{OptionalUser, User};
 
 use crate::context::Context;
 use crate::refusal::{Code, Refusal};

@@ -353,6 +353,9 @@ pub struct Route {
     pub key: Option<bool>,
     /// For logins that are no older than this, such as `"5m"`.
     pub max_age: Option<Interval>,
+    /// A condition over the request and its caller, such as `"path.user_id == user.app_id"`: CEL, checked when the policy is
+    /// read. What is missing, repeated or of another kind refuses.
+    pub when: Option<String>,
     /// The networks whose clients this route is for. Default: everybody.
     pub address: Vec<Cidr>,
     /// Encoded slashes in this route's paths are allowed and forwarded as sent.

@@ -179,6 +179,7 @@ impl Policy {
         let mut rules = Rules::new(config.route.iter().map(|route| &route.route), |place| {
             line(snapshot, &format!("route[{place}]"))
         });
+        rules.conditions(config.route.iter().map(|route| &route.route), &mut problems);
         let files = controls::static_files::routes(&config);
         rules.imply(files.iter().map(|(place, route)| (line(snapshot, &format!("static[{place}]")), route)));
         let own = controls::auth::own_routes(&config);

@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use http::Method;
 use palisade_base::Cidr;
+use palisade_policy::Problems;
 
 use super::config::Route;
 use super::values::{HostPattern, PathPattern};
 use crate::controls::auth::needs::Needs;
+use crate::controls::auth::when::When;
 use crate::controls::integrity::Slashes;
 
 /// The methods that are answered without a route naming them.
@@ -37,6 +39,8 @@ pub struct Rule {
     pub grpc: bool,
     /// What it asks of its callers, where there is a login.
     pub needs: Needs,
+    /// What must be true of the request and its caller.
+    pub when: Option<Arc<When>>,
     /// An endpoint of Palisade's own: no route says who may use it, and nothing of it is the application's.
     pub own: bool,
     host: Option<HostPattern>,
@@ -72,6 +76,7 @@ impl Rule {
             slashes: route.slashes,
             grpc: route.grpc,
             needs: Needs::of(route),
+            when: None,
             own: false,
             host: route.host.clone(),
             path: route.path.clone(),
@@ -136,6 +141,7 @@ impl Rules {
             slashes: None,
             grpc: false,
             needs: Needs::default(),
+            when: None,
             own: false,
             host: None,
             path: PathPattern::default(),
@@ -150,6 +156,15 @@ impl Rules {
         named.dedup();
         let spellings = rules.iter().any(|rule| rule.path.has_spellings());
         Self { rules, named, spellings, has_own: false }
+    }
+
+    /// Compiles the conditions of the routes.
+    pub(crate) fn conditions<'r>(&mut self, routes: impl Iterator<Item = &'r Route>, problems: &mut Problems) {
+        for (place, (route, rule)) in routes.zip(self.rules.iter_mut().skip(1)).enumerate() {
+            if let Some(text) = &route.when {
+                rule.when = When::compile(text, &route.path, &format!("route[{place}].when"), problems).map(Arc::new);
+            }
+        }
     }
 
     /// Adds routes that nobody wrote, behind those that somebody did.

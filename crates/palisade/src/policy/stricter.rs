@@ -68,7 +68,9 @@ fn methods_meet(rule: &Rule, other: &Rule) -> bool {
 
 /// Whether somebody whom `stricter` refuses may pass `rule`.
 fn less(rule: &Rule, stricter: &Rule, logins: bool) -> bool {
-    less_address(&rule.address, &stricter.address) || (logins && rule.needs.is_laxer_than(&stricter.needs))
+    let no_condition = stricter.when.is_some() && rule.when.is_none() && !stricter.needs.public;
+    less_address(&rule.address, &stricter.address)
+        || (logins && (rule.needs.is_laxer_than(&stricter.needs) || no_condition))
 }
 
 fn less_address(mine: &[Cidr], strict: &[Cidr]) -> bool {

@@ -789,6 +789,14 @@ impl PathPattern {
         path.strip_prefix('/').unwrap_or(path).split('/').nth(place)
     }
 
+    /// The names of its segments, in order.
+    pub fn segment_names(&self) -> impl Iterator<Item = &str> {
+        self.segments.iter().filter_map(|segment| match segment {
+            Segment::Literal(_) => None,
+            Segment::Any(own) | Segment::Int(own) | Segment::Uuid(own) => Some(&**own),
+        })
+    }
+
     /// Whether the pattern has a segment of this name.
     pub fn names(&self, name: &str) -> bool {
         self.place(name).is_some()

@@ -14,6 +14,7 @@ pub mod needs;
 pub mod proof;
 mod service;
 pub(crate) mod streams;
+pub mod when;
 
 use std::sync::Arc;
 
@@ -136,6 +137,11 @@ impl Auth {
         &self.config
     }
 
+    /// Whether what others revoke may be unknown (threats 17).
+    pub(crate) fn is_stale(&self) -> bool {
+        self.services.get().is_some_and(|ready| ready.is_stale())
+    }
+
     /// The services of identity; opens the database the first time.
     ///
     /// # Errors
@@ -198,7 +204,6 @@ impl Auth {
     /// What follows once it is known who asks.
     fn decide(&self, ctx: &Context, parts: &mut request::Parts, outcome: Outcome) -> Result<(), Stop> {
         let rule = ctx.rule();
-        let now = ctx.policy.clock().now();
         let rejected = match outcome {
             Outcome::Nobody => None,
             Outcome::Caller(caller) => {
@@ -227,7 +232,7 @@ impl Auth {
         } else {
             match (ctx.identity().caller(), rejected) {
                 (Some(_), _) if self.is_unsure(ctx) => Err(away()),
-                (Some(caller), _) => rule.needs.judge(caller, now),
+                (Some(caller), _) => admits(ctx, caller),
                 (None, Some(refusal)) => Err(refusal),
                 (None, None) => Err(self.required(ctx, parts)),
             }
@@ -239,7 +244,7 @@ impl Auth {
     /// for more than 5 s. Everything else goes on until it ends by itself.
     fn is_unsure(&self, ctx: &Context) -> bool {
         let needs = &ctx.rule().needs;
-        (!needs.roles.is_empty() || !needs.permissions.is_empty())
+        (!needs.roles.is_empty() || !needs.permissions.is_empty() || ctx.rule().when.is_some())
             && self.services.get().is_some_and(|ready| ready.is_stale())
     }
 
@@ -263,6 +268,14 @@ impl Auth {
             Err(_) => refusal,
         }
     }
+}
+
+/// Whether the route of a request is for its caller. The condition comes last: what can be said without the request's
+/// values has been said.
+fn admits(ctx: &Context, caller: &Caller) -> Result<(), Refusal> {
+    let rule = ctx.rule();
+    rule.needs.judge(caller, ctx.policy.clock().now())?;
+    rule.when.as_ref().map_or(Ok(()), |when| when.judge(ctx, caller))
 }
 
 /// The services of identity of a running gateway: users, sessions, tokens, keys. None without `[auth]`.

@@ -179,6 +179,7 @@ pub(crate) fn check(policy: &Policy, problems: &mut Problems) {
             ("scopes", !route.scopes.is_empty()),
             ("key", route.key.is_some()),
             ("max_age", route.max_age.is_some()),
+            ("when", route.when.is_some()),
         ];
         let said: Vec<&str> = said.iter().filter(|(_, said)| *said).map(|(key, _)| *key).collect();
         let at = |key: &str| format!("route[{place}].{key}");

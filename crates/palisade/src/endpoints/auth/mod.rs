@@ -21,11 +21,13 @@ mod sessions;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod tests_access;
+#[cfg(test)]
 mod tests_links;
 #[cfg(test)]
 mod tests_oauth;
 mod token;
-mod who;
+pub(crate) mod who;
 
 use std::future::Future;
 use std::pin::Pin;
