@@ -63,9 +63,21 @@ impl Store {
     /// # Errors
     /// [`Error`]; what a failed migration did is undone.
     pub async fn migrate(&self) -> Result<()> {
-        // Two processes that start at once would both run it; on SQLite the second waits for the file, on PostgreSQL for
-        // the lock of the table that lists the migrations.
-        Ok(Migrator::up(&self.0.db, None).await?)
+        // Two processes that start at once, such as a gateway and a command, both see what is pending and both run it. The
+        // second waits for the first, then finds the tables that it wanted to make: what it did is undone, and nothing is
+        // pending any more.
+        let mut tries = 3;
+        loop {
+            let Err(error) = Migrator::up(&self.0.db, None).await else { return Ok(()) };
+            if self.pending().await.is_ok_and(|pending| pending.is_empty()) {
+                return Ok(());
+            }
+            tries -= 1;
+            if tries == 0 {
+                return Err(error.into());
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
     }
 
     /// The names of migrations that have not run yet.
@@ -226,4 +238,29 @@ fn is_local(connect: &PgConnectOptions) -> bool {
         || host.starts_with('/')
         || host == "localhost"
         || host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As a gateway and commands do that start in the same moment.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn whoever_starts_at_once_migrates_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let start = Arc::new(tokio::sync::Barrier::new(8));
+        let mut all = tokio::task::JoinSet::new();
+        for _ in 0..8 {
+            let (file, start) = (folder.path().join("palisade.db"), Arc::clone(&start));
+            all.spawn(async move {
+                let store = Store::open(&Options::sqlite(file)).await?;
+                start.wait().await;
+                store.migrate().await?;
+                store.pending().await
+            });
+        }
+        for pending in all.join_all().await {
+            assert_eq!(pending.unwrap(), Vec::<String>::new());
+        }
+    }
 }
