@@ -21,6 +21,7 @@ mod guide;
 mod keepalive;
 mod odd_upstreams;
 mod operate;
+mod secrets;
 mod semantics;
 mod server;
 mod sinks;

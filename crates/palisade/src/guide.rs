@@ -48,8 +48,16 @@ pub fn folder(number: u8) -> String {
 }
 
 /// The fixed sections of the policy, with the section of the guide that they belong to.
-pub static FIXED: [(&str, u8); 7] =
-    [("server", 6), ("upstream", 21), ("upstreams", 21), ("tls", 6), ("secrets", 11), ("log", 16), ("route", 1)];
+pub static FIXED: [(&str, u8); 8] = [
+    ("server", 6),
+    ("upstream", 21),
+    ("upstreams", 21),
+    ("tls", 6),
+    ("secrets", 11),
+    ("mail", 1),
+    ("log", 16),
+    ("route", 1),
+];
 
 /// For each section of the policy: its name, the guide's section, its page in the documentation.
 pub fn pages() -> Vec<(&'static str, u8, String)> {

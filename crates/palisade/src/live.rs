@@ -97,11 +97,15 @@ fn resolve(snapshot: &Snapshot, config: &mut Config) {
         upstream.client_cert.iter_mut().for_each(|path| at(&format!("{key}.client_cert"), path));
         upstream.client_key.iter_mut().for_each(|path| at(&format!("{key}.client_key"), path));
     }
+    policy::mail::resolve(&mut config.mail, |key| snapshot.base_dir(key).to_owned());
     config.server.state.iter_mut().for_each(|path| at("server.state", path));
     for (key, target) in [("log.access", &mut config.log.access), ("log.security", &mut config.log.security)] {
         if let Some(file) = Sink::file(target) {
             *target = snapshot.base_dir(key).join(file).to_string_lossy().into_owned();
         }
+    }
+    if let SecretProvider::File(Some(path)) | SecretProvider::DotEnv(path) = &mut config.secrets.provider {
+        at("secrets.provider", path);
     }
 }
 
@@ -393,10 +397,7 @@ fn compile(
     occasion: Occasion,
 ) -> std::result::Result<(Live, Problems), Problems> {
     let Checked { snapshot, config, mut problems } = checked;
-    let secrets: Arc<dyn palisade_vault::Provider> = match &config.secrets.provider {
-        SecretProvider::Env => Arc::new(palisade_vault::Env),
-        SecretProvider::Dir(path) => Arc::new(palisade_vault::Dir::new(path)),
-    };
+    let secrets = policy::secrets::provider(&config);
     let env = Env {
         clock: clock.clone(),
         server: Arc::new(config.server.clone()),

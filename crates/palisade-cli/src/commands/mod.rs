@@ -7,9 +7,11 @@ mod explain;
 mod init;
 pub(crate) mod output;
 mod policy;
+mod prompt;
 mod report;
 mod running;
 mod schema;
+mod secret;
 mod serve;
 mod set;
 mod status;
@@ -31,6 +33,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Done> {
         Command::Report(report) => report::run(&args.global, &report),
         Command::Explain(explain) => explain::run(&args.global, &explain),
         Command::Set(set) => set::run(&args.global, &set),
+        Command::Secret(secret) => secret::run(&args.global, &secret),
         Command::Waf(waf) => waf::run(&args.global, &waf),
         Command::Schema => schema::run(),
         Command::Trust(trust) => trust::run(&args.global, &trust),

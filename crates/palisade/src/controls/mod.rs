@@ -53,6 +53,8 @@ macro_rules! registry {
             pub tls: Tls,
             /// Where secrets come from.
             pub secrets: Secrets,
+            /// How Palisade sends mail.
+            pub mail: crate::policy::mail::Mail,
             /// Logs.
             pub log: Logs,
             $(#[allow(missing_docs)] pub $name: Section<$control>,)*

@@ -77,6 +77,18 @@ events! {
     REFUSED = Info "request.refused";
     /// A request was refused because of the application or the operator.
     FAILED = Warn "request.failed";
+    /// A mail was sent: `kind`, `about` (the account's id), `attempts`.
+    MAIL_SENT = Info "mail.sent";
+    /// A mail could not be sent yet, and will be tried again: `kind`, `about`, `reason`, `next_s`.
+    MAIL_DELAYED = Warn "mail.delayed";
+    /// A mail was not sent and will not be: `kind`, `about`, `why`, `reason`.
+    MAIL_DROPPED = Error "mail.dropped";
+    /// Keys that Palisade makes for itself came, went, or took their turn.
+    KEYS_CHANGED = Info "keys.changed";
+    /// The place of the keys cannot be used; those of before stay in use: `reason`.
+    KEYS_AWAY = Error "keys.away";
+    /// The place of the keys can be used again.
+    KEYS_BACK = Info "keys.back";
     /// A handler or a layer panicked: `request_id`.
     PANIC = Error "request.panic";
     /// A cookie of the application was dropped, as browsers do: `name`, `why`, `route`, `request_id`.

@@ -3,11 +3,13 @@
 #[cfg(test)]
 mod access_tests;
 pub mod config;
+pub mod mail;
 pub mod request_headers;
 mod routing;
 #[cfg(test)]
 mod routing_tests;
 mod rules;
+pub mod secrets;
 mod spelling;
 mod stricter;
 pub mod template;
