@@ -89,6 +89,11 @@ impl Watch {
     fn is_slow(&self) -> bool {
         self.judges.iter().any(|judge| judge.inspect.is_slow())
     }
+
+    /// Whether nobody needs anything held back, though somebody did.
+    fn lets_go(&self) -> bool {
+        self.judges.iter().all(|judge| judge.inspect.holds().is_none() || judge.inspect.lets_go())
+    }
 }
 
 /// What a refusal of an inspector means.

@@ -218,6 +218,12 @@ pub trait Inspect: Send + fmt::Debug {
         None
     }
 
+    /// Whether nothing needs to be held back any more, because what came so far shows that there is nothing to judge. There is
+    /// no last judgement then.
+    fn lets_go(&self) -> bool {
+        false
+    }
+
     /// The last judgement: the whole body was fed, and the application has not seen its end.
     ///
     /// # Errors

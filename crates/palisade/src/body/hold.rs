@@ -30,6 +30,8 @@ pub(super) struct Hold {
 enum State {
     #[default]
     Reading,
+    /// Nobody has anything to judge: what was read goes, and the rest streams.
+    Streaming,
     /// Judged: all may go.
     Judged,
     /// It broke off, or was refused.
@@ -95,6 +97,9 @@ impl RequestBody {
                 if let Some(hold) = &mut self.hold {
                     hold.bytes = hold.bytes.saturating_add(frame.data_ref().map_or(0, Bytes::len));
                     hold.frames.push_back(frame);
+                    if self.watch.as_ref().is_none_or(|watch| watch.lets_go()) {
+                        hold.state = State::Streaming;
+                    }
                 }
             }
             Some(Err(error)) => {
@@ -136,6 +141,10 @@ impl RequestBody {
             let Some(hold) = &mut self.hold else { return self.poll_streamed(cx) };
             match &mut hold.state {
                 State::Judged => return Poll::Ready(hold.frames.pop_front().map(Ok)),
+                State::Streaming => match hold.frames.pop_front() {
+                    Some(frame) => return Poll::Ready(Some(Ok(frame))),
+                    None => return self.poll_streamed(cx),
+                },
                 State::Failed(error) => return Poll::Ready(error.take().map(Err)),
                 State::Reading if hold.frames.len() > 1 => return Poll::Ready(hold.frames.pop_front().map(Ok)),
                 State::Reading => ready!(self.poll_ahead(cx)),
@@ -146,6 +155,9 @@ impl RequestBody {
     /// Whether everything was released, where some was held back.
     pub(super) fn is_released(&self) -> bool {
         match &self.hold {
+            Some(hold) if matches!(hold.state, State::Streaming) => {
+                hold.frames.is_empty() && self.inner.is_end_stream()
+            }
             Some(hold) => hold.is_over(),
             None => self.inner.is_end_stream(),
         }

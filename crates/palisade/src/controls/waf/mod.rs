@@ -6,6 +6,7 @@
 
 mod config;
 mod exclude;
+mod foreign;
 mod judge;
 mod rules;
 
@@ -253,6 +254,18 @@ impl Shared {
         inspection.spent += if elapsed < EXACT { elapsed } else { inspection.transaction.used().min(elapsed) };
     }
 
+    /// Feeds a piece of the body.
+    fn feed(&self, inspection: &mut Inspection, beyond: Beyond, piece: &[u8]) -> Result<(), Refusal> {
+        inspection.body = inspection.body.saturating_add(piece.len());
+        inspection.transaction.body(piece);
+        let new = inspection.transaction.findings().get(inspection.found..).unwrap_or_default();
+        // What cannot be inspected need not be read to its end.
+        match new.iter().find(|finding| finding.is_limit()) {
+            Some(finding) => self.beyond(beyond, inspection, finding).map_err(Refusal::close),
+            None => Ok(()),
+        }
+    }
+
     /// Rules of the last phase record, and all that matched is logged.
     fn end(&self, ctx: &Context, mut inspection: Box<Inspection>) {
         if self.sets[inspection.set].has_phase(5) {
@@ -337,16 +350,18 @@ impl Check for Waf {
         true
     }
 
-    fn inspect(&self, ctx: &Context, _parts: &request::Parts) -> Option<Box<dyn Inspect>> {
+    fn inspect(&self, ctx: &Context, parts: &request::Parts) -> Option<Box<dyn Inspect>> {
         let mut kept = ctx.inspection();
-        if kept.as_ref()?.requested {
-            return None;
-        }
         let of = self.0.of(ctx);
+        let waf = Arc::clone(&self.0);
+        if kept.as_ref().is_none_or(|inspection| inspection.requested) {
+            drop(kept);
+            return foreign::Reader::new(waf, ctx, parts).map(|reader| Box::new(reader) as Box<dyn Inspect>);
+        }
         let inspection = kept.take()?;
         let holds =
             if inspection.transaction.is_multipart() { of.body_limit.min(MULTIPART_HELD) } else { of.body_limit };
-        Some(Box::new(Reader { waf: Arc::clone(&self.0), inspection: Some(inspection), beyond: of.beyond, holds }))
+        Some(Box::new(Reader { waf, inspection: Some(inspection), beyond: of.beyond, holds }))
     }
 
     fn inspects(&self) -> bool {
@@ -418,21 +433,7 @@ struct Reader {
 
 impl Inspect for Reader {
     fn feed(&mut self, piece: &[u8]) -> Result<(), Refusal> {
-        let Some(inspection) = &mut self.inspection else { return Ok(()) };
-        inspection.body = inspection.body.saturating_add(piece.len());
-        inspection.transaction.body(piece);
-        // What cannot be inspected need not be read to its end.
-        match inspection
-            .transaction
-            .findings()
-            .get(inspection.found..)
-            .unwrap_or_default()
-            .iter()
-            .find(|f| f.is_limit())
-        {
-            Some(finding) => self.waf.beyond(self.beyond, inspection, finding).map_err(Refusal::close),
-            None => Ok(()),
-        }
+        self.inspection.as_mut().map_or(Ok(()), |inspection| self.waf.feed(inspection, self.beyond, piece))
     }
 
     fn holds(&self) -> Option<usize> {

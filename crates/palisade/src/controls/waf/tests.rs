@@ -147,6 +147,37 @@ async fn padding_hides_nothing() {
 }
 
 #[tokio::test]
+async fn json_by_another_name_is_read_and_other_octets_stream() {
+    let walled =
+        walled("[limits]\nbody = \"20MiB\"\n[[route]]\npath = \"/ignore\"\nwaf = { beyond_limit = \"pass\" }\n");
+    let bad = r#"{"a":["\u0075nion select"]}"#;
+    for kind in ["image/png", "application/octet-stream", "video/mp4", "application/pdf", "x/y"] {
+        let good = r#"{"a":["hello"]}"#;
+        let passed = walled.post("/echo", &[("content-type", kind)], good).await;
+        assert_eq!((passed.status, &*passed.text), (200, good), "{kind}");
+        for pieces in [vec![bad], vec![" \n", "\t", bad], bad.split("").collect()] {
+            let pieces = pieces.into_iter().map(str::to_owned).collect();
+            let refused = walled.pieces("/echo", kind, pieces).await;
+            assert_eq!((refused.status, refused.code()), blocked(), "{kind}");
+        }
+        let other = format!("\u{89}PNG\r\n{bad}");
+        let passed = walled.post("/echo", &[("content-type", kind)], &other).await;
+        assert_eq!((passed.status, passed.text), (200, other), "{kind}");
+        let white = walled.post("/echo", &[("content-type", kind)], " \n ").await;
+        assert_eq!((white.status, &*white.text), (200, " \n "), "{kind}");
+        // What is no JSON after all is nobody's reading.
+        let broken = walled.post("/echo", &[("content-type", kind)], "[section]\nkey = 1\n").await;
+        assert_eq!(broken.status, 200, "{kind}");
+    }
+    let long =
+        |start: &str| [vec![start.to_owned()], vec![" ".repeat(64 << 10); 40], vec![bad[1..].to_owned()]].concat();
+    let refused = walled.pieces("/echo", "image/png", long("{")).await;
+    assert_eq!((refused.status, refused.code().as_deref()), (413, Some("waf.limit")));
+    assert_eq!(walled.pieces("/echo", "image/png", long(" ")).await.status, 413, "white space alone");
+    assert_eq!(walled.pieces("/ignore", "image/png", long("{")).await.status, 200, "the route says so");
+}
+
+#[tokio::test]
 async fn two_readings_are_refused() {
     let walled = walled("");
     for (headers, body, code) in [
