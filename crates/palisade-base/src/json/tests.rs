@@ -179,6 +179,8 @@ proptest! {
                 prop_assert_eq!(result, Ok(()));
                 prop_assert_eq!(tree.done, Some(value));
             }
+            // The other parser keeps numbers as `f64`: one that is too large for it is JSON all the same.
+            Err(why) if why.to_string().starts_with("number out of range") => {}
             Err(_) => prop_assert!(result.is_err() || tree.oddities.contains(&Oddity::LoneSurrogate), "{}", text),
         }
     }
