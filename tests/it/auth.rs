@@ -71,8 +71,13 @@ async fn script(name: &str, arguments: &[&str]) -> Result<Value> {
     need(Need::Python)?;
     let mut command = Command::new(provision::python_program("python"));
     command.env("PYTHONDONTWRITEBYTECODE", "1").arg(paths::tests("apps/oauth").join(name)).args(arguments);
+    printed(command, Duration::from_secs(60)).await
+}
+
+/// The last line of JSON that a program prints, which ends well and in time.
+async fn printed(command: Command, within: Duration) -> Result<Value> {
     let process = Process::spawn(command)?;
-    let status = process.wait(Duration::from_secs(60)).await?;
+    let status = process.wait(within).await?;
     process.output().closed(Duration::from_secs(10)).await?;
     ensure!(status.success(), "{}", process.output().tail());
     let last = process
@@ -247,18 +252,7 @@ async fn openid_client_through_the_pages_in_which_axe_finds_nothing() -> Result<
         .env("PALISADE_NODE_MODULES", provision::node().join("node_modules"))
         .env("PALISADE_CHROMIUM", provision::chromium())
         .env("NODE_EXTRA_CA_CERTS", gateway.ca()?);
-    let process = Process::spawn(command)?;
-    let status = process.wait(Duration::from_secs(180)).await?;
-    process.output().closed(Duration::from_secs(10)).await?;
-    ensure!(status.success(), "{}", process.output().tail());
-    let last = process
-        .output()
-        .since(0)
-        .iter()
-        .rev()
-        .find(|line| line.text.starts_with('{'))
-        .map(|line| line.text.to_string());
-    let seen: Value = serde_json::from_str(&last.context("it printed nothing")?)?;
+    let seen = printed(command, Duration::from_secs(180)).await?;
     assert_eq!(seen["error"], Value::Null, "{seen}");
     assert_eq!(seen["first"], "username", "the first stop of the keyboard");
     assert_eq!(seen["alert"], "the name or the password is wrong");
