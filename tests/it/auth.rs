@@ -206,7 +206,7 @@ async fn the_authorize_button_of_fastapis_own_page_works() -> Result<()> {
 }
 
 /// A client as an operator registers one: over the gateway's own database, while it runs.
-async fn add_client(gateway: &Palisade, new: NewClient) -> Result<Arc<palisade_identity::service::Client>> {
+pub(crate) async fn add_client(gateway: &Palisade, new: NewClient) -> Result<Arc<palisade_identity::service::Client>> {
     let store = Store::open(&Options::sqlite(gateway.state().join("palisade.db"))).await?;
     let clock = Clock::real();
     let key = SigningKey::generate(Algorithm::EdDsa)?;

@@ -3,6 +3,7 @@
 //! `cargo xtask test --only build,e2e` runs them; `--filter TEXT` picks some.
 
 mod access_log;
+mod account_pages;
 mod apps_alone;
 mod attack;
 mod auth;
@@ -21,6 +22,7 @@ mod grpc;
 mod guide;
 mod identity_commands;
 mod keepalive;
+mod mail;
 mod odd_upstreams;
 mod operate;
 mod semantics;
@@ -28,6 +30,7 @@ mod server;
 mod shared_limits;
 mod sinks;
 mod static_files;
+mod stream_rights;
 mod streaming;
 mod supervise;
 mod support;

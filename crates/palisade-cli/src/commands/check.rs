@@ -149,6 +149,11 @@ fn away(config: &palisade::controls::Config) -> Vec<Value> {
         };
         rows.push(row("rate_limit", format!("redis: {url}"), behaviour));
     }
+    if config.auth.config.present
+        && let Some(server) = &config.mail.server
+    {
+        rows.push(row("auth", format!("mail: {server}"), palisade::mail::WHEN_AWAY));
+    }
     if config.server.admin_token.is_some() {
         let provider = config.secrets.provider.to_string();
         rows.push(row("server.admin_token", format!("secrets `{provider}`"), "closed: the admin listener refuses"));

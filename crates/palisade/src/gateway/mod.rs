@@ -4,7 +4,9 @@
 
 pub(crate) mod connect;
 mod forward;
+mod frame_ends;
 mod http2;
+mod pipe;
 mod pool;
 pub(crate) mod prefix;
 pub(crate) mod tls;

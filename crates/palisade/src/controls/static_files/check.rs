@@ -48,6 +48,9 @@ fn private(snapshot: &Snapshot, policy: &Policy) -> Vec<Private> {
     if let SecretProvider::Dir(path) = &policy.secrets.provider {
         private.push(folder("the directory of `secrets.provider`", path.clone()));
     }
+    if let Some(path) = &policy.mail.directory {
+        private.push(folder("the mail of `mail.directory`", path.clone()));
+    }
     private
 }
 
