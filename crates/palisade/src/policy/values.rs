@@ -170,23 +170,37 @@ pub(crate) fn host_name(text: &str) -> Option<Box<str>> {
     if let Some(literal) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
         return literal.parse::<std::net::Ipv6Addr>().ok().map(|ip| format!("[{ip}]").into());
     }
-    let label = |label: &str| {
-        !label.is_empty()
-            && label.len() <= 63
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-    };
-    if text.is_empty() || text.len() > 253 || !text.split('.').all(label) {
+    if text.is_empty() || text.len() > 253 {
+        return None;
+    }
+    // In one pass, since every request names a host: the label so far, and whether it is of digits alone.
+    let (mut length, mut digits, mut previous) = (0_usize, true, b'-');
+    for byte in text.bytes() {
+        match byte {
+            b'.' if length == 0 || previous == b'-' => return None,
+            b'.' => (length, digits) = (0, true),
+            b'-' if length == 0 => return None,
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => {
+                length += 1;
+                digits &= byte.is_ascii_digit();
+            }
+            _ => return None,
+        }
+        if length > 63 {
+            return None;
+        }
+        previous = byte;
+    }
+    if length == 0 || previous == b'-' {
         return None;
     }
     // A last label of digits means an IPv4 address (WHATWG URL, "ends in a number"), which then must be a canonical one.
-    if text.rsplit('.').next().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()))
-        && text.parse::<Ipv4Addr>().is_err()
-    {
+    if digits && text.parse::<Ipv4Addr>().is_err() {
         return None;
     }
-    Some(text.to_ascii_lowercase().into())
+    let mut name: Box<str> = text.into();
+    name.make_ascii_lowercase();
+    Some(name)
 }
 
 impl TextValue for HostPattern {
