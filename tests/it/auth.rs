@@ -269,3 +269,53 @@ async fn openid_client_through_the_pages_in_which_axe_finds_nothing() -> Result<
     }
     Ok(())
 }
+
+/// Headers of a request that looks as a browser's does when somebody follows a link.
+const NAVIGATION: [(&str, &str); 2] = [("accept", "text/html,application/xhtml+xml"), ("sec-fetch-mode", "navigate")];
+
+/// `docs = "admin"`: whatever the routes open, also under `--detect`, and with `[headers]` switched off.
+#[tokio::test]
+async fn the_documentation_is_for_administrators() -> Result<()> {
+    let app = App::uvicorn("identity", &[]).await?;
+    let open = "[[route]]\npath = \"/*\"\npublic = true\n";
+    let only = "[auth]\nregistration = \"open\"\nroutes = [\"/admin/*\"]\n";
+    for (policy, arguments) in [
+        (format!("[auth]\nregistration = \"open\"\n[headers]\ndocs = \"admin\"\n{open}"), None),
+        (format!("[auth]\nregistration = \"open\"\n[headers]\ndocs = \"admin\"\n{open}"), Some("--detect")),
+        (format!("{only}[headers]\ndocs = \"admin\"\nmode = \"off\"\n"), None),
+    ] {
+        let setup = Palisade::serve().policy(&crate::support::written_policy(&app.url(), &policy));
+        let gateway = arguments.into_iter().fold(setup, |setup, argument| setup.arg(argument)).start().await?;
+        let client = gateway.https()?;
+        register(&client, "ann").await?;
+        register(&client, "root").await?;
+        let given = gateway.run(&["user", "set", "root", "--role", "admin"]).await?;
+        ensure!(given.code == Some(0), "{}", given.err);
+        let (ann, root) = (bearer(&tokens(&client, "ann").await?)?, bearer(&tokens(&client, "root").await?)?);
+        for page in ["/docs", "/docs/", "/redoc", "/docs/oauth2-redirect", "/openapi.json", "/%64ocs", "//docs"] {
+            let what = format!("{page} {arguments:?} {policy}");
+            let mut nobody = client.get(page).send().await?;
+            ensure!((nobody.status(), nobody.json().await?["code"].as_str()) == (401, Some("auth.required")), "{what}");
+            let mut browser = client.get(page);
+            for (name, value) in NAVIGATION {
+                browser = browser.header(name, value);
+            }
+            let browser = browser.send().await?;
+            let login = browser.header("location").unwrap_or_default().to_owned();
+            ensure!(browser.status() == 303 && login.starts_with("/auth/login?return_to=%2F"), "{what}: {login}");
+            let mut user = client.get(page).header("authorization", &ann).send().await?;
+            ensure!((user.status(), user.json().await?["code"].as_str()) == (403, Some("auth.forbidden")), "{what}");
+            let admin = client.get(page).header("authorization", &root).send().await?;
+            ensure!(matches!(admin.status(), 200 | 307), "{what}: {}", admin.status());
+        }
+        let page = client.get("/docs").header("authorization", &root).send().await?;
+        if !policy.contains("mode = \"off\"") && arguments.is_none() {
+            let csp = page.header("content-security-policy").unwrap_or_default();
+            ensure!(csp.contains("script-src https://cdn.jsdelivr.net/"), "{csp}");
+            ensure!(page.header("cache-control") == Some("no-store"), "{:?}", page.headers());
+        }
+        // Nothing else of the application is closed by it.
+        ensure!(client.get("/me").send().await?.status() == 200);
+    }
+    Ok(())
+}

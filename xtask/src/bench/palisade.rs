@@ -82,7 +82,7 @@ methods = ["GET", "POST"]
 default = "1000000000/minute"
 
 [limits]
-connections_per_address = 10000
+connections_per_address = {per_address}
 
 [log]
 access = "{log}"
@@ -92,6 +92,7 @@ access = "{log}"
         cert = site.cert().display(),
         key = site.key().display(),
         log = access_log.display(),
+        per_address = site.per_address,
     );
     if let Some(port) = site.redis {
         let count = "[rate_limit]\n";

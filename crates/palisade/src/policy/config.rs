@@ -374,6 +374,9 @@ pub struct Route {
     /// Headers that the application gets with requests of this route, and that it does not; beside those of its
     /// upstream.
     pub request_headers: RequestHeaders,
+    /// What caches may keep of this route's personal answers, instead of `headers.cache`: `upstream` leaves it to the
+    /// application, or to `cache` of `[[static]]`.
+    pub cache: Option<crate::controls::headers::Cache>,
 }
 
 /// Sizes that no policy can raise: what a head may be at most.

@@ -26,17 +26,22 @@ pub use self::caller::{By, Caller, Identity};
 pub use self::command::{open, open_store};
 use self::config::{Config, Issuer, Route};
 use self::credential::Offered;
+use self::needs::Needs;
 use self::service::{Known, Rejected, Services};
 pub(crate) use self::service::{Ready, Service};
 use crate::context::Context;
 use crate::control::{Asked, Begun, Check, Control, Info, Remedy, Routes};
 use crate::controls::csrf::AuthenticatedBy;
+use crate::controls::headers::{Docs, docs_are_for};
 use crate::controls::integrity::preflight_method;
 use crate::endpoints::auth::call::encode;
 use crate::policy::Env;
 use crate::policy::config::Route as PolicyRoute;
 use crate::policy::values::PathPattern;
 use crate::refusal::{Refusal, Stop, prefers_html};
+
+/// The role of administrators, which exists from the start.
+const ADMIN: &str = "admin";
 
 /// The control.
 #[derive(Debug)]
@@ -198,6 +203,7 @@ impl Auth {
         ctx.rule().own
             || !ctx.rule().needs.is_silent()
             || self.config.routes.is_empty()
+            || docs_are_for(Docs::Admin, ctx)
             || self.config.routes.iter().any(|route| route.matches(ctx.path()))
     }
 
@@ -227,7 +233,7 @@ impl Auth {
             Outcome::Away => Some(away()),
         };
         // The endpoints say themselves whom they are for, and one that needs nobody works with an old credential.
-        let verdict = if rule.own || rule.needs.public {
+        let verdict = if rule.own || (rule.needs.public && !docs_are_for(Docs::Admin, ctx)) {
             Ok(())
         } else {
             match (ctx.identity().caller(), rejected) {
@@ -244,8 +250,8 @@ impl Auth {
     /// for more than 5 s. Everything else goes on until it ends by itself.
     fn is_unsure(&self, ctx: &Context) -> bool {
         let needs = &ctx.rule().needs;
-        (!needs.roles.is_empty() || !needs.permissions.is_empty() || ctx.rule().when.is_some())
-            && self.services.get().is_some_and(|ready| ready.is_stale())
+        let by_role = !needs.roles.is_empty() || !needs.permissions.is_empty() || ctx.rule().when.is_some();
+        (by_role || docs_are_for(Docs::Admin, ctx)) && self.services.get().is_some_and(|ready| ready.is_stale())
     }
 
     fn forwards(&self, ctx: &Context) -> bool {
@@ -273,8 +279,12 @@ impl Auth {
 /// Whether the route of a request is for its caller. The condition comes last: what can be said without the request's
 /// values has been said.
 fn admits(ctx: &Context, caller: &Caller) -> Result<(), Refusal> {
-    let rule = ctx.rule();
-    rule.needs.judge(caller, ctx.policy.clock().now())?;
+    let (rule, now) = (ctx.rule(), ctx.policy.clock().now());
+    if docs_are_for(Docs::Admin, ctx) {
+        // On top of what the route asks, never instead: a `public` one opens the documentation to nobody else.
+        Needs { roles: vec![ADMIN.into()], ..Needs::default() }.judge(caller, now)?;
+    }
+    rule.needs.judge(caller, now)?;
     rule.when.as_ref().map_or(Ok(()), |when| when.judge(ctx, caller))
 }
 
