@@ -8,7 +8,7 @@ use crate::collections::Collections;
 use crate::fast::filter::Filter;
 use crate::fast::fold;
 use crate::names::TxNames;
-use crate::operator::Lookups;
+use crate::operator::{Lookups, Operator};
 use crate::problem::{Place, Problems};
 use crate::rule::{Ctl, Rule, Select, Skip, Which};
 use crate::settings::{Settings, Steps};
@@ -208,6 +208,16 @@ impl RuleSet {
         let filtered = |i: &u32| self.fast.as_ref().is_some_and(|f| f.filter.filtered[*i as usize]);
         let list = phase.checked_sub(1).and_then(|p| self.phases.get(p));
         list.into_iter().flatten().filter(|i| !filtered(i)).map(|i| self.rules[*i as usize].id).collect()
+    }
+
+    /// Numbers of the rules that are evaluated and ask for what only [`Lookups`] can tell: where an address is
+    /// (`@geoLookup`), whether a list holds it (`@rbl`). Without lookups they never match.
+    pub fn asks_elsewhere(&self) -> Vec<u64> {
+        let asks = |rule: &&Rule| {
+            rule.links.iter().any(|link| matches!(link.operator, Operator::GeoLookup | Operator::Rbl(_)))
+        };
+        let live = self.phases.iter().flatten().filter_map(|index| self.rules.get(*index as usize));
+        live.filter(asks).map(|rule| rule.id).collect()
     }
 
     /// Bytes of the filter's automata, without what they cache while they run.

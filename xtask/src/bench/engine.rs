@@ -21,6 +21,7 @@ const STEPS: &[(&str, &str)] = &[
     ("filter", "one scan for all patterns, rules without a hit skipped"),
     ("plain", "a smaller scan for words and numbers"),
     ("triggers", "transformations that change nothing left out"),
+    ("cache", "what a prefix of a chain makes of a value kept, equal texts scanned once"),
     ("gates", "libinjection not asked about harmless text"),
 ];
 

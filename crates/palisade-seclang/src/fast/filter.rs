@@ -260,7 +260,7 @@ impl Filter {
         unfiltered: &mut Vec<u32>,
     ) -> Result<Group, String> {
         let mut group = Group {
-            chains: Chains::new(!self.steps.triggers),
+            chains: Chains::new(self.steps),
             wanted: [1; 64],
             full: Set::new(&[], false)?,
             plain: Set::new(&[], true)?,
