@@ -114,6 +114,19 @@ fn json() -> Vec<Wrapped> {
         with("identity", JSON, ("content-encoding", "identity"), ESCAPED),
         with("an unknown encoding", JSON, ("content-encoding", "x"), ESCAPED),
         with("an empty encoding", JSON, ("content-encoding", ""), ESCAPED),
+        with("octets with an encoding", "application/octet-stream", ("content-encoding", "deflate"), ESCAPED),
+        with("an image with two encodings", "image/png", ("content-encoding", "br, identity"), ESCAPED),
+        typed("charset=ibm037", "application/json; charset=ibm037", ESCAPED),
+        typed("an image in another charset", "image/png; charset=utf-16", wide(ESCAPED, u16::to_be_bytes)),
+        typed(
+            "octets in UTF-32",
+            "application/octet-stream",
+            ESCAPED.chars().flat_map(|c| u32::from(c).to_be_bytes()).collect::<Vec<u8>>(),
+        ),
+        typed("octets with a mark", "application/octet-stream", format!("\u{feff}{ESCAPED}")),
+        typed("octets, NaN before", "application/octet-stream", r#"[NaN,-Infinity,{"a":"\u0075nion select"}]"#),
+        typed("octets, a key twice", "application/octet-stream", r#"{"a":"x","a":"\u0075nion select"}"#),
+        typed("lines of JSON", "application/x-ndjson", format!("{{}}\n{ESCAPED}\n")),
     ]
 }
 
@@ -127,6 +140,7 @@ fn forms() -> Vec<Wrapped> {
         typed("semicolons and ampersands", FORM, "c=1&b=1;%75nion+select"),
         typed("_charset_", FORM, "_charset_=utf-7&a=union+select"),
         typed("a broken escape", FORM, "b=%zz&a=%75nion+select"),
+        typed("a form in ibm037", "application/x-www-form-urlencoded; charset=ibm037", FIELDS),
         typed("a form in latin-1", "application/x-www-form-urlencoded; charset=iso-8859-1", FIELDS),
         with("a form, gzip", FORM, ("content-encoding", "gzip"), FIELDS),
     ]

@@ -10,7 +10,7 @@ use crate::fast::fold;
 use crate::names::TxNames;
 use crate::operator::{Lookups, Operator};
 use crate::problem::{Place, Problems};
-use crate::rule::{Ctl, Rule, Select, Skip, Which};
+use crate::rule::{Ctl, Rule, Select, Skip, Target, Which};
 use crate::settings::{Settings, Steps};
 use crate::store::Span;
 use crate::transform::UnicodeMap;
@@ -211,10 +211,18 @@ impl RuleSet {
     }
 
     /// Numbers of the rules that are evaluated and ask for what only [`Lookups`] can tell: where an address is
-    /// (`@geoLookup`), whether a list holds it (`@rbl`). Without lookups they never match.
+    /// (`@geoLookup`), whether a list holds it (`@rbl`). Without lookups they never match. Left out are those that a
+    /// setting switches on which is not set.
     pub fn asks_elsewhere(&self) -> Vec<u64> {
+        let unset = |target: &Target| match target.select {
+            Select::Slot(slot) => {
+                self.initial_tx.get(slot as usize).is_none_or(|value| value.is_none() || value.len == 0)
+            }
+            _ => false,
+        };
         let asks = |rule: &&Rule| {
-            rule.links.iter().any(|link| matches!(link.operator, Operator::GeoLookup | Operator::Rbl(_)))
+            let off = rule.links.len() > 1 && rule.links[0].targets.iter().all(|target| !target.count && unset(target));
+            !off && rule.links.iter().any(|link| matches!(link.operator, Operator::GeoLookup | Operator::Rbl(_)))
         };
         let live = self.phases.iter().flatten().filter_map(|index| self.rules.get(*index as usize));
         live.filter(asks).map(|rule| rule.id).collect()

@@ -22,6 +22,7 @@ const STEPS: &[(&str, &str)] = &[
     ("plain", "a smaller scan for words and numbers"),
     ("triggers", "transformations that change nothing left out"),
     ("cache", "what a prefix of a chain makes of a value kept, equal texts scanned once"),
+    ("known", "what names and headers are candidates for kept for the next transaction"),
     ("gates", "libinjection not asked about harmless text"),
 ];
 

@@ -197,6 +197,7 @@ impl Transaction {
     pub fn reset(&mut self, rules: &Arc<RuleSet>) {
         if !Arc::ptr_eq(&self.rules, rules) {
             self.rules = rules.clone();
+            self.scan.candidates.forget();
         }
         self.store.clear();
         self.scalars.fill(Span::NONE);
@@ -257,7 +258,8 @@ impl Transaction {
     /// cannot tell, when so much time has passed). Whoever waits between phases, or goes on in another thread, says anew
     /// what is left.
     pub fn budget(&mut self, budget: Duration) {
-        self.deadline = Some(Deadline::new(&*self.rules.clock, budget));
+        let little = self.store.bytes.len() <= evaluate::LITTLE && self.body_length <= evaluate::LITTLE;
+        self.deadline = Some(Deadline::new(&*self.rules.clock, budget, little));
     }
 
     /// What was used of the last [`Transaction::budget`]; nothing where none was set. To be asked by the thread that set it.

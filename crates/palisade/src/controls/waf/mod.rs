@@ -332,20 +332,23 @@ impl Check for Waf {
         }
         let waf = &*self.0;
         let mut inspection = waf.begin(ctx, parts);
-        waf.evaluate(&mut inspection, |transaction| {
-            transaction.request_headers();
-        });
         // A call of gRPC may be a conversation, which holding it back would end, whatever its messages are called.
         let may_read = ctx.has_body && ctx.method != Method::CONNECT && !ctx.grpc;
+        waf.evaluate(&mut inspection, |transaction| {
+            transaction.request_headers();
+            if !may_read {
+                transaction.request_body();
+            }
+        });
         // What no rule reads by its type may still be JSON to who asks for it: its beginning tells.
         let reads =
             may_read && (reads(&mut inspection.transaction, &parts.headers) || inspection.transaction.guess_json());
-        if !reads && inspection.transaction.verdict().is_none() {
+        if may_read && !reads && inspection.transaction.verdict().is_none() {
             waf.evaluate(&mut inspection, |transaction| {
                 transaction.request_body();
             });
-            inspection.requested = true;
         }
+        inspection.requested = !reads;
         let encoded = reads && parts.headers.contains_key(CONTENT_ENCODING);
         let undone = if encoded { waf.of(ctx).undoes(&parts.headers) } else { Ok(false) };
         let judged = match (waf.judge(ctx, &inspection, false), undone) {

@@ -226,6 +226,26 @@ async fn the_remedy_is_the_exclusion() {
     assert!(toml.contains("{ path = \"/echo\", field = \"json.body\", rules = [\"1\"] }"), "{toml}");
 }
 
+/// What a reload leaves behind of the rules before, other engines keep until memory is out (ModSecurity's issue 2848).
+#[tokio::test]
+async fn a_thousand_reloads_leave_one_rule_set() {
+    let dir = tempfile::tempdir().unwrap();
+    let app = App::start(&policy(&dir, ""));
+    let file = dir.path().join("local.conf");
+    let mut old = Vec::new();
+    for round in 0..1000 {
+        let live = app.handle.live();
+        old.push(Arc::downgrade(&live.policy.controls().waf.control.as_ref().unwrap().0.sets[0]));
+        drop(live);
+        std::fs::write(&file, format!("SecRule ARGS \"@streq bad{round}\" \"id:{},phase:2,deny\"\n", round + 1))
+            .unwrap();
+        app.handle.reload().unwrap();
+        let status = app.ask("203.0.113.1", "GET", &format!("/echo?q=bad{round}"), &[]).await.status;
+        assert_eq!(status, 403, "the rules of reload {round} are in force");
+    }
+    assert_eq!(old.iter().filter(|rules| rules.strong_count() > 0).count(), 0);
+}
+
 #[tokio::test]
 async fn rules_that_never_match_are_named() {
     let dir = tempfile::tempdir().unwrap();
@@ -294,10 +314,8 @@ async fn an_encoding_is_undone_for_rules_and_application_alike() {
     assert_eq!((refused.status, refused.code().as_deref()), (413, Some("waf.limit")), "while it streams");
     let id = send("/ignore", "image/png", "gzip", gzip("{}"), 9).await.header("x-request-id").unwrap();
     let said = crate::operate::explain(&walled.app.handle, &id);
-    assert_eq!(
-        said["decisions"][0]["remedy"]["toml"],
-        "[[route]]\npath = \"/ignore\"\nwaf = { encodings = [\"gzip\"] }\n"
-    );
+    let toml = said["decisions"][0]["remedy"]["toml"].as_str().unwrap();
+    assert!(toml.contains("waf = { encodings = [\"gzip\"] }"), "{toml}");
 }
 
 #[tokio::test]
