@@ -219,7 +219,7 @@ async fn postgres_is_migrated_by_hand() -> Result<()> {
     let database = server.database().await?;
     let folder = tempfile::tempdir()?;
     let policy = "[server]\nmode = \"development\"\n[upstream]\nurl = \"http://127.0.0.1:1\"\n[auth]\n\
-                  [database]\nurl = { secret = \"database-url\" }\n";
+                  [secrets]\nprovider = \"env\"\n[database]\nurl = { secret = \"database-url\" }\n";
     std::fs::write(folder.path().join("palisade.toml"), policy)?;
     let url = database.url();
     let environment = [("PALISADE_SECRET_DATABASE_URL", url.as_str())];

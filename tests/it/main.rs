@@ -23,6 +23,7 @@ mod identity_commands;
 mod keepalive;
 mod odd_upstreams;
 mod operate;
+mod secrets;
 mod semantics;
 mod server;
 mod shared_limits;

@@ -113,6 +113,9 @@ fn resolve(snapshot: &Snapshot, config: &mut Config) {
             *target = snapshot.base_dir(key).join(file).to_string_lossy().into_owned();
         }
     }
+    if let SecretProvider::File(Some(path)) | SecretProvider::DotEnv(path) = &mut config.secrets.provider {
+        at("secrets.provider", path);
+    }
 }
 
 /// `url` and `command` exclude each other, and a flag beats a file: the other one, if written, does not count.
@@ -391,14 +394,6 @@ pub(crate) fn app_status(state: &State) -> Arc<AppStatus> {
     state.get("app", AppStatus::default)
 }
 
-/// Where the secrets of a policy come from.
-pub(crate) fn secrets(config: &Config) -> Arc<dyn palisade_vault::Provider> {
-    match &config.secrets.provider {
-        SecretProvider::Env => Arc::new(palisade_vault::Env),
-        SecretProvider::Dir(path) => Arc::new(palisade_vault::Dir::new(path)),
-    }
-}
-
 #[expect(clippy::too_many_arguments, reason = "private, and every one of them is another kind of thing")]
 fn compile(
     checked: Checked,
@@ -411,7 +406,7 @@ fn compile(
     occasion: Occasion,
 ) -> std::result::Result<(Live, Problems), Problems> {
     let Checked { snapshot, config, mut problems } = checked;
-    let secrets = secrets(&config);
+    let secrets = policy::secrets::provider(&config);
     let mut env = Env {
         clock: clock.clone(),
         server: Arc::new(config.server.clone()),

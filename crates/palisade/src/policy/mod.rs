@@ -8,6 +8,7 @@ mod routing;
 #[cfg(test)]
 mod routing_tests;
 mod rules;
+pub mod secrets;
 mod spelling;
 mod stricter;
 pub mod template;

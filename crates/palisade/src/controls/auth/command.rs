@@ -27,7 +27,7 @@ pub async fn open_store(config: &Config) -> Result<Store> {
     }
     let state = crate::policy::state_dir(&config.server);
     make_private(&state).map_err(|why| Error::State(format!("{}: {why}", state.display())))?;
-    let secrets = crate::live::secrets(config);
+    let secrets = crate::policy::secrets::provider(config);
     let options = options(config, &state, &*secrets).map_err(Error::State)?;
     Store::open(&options).await.map_err(|why| Error::State(why.to_string()))
 }
