@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use crate::controls::Config;
 use crate::controls::auth::config::{DatabaseText, DatabaseUrl};
+use crate::controls::auth::keys::Keys;
 use crate::error::{Error, Result};
 use crate::gateway::{self, Gateway};
 use crate::observe::Log;
@@ -416,8 +417,12 @@ fn compile(
         secrets,
         redis: None,
         has_login: snapshot.is_set("auth"),
+        keys: None,
         rereads: occasion != Occasion::Switch,
     };
+    if env.has_login {
+        env.keys = Some(Keys::new(&config, Arc::clone(&env.secrets), state, clock, log));
+    }
     if snapshot.is_set("redis") && config.redis.url.is_none() {
         problems.error(
             "redis",

@@ -129,6 +129,8 @@ pub struct Env {
     pub redis: Option<Redis>,
     /// Whether there is a login, `[auth]`.
     pub has_login: bool,
+    /// The keys that Palisade makes for itself; with a login.
+    pub(crate) keys: Option<crate::controls::auth::keys::Keys>,
     /// Whether files that the policy names are read anew; not for a switch, which is put over what is in force.
     pub rereads: bool,
 }

@@ -46,7 +46,7 @@ pub(crate) fn check(snapshot: &Snapshot, config: &Config, env: &Env, occasion: O
     certificates(config, env, occasion, problems);
     crate::controls::static_files::check(snapshot, config, problems);
     admin(config, env, production, problems);
-    secrets(config, production, problems);
+    secrets(config, env, production, problems);
 }
 
 /// Files that log lines cannot be written to. Nothing is made: whoever only asks leaves no trace.
@@ -211,7 +211,7 @@ fn kinds(bytes: &[u8]) -> usize {
 }
 
 /// What `[secrets]` says that goes badly together, and a key that others can read.
-fn secrets(config: &Config, production: bool, problems: &mut Problems) {
+fn secrets(config: &Config, env: &Env, production: bool, problems: &mut Problems) {
     let secrets = &config.secrets;
     if production && matches!(secrets.provider, SecretProvider::DotEnv(_)) {
         problems.error(
@@ -238,7 +238,14 @@ fn secrets(config: &Config, production: bool, problems: &mut Problems) {
             "at least `5s`; whoever keeps the JWKS needs minutes",
         );
     }
-    if let (SecretProvider::File(_), Some(key)) = (&secrets.provider, crate::policy::secrets::key_file(config).path()) {
+    if env.has_login {
+        if let Err(error) = crate::controls::auth::keys::check(config, &*env.secrets) {
+            let key = if secrets.provider == SecretProvider::default() { "auth" } else { "secrets.provider" };
+            problems.error(key, error.to_string(), "logins are signed with keys of the secret store; give it what it needs");
+        }
+    } else if let (SecretProvider::File(_), Some(key)) =
+        (&secrets.provider, crate::policy::secrets::key_file(config).path())
+    {
         private("secrets.provider", key, problems);
     }
 }
@@ -261,12 +268,6 @@ pub(crate) fn check_change(old: (&Snapshot, &Config), new: (&Snapshot, &Config),
         (
             "database",
             old_snapshot.is_set("auth") && new_snapshot.is_set("auth") && old.database.url != new.database.url,
-        ),
-        (
-            "auth.algorithm",
-            old.auth.config.present
-                && new.auth.config.present
-                && old.auth.config.algorithm != new.auth.config.algorithm,
         ),
         ("log.format", old.log.format != new.log.format),
         ("log.access", old.log.access != new.log.access),
