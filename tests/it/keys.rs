@@ -33,7 +33,8 @@ async fn tokens(client: &Client, name: &str) -> Result<Value> {
 }
 
 async fn form(client: &Client, body: &str) -> Result<Value> {
-    let request = client.post("/auth/token").header("content-type", "application/x-www-form-urlencoded").body(body.to_owned());
+    let request =
+        client.post("/auth/token").header("content-type", "application/x-www-form-urlencoded").body(body.to_owned());
     let mut answer = request.send().await?;
     ensure!(answer.status() == 200, "{}", answer.text().await?);
     answer.json().await
@@ -107,7 +108,8 @@ async fn a_stolen_key_goes_at_once(kept: Kept) -> Result<()> {
     assert_eq!(status(&client, old).await?, 200);
     let ran = gateway.run(&["secret", "rotate", "signing-key", "--revoke", "--json"]).await?;
     ensure!(ran.code == Some(0), "{}", ran.err);
-    eventually(SOON, "the old key is gone", async || status(&client, old).await.is_ok_and(|status| status == 401)).await?;
+    eventually(SOON, "the old key is gone", async || status(&client, old).await.is_ok_and(|status| status == 401))
+        .await?;
     let (ids, _) = published(&client).await?;
     ensure!(!ids.contains(&key_of(old)?), "{ids:?}");
     // The login goes on: refresh tokens are signed by nobody.
@@ -147,7 +149,8 @@ async fn keys_are_replaced_by_age_without_a_refused_request() -> Result<()> {
             let key = key_of(&token)?;
             ensure!(known.1.contains(&key), "`{key}` signs, and a reader who may keep {:?} does not know it", known.1);
             signed_by.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(key);
-            held = form(&client, &format!("grant_type=refresh_token&refresh_token={}", text(&held, "refresh_token")?)).await?;
+            held = form(&client, &format!("grant_type=refresh_token&refresh_token={}", text(&held, "refresh_token")?))
+                .await?;
         }
         Ok(())
     };

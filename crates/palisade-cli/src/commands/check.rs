@@ -164,7 +164,11 @@ fn away(config: &palisade::controls::Config) -> Vec<Value> {
         });
         rows.push(row("auth", format!("database: {url}"), behaviour));
         let provider = config.secrets.provider.to_string();
-        rows.push(row("auth", format!("secrets `{provider}`"), "open: the keys of before sign; none yet: 503 `auth.away`"));
+        rows.push(row(
+            "auth",
+            format!("secrets `{provider}`"),
+            "open: the keys of before sign; none yet: 503 `auth.away`",
+        ));
     }
     if config.server.admin_token.is_some() {
         let provider = config.secrets.provider.to_string();

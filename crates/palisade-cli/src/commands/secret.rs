@@ -32,7 +32,7 @@ pub(crate) fn run(global: &Global, secret: &Secret) -> anyhow::Result<Done> {
                 .into());
             }
             store.set(name, prompt::secret(&format!("value of `{name}`"))?)?;
-            say(global, json!({ "name": name, "set": true }), &format!("stored in {}\n", store.place(name)))
+            say(global, json!({ "name": name, "set": true }), &format!("stored as {}\n", store.place(name)))
         }
         Secret::Get(SecretName { name }) => {
             let value = secrets.get(name)?;

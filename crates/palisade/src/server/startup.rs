@@ -241,7 +241,11 @@ fn secrets(config: &Config, env: &Env, production: bool, problems: &mut Problems
     if env.has_login {
         if let Err(error) = crate::controls::auth::keys::check(config, &*env.secrets) {
             let key = if secrets.provider == SecretProvider::default() { "auth" } else { "secrets.provider" };
-            problems.error(key, error.to_string(), "logins are signed with keys of the secret store; give it what it needs");
+            problems.error(
+                key,
+                error.to_string(),
+                "logins are signed with keys of the secret store; give it what it needs",
+            );
         }
     } else if let (SecretProvider::File(_), Some(key)) =
         (&secrets.provider, crate::policy::secrets::key_file(config).path())

@@ -206,13 +206,7 @@ mod tests {
 
     fn keys(provider: Arc<dyn Provider>, clock: &Clock) -> Keys {
         let log = Arc::new(Log::open(&crate::policy::config::Logs::default(), clock.clone()).unwrap());
-        Keys {
-            opened: Arc::default(),
-            provider,
-            settings: Settings::default(),
-            clock: clock.clone(),
-            log,
-        }
+        Keys { opened: Arc::default(), provider, settings: Settings::default(), clock: clock.clone(), log }
     }
 
     #[test]
@@ -222,7 +216,9 @@ mod tests {
         let told = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&told);
         let first = keys.open().unwrap().mac(Purpose::Csrf, b"x");
-        keys.followed_by(move |_| drop(counted.fetch_add(1, Ordering::Relaxed)));
+        keys.followed_by(move |_| {
+            counted.fetch_add(1, Ordering::Relaxed);
+        });
         assert_eq!(told.load(Ordering::Relaxed), 1, "what is there already");
         assert!(!keys.ask_again(), "nothing new");
         let revoke = Rotation { revoke: true, ..Rotation::default() };

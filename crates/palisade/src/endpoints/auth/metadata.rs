@@ -64,7 +64,9 @@ pub(super) async fn keys(_: &mut Call, at: &At<'_>) -> Result<Answer, Refusal> {
     let mut answer = answer::document("application/jwk-set+json", at.ready.rings().jwk_set().to_string(), KEPT);
     // No longer than a new key is published before it signs.
     let kept = format!("public, max-age={}", at.ready.published_for().min(KEYS_KEPT));
-    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::try_from(kept).unwrap_or(HeaderValue::from_static("no-store")));
+    answer
+        .headers_mut()
+        .insert(CACHE_CONTROL, HeaderValue::try_from(kept).unwrap_or(HeaderValue::from_static("no-store")));
     Ok(answer)
 }
 
