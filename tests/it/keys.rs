@@ -15,7 +15,9 @@ use serde_json::{Value, json};
 use crate::support::{Kept, SOON, on_both, written, written_policy};
 
 const PASSWORD: &str = "vier alte Kutschen im Nebel";
-const POLICY: &str = "[auth]\nregistration = \"open\"\n[rate_limit]\ndefault = \"off\"\n";
+// An issuer, so that it is the same on another port.
+const POLICY: &str =
+    "[auth]\nissuer = \"https://api.example.com\"\nregistration = \"open\"\n[rate_limit]\ndefault = \"off\"\n";
 /// Three take their turn while the load runs.
 const QUICK: &str = "[secrets]\nlead = \"5s\"\nrotate = \"10s\"\n";
 
@@ -205,9 +207,7 @@ async fn what_keeps_logins_from_their_keys_is_said_at_the_start() -> Result<()> 
         ensure!(missing.code == Some(2) && missing.err.contains(part), "{part}: {}", missing.err);
     }
     let (cert, key) = ("fullchain.pem", "key.pem");
-    let production = policy
-        .replace("mode = \"development\"", "hosts = [\"api.example.com\"]")
-        .replace("[auth]\n", "[auth]\nissuer = \"https://api.example.com\"\n")
+    let production = policy.replace("mode = \"development\"", "hosts = [\"api.example.com\"]")
         + &format!("[tls]\ncert = \"{cert}\"\nkey = \"{key}\"\n");
     let unnamed = Palisade::serve().policy(&production).refused().await?;
     for part in ["PALISADE_SECRETS_KEY_FILE", "palisade secret init", "guide: section 1"] {
