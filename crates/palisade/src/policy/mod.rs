@@ -8,6 +8,7 @@ mod routing;
 #[cfg(test)]
 mod routing_tests;
 mod rules;
+pub mod secrets;
 mod spelling;
 mod stricter;
 pub mod template;
@@ -128,6 +129,8 @@ pub struct Env {
     pub redis: Option<Redis>,
     /// Whether there is a login, `[auth]`.
     pub has_login: bool,
+    /// The keys that Palisade makes for itself; with a login.
+    pub(crate) keys: Option<crate::controls::auth::keys::Keys>,
     /// Whether files that the policy names are read anew; not for a switch, which is put over what is in force.
     pub rereads: bool,
 }

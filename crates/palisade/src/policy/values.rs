@@ -372,19 +372,29 @@ impl fmt::Display for UpstreamUrl {
 text_value!(UpstreamUrl);
 
 /// Where secrets come from.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SecretProvider {
+    /// An encrypted file; without a path `secrets.age` under `server.state`.
+    File(Option<PathBuf>),
     /// `PALISADE_SECRET_NAME` in the environment.
-    #[default]
     Env,
     /// A file of that name in a directory.
     Dir(PathBuf),
+    /// `PALISADE_SECRET_NAME` in a file `.env`. For development.
+    DotEnv(PathBuf),
+}
+
+impl Default for SecretProvider {
+    fn default() -> Self {
+        Self::File(None)
+    }
 }
 
 impl TextValue for SecretProvider {
     const FORMAT: &'static str = "secret-provider";
     const NOUN: &'static str = "a provider of secrets";
-    const EXAMPLES: &'static [&'static str] = &["env", "dir:/run/secrets"];
+    const EXAMPLES: &'static [&'static str] =
+        &["file", "file:/etc/palisade/secrets.age", "env", "dir:/run/secrets", "dotenv:.env"];
 }
 
 impl FromStr for SecretProvider {
@@ -392,8 +402,11 @@ impl FromStr for SecretProvider {
 
     fn from_str(text: &str) -> Result<Self, BadValue> {
         match text.split_once(':') {
+            None if text == "file" => Ok(Self::File(None)),
             None if text == "env" => Ok(Self::Env),
+            Some(("file", path)) if !path.is_empty() => Ok(Self::File(Some(path.into()))),
             Some(("dir", path)) if !path.is_empty() => Ok(Self::Dir(path.into())),
+            Some(("dotenv", path)) if !path.is_empty() => Ok(Self::DotEnv(path.into())),
             _ => Err(BadValue::new("not a provider of secrets")),
         }
     }
@@ -402,8 +415,11 @@ impl FromStr for SecretProvider {
 impl fmt::Display for SecretProvider {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::File(None) => f.write_str("file"),
+            Self::File(Some(path)) => write!(f, "file:{}", path.display()),
             Self::Env => f.write_str("env"),
             Self::Dir(path) => write!(f, "dir:{}", path.display()),
+            Self::DotEnv(path) => write!(f, "dotenv:{}", path.display()),
         }
     }
 }
