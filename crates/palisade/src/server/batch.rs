@@ -312,6 +312,7 @@ mod tests {
                 stream.write_all(&[7; 300]).await.unwrap();
                 stream.flush().await.unwrap();
             }
+            stream.shutdown().await.unwrap();
         });
         let reader = async {
             let mut all = vec![0; 600_000];
