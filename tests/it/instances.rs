@@ -23,33 +23,33 @@ const AIR: Duration = Duration::from_millis(1500);
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Two gateways, and what they share.
-struct Pair {
-    one: Palisade,
-    two: Palisade,
+pub(crate) struct Pair {
+    pub(crate) one: Palisade,
+    pub(crate) two: Palisade,
     servers: Servers,
     postgres: Postgres,
     _upstream: Upstream,
-    _secrets: tempfile::TempDir,
+    _folder: tempfile::TempDir,
 }
 
 impl Pair {
-    /// `more`: what stands under `[auth]` of the second.
-    async fn start(more: &str) -> Result<Self> {
+    /// `secrets`: what stands under `[secrets]` of both; `auth`: under `[auth]` of the second.
+    pub(crate) async fn start(secrets: &str, auth: &str) -> Result<Self> {
         let upstream = Upstream::answering(|_| Reply::text("hello")).await?;
         let postgres = Postgres::start().await?;
         let servers = Servers { database: postgres.database().await?, redis: Redis::start().await? };
         let kept = Kept::Shared(Box::new(servers));
-        let secrets = tempfile::tempdir()?;
-        let one = instance(&kept, &upstream, secrets.path(), "").start().await?;
-        let two = instance(&kept, &upstream, secrets.path(), more).start().await?;
+        let folder = tempfile::tempdir()?;
+        let instance = |auth: &str| instance(&kept, &upstream, folder.path(), secrets, auth).start();
+        let (one, two) = (instance("").await?, instance(auth).await?);
         let Kept::Shared(servers) = kept else { unreachable!("it was made so") };
-        Ok(Self { one, two, servers: *servers, postgres, _upstream: upstream, _secrets: secrets })
+        Ok(Self { one, two, servers: *servers, postgres, _upstream: upstream, _folder: folder })
     }
 }
 
 /// One of them: in a directory of its own, with the secrets that both share.
-fn instance(kept: &Kept, upstream: &Upstream, secrets: &Path, more: &str) -> Setup {
-    let (file, key) = (secrets.join("secrets.age"), secrets.join("secrets.key"));
+fn instance(kept: &Kept, upstream: &Upstream, folder: &Path, secrets: &str, auth: &str) -> Setup {
+    let (file, key) = (folder.join("secrets.age"), folder.join("secrets.key"));
     let setup =
         Palisade::serve().env("PALISADE_SECRETS_KEY_FILE", &key.to_string_lossy()).first(&["secret", "init"], "");
     // A setting of a section that others write as well.
@@ -57,8 +57,8 @@ fn instance(kept: &Kept, upstream: &Upstream, secrets: &Path, more: &str) -> Set
         .env("PALISADE__REDIS__TIMEOUT", &format!("\"{}ms\"", REDIS_TIMEOUT.as_millis()))
         .env("PALISADE__DATABASE__TIMEOUT", &format!("\"{}s\"", DATABASE_TIMEOUT.as_secs()));
     let more = format!(
-        "[auth]\nissuer = \"https://api.example.com\"\nregistration = \"open\"\n{more}\n\
-         [secrets]\nprovider = \"file:{}\"\n\
+        "[auth]\nissuer = \"https://api.example.com\"\nregistration = \"open\"\n{auth}\n\
+         [secrets]\nprovider = \"file:{}\"\n{secrets}\n\
          [rate_limit]\ndefault = \"100000/minute\"\nstore = \"redis\"\nwhen_away = \"local\"\n\
          [[route]]\npath = \"/admin/*\"\nwhen = \"user.name == 'ann'\"\n\
          [[route]]\npath = \"/notes/*\"\nscopes = [\"notes:read\"]\n",
@@ -160,7 +160,7 @@ enum Trouble {
 #[tokio::test]
 async fn what_ends_at_one_is_refused_by_the_other_whatever_redis_does() -> Result<()> {
     let _timed = timed().await;
-    let pair = Pair::start("").await?;
+    let pair = Pair::start("", "").await?;
     let (one, two, redis) = (pair.one.https()?, pair.two.https()?, &pair.servers.redis);
     let body = json!({ "username": "ann", "email": "ann@example.com", "password": PASSWORD });
     assert_eq!(one.post("/auth/register").json(&body).send().await?.status(), 201);
@@ -211,7 +211,7 @@ async fn what_ends_at_one_is_refused_by_the_other_whatever_redis_does() -> Resul
 #[tokio::test]
 async fn without_the_database_the_policy_says_what_happens() -> Result<()> {
     let _timed = timed().await;
-    let pair = Pair::start("when_away = \"open\"").await?;
+    let pair = Pair::start("", "when_away = \"open\"").await?;
     let (closed, open) = (pair.one.https()?, pair.two.https()?);
     let body = json!({ "username": "ann", "email": "ann@example.com", "password": PASSWORD });
     assert_eq!(closed.post("/auth/register").json(&body).send().await?.status(), 201);
@@ -233,6 +233,10 @@ async fn without_the_database_the_policy_says_what_happens() -> Result<()> {
     }
     let unseen = (unseen.session.0, unseen.session.1.as_str());
     assert_eq!(status(&open, "/x", unseen, DATABASE_TIMEOUT).await?, 503, "a session that has to be looked up");
+    let said = pair.one.run(&["status", "--json"]).await?.json()?;
+    let dependencies = said["dependencies"].as_array().context("dependencies")?;
+    let database = dependencies.iter().find(|one| one["dependency"] == "database").context("the database")?;
+    assert_eq!((&database["state"], &database["used_by"][0]["when_away"]), (&json!("away"), &json!("closed")));
     pair.postgres.resume()?;
     let back = async || status(&closed, "/admin/x", token, DATABASE_TIMEOUT).await.is_ok_and(|status| status == 200);
     eventually(SOON, "the database is back", back).await?;

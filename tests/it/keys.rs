@@ -12,6 +12,7 @@ use palisade_test::upstream::Reply;
 use palisade_test::{Client, Palisade, Upstream, eventually};
 use serde_json::{Value, json};
 
+use crate::instances::Pair;
 use crate::support::{Kept, SOON, on_both, written, written_policy};
 
 const PASSWORD: &str = "vier alte Kutschen im Nebel";
@@ -19,7 +20,7 @@ const PASSWORD: &str = "vier alte Kutschen im Nebel";
 const POLICY: &str =
     "[auth]\nissuer = \"https://api.example.com\"\nregistration = \"open\"\n[rate_limit]\ndefault = \"off\"\n";
 /// Three take their turn while the load runs.
-const QUICK: &str = "[secrets]\nlead = \"5s\"\nrotate = \"10s\"\n";
+const QUICK: &str = "lead = \"5s\"\nrotate = \"10s\"";
 
 async fn hello() -> Result<Upstream> {
     Upstream::answering(|_| Reply::text("hello")).await
@@ -122,16 +123,15 @@ async fn a_stolen_key_goes_at_once(kept: Kept) -> Result<()> {
     Ok(())
 }
 
-/// Keys replace each other every ten seconds, by age, while users refresh their tokens and use them; a reader of the JWKS
-/// keeps it as long as it may.
+/// Keys replace each other every ten seconds, by age, while users refresh their tokens at one gateway and use them at both;
+/// a reader of the other one's JWKS keeps it as long as it may.
 #[tokio::test]
 async fn keys_are_replaced_by_age_without_a_refused_request() -> Result<()> {
-    let upstream = hello().await?;
-    let gateway = written(&upstream.url(), &format!("{POLICY}{QUICK}")).await?;
-    let client = gateway.https()?;
+    let pair = Pair::start(QUICK, "").await?;
+    let (client, other) = (pair.one.https()?, pair.two.https()?);
     let (signed_by, done, asked) = (Mutex::new(BTreeSet::new()), AtomicBool::new(false), AtomicU64::new(0));
     let reader = async || -> Result<BTreeSet<String>> {
-        let (ids, kept) = published(&client).await?;
+        let (ids, kept) = published(&other).await?;
         ensure!(kept == 2, "half of `lead`: {kept}");
         Ok(ids)
     };
@@ -140,9 +140,9 @@ async fn keys_are_replaced_by_age_without_a_refused_request() -> Result<()> {
         let mut known = (tokio::time::Instant::now(), reader().await?);
         while !done.load(Ordering::Relaxed) {
             let token = text(&held, "access_token")?.to_owned();
-            for _ in 0..5 {
-                let status = status(&client, &token).await?;
-                ensure!(status == 200, "{status} after {asked:?} requests: {}", gateway.output().tail());
+            for (name, at, gateway) in [("one", &client, &pair.one), ("the other", &other, &pair.two)].repeat(3) {
+                let status = status(at, &token).await?;
+                ensure!(status == 200, "{status} at {name} after {asked:?} requests: {}", gateway.output().tail());
                 asked.fetch_add(1, Ordering::Relaxed);
             }
             if known.0.elapsed() > Duration::from_secs(2) {

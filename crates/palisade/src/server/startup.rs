@@ -238,6 +238,14 @@ fn secrets(config: &Config, env: &Env, production: bool, problems: &mut Problems
             "at least `5s`; whoever keeps the JWKS needs minutes",
         );
     }
+    // PostgreSQL is for several machines, and each of them would make keys of its own here.
+    if env.has_login && config.database.is_shared() && secrets.provider == SecretProvider::default() {
+        problems.warn(
+            "database.url",
+            "gateways that share a database must share their keys, and `secrets.provider` is a file under `server.state`",
+            "name a file that all of them see, `provider = \"file:PATH\"` under `[secrets]`; with one gateway, name its own",
+        );
+    }
     if env.has_login {
         if let Err(error) = crate::controls::auth::keys::check(config, &*env.secrets) {
             let key = if secrets.provider == SecretProvider::default() { "auth" } else { "secrets.provider" };

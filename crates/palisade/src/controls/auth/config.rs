@@ -106,6 +106,16 @@ pub enum AccessBy {
     Routes,
 }
 
+impl WhenAway {
+    /// As in policy and status.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Open => "open",
+        }
+    }
+}
+
 /// Who may make an account.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -198,6 +208,16 @@ pub struct Database {
 impl Default for Database {
     fn default() -> Self {
         Self { url: None, connections: 16, timeout: Interval::secs(5) }
+    }
+}
+
+impl Database {
+    /// Whether other machines can use it too. What a secret holds is not looked at: a file needs none.
+    pub fn is_shared(&self) -> bool {
+        self.url.as_ref().is_some_and(|url| match url {
+            DatabaseUrl::Url(url) => url.file().is_none(),
+            DatabaseUrl::Secret(_) => true,
+        })
     }
 }
 

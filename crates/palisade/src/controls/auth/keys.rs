@@ -61,13 +61,16 @@ pub(crate) fn check(config: &Config, provider: &dyn Provider) -> Result<(), ring
     rings::check(provider, &settings(config))
 }
 
+/// What is told when a key came, went, or took its turn.
+type Follower = Box<dyn Fn(&Rings) + Send + Sync>;
+
 /// The rings, once somebody has opened them. They outlive policies.
 #[derive(Default)]
 struct Opened {
     rings: OnceLock<Rings>,
     /// When the store was last asked in vain; held while it is asked.
     failed: Mutex<Option<(Timestamp, String)>>,
-    follower: OnceLock<Box<dyn Fn(&Rings) + Send + Sync>>,
+    follower: OnceLock<Follower>,
     /// What the follower has seen.
     generation: AtomicU64,
 }

@@ -147,6 +147,11 @@ impl Auth {
         self.config.when_away == WhenAway::Closed && self.services.get().is_some_and(|ready| ready.is_stale())
     }
 
+    /// Users, sessions, tokens and keys, once the database was opened.
+    pub(crate) fn identity(&self) -> Option<&palisade_identity::Identity> {
+        self.services.identity()
+    }
+
     /// The services of identity; opens the database the first time.
     ///
     /// # Errors

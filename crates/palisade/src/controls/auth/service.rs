@@ -103,6 +103,11 @@ impl Services {
         Self { service, ready: OnceLock::new() }
     }
 
+    /// Users, sessions, tokens and keys, once the database was opened under any policy.
+    pub(super) fn identity(&self) -> Option<&Identity> {
+        self.service.core.get().map(|core| &core.identity)
+    }
+
     /// The services, where somebody has asked for them before.
     pub(super) fn get(&self) -> Option<&Arc<Ready>> {
         self.ready.get()

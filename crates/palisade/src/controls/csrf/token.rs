@@ -37,15 +37,15 @@ pub(super) enum Session {
 /// What tokens are signed with.
 #[derive(Debug)]
 pub(super) enum Key {
-    /// One key.
-    Own(hmac::Key),
+    /// One key. Boxed: it holds the states of the hash, a kilobyte of them.
+    Own(Box<hmac::Key>),
     /// The ring of keys that all instances share: a token outlives the key's replacement.
     Ring(Keys),
 }
 
 impl Key {
     pub(super) fn own(key: &[u8]) -> Self {
-        Self::Own(hmac::Key::new(hmac::HMAC_SHA256, key))
+        Self::Own(Box::new(hmac::Key::new(hmac::HMAC_SHA256, key)))
     }
 
     /// None where the secret store cannot be used: then there are no tokens.
