@@ -15,7 +15,7 @@ use palisade_identity::password::Breached;
 use palisade_identity::password::pool::{Limits, Pool};
 use palisade_identity::password::{Cost, Hasher, Policy as Passwords};
 use palisade_identity::rings::Rings;
-use palisade_identity::service::{FeedState, Lifetimes, NotValid, Parts, Settings, Unrecognised};
+use palisade_identity::service::{FeedState, Lifetimes, NotValid, Notice, Parts, Settings, Unrecognised};
 use palisade_identity::token::Refused;
 use palisade_store::{Options, Store};
 use palisade_vault::Provider;
@@ -258,8 +258,16 @@ impl Core {
         });
         // Believed from here on; should it fail, the follower goes on trying.
         let _ = identity.catch_up().await;
-        let follower = identity.clone();
-        tokio::spawn(async move { follower.follow().await });
+        let (follower, log) = (identity.clone(), policy.env().log.clone());
+        tokio::spawn(async move {
+            let tell = |notice| match notice {
+                Notice::Away(why) => drop(event::FEED_AWAY.line(&log).show("reason", why)),
+                Notice::Back => drop(event::FEED_BACK.line(&log)),
+                Notice::Restarted => drop(event::FEED_RESTARTED.line(&log)),
+                Notice::NotSwept(why) => drop(event::NOT_SWEPT.line(&log).show("reason", why)),
+            };
+            follower.follow(tell).await;
+        });
         // With `[redis]` other instances look at once, and this one when they say so; without it a little later.
         let (news, looks) = (identity.clone(), identity.clone());
         let announced = move || {
