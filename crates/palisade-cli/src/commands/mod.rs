@@ -9,6 +9,7 @@ mod identity;
 mod init;
 pub(crate) mod output;
 mod policy;
+mod ready_file;
 mod report;
 mod running;
 mod schema;

@@ -27,7 +27,7 @@ pub use self::command::{open, open_store};
 use self::config::{Config, Issuer, Route};
 use self::credential::Offered;
 use self::service::{Known, Rejected, Services};
-pub(crate) use self::service::{Ready, Service};
+pub(crate) use self::service::{Ready, Service, told};
 use crate::context::Context;
 use crate::control::{Asked, Begun, Check, Control, Info, Remedy, Routes};
 use crate::controls::csrf::AuthenticatedBy;
