@@ -52,7 +52,7 @@ def current_user(
             key,
             algorithms=["EdDSA"],
             issuer=ISSUER,
-            audience="upstream",
+            audience="upstream",  # or the NAME of `[upstreams.NAME]`
             leeway=5,
             options={"require": ["exp", "iat", "sub"]},
         )
@@ -63,8 +63,10 @@ def current_user(
     claims = proved["payload"]
     if proved["header"].get("typ") != "palisade-assertion+jwt" or not is_about(claims, connection.scope):
         raise nobody()
-    # A token with scopes and an API key may do no more than their scopes say; a session stands for its user.
-    if claims.get("narrowed") and not set(needed.scopes) <= set(claims.get("scope", "").split()):
+    # A token with scopes and an API key pass only where an operation names scopes that they have; a session stands for
+    # its user.
+    has = set(claims.get("scope", "").split())
+    if claims.get("narrowed") and not (needed.scopes and set(needed.scopes) <= has):
         raise HTTPException(403, "the credential lacks a scope")
     return User(claims["sub"], claims.get("name"), claims.get("email"), frozenset(claims.get("roles", ())))
 
