@@ -9,19 +9,19 @@ use palisade::sea_orm::entity::prelude::*;
 /// A note.
 #[derive(Debug, Clone, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "note")]
-pub struct Model {
+pub(crate) struct Model {
     /// Counted up.
     #[sea_orm(primary_key)]
-    pub id: i64,
+    pub(crate) id: i64,
     /// The user whose it is.
-    pub owner: String,
+    pub(crate) owner: String,
     /// What was written.
-    pub text: String,
+    pub(crate) text: String,
 }
 
 /// None.
 #[derive(Debug, Clone, Copy, EnumIter, DeriveRelation)]
-pub enum Relation {}
+pub(crate) enum Relation {}
 
 impl ActiveModelBehavior for ActiveModel {}
 

@@ -41,7 +41,10 @@ pub(super) fn launch(site: &Site, binary: Option<&PathBuf>, under: &[String]) ->
     let binary = binary.context("there is no palisade binary")?;
     let path = site.folder.join("bench.toml");
     let access_log = site.folder.join("palisade-access.log");
-    let mut command = process::pinned(site.cores.gateway, binary)?;
+    let mut command = match site.both_cores {
+        true => process::on(&site.cores.both(), binary)?,
+        false => process::pinned(site.cores.gateway, binary)?,
+    };
     command.args(["serve", "--policy"]).arg(&path);
     if !under.is_empty() {
         command = process::under(under, &command);
@@ -59,8 +62,8 @@ https = "127.0.0.1:0"
 http = "off"
 admin = "127.0.0.1:0"
 hosts = ["{HOST}", "127.0.0.1"]
-workers = 1
-state = "{folder}/palisade-state"
+workers = {workers}
+state = "{state}"
 lame_duck = "0s"
 
 [upstream]
@@ -84,7 +87,8 @@ connections_per_address = 10000
 [log]
 access = "{log}"
 "#,
-        folder = site.folder.display(),
+        state = site.state().display(),
+        workers = if site.both_cores { 2 } else { 1 },
         upstream = site.upstream,
         cert = site.cert().display(),
         key = site.key().display(),
@@ -96,6 +100,12 @@ access = "{log}"
             "[redis]\nurl = \"redis://127.0.0.1:{port}\"\n\n{count}store = \"redis\"\nwhen_away = \"closed\"\n"
         );
         text = text.replace(count, &shared);
+    }
+    if let Some(registration) = site.auth {
+        text.push_str(&format!(
+            "\n[auth]\nissuer = \"https://{HOST}\"\nregistration = \"{registration}\"\n\n[[route]]\npath = \"/\"\npublic = true\n\n\
+             [[route]]\npath = \"/key\"\nkey = true\nscopes = [\"bench\"]\n"
+        ));
     }
     if let Some(file) = &site.rules {
         text.push_str(&format!("\n[waf]\nrules = \"{}\"\n", file.display()));
