@@ -65,7 +65,7 @@ struct Site {
 }
 
 enum Running {
-    Alone(App),
+    Alone { _app: App },
     Behind(Box<Palisade>),
 }
 
@@ -82,7 +82,7 @@ impl Site {
             csrf: "/glued/csrf",
             login: "/glued/token",
             forged,
-            running: Running::Alone(app),
+            running: Running::Alone { _app: app },
         })
     }
 
@@ -116,7 +116,7 @@ impl Site {
 
     fn gateway(&self) -> Option<&Palisade> {
         match &self.running {
-            Running::Alone(_) => None,
+            Running::Alone { .. } => None,
             Running::Behind(palisade) => Some(palisade),
         }
     }
@@ -211,7 +211,7 @@ async fn forged() -> Result<Value> {
 
 /// What was open, in words; none where it is closed.
 type Seen = Result<Option<String>>;
-type Probe = for<'s> fn(&'s Site) -> Pin<Box<dyn Future<Output = Seen> + Send + 's>>;
+type Probe = for<'s> fn(&'s Site) -> Pin<Box<dyn Future<Output = Seen> + 's>>;
 
 macro_rules! holes {
     ($($probe:ident $what:literal,)*) => {

@@ -189,9 +189,9 @@ fn foreign<E: EntityTrait>() -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use sea_orm::ActiveValue::Set;
     use sea_orm::entity::prelude::*;
     use sea_orm::sea_query::Expr;
-    use sea_orm::{ActiveValue::Set, QueryFilter as _};
 
     use super::*;
     use crate::Options;

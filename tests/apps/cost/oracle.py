@@ -180,7 +180,7 @@ async def main() -> None:
     }
     found = {"login": await compare(login, kinds)}
     kinds = {"unknown": nobody("locked-nobody", locked=True), "locked": users("locked")}
-    found["login, after many attempts"] = await compare(login, kinds, at_once=16)
+    found["login, after many attempts"] = await compare(login, kinds, at_once=32)
     known = {"unknown": nobody("free"), "known": users("known"), "disabled": users("off", disabled_at=now)}
     found["reset"] = await compare(reset, known)
     taken = {"free": nobody("fresh"), "taken": users("taken")}

@@ -1,7 +1,7 @@
 //! What a caller who is known costs the gateway, over one who is nobody: by access token, session and API key.
 //!
-//! The same gateway, the same answer of the same upstream; the kinds of requests in turn within each round. A fixed number
-//! of requests is sent, and each is answered. What a credential occupies in memory is counted on a gateway of its own.
+//! The same gateway, the same answer of the same upstream; the kinds of requests in turn within each round. What a credential
+//! occupies in memory is counted on a gateway of its own.
 
 use std::fs;
 use std::io::Write as _;
@@ -20,9 +20,13 @@ use super::site::Site;
 use super::summary::Spread;
 use super::{generator, install, machine, report};
 
-/// Requests of one measurement, and credentials of each kind that is not used twice.
-const COUNT: u64 = 20_000;
+/// Credentials of each kind of which none is used twice: more than are asked for in one measurement.
+const COUNT: u64 = 40_000;
+/// How long it may take to use all of them.
+const ALL: u64 = 12;
 const CONNECTIONS: u64 = 16;
+/// Length of one measurement where the command says nothing.
+pub(super) const SECONDS: u64 = 2;
 
 pub(super) const NAME: &str = "bench";
 pub(super) const PASSWORD: &str = "vier alte Kutschen im Nebel";
@@ -51,7 +55,14 @@ const CALLERS: [Caller; 5] = [
 ];
 
 /// Measures all kinds, in turn.
-pub(super) fn measure(site: &mut Site, root: &Path, binary: Option<&PathBuf>, rounds: u64, write: bool) -> Result<()> {
+pub(super) fn measure(
+    site: &mut Site,
+    root: &Path,
+    binary: Option<&PathBuf>,
+    rounds: u64,
+    seconds: u64,
+    write: bool,
+) -> Result<()> {
     need(Need::Python)?;
     let binary = binary.context("there is no palisade binary")?;
     site.auth = Some("closed");
@@ -59,14 +70,14 @@ pub(super) fn measure(site: &mut Site, root: &Path, binary: Option<&PathBuf>, ro
     credentials(site, &gateway, binary, rounds + 1)?;
     let mut spent: [Vec<f64>; CALLERS.len()] = Default::default();
     for caller in CALLERS.iter().filter(|caller| !caller.file.contains("{round}")) {
-        send(site, &gateway, caller, 0, 2000)?;
+        send(site, &gateway, caller, 0, 1)?;
     }
     for round in 0..rounds {
         for (caller, spent) in CALLERS.iter().zip(&mut spent) {
             let before = gateway.server.cpu();
-            send(site, &gateway, caller, round, COUNT)?;
-            let cost = gateway.server.cpu().since(before) as f64 / COUNT as f64;
-            eprintln!("bench: {}: {cost:.1} µs", caller.title);
+            let answers = send(site, &gateway, caller, round, seconds)?;
+            let cost = gateway.server.cpu().since(before) as f64 / answers as f64;
+            eprintln!("bench: {}: {cost:.1} µs, {answers} answers", caller.title);
             spent.push(cost);
             gateway.empty_log();
         }
@@ -89,7 +100,7 @@ pub(super) fn measure(site: &mut Site, root: &Path, binary: Option<&PathBuf>, ro
             }
         }
         head.push_str(&format!(
-            "\nThe policy of the first table with `[auth]`, `GET` of 200 B over HTTP/1.1 with TLS on {CONNECTIONS} connections, {rounds} rounds of {COUNT} requests of each kind in turn. CPU is user + system time of the gateway's process; what is over nobody holds the look-up, the route's needs, and the headers and the signed assertion for the application.\n\n"
+            "\nThe policy of the first table with `[auth]`, `GET` of 200 B over HTTP/1.1 with TLS on {CONNECTIONS} connections, {rounds} rounds of {seconds} s of each kind in turn. CPU is user + system time of the gateway's process; what is over nobody holds the look-up, the route's needs, and the headers and the signed assertion for the application.\n\n"
         ));
         report::write_section(&root.join("docs/benchmarks.md"), "identity", &(head + &text))?;
     }
@@ -132,21 +143,27 @@ pub(super) fn command(site: &Site, binary: &Path, arguments: &[&str], input: &st
     Ok(serde_json::from_slice(&output.stdout)?)
 }
 
-/// Sends so many requests; all of them are answered with 200.
-fn send(site: &Site, gateway: &Gateway, caller: &Caller, round: u64, count: u64) -> Result<()> {
+/// Sends requests for so many seconds, or until each credential of a file that is for one round was used; how many answers
+/// there were, all of them 200.
+fn send(site: &Site, gateway: &Gateway, caller: &Caller, round: u64, seconds: u64) -> Result<u64> {
     let script = site.folder.join("headers.lua");
     fs::write(&script, SCRIPT)?;
     let mut wrk = process::pinned(site.cores.load, &install::program("wrk")?)?;
-    wrk.args(["-t1", &format!("-c{CONNECTIONS}"), "-d120s", "--timeout", "10s", "-s"]).arg(script);
-    wrk.arg(gateway.url(caller.path)).arg("--");
-    wrk.arg(site.folder.join(caller.file.replace("{round}", &round.to_string()))).arg(count.to_string());
+    wrk.args(["-t1", &format!("-c{CONNECTIONS}"), &format!("-d{seconds}s"), "--timeout", "10s", "-s"]).arg(script);
+    wrk.arg(gateway.url(caller.path))
+        .arg("--")
+        .arg(site.folder.join(caller.file.replace("{round}", &round.to_string())));
     let log = site.folder.join("generator.out");
-    let printed = process::output(wrk, &log, Duration::from_secs(130), || ())?;
+    let printed = process::output(wrk, &log, Duration::from_secs(seconds + 30), || ())?;
     let seen = generator::parse_wrk(&printed)?;
-    // What was on its way at the end is not waited for.
-    let enough = (count..count + CONNECTIONS + 1).contains(&seen.requests);
-    ensure!(seen.errors == 0 && enough, "{}: {} answers, {} errors", caller.title, seen.requests, seen.errors);
-    Ok(())
+    ensure!(
+        seen.errors == 0 && seen.requests > 0,
+        "{}: {} answers, {} errors",
+        caller.title,
+        seen.requests,
+        seen.errors
+    );
+    Ok(seen.requests)
 }
 
 /// KiB that a seen token and a session occupy each.
@@ -156,17 +173,15 @@ fn memory(site: &mut Site, binary: &PathBuf, last: u64) -> Result<(f64, f64)> {
         std::thread::sleep(Duration::from_millis(300));
         server.memory_kib() as f64
     };
-    let mut nobody = COUNT;
     // Until connections, pools and buffers have their size.
     for _ in 0..3 {
-        send(site, &gateway, &CALLERS[0], 0, nobody)?;
-        nobody = COUNT / 2;
+        send(site, &gateway, &CALLERS[0], 0, 2)?;
     }
     let start = settled(&gateway.server);
-    send(site, &gateway, &CALLERS[2], last, COUNT)?;
+    ensure!(send(site, &gateway, &CALLERS[2], last, ALL)? >= COUNT, "{ALL} s are too short for all tokens");
     let tokens = settled(&gateway.server);
     let sessions = Caller { title: "sessions", path: "/in", file: "sessions.txt", at_most: None };
-    send(site, &gateway, &sessions, 0, COUNT)?;
+    ensure!(send(site, &gateway, &sessions, 0, ALL)? >= COUNT, "{ALL} s are too short for all sessions");
     let both = settled(&gateway.server);
     let each = |more: f64| more.max(0.0) / COUNT as f64;
     Ok((each(tokens - start), each(both - tokens)))
@@ -190,25 +205,25 @@ fn table(spent: &[Vec<f64>]) -> Result<String> {
     Ok(report::table(&lines))
 }
 
-/// Each request has the next line of a file as its header; ends after so many answers.
+/// Each request has the next line of a file as its header. Of many lines none is used twice: behind the last one nothing is
+/// sent any more.
 const SCRIPT: &str = r#"function wrk.resolve(_, service)
   wrk.addrs = wrk.lookup("127.0.0.1", service)
 end
-local requests, at, seen, count = {}, 0, 0, 0
+local requests, at = {}, 0
 function init(args)
-  count = tonumber(args[2])
   for line in io.lines(args[1]) do
     local name, value = line:match("^([^:]+): (.*)$")
     requests[#requests + 1] = wrk.format("GET", nil, { ["Host"] = wrk.headers["Host"], [name] = value })
   end
 end
 function request()
-  at = at % #requests + 1
+  at = at + 1
+  if at > #requests then
+    if #requests > 1 then wrk.thread:stop() end
+    at = 1
+  end
   return requests[at]
-end
-function response()
-  seen = seen + 1
-  if seen >= count then wrk.thread:stop() end
 end
 function done(summary, latency, requests)
   local e = summary.errors

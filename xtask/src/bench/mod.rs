@@ -174,7 +174,8 @@ pub(crate) fn run(args: &Arguments) -> Result<ExitCode> {
         } else if args.redis {
             redis::measure(&mut site, root, binary.as_ref(), args.rounds, args.seconds(), !args.no_write)
         } else if args.identity {
-            identity::measure(&mut site, root, binary.as_ref(), args.rounds, !args.no_write)
+            let seconds = args.seconds.unwrap_or(identity::SECONDS);
+            identity::measure(&mut site, root, binary.as_ref(), args.rounds, seconds, !args.no_write)
         } else if args.storm {
             storm::measure(&mut site, root, binary.as_ref(), args.seconds.unwrap_or(storm::SECONDS), !args.no_write)
         } else if let Some(count) = args.oracle {
