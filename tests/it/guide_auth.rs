@@ -376,17 +376,21 @@ async fn behind_72_bytes(site: &Site) -> Seen {
 }
 
 async fn hashing_blocks(site: &Site) -> Seen {
-    let median = async |rounds: usize| {
-        let mut times = Vec::new();
-        for _ in 0..rounds {
-            let start = Instant::now();
-            ensure!(site.get("/glued/ping", &[]).await?.status() == 200);
-            times.push(start.elapsed());
-        }
-        times.sort_unstable();
-        anyhow::Ok(times[times.len() / 2])
+    let ping = async || {
+        let start = Instant::now();
+        ensure!(site.get("/glued/ping", &[]).await?.status() == 200);
+        anyhow::Ok(start.elapsed())
     };
-    let idle = median(20).await?;
+    let median = |mut times: Vec<Duration>| {
+        times.sort_unstable();
+        times.get(times.len() / 2).copied().context("no answer")
+    };
+    let mut idle = Vec::new();
+    for _ in 0..20 {
+        idle.push(ping().await?);
+    }
+    let idle = median(idle)?;
+    let over = std::cell::Cell::new(false);
     let guess = async |number: usize| {
         for round in 0..4 {
             // An account of its own: once it is locked, the hash is still made.
@@ -394,11 +398,22 @@ async fn hashing_blocks(site: &Site) -> Seen {
         }
         anyhow::Ok(())
     };
-    let storm = async { tokio::try_join!(guess(1), guess(2), guess(3), guess(4)).map(drop) };
-    let (during, stormed) = tokio::join!(median(9), storm);
+    let storm = async {
+        let stormed = tokio::try_join!(guess(1), guess(2), guess(3), guess(4));
+        over.set(true);
+        stormed.map(drop)
+    };
+    let pings = async {
+        let mut times = Vec::new();
+        while !over.get() {
+            times.push(ping().await?);
+        }
+        anyhow::Ok(times)
+    };
+    let (during, stormed) = tokio::join!(pings, storm);
     stormed?;
-    let during = during?;
-    Ok((during > Duration::from_millis(250).max(idle * 8)).then(|| format!("{idle:?} and then {during:?}")))
+    let during = median(during?)?;
+    Ok((during > Duration::from_millis(150).max(idle * 4)).then(|| format!("{idle:?} and then {during:?}")))
 }
 
 async fn guesses_without_end(site: &Site) -> Seen {
