@@ -256,7 +256,7 @@ mod tests {
         tables.insert(of("bob", "his")).await.unwrap();
         assert!(matches!(tables.insert(of("bob", "his")).await, Err(Error::Conflict(_))));
         let hers = || note::Entity::find().filter(note::Column::Owner.eq("ann"));
-        assert_eq!(tables.all(hers(), 10).await.unwrap(), [row.clone()]);
+        assert_eq!(tables.all(hers(), 10).await.unwrap(), std::slice::from_ref(&row));
         assert_eq!(tables.all(note::Entity::find(), 1).await.unwrap().len(), 1, "at most so many");
         let update = note::Entity::update_many().col_expr(note::Column::Text, Expr::value("new"));
         assert_eq!(tables.update(update.filter(note::Column::Id.eq(row.id))).await.unwrap(), 1);
