@@ -21,7 +21,7 @@ use super::summary::Spread;
 use super::{generator, install, machine, report};
 
 /// Credentials of each kind of which none is used twice: more than are asked for in one measurement.
-const COUNT: u64 = 40_000;
+const COUNT: u64 = 20_000;
 /// How long it may take to use all of them.
 const ALL: u64 = 12;
 const CONNECTIONS: u64 = 16;
