@@ -10,7 +10,8 @@ PASSWORD = "vier alte Kutschen im Nebel"
 @pytest.fixture(scope="session")
 def ann(gateway):
     """A client that is logged in."""
-    client = httpx.Client(base_url=gateway["http"])
+    # The first request waits until the application is up.
+    client = httpx.Client(base_url=gateway["http"], timeout=60)
     account = {"username": "ann", "email": "ann@example.com", "password": PASSWORD}
     client.post("/auth/register", json=account).raise_for_status()
     client.headers["Authorization"] = f"Bearer {token(client)}"
@@ -32,7 +33,7 @@ def test_a_login_is_the_user_of_the_handler(ann):
 
 def test_nobody_and_forgers_are_refused(gateway, ann):
     for headers in ({}, {"Palisade-Assertion": "forged", "X-Forwarded-User": "u1"}, {"Authorization": "Bearer x"}):
-        assert httpx.get(f"{gateway['http']}/me", headers=headers).status_code == 401
+        assert httpx.get(f"{gateway['http']}/me", headers=headers, timeout=60).status_code == 401
 
 
 def test_a_token_with_scopes_may_do_no_more(gateway, ann):
