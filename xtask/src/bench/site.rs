@@ -39,6 +39,8 @@ pub(super) struct Site {
     pub(super) auth: Option<&'static str>,
     /// Whether the gateways started from now on use both cores, as they do where nobody measures.
     pub(super) both_cores: bool,
+    /// Connections of one address that the gateways started from now on take: many, since all clients have the same one.
+    pub(super) per_address: u32,
     upstream_server: Server,
 }
 
@@ -55,7 +57,17 @@ impl Site {
         fs::write(&config, upstream_config(&folder, upstream))?;
         let mut upstream_server = Server::start("upstream", nginx(cores.load, &folder, &config)?, &folder)?;
         upstream_server.until(READY, || listening(upstream))?;
-        Ok(Site { folder, cores, upstream, rules: None, redis: None, auth: None, both_cores: false, upstream_server })
+        Ok(Site {
+            folder,
+            cores,
+            upstream,
+            rules: None,
+            redis: None,
+            auth: None,
+            both_cores: false,
+            per_address: 10_000,
+            upstream_server,
+        })
     }
 
     /// Certificate chain, PEM.
@@ -143,6 +155,8 @@ fn upstream_config(folder: &Path, port: u16) -> String {
         listen 127.0.0.1:{port} backlog=4096;
         add_header Cache-Control no-cache;
         location / {{ default_type application/json; return 200 '{}'; }}
+        # Read whole before it is answered.
+        location = /body {{ proxy_pass http://127.0.0.1:{port}/; }}
         location = /1m {{ default_type application/octet-stream; root {}; }}
         location = /seen {{ default_type text/plain; return 200 \"$http_x_forwarded_for $http_x_forwarded_proto $http_x_forwarded_host $http_host\"; }}
     }}
