@@ -1,9 +1,9 @@
 """Credentials by the thousand, for measuring what each costs the gateway.
 
-    python credentials.py STATE URL NAME PASSWORD COUNT ROUNDS OUT
+    python credentials.py STATE KEY URL NAME PASSWORD COUNT ROUNDS OUT
 
-One access token and one session are got as anybody gets them. The others are made from those with what lies in the gateway's
-own state: its key, and its database. Each file of OUT holds a header a line.
+One access token and one session are got as anybody gets them. The others are made from those with the gateway's own signing
+key (KEY, in PEM) and the database in its state. Each file of OUT holds a header a line.
 """
 
 import base64
@@ -16,9 +16,9 @@ import sys
 import uuid
 
 import httpx
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-state, url, name, password, count, rounds, out = sys.argv[1:8]
+state, pem, url, name, password, count, rounds, out = sys.argv[1:9]
 count, rounds = int(count), int(rounds)
 
 
@@ -39,11 +39,9 @@ answer = client.post("/auth/login", json={"username": name, "password": password
 session = next(c for c in answer.headers.get_list("set-cookie") if c.startswith("__Host-palisade="))
 write("session.txt", ["Cookie: " + session.split(";")[0]])
 
-# Tokens that differ in their `jti`, signed by the gateway's own key: 32 bytes behind the OCTET STRING of PKCS #8.
-with open(os.path.join(state, "keys/access-eddsa.json"), encoding="ascii") as file:
-    private = base64.b64decode(json.load(file)["private"])
-start = private.index(b"\x04\x22\x04\x20") + 4
-key = Ed25519PrivateKey.from_private_bytes(private[start : start + 32])
+# Tokens that differ in their `jti`, signed by the gateway's own key.
+with open(pem, "rb") as file:
+    key = load_pem_private_key(file.read(), None)
 header, payload, _ = token.split(".")
 claims = json.loads(base64.urlsafe_b64decode(payload + "=="))
 

@@ -116,7 +116,11 @@ fn credentials(site: &Site, gateway: &Gateway, binary: &Path, rounds: u64) -> Re
     fs::write(site.folder.join("nobody.txt"), "Accept: */*\n")?;
     let mut python = Command::new(python_program("python"));
     python.env("PYTHONDONTWRITEBYTECODE", "1").arg(paths::tests("apps/cost/credentials.py"));
-    python.arg(site.state()).arg(format!("https://127.0.0.1:{}", gateway.port)).args([NAME, PASSWORD]);
+    python
+        .arg(site.state())
+        .arg(site.secrets().join("signing-key"))
+        .arg(format!("https://127.0.0.1:{}", gateway.port))
+        .args([NAME, PASSWORD]);
     python.args([COUNT.to_string(), rounds.to_string()]).arg(&site.folder);
     process::output(python, &site.folder.join("credentials.out"), Duration::from_secs(120), || ())?;
     Ok(())

@@ -85,6 +85,11 @@ impl Site {
         self.folder.join("palisade-state")
     }
 
+    /// Where Palisade finds its secrets, one a file.
+    pub(super) fn secrets(&self) -> PathBuf {
+        self.folder.join("secrets")
+    }
+
     /// Fails when the upstream has ended.
     pub(super) fn alive(&mut self) -> Result<()> {
         self.upstream_server.alive()
