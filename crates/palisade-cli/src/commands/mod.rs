@@ -10,6 +10,7 @@ mod init;
 pub(crate) mod output;
 mod policy;
 mod prompt;
+mod ready_file;
 mod report;
 mod running;
 mod schema;

@@ -27,7 +27,7 @@ use self::config::{Config, Issuer, Route, WhenAway};
 use self::credential::Offered;
 use self::needs::Needs;
 use self::service::{Known, Rejected, Services};
-pub(crate) use self::service::{Ready, Service};
+pub(crate) use self::service::{Ready, Service, told};
 use crate::context::Context;
 use crate::control::{Asked, Begun, Check, Control, Info, Remedy, Routes};
 use crate::controls::csrf::AuthenticatedBy;

@@ -334,6 +334,26 @@ fn issuer(policy: &Policy, auth: &Config) -> String {
     }
 }
 
+/// What a supervised application needs to believe `Palisade-Assertion`: who signs it, and where the keys are. On ports that
+/// the system chose nobody else could tell it. Nothing of it is secret.
+pub(crate) fn told(policy: &Policy) -> Vec<(&'static str, String)> {
+    let (auth, server) = (&policy.config().auth.config, &policy.config().server);
+    if !auth.present {
+        return Vec::new();
+    }
+    let issuer = issuer(policy, auth);
+    // In development over the plain listener, where there is one: the application need not trust the local authority.
+    let near = crate::server::state(policy.env()).port("http").filter(|_| auth.issuer.is_none() && server.plaintext());
+    let origin = near.map_or_else(|| origin(&issuer).to_owned(), |port| format!("http://localhost:{port}"));
+    vec![("PALISADE_JWKS", format!("{origin}{}/jwks.json", auth.path)), ("PALISADE_ISSUER", issuer)]
+}
+
+/// Scheme, host and port of an issuer.
+fn origin(issuer: &str) -> &str {
+    let from = issuer.find("://").map_or(0, |place| place + 3);
+    issuer[from..].find('/').map_or(issuer, |slash| &issuer[..from + slash])
+}
+
 /// Which passwords may be set.
 pub(super) fn passwords(config: &PolicyConfig) -> Passwords {
     let mut names: Vec<String> = config.server.hosts.iter().map(ToString::to_string).collect();
@@ -355,9 +375,7 @@ impl Ready {
 
     /// Scheme, host and port of the issuer.
     pub(crate) fn origin(&self) -> &str {
-        let issuer = self.issuer();
-        let from = issuer.find("://").map_or(0, |place| place + 3);
-        issuer[from..].find('/').map_or(issuer, |slash| &issuer[..from + slash])
+        origin(self.issuer())
     }
 
     /// The keys.
