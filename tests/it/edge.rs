@@ -29,7 +29,7 @@ impl Production {
         authority.server(&["127.0.0.1", HOST])?.write(&cert, &key)?;
         let policy = format!(
             "[server]\nmode = \"production\"\nhosts = [\"{HOST}\"]\nhttps = \"127.0.0.1:8443\"\nhttp = \"127.0.0.1:8080\"\n\
-             admin_token = {{ secret = \"admin-token\" }}\n[tls]\ncert = \"{}\"\nkey = \"{}\"\n[upstream]\nurl = \"{}\"\n{routes}",
+             admin_token = {{ secret = \"admin-token\" }}\n[secrets]\nprovider = \"env\"\n[tls]\ncert = \"{}\"\nkey = \"{}\"\n[upstream]\nurl = \"{}\"\n{routes}",
             cert.display(),
             key.display(),
             upstream.url(),

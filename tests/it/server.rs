@@ -22,7 +22,10 @@ async fn hello() -> Result<Upstream> {
 fn development(upstream: &Upstream, more: &str) -> String {
     // Load comes from one address here.
     let unlimited = "[rate_limit]\ndefault = \"off\"\n";
-    format!("[server]\nmode = \"development\"\n{more}\n[upstream]\nurl = \"{}\"\n{unlimited}", upstream.url())
+    format!(
+        "[server]\nmode = \"development\"\n{more}\n[secrets]\nprovider = \"env\"\n[upstream]\nurl = \"{}\"\n{unlimited}",
+        upstream.url()
+    )
 }
 
 /// Clients that ask one after the other on connections they keep, until they are told to stop. Counts answers; anything
@@ -142,7 +145,7 @@ fn production(upstream: &Upstream, more: &str) -> String {
     format!(
         "[server]\nmode = \"production\"\nhosts = [\"127.0.0.1\"]\nhttps = \"127.0.0.1:8443\"\nhttp = \"127.0.0.1:8080\"\n\
          admin_token = {{ secret = \"admin-token\" }}\n{more}\n[tls]\ncert = \"cert.pem\"\nkey = \"key.pem\"\n\
-         [upstream]\nurl = \"{}\"\n[rate_limit]\ndefault = \"off\"\n",
+         [secrets]\nprovider = \"env\"\n[upstream]\nurl = \"{}\"\n[rate_limit]\ndefault = \"off\"\n",
         upstream.url()
     )
 }

@@ -402,11 +402,13 @@ impl Context {
     }
 
     /// The compiled rule of this request: the one of the route that matched, or the default.
+    #[inline]
     pub fn rule(&self) -> &Rule {
         self.policy.rule(self.rule.get().copied().unwrap_or(0))
     }
 
     /// The mode of a control for this request.
+    #[inline]
     pub fn mode(&self, control: ControlId) -> Mode {
         self.policy.mode(control, self)
     }

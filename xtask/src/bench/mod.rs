@@ -62,8 +62,9 @@ pub(crate) struct Arguments {
     /// Gateways it is compared with.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "nginx,haproxy")]
     against: Vec<Kind>,
-    /// Profile that palisade is built with: `dist`, as it is published, or the faster built `release`.
-    #[arg(long, value_name = "PROFILE", default_value = "dist", conflicts_with = "binary")]
+    /// Profile that palisade is built with: `dist`, as it is published, or the faster built `release`. With --binary only
+    /// the program of --waf that measures the engine alone is built.
+    #[arg(long, value_name = "PROFILE", default_value = "dist")]
     profile: String,
     /// A palisade binary that is built already, instead of building one.
     #[arg(long, value_name = "FILE")]

@@ -174,23 +174,37 @@ pub(crate) fn host_name(text: &str) -> Option<Box<str>> {
     if let Some(literal) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
         return literal.parse::<std::net::Ipv6Addr>().ok().map(|ip| format!("[{ip}]").into());
     }
-    let label = |label: &str| {
-        !label.is_empty()
-            && label.len() <= 63
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-    };
-    if text.is_empty() || text.len() > 253 || !text.split('.').all(label) {
+    if text.is_empty() || text.len() > 253 {
+        return None;
+    }
+    // In one pass, since every request names a host: the label so far, and whether it is of digits alone.
+    let (mut length, mut digits, mut previous) = (0_usize, true, b'-');
+    for byte in text.bytes() {
+        match byte {
+            b'.' if length == 0 || previous == b'-' => return None,
+            b'.' => (length, digits) = (0, true),
+            b'-' if length == 0 => return None,
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => {
+                length += 1;
+                digits &= byte.is_ascii_digit();
+            }
+            _ => return None,
+        }
+        if length > 63 {
+            return None;
+        }
+        previous = byte;
+    }
+    if length == 0 || previous == b'-' {
         return None;
     }
     // A last label of digits means an IPv4 address (WHATWG URL, "ends in a number"), which then must be a canonical one.
-    if text.rsplit('.').next().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()))
-        && text.parse::<Ipv4Addr>().is_err()
-    {
+    if digits && text.parse::<Ipv4Addr>().is_err() {
         return None;
     }
-    Some(text.to_ascii_lowercase().into())
+    let mut name: Box<str> = text.into();
+    name.make_ascii_lowercase();
+    Some(name)
 }
 
 impl TextValue for HostPattern {
@@ -358,19 +372,29 @@ impl fmt::Display for UpstreamUrl {
 text_value!(UpstreamUrl);
 
 /// Where secrets come from.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SecretProvider {
+    /// An encrypted file; without a path `secrets.age` under `server.state`.
+    File(Option<PathBuf>),
     /// `PALISADE_SECRET_NAME` in the environment.
-    #[default]
     Env,
     /// A file of that name in a directory.
     Dir(PathBuf),
+    /// `PALISADE_SECRET_NAME` in a file `.env`. For development.
+    DotEnv(PathBuf),
+}
+
+impl Default for SecretProvider {
+    fn default() -> Self {
+        Self::File(None)
+    }
 }
 
 impl TextValue for SecretProvider {
     const FORMAT: &'static str = "secret-provider";
     const NOUN: &'static str = "a provider of secrets";
-    const EXAMPLES: &'static [&'static str] = &["env", "dir:/run/secrets"];
+    const EXAMPLES: &'static [&'static str] =
+        &["file", "file:/etc/palisade/secrets.age", "env", "dir:/run/secrets", "dotenv:.env"];
 }
 
 impl FromStr for SecretProvider {
@@ -378,8 +402,11 @@ impl FromStr for SecretProvider {
 
     fn from_str(text: &str) -> Result<Self, BadValue> {
         match text.split_once(':') {
+            None if text == "file" => Ok(Self::File(None)),
             None if text == "env" => Ok(Self::Env),
+            Some(("file", path)) if !path.is_empty() => Ok(Self::File(Some(path.into()))),
             Some(("dir", path)) if !path.is_empty() => Ok(Self::Dir(path.into())),
+            Some(("dotenv", path)) if !path.is_empty() => Ok(Self::DotEnv(path.into())),
             _ => Err(BadValue::new("not a provider of secrets")),
         }
     }
@@ -388,8 +415,11 @@ impl FromStr for SecretProvider {
 impl fmt::Display for SecretProvider {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::File(None) => f.write_str("file"),
+            Self::File(Some(path)) => write!(f, "file:{}", path.display()),
             Self::Env => f.write_str("env"),
             Self::Dir(path) => write!(f, "dir:{}", path.display()),
+            Self::DotEnv(path) => write!(f, "dotenv:{}", path.display()),
         }
     }
 }
