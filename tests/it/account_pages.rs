@@ -9,7 +9,7 @@ use palisade_test::{browser, paths};
 use serde_json::json;
 
 use crate::auth::add_client;
-use crate::support::written;
+use crate::support::{Kept, written};
 
 /// The largest picture, in bytes: everybody who clones the repository has all of them.
 const SMALL: usize = 60 * 1024;
@@ -21,6 +21,7 @@ async fn a_person_without_scripts_gets_everywhere() -> Result<()> {
     gateway.event("auth.ready", |_| true).await?;
     let client = add_client(
         &gateway,
+        &Kept::Embedded,
         NewClient {
             name: "Calendar".into(),
             method: Method::Public,

@@ -56,7 +56,7 @@ pub use authorize::{AskToAuthorize, Authorization, Consent, NotAuthorized};
 pub use caller::{Caller, Credential, NotValid, Unrecognised};
 pub use clients::{Client, ClientError, GrantKind, Method, NewClient, NotClient, Proof};
 pub use error::Trouble;
-pub use feed::FeedState;
+pub use feed::{FeedState, Notice};
 pub use grants::{GrantError, NewGrant, Tokens};
 pub use import::{Field, Format, ImportError, ImportEvent, ImportFailure, ImportOptions, ImportReport};
 pub use keys::{ApiKeyInfo, KeyError, NewKey};
@@ -199,9 +199,11 @@ impl Identity {
         self.shared.policy.store(Arc::new(policy));
     }
 
-    /// From now on these keys sign and are accepted.
+    /// From now on these keys sign and are accepted. What was remembered of signatures is forgotten: a key that is gone
+    /// may have made them.
     pub fn set_keyring(&self, keyring: Keyring) {
         self.shared.ring.store(Arc::new(Ring::new(keyring, self.now())));
+        self.shared.signed.invalidate_all();
     }
 
     /// The names, audiences and lifetimes in force.

@@ -64,6 +64,14 @@ events! {
     IDENTITY_AWAY = Error "auth.away";
     /// Accounts can be asked: `database`.
     IDENTITY = Info "auth.ready";
+    /// What other instances revoke is not known, because the database does not answer; `when_away` decides: `reason`.
+    FEED_AWAY = Error "auth.feed_away";
+    /// What other instances revoked is known again.
+    FEED_BACK = Info "auth.feed_back";
+    /// A backup of the database was restored: nothing that was kept in memory is believed any more.
+    FEED_RESTARTED = Warn "auth.feed_restarted";
+    /// Sessions, tokens and attempts whose time is over could not be deleted; it is tried again: `reason`.
+    NOT_SWEPT = Warn "auth.not_swept";
     /// A refresh token came that should not have, and all tokens of its login have ended: `user`, `grant`, `how`, `client`,
     /// `request_id`.
     REPLAYED = Warn "auth.refresh_replayed";
@@ -104,6 +112,12 @@ events! {
     REFUSED = Info "request.refused";
     /// A request was refused because of the application or the operator.
     FAILED = Warn "request.failed";
+    /// Keys that Palisade makes for itself came, went, or took their turn.
+    KEYS_CHANGED = Info "keys.changed";
+    /// The place of the keys cannot be used; those of before stay in use: `reason`.
+    KEYS_AWAY = Error "keys.away";
+    /// The place of the keys can be used again.
+    KEYS_BACK = Info "keys.back";
     /// A handler or a layer panicked: `request_id`.
     PANIC = Error "request.panic";
     /// A cookie of the application was dropped, as browsers do: `name`, `why`, `route`, `request_id`.

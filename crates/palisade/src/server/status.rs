@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use palisade_identity::service::FeedState;
 use serde_json::{Value, json};
 
 use super::admission::{connection_limit, handshake_limit};
@@ -98,7 +99,26 @@ fn dependencies(policy: &crate::policy::Policy) -> Vec<Value> {
         });
         mail
     });
-    redis.into_iter().chain(mail).collect()
+    redis.into_iter().chain(database(policy)).chain(mail).collect()
+}
+
+/// The database of accounts, as whoever follows its changes sees it.
+fn database(policy: &crate::policy::Policy) -> Option<Value> {
+    let auth = policy.controls().auth.control.as_ref()?;
+    let identity = auth.identity();
+    let (state, since, reason) = match identity.map(|identity| (identity.feed_state(), identity.feed_read_at())) {
+        Some((FeedState::Fresh, _)) => ("up", None, None),
+        Some((FeedState::Stale, read)) => ("away", Some(rfc3339(read)), Some("its changes could not be read")),
+        _ => ("unknown", None, None),
+    };
+    Some(json!({
+        "dependency": "database",
+        "target": if policy.config().database.is_shared() { "postgresql" } else { "sqlite" },
+        "state": state,
+        "since": since,
+        "reason": reason,
+        "used_by": [{ "control": "auth", "when_away": auth.config().when_away.as_str() }],
+    }))
 }
 
 fn dependency(health: &Health, used_by: Vec<Value>) -> Value {
