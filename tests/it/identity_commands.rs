@@ -11,7 +11,7 @@ use palisade_test::upstream::Reply;
 use palisade_test::{Client, Palisade, Upstream, eventually, paths};
 use serde_json::{Value, json};
 
-use crate::support::written;
+use crate::support::{Kept, on_both};
 
 const PASSWORD: &str = "vier alte Kutschen im Nebel";
 /// The password `correct-horse-battery`, as Django stores it.
@@ -32,7 +32,7 @@ scopes = ["notes:read"]
 /// What a change has until every request knows of it.
 const SECOND: Duration = Duration::from_secs(1);
 
-fn run(folder: &Path, arguments: &[&str], input: &str, more: &[(&str, &str)]) -> Result<Output> {
+pub(crate) fn run(folder: &Path, arguments: &[&str], input: &str, more: &[(&str, &str)]) -> Result<Output> {
     let mut child = Command::new(paths::binary()?)
         .args(arguments)
         .current_dir(folder)
@@ -64,11 +64,13 @@ async fn token(client: &Client, name: &str, password: &str) -> Result<Option<Str
     Ok(Some(format!("Bearer {}", tokens["access_token"].as_str().context("no access token")?)))
 }
 
-async fn gateway() -> Result<(Upstream, Palisade)> {
+async fn gateway(kept: &Kept) -> Result<(Upstream, Palisade)> {
     let upstream = Upstream::answering(|_| Reply::text("fine")).await?;
-    let gateway = written(&upstream.url(), POLICY).await?;
+    let gateway = kept.setup(&upstream.url(), POLICY).start().await?;
     Ok((upstream, gateway))
 }
+
+on_both!(users_and_roles, keys_and_clients, accounts_move_in, what_commands_refuse);
 
 /// Waits until a request is answered so, and says how long after `since` that was.
 async fn becomes(client: &Client, target: &str, credential: (&str, &str), status: u16, since: Instant) -> Result<()> {
@@ -82,9 +84,8 @@ async fn becomes(client: &Client, target: &str, credential: (&str, &str), status
     Ok(())
 }
 
-#[tokio::test]
-async fn users_and_roles() -> Result<()> {
-    let (_upstream, gateway) = gateway().await?;
+async fn users_and_roles(kept: Kept) -> Result<()> {
+    let (_upstream, gateway) = gateway(&kept).await?;
     let client = gateway.https()?;
     let line = format!("{PASSWORD}\n");
     let add = ["user", "add", "Root", "--email", "root@example.com", "--role", "admin", "--password-stdin"];
@@ -119,9 +120,8 @@ async fn users_and_roles() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
-async fn keys_and_clients() -> Result<()> {
-    let (_upstream, gateway) = gateway().await?;
+async fn keys_and_clients(kept: Kept) -> Result<()> {
+    let (_upstream, gateway) = gateway(&kept).await?;
     let client = gateway.https()?;
     done(&gateway, &["user", "add", "ann", "--password-stdin"], PASSWORD)?;
     let create = ["key", "create", "--user", "ann", "--scope", "notes:read", "--expires", "90d", "--name", "ci"];
@@ -152,9 +152,8 @@ async fn keys_and_clients() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
-async fn accounts_move_in() -> Result<()> {
-    let (_upstream, gateway) = gateway().await?;
+async fn accounts_move_in(kept: Kept) -> Result<()> {
+    let (_upstream, gateway) = gateway(&kept).await?;
     let client = gateway.https()?;
     let csv = format!(
         "id,username,email,password,is_active\n1,ann,ann@example.com,{DJANGO},1\n2,b ob,bob@example.com,{DJANGO},1\n\
@@ -180,10 +179,72 @@ async fn accounts_move_in() -> Result<()> {
     Ok(())
 }
 
-/// What is typed wrongly is said with its remedy, and no password is ever an argument.
+/// Whatever ends an import in the middle: what was stored is stored, the next one does the rest, and nothing is lost.
 #[tokio::test]
-async fn what_commands_refuse() -> Result<()> {
+async fn an_import_that_is_killed_goes_on_where_it_was() -> Result<()> {
+    const ALL: usize = 2_000;
     let (_upstream, gateway) = gateway().await?;
+    let line = |n: usize| format!("{n},user{n},user{n}@example.com,{DJANGO}\n");
+    let header = "id,username,email,password\n";
+    let whole: String = std::iter::once(header.to_owned()).chain((0..ALL).map(line)).collect();
+    std::fs::write(gateway.directory().join("users.csv"), &whole)?;
+    // One that gets half of the file and waits for the rest.
+    let mut child = Command::new(paths::binary()?)
+        .args(["user", "import", "-", "--format", "csv"])
+        .current_dir(gateway.directory())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()?;
+    let mut input = child.stdin.take().context("a pipe")?;
+    input.write_all(header.as_bytes())?;
+    for n in 0..ALL / 2 {
+        input.write_all(line(n).as_bytes())?;
+    }
+    input.flush()?;
+    let stored = || -> Result<usize> { Ok(done(&gateway, &["user", "list"], "")?.as_array().map_or(0, Vec::len)) };
+    eventually(Duration::from_secs(30), "a part of it is stored", async || stored().is_ok_and(|count| count >= 200))
+        .await?;
+    child.kill()?;
+    child.wait()?;
+    drop(input);
+    let before = stored()?;
+    ensure!((200..=ALL / 2).contains(&before), "{before}");
+    let report = done(&gateway, &["user", "import", "users.csv"], "")?;
+    assert_eq!((&report["read"], &report["failed"]), (&json!(ALL), &json!(0)));
+    assert_eq!((&report["known"], &report["imported"]), (&json!(before), &json!(ALL - before)));
+    assert_eq!(stored()?, ALL);
+    ensure!(token(&gateway.https()?, &format!("user{}", ALL - 1), "correct-horse-battery").await?.is_some());
+    Ok(())
+}
+
+/// At a terminal a person sees how far it is; a script sees nothing of that.
+#[tokio::test]
+async fn an_import_shows_how_far_it_is() -> Result<()> {
+    let (_upstream, gateway) = gateway().await?;
+    let lines = (0..1_000).map(|n| format!("user{n},{DJANGO}\n"));
+    let csv: String = std::iter::once("username,password\n".to_owned()).chain(lines).collect();
+    std::fs::write(gateway.directory().join("users.csv"), csv)?;
+    let pty = "import os, pty, sys\ncode = pty.spawn(sys.argv[1:])\nsys.exit(os.waitstatus_to_exitcode(code))";
+    let output = Command::new("python3")
+        .args(["-c", pty])
+        .arg(paths::binary()?)
+        .args(["user", "import", "users.csv"])
+        .current_dir(gateway.directory())
+        .env("TERM", "xterm")
+        .stdin(Stdio::null())
+        .output()?;
+    let screen = String::from_utf8_lossy(&output.stdout).into_owned();
+    ensure!(output.status.success() && screen.contains("1000 accounts read: 1000 imported"), "{screen}");
+    ensure!(screen.contains('%') && screen.contains("imported, 0 known, 0 failed"), "{screen}");
+    let script = run(gateway.directory(), &["user", "import", "users.csv"], "", &[])?;
+    ensure!(script.stderr.is_empty(), "{}", String::from_utf8_lossy(&script.stderr));
+    Ok(())
+}
+
+/// What is typed wrongly is said with its remedy, and no password is ever an argument.
+async fn what_commands_refuse(kept: Kept) -> Result<()> {
+    let (_upstream, gateway) = gateway(&kept).await?;
     for (arguments, input, code, part) in [
         (&["user", "add", "ann", "--password-stdin"][..], "ann", 1, "the password is too short"),
         (&["user", "add", "a b", "--password-stdin"], PASSWORD, 1, "without spaces"),
@@ -219,7 +280,7 @@ async fn postgres_is_migrated_by_hand() -> Result<()> {
     let database = server.database().await?;
     let folder = tempfile::tempdir()?;
     let policy = "[server]\nmode = \"development\"\n[upstream]\nurl = \"http://127.0.0.1:1\"\n[auth]\n\
-                  [database]\nurl = { secret = \"database-url\" }\n";
+                  [secrets]\nprovider = \"env\"\n[database]\nurl = { secret = \"database-url\" }\n";
     std::fs::write(folder.path().join("palisade.toml"), policy)?;
     let url = database.url();
     let environment = [("PALISADE_SECRET_DATABASE_URL", url.as_str())];

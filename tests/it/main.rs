@@ -3,6 +3,7 @@
 //! `cargo xtask test --only build,e2e` runs them; `--filter TEXT` picks some.
 
 mod access_log;
+mod account_pages;
 mod apps_alone;
 mod attack;
 mod auth;
@@ -15,19 +16,26 @@ mod deploy;
 mod docs_commands;
 mod docs_pages;
 mod edge;
+mod examples;
 mod first_process;
 mod greedy;
 mod grpc;
 mod guide;
+mod guide_auth;
 mod identity_commands;
+mod instances;
 mod keepalive;
+mod keys;
+mod mail;
 mod odd_upstreams;
 mod operate;
+mod secrets;
 mod semantics;
 mod server;
 mod shared_limits;
 mod sinks;
 mod static_files;
+mod stream_rights;
 mod streaming;
 mod supervise;
 mod support;

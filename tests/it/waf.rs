@@ -161,7 +161,7 @@ async fn a_hard_body_holds_no_other_request_up() -> Result<()> {
     let gateway = written(&upstream.url(), &waf).await?;
     let (cores, begin) = (std::thread::available_parallelism()?.get(), Instant::now());
     // More of them than may be evaluated at once: the others wait, and whoever costs little goes past.
-    let hard = (0..cores + 2).map(|_| {
+    let hard = (0..cores * 12).map(|_| {
         let client = gateway.http()?;
         Ok(tokio::spawn(async move {
             let body = serde_json::json!({ "a": "/*".repeat(480 << 10) }).to_string();

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use crate::controls::Config;
 use crate::controls::auth::config::{DatabaseText, DatabaseUrl};
+use crate::controls::auth::keys::Keys;
 use crate::error::{Error, Result};
 use crate::gateway::{self, Gateway};
 use crate::observe::Log;
@@ -104,6 +105,7 @@ fn resolve(snapshot: &Snapshot, config: &mut Config) {
         upstream.client_cert.iter_mut().for_each(|path| at(&format!("{key}.client_cert"), path));
         upstream.client_key.iter_mut().for_each(|path| at(&format!("{key}.client_key"), path));
     }
+    policy::mail::resolve(&mut config.mail, |key| snapshot.base_dir(key).to_owned());
     config.redis.ca.iter_mut().for_each(|path| at("redis.ca", path));
     config.redis.client_cert.iter_mut().for_each(|path| at("redis.client_cert", path));
     config.redis.client_key.iter_mut().for_each(|path| at("redis.client_key", path));
@@ -112,6 +114,9 @@ fn resolve(snapshot: &Snapshot, config: &mut Config) {
         if let Some(file) = Sink::file(target) {
             *target = snapshot.base_dir(key).join(file).to_string_lossy().into_owned();
         }
+    }
+    if let SecretProvider::File(Some(path)) | SecretProvider::DotEnv(path) = &mut config.secrets.provider {
+        at("secrets.provider", path);
     }
 }
 
@@ -210,6 +215,7 @@ impl Handle {
         let held = Mutex::new(Held { situation: situation.clone(), snapshot: checked.snapshot.clone() });
         let (live, problems) = compile(checked, &target, situation, &state, &log, &metrics, &clock, Occasion::Start)
             .map_err(Error::Policy)?;
+        crate::mail::post(live.policy.env()).put_in_force(&live.policy);
         let live = ArcSwap::from_pointee(live);
         Ok((Arc::new(Self { live, sources, target, held, state, log, metrics, clock, started, plan }), problems))
     }
@@ -380,6 +386,7 @@ impl Handle {
                 }
             }
         }
+        crate::mail::post(live.policy.env()).put_in_force(&live.policy);
         self.live.store(Arc::new(live));
         *held = Held { situation, snapshot };
         Ok(problems)
@@ -389,14 +396,6 @@ impl Handle {
 /// How the supervised application is doing.
 pub(crate) fn app_status(state: &State) -> Arc<AppStatus> {
     state.get("app", AppStatus::default)
-}
-
-/// Where the secrets of a policy come from.
-pub(crate) fn secrets(config: &Config) -> Arc<dyn palisade_vault::Provider> {
-    match &config.secrets.provider {
-        SecretProvider::Env => Arc::new(palisade_vault::Env),
-        SecretProvider::Dir(path) => Arc::new(palisade_vault::Dir::new(path)),
-    }
 }
 
 #[expect(clippy::too_many_arguments, reason = "private, and every one of them is another kind of thing")]
@@ -411,7 +410,7 @@ fn compile(
     occasion: Occasion,
 ) -> std::result::Result<(Live, Problems), Problems> {
     let Checked { snapshot, config, mut problems } = checked;
-    let secrets = secrets(&config);
+    let secrets = policy::secrets::provider(&config);
     let mut env = Env {
         clock: clock.clone(),
         server: Arc::new(config.server.clone()),
@@ -421,8 +420,12 @@ fn compile(
         secrets,
         redis: None,
         has_login: snapshot.is_set("auth"),
+        keys: None,
         rereads: occasion != Occasion::Switch,
     };
+    if env.has_login {
+        env.keys = Some(Keys::new(&config, Arc::clone(&env.secrets), state, clock, log));
+    }
     if snapshot.is_set("redis") && config.redis.url.is_none() {
         problems.error(
             "redis",

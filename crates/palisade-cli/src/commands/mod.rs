@@ -9,9 +9,12 @@ mod identity;
 mod init;
 pub(crate) mod output;
 mod policy;
+mod prompt;
+mod ready_file;
 mod report;
 mod running;
 mod schema;
+mod secret;
 mod serve;
 mod set;
 mod status;
@@ -33,6 +36,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Done> {
         Command::Report(report) => report::run(&args.global, &report),
         Command::Explain(explain) => explain::run(&args.global, &explain),
         Command::Set(set) => set::run(&args.global, &set),
+        Command::Secret(secret) => secret::run(&args.global, &secret),
         Command::Waf(waf) => waf::run(&args.global, &waf),
         Command::User(user) => identity::user::run(&args.global, &user),
         Command::Role(role) => identity::role::run(&args.global, &role),

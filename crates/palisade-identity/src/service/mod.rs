@@ -26,6 +26,7 @@ mod import;
 mod keys;
 mod links;
 mod login;
+mod mails;
 mod names;
 mod revoked;
 mod roles;
@@ -49,25 +50,26 @@ use palisade_base::{Clock, Timestamp};
 use palisade_store::{Committed, Store, Uuid};
 use tokio::sync::{Notify, broadcast};
 
-pub use accounts::{Account, UserId};
+pub use accounts::{Account, UserId, rfc3339};
 pub use attempts::{PER_ACCOUNT, PER_ADDRESS, PER_SITE, WINDOW};
 pub use authorize::{AskToAuthorize, Authorization, Consent, NotAuthorized};
 pub use caller::{Caller, Credential, NotValid, Unrecognised};
 pub use clients::{Client, ClientError, GrantKind, Method, NewClient, NotClient, Proof};
 pub use error::Trouble;
-pub use feed::FeedState;
+pub use feed::{FeedState, Notice};
 pub use grants::{GrantError, NewGrant, Tokens};
 pub use import::{Field, Format, ImportError, ImportEvent, ImportFailure, ImportOptions, ImportReport};
 pub use keys::{ApiKeyInfo, KeyError, NewKey};
-pub use links::{Letter, LinkError};
+pub use links::{Asked, Letter, LinkError, Moved, Registered};
 pub use login::{LoginError, Origin, PasswordChecked, Why};
+pub use mails::{MAIL_WINDOW, PER_ASKER, PER_ASKING_SITE, PER_RECIPIENT};
 pub use names::{BadEmail, BadName, Email, Name};
 pub use roles::{BUILT_IN, Role, RoleError};
-pub use sessions::{SessionInfo, StartSession, Started};
+pub use sessions::{Rotated, SessionInfo, StartSession, Started};
 pub use settings::{Lifetimes, Settings};
 pub use streams::Told;
 pub use tokens::{AccessToken, Introspected, NewToken, PASSWORD_CLIENT};
-pub use users::{Edit, NewUser, RegisterError, UserError};
+pub use users::{Edit, NewUser, UserError};
 
 use crate::password::pool::Pool;
 use crate::password::{Hasher, Policy};
@@ -197,9 +199,11 @@ impl Identity {
         self.shared.policy.store(Arc::new(policy));
     }
 
-    /// From now on these keys sign and are accepted.
+    /// From now on these keys sign and are accepted. What was remembered of signatures is forgotten: a key that is gone
+    /// may have made them.
     pub fn set_keyring(&self, keyring: Keyring) {
         self.shared.ring.store(Arc::new(Ring::new(keyring, self.now())));
+        self.shared.signed.invalidate_all();
     }
 
     /// The names, audiences and lifetimes in force.

@@ -7,7 +7,7 @@
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use palisade_base::json::{Limits, Loose, Stop};
 
-use super::media_type;
+use super::{media_type, names};
 
 /// A counter of arrays and objects that lie in each other.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ impl Depth {
         // Of two types nobody knows which one the application believes.
         let names_json =
             |value: &HeaderValue| value.as_bytes().to_ascii_lowercase().windows(4).any(|word| word == b"json");
-        let json = kind.contains("json") || headers.get_all(CONTENT_TYPE).iter().skip(1).any(names_json);
+        let json = names(&kind, "json") || headers.get_all(CONTENT_TYPE).iter().skip(1).any(names_json);
         let guess = kind.is_empty() && !json;
         let most = usize::try_from(most).unwrap_or(usize::MAX);
         // Texts are skipped: none is kept, however long.

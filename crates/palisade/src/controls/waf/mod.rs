@@ -427,7 +427,7 @@ impl Check for Waf {
         let kind = limits::media_type(headers);
         let wanted = settings.response_body
             && status != StatusCode::SWITCHING_PROTOCOLS
-            && settings.response_types.contains(&kind)
+            && settings.response_types.iter().any(|wanted| *wanted == *kind)
             && kind != "text/event-stream"
             && !headers.contains_key(CONTENT_ENCODING);
         let bytes = if wanted { settings.response_body_limit } else { 0 };
