@@ -570,7 +570,11 @@ async fn an_idle_connection_has_no_server_and_loses_nothing() {
 async fn what_a_slow_reader_has_not_taken_keeps_the_server() {
     let (client, server) = tokio::io::duplex(64);
     let (handle, _task) = start_on(server, Config::default(), |_, _, token| async move {
-        text(200, "an answer that is longer than what the pipe holds, so that a part of it stays in the server: 0123456789", token)
+        text(
+            200,
+            "an answer that is longer than what the pipe holds, so that a part of it stays in the server: 0123456789",
+            token,
+        )
     });
     let (mut receiver, mut sender) = tokio::io::split(client);
     sender.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();

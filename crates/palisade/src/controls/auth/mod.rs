@@ -277,7 +277,10 @@ impl Auth {
 /// by itself.
 fn needs_news(ctx: &Context) -> bool {
     let needs = &ctx.rule().needs;
-    !needs.roles.is_empty() || !needs.permissions.is_empty() || ctx.rule().when.is_some() || docs_are_for(Docs::Admin, ctx)
+    !needs.roles.is_empty()
+        || !needs.permissions.is_empty()
+        || ctx.rule().when.is_some()
+        || docs_are_for(Docs::Admin, ctx)
 }
 
 /// Whether the route of a request is for its caller. The condition comes last: what can be said without the request's
