@@ -24,7 +24,7 @@ impl Cost {
         // What is made once: tables of clients, buffers of the log.
         (0..20).for_each(|_| ask());
         // The least of some: what another thread lets go of is not this request's.
-        let allocations = (0..20).map(|_| measure(ask).count_total).min().unwrap_or_default();
+        let allocations = (0..20).map(|_| measure(ask).count_total).min().expect("twenty counts");
         Cost { stages: app.handle().live().controls(), allocations }
     }
 
