@@ -182,6 +182,13 @@ struct Job {
     _room: OwnedSemaphorePermit,
 }
 
+impl Job {
+    /// Gives up its room, before anybody is told what became of it.
+    fn leave(self) -> Mail {
+        self.mail
+    }
+}
+
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Shared").field("room", &self.room.available_permits()).finish_non_exhaustive()
@@ -436,7 +443,7 @@ impl Worker {
             };
             job.attempts += 1;
             let Some(setup) = self.shared.setup.lock().clone() else {
-                return self.shared.dropped(job.mail, Dropped::Closing);
+                return self.shared.dropped(job.leave(), Dropped::Closing);
             };
             let number = self.shared.number.fetch_add(1, Ordering::Relaxed);
             let named = (job.mail.kind, job.mail.about.clone());
@@ -464,16 +471,19 @@ impl Worker {
             }
         };
         match outcome {
-            Ok(()) => self.shared.sent(job.mail, job.attempts),
-            Err(Failure::Final(reason)) => self.shared.dropped(job.mail, Dropped::Refused(reason)),
-            Err(Failure::Again(_)) if self.last => self.shared.dropped(job.mail, Dropped::Closing),
+            Ok(()) => {
+                let attempts = job.attempts;
+                self.shared.sent(job.leave(), attempts);
+            }
+            Err(Failure::Final(reason)) => self.shared.dropped(job.leave(), Dropped::Refused(reason)),
+            Err(Failure::Again(_)) if self.last => self.shared.dropped(job.leave(), Dropped::Closing),
             Err(Failure::Again(reason)) => {
                 let pause = self.shared.setup.lock().as_ref().map_or(Duration::ZERO, |setup| setup.patience.pause);
                 let doubled = pause.saturating_mul(1_u32.checked_shl(job.attempts.min(16) - 1).unwrap_or(u32::MAX));
                 let next = doubled.min(Duration::from_secs(600)).max(pause);
                 let due = Instant::now() + next;
                 if due > job.until {
-                    return self.shared.dropped(job.mail, Dropped::Late(reason));
+                    return self.shared.dropped(job.leave(), Dropped::Late(reason));
                 }
                 self.shared.delayed.fetch_add(1, Ordering::Relaxed);
                 let (kind, about) = (job.mail.kind, job.mail.about.clone());

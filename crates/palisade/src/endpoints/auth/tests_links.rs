@@ -303,8 +303,8 @@ async fn owners_hear_of_new_devices_and_lock_outs() {
     };
     let first = log_in(PASSWORD, String::new()).await;
     assert_eq!(first.status(), 200);
-    let device = first.headers().get_all("set-cookie").iter().filter_map(|cookie| cookie.to_str().ok());
-    let device = device.filter(|cookie| cookie.contains("-device=")).next_back().unwrap();
+    let mut device = first.headers().get_all("set-cookie").iter().filter_map(|cookie| cookie.to_str().ok());
+    let device = device.rfind(|cookie| cookie.contains("-device=")).unwrap();
     let device = device.split(';').next().unwrap().to_owned();
     assert_eq!(log_in(PASSWORD, device.clone()).await.status(), 200, "known: no news");
     assert_eq!(log_in(PASSWORD, String::new()).await.status(), 200);

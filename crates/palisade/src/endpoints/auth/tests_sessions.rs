@@ -22,8 +22,8 @@ async fn opens(app: &App, session: &str) -> bool {
 
 /// The whole line that sets the session's cookie.
 fn line(answer: &Answer) -> String {
-    let lines = answer.headers().get_all("set-cookie").iter().filter_map(|line| line.to_str().ok());
-    lines.filter(|line| line.starts_with("__Host-palisade=")).next_back().expect("a session").to_owned()
+    let mut lines = answer.headers().get_all("set-cookie").iter().filter_map(|line| line.to_str().ok());
+    lines.rfind(|line| line.starts_with("__Host-palisade=")).expect("a session").to_owned()
 }
 
 #[tokio::test]
