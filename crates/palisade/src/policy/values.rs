@@ -25,6 +25,7 @@ pub static FORMATS: &[Format] = &[
     Format::of::<crate::controls::auth::config::DatabaseText>(),
     Format::of::<crate::controls::auth::config::Issuer>(),
     Format::of::<crate::controls::auth::config::Grant>(),
+    Format::of::<crate::controls::auth::moving::Until>(),
     Format::of::<crate::redis::OpenUrl>(),
     Format::of::<crate::controls::rate_limit::By>(),
     Format::of::<crate::controls::rate_limit::RateText>(),

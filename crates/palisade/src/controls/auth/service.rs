@@ -14,7 +14,7 @@ use palisade_identity::opaque::{ApiKey, Session};
 use palisade_identity::password::Breached;
 use palisade_identity::password::pool::{Limits, Pool};
 use palisade_identity::password::{Cost, Hasher, Peppers, Policy as Passwords};
-use palisade_identity::service::{FeedState, Lifetimes, NotValid, Parts, Settings, Unrecognised};
+use palisade_identity::service::{FeedState, Issuer, Lifetimes, NotValid, Parts, Settings, Unrecognised};
 use palisade_identity::token::Refused;
 use palisade_store::{Options, Store};
 use palisade_vault::Provider;
@@ -93,12 +93,13 @@ pub(crate) struct Ready {
 #[derive(Debug)]
 pub(super) struct Services {
     service: Arc<Service>,
+    issuers: Arc<[Issuer]>,
     ready: OnceLock<Arc<Ready>>,
 }
 
 impl Services {
-    pub(super) fn new(service: Arc<Service>) -> Self {
-        Self { service, ready: OnceLock::new() }
+    pub(super) fn new(service: Arc<Service>, issuers: Vec<Issuer>) -> Self {
+        Self { service, issuers: issuers.into(), ready: OnceLock::new() }
     }
 
     /// The services, where somebody has asked for them before.
@@ -114,7 +115,8 @@ impl Services {
         let core = self.service.core.get_or_try_init(|| Core::open(policy)).await.map_err(|why| {
             codes::AWAY.refuse("the database or the keys cannot be opened").with("reason", why).retry_after(1)
         })?;
-        let identity = core.identity.with(settings(policy.config(), issuer(policy, &policy.config().auth.config)));
+        let settings = settings(policy.config(), issuer(policy, &policy.config().auth.config));
+        let identity = core.identity.with(Settings { issuers: Arc::clone(&self.issuers), ..settings });
         identity.set_password_policy(passwords(policy.config()));
         let ready = Ready { identity, rings: Arc::clone(&core.rings), assertions: core.assertions.clone() };
         Ok(self.ready.get_or_init(|| Arc::new(ready)))
@@ -278,6 +280,7 @@ pub(super) fn settings(config: &PolicyConfig, issuer: String) -> Settings {
             session_remembered: session.remember.duration(),
             ..Lifetimes::default()
         },
+        issuers: Arc::default(),
         environment: if config.server.is_development() { "dev".into() } else { "live".into() },
     }
 }
@@ -337,7 +340,7 @@ impl Ready {
     }
 
     /// An id that nobody guesses.
-    pub(super) fn fresh_id(&self) -> String {
+    pub(crate) fn fresh_id(&self) -> String {
         palisade_store::Uuid::now_v7().to_string()
     }
 }
