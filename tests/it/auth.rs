@@ -11,12 +11,12 @@ use palisade_identity::password::pool::{Limits, Pool};
 use palisade_identity::password::{Cost, Hasher, Peppers};
 use palisade_identity::service::{GrantKind, Method, NewClient, Parts, Settings};
 use palisade_identity::token::{Algorithm, Keyring, SigningKey};
-use palisade_store::{Options, Store};
+use palisade_store::Store;
 use palisade_test::python::App;
 use palisade_test::{Client, Need, Palisade, Process, browser, need, paths, provision};
 use serde_json::{Value, json};
 
-use crate::support::written;
+use crate::support::{Kept, on_both};
 
 const PASSWORD: &str = "vier alte Kutschen im Nebel";
 
@@ -41,11 +41,19 @@ roles = ["admin"]
 "#;
 
 /// The gateway with logins before the app that says who asks.
-async fn gateway() -> Result<(App, Palisade)> {
+async fn gateway(kept: &Kept) -> Result<(App, Palisade)> {
     let app = App::uvicorn("identity", &[]).await?;
-    let gateway = written(&app.url(), POLICY).await?;
+    let gateway = kept.setup(&app.url(), POLICY).start().await?;
     Ok((app, gateway))
 }
+
+on_both!(
+    a_login_reaches_the_app_as_headers_and_the_log_as_a_user,
+    authlib_and_httpx_get_refresh_and_revoke_tokens,
+    a_session_ends_another,
+    the_authorize_button_of_fastapis_own_page_works,
+    openid_client_through_the_pages_in_which_axe_finds_nothing,
+);
 
 async fn register(client: &Client, name: &str) -> Result<Value> {
     let body = json!({ "username": name, "email": format!("{name}@example.com"), "password": PASSWORD });
@@ -90,9 +98,8 @@ async fn printed(command: Command, within: Duration) -> Result<Value> {
     Ok(serde_json::from_str(&last.context("it printed nothing")?)?)
 }
 
-#[tokio::test]
-async fn a_login_reaches_the_app_as_headers_and_the_log_as_a_user() -> Result<()> {
-    let (_app, gateway) = gateway().await?;
+async fn a_login_reaches_the_app_as_headers_and_the_log_as_a_user(kept: Kept) -> Result<()> {
+    let (_app, gateway) = gateway(&kept).await?;
     for (way, client) in crate::support::ways(&gateway)? {
         let name = format!("ann-{way}");
         let account = register(&client, &name).await?;
@@ -121,17 +128,18 @@ async fn a_login_reaches_the_app_as_headers_and_the_log_as_a_user() -> Result<()
         .map(|line| line.text.to_string())
         .collect();
     ensure!(secrets.is_empty(), "a password in the log: {secrets:?}");
-    for file in ["palisade.db", "palisade.db-wal", "keys/access-eddsa.json", "keys/own-hs256.json"] {
+    let database: &[&str] = if matches!(kept, Kept::Embedded) { &["palisade.db", "palisade.db-wal"] } else { &[] };
+    for file in database.iter().chain(&["secrets.age", "secrets.key"]) {
         use std::os::unix::fs::PermissionsExt as _;
-        let mode = std::fs::metadata(gateway.state().join(file)).with_context(|| file.to_owned())?.permissions().mode();
-        assert_eq!(mode & 0o777, 0o600, "{file}");
+        let file = gateway.state().join(file);
+        let mode = std::fs::metadata(&file).with_context(|| file.display().to_string())?.permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{}", file.display());
     }
     Ok(())
 }
 
-#[tokio::test]
-async fn authlib_and_httpx_get_refresh_and_revoke_tokens() -> Result<()> {
-    let (_app, gateway) = gateway().await?;
+async fn authlib_and_httpx_get_refresh_and_revoke_tokens(kept: Kept) -> Result<()> {
+    let (_app, gateway) = gateway(&kept).await?;
     let (client, base, ca) = (gateway.https()?, gateway.url("https")?, gateway.ca()?);
     let base = base.replace("127.0.0.1", "localhost");
     let ann = register(&client, "ann").await?;
@@ -167,9 +175,8 @@ async fn authlib_and_httpx_get_refresh_and_revoke_tokens() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
-async fn a_session_ends_another() -> Result<()> {
-    let (_app, gateway) = gateway().await?;
+async fn a_session_ends_another(kept: Kept) -> Result<()> {
+    let (_app, gateway) = gateway(&kept).await?;
     let client = gateway.https()?;
     register(&client, "ann").await?;
     let log_in = || async {
@@ -195,9 +202,8 @@ async fn a_session_ends_another() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
-async fn the_authorize_button_of_fastapis_own_page_works() -> Result<()> {
-    let (_app, gateway) = gateway().await?;
+async fn the_authorize_button_of_fastapis_own_page_works(kept: Kept) -> Result<()> {
+    let (_app, gateway) = gateway(&kept).await?;
     register(&gateway.http()?, "ann").await?;
     let seen = browser::run("authorize_button.mjs", &[&gateway.url("http")?, "ann", PASSWORD]).await?;
     assert_eq!(seen["before"], 401);
@@ -206,8 +212,12 @@ async fn the_authorize_button_of_fastapis_own_page_works() -> Result<()> {
 }
 
 /// A client as an operator registers one: over the gateway's own database, while it runs.
-async fn add_client(gateway: &Palisade, new: NewClient) -> Result<Arc<palisade_identity::service::Client>> {
-    let store = Store::open(&Options::sqlite(gateway.state().join("palisade.db"))).await?;
+async fn add_client(
+    gateway: &Palisade,
+    kept: &Kept,
+    new: NewClient,
+) -> Result<Arc<palisade_identity::service::Client>> {
+    let store = Store::open(&kept.database(gateway)?).await?;
     let clock = Clock::real();
     let key = SigningKey::generate(Algorithm::EdDsa)?;
     let identity = Identity::new(Parts {
@@ -222,16 +232,16 @@ async fn add_client(gateway: &Palisade, new: NewClient) -> Result<Arc<palisade_i
     Ok(identity.add_client(new).await?.0)
 }
 
-#[tokio::test]
-async fn openid_client_through_the_pages_in_which_axe_finds_nothing() -> Result<()> {
+async fn openid_client_through_the_pages_in_which_axe_finds_nothing(kept: Kept) -> Result<()> {
     need(Need::Node)?;
     need(Need::Chromium)?;
     let app = App::uvicorn("identity", &[]).await?;
     let routes = "[[route]]\npath = \"/notes\"\nscopes = [\"notes:read\"]\n";
-    let gateway = written(&app.url(), &format!("{POLICY}\n{routes}")).await?;
+    let gateway = kept.setup(&app.url(), &format!("{POLICY}\n{routes}")).start().await?;
     register(&gateway.https()?, "ann").await?;
     let client = add_client(
         &gateway,
+        &kept,
         NewClient {
             name: "Calendar".into(),
             method: Method::Public,
@@ -266,6 +276,56 @@ async fn openid_client_through_the_pages_in_which_axe_finds_nothing() -> Result<
     ensure!(pages.len() >= 8, "{pages:?}");
     for (page, violations) in pages {
         assert_eq!(*violations, json!([]), "{page}");
+    }
+    Ok(())
+}
+
+/// Headers of a request that looks as a browser's does when somebody follows a link.
+const NAVIGATION: [(&str, &str); 2] = [("accept", "text/html,application/xhtml+xml"), ("sec-fetch-mode", "navigate")];
+
+/// `docs = "admin"`: whatever the routes open, also under `--detect`, and with `[headers]` switched off.
+#[tokio::test]
+async fn the_documentation_is_for_administrators() -> Result<()> {
+    let app = App::uvicorn("identity", &[]).await?;
+    let open = "[[route]]\npath = \"/*\"\npublic = true\n";
+    let only = "[auth]\nregistration = \"open\"\nroutes = [\"/admin/*\"]\n";
+    for (policy, arguments) in [
+        (format!("[auth]\nregistration = \"open\"\n[headers]\ndocs = \"admin\"\n{open}"), None),
+        (format!("[auth]\nregistration = \"open\"\n[headers]\ndocs = \"admin\"\n{open}"), Some("--detect")),
+        (format!("{only}[headers]\ndocs = \"admin\"\nmode = \"off\"\n"), None),
+    ] {
+        let setup = Palisade::serve().policy(&crate::support::written_policy(&app.url(), &policy));
+        let gateway = arguments.into_iter().fold(setup, |setup, argument| setup.arg(argument)).start().await?;
+        let client = gateway.https()?;
+        register(&client, "ann").await?;
+        register(&client, "root").await?;
+        let given = gateway.run(&["user", "set", "root", "--role", "admin"]).await?;
+        ensure!(given.code == Some(0), "{}", given.err);
+        let (ann, root) = (bearer(&tokens(&client, "ann").await?)?, bearer(&tokens(&client, "root").await?)?);
+        for page in ["/docs", "/docs/", "/redoc", "/docs/oauth2-redirect", "/openapi.json", "/%64ocs", "//docs"] {
+            let what = format!("{page} {arguments:?} {policy}");
+            let mut nobody = client.get(page).send().await?;
+            ensure!((nobody.status(), nobody.json().await?["code"].as_str()) == (401, Some("auth.required")), "{what}");
+            let mut browser = client.get(page);
+            for (name, value) in NAVIGATION {
+                browser = browser.header(name, value);
+            }
+            let browser = browser.send().await?;
+            let login = browser.header("location").unwrap_or_default().to_owned();
+            ensure!(browser.status() == 303 && login.starts_with("/auth/login?return_to=%2F"), "{what}: {login}");
+            let mut user = client.get(page).header("authorization", &ann).send().await?;
+            ensure!((user.status(), user.json().await?["code"].as_str()) == (403, Some("auth.forbidden")), "{what}");
+            let admin = client.get(page).header("authorization", &root).send().await?;
+            ensure!(matches!(admin.status(), 200 | 307), "{what}: {}", admin.status());
+        }
+        let page = client.get("/docs").header("authorization", &root).send().await?;
+        if !policy.contains("mode = \"off\"") && arguments.is_none() {
+            let csp = page.header("content-security-policy").unwrap_or_default();
+            ensure!(csp.contains("script-src https://cdn.jsdelivr.net/"), "{csp}");
+            ensure!(page.header("cache-control") == Some("no-store"), "{:?}", page.headers());
+        }
+        // Nothing else of the application is closed by it.
+        ensure!(client.get("/me").send().await?.status() == 200);
     }
     Ok(())
 }

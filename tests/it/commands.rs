@@ -117,3 +117,30 @@ async fn few_descriptors_mean_few_connections() -> Result<()> {
     palisade_test::eventually(SOON, "there is room again", again).await?;
     Ok(())
 }
+
+/// The commonest mistake of a first start: the address of the application is the wrong one. The log names it, and at the
+/// end nobody says that Palisade refused anything.
+#[tokio::test]
+async fn an_application_that_is_not_there_is_named() -> Result<()> {
+    let nobody = std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?;
+    let gateway = Palisade::serve().upstream(&format!("http://{nobody}")).start().await?;
+    let answer = gateway.http()?.get("/").send().await?;
+    ensure!(answer.status() == 502, "{}", answer.status());
+    let line = gateway.event("request.failed", |_| true).await?;
+    ensure!(line["code"] == "upstream.unreachable" && line["url"] == format!("http://{nobody}"), "{line}");
+    ensure!(gateway.interrupt().await?.success());
+    let said = gateway.output().tail();
+    ensure!(said.contains("1 request seen, 0 refused, 1 without an answer of the application"), "{said}");
+    Ok(())
+}
+
+/// Each file of a certificate that is not there, or not what it should be, says so.
+#[tokio::test]
+async fn files_of_certificates_are_named_with_what_is_wrong() -> Result<()> {
+    let policy = "[server]\nmode = \"development\"\n[tls]\ncert = \"cert.pem\"\nkey = \"key.pem\"\n";
+    let ran = Palisade::serve().policy(policy).refused().await?;
+    ensure!(ran.code == Some(2) && ran.err.contains("`cert.pem`: there is no such file"), "{}", ran.err);
+    let ran = Palisade::serve().policy(policy).file("cert.pem", "nothing").refused().await?;
+    ensure!(ran.err.contains("holds no certificate") && !ran.err.contains("os error"), "{}", ran.err);
+    Ok(())
+}

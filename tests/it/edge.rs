@@ -29,7 +29,7 @@ impl Production {
         authority.server(&["127.0.0.1", HOST])?.write(&cert, &key)?;
         let policy = format!(
             "[server]\nmode = \"production\"\nhosts = [\"{HOST}\"]\nhttps = \"127.0.0.1:8443\"\nhttp = \"127.0.0.1:8080\"\n\
-             admin_token = {{ secret = \"admin-token\" }}\n[tls]\ncert = \"{}\"\nkey = \"{}\"\n[upstream]\nurl = \"{}\"\n{routes}",
+             admin_token = {{ secret = \"admin-token\" }}\n[secrets]\nprovider = \"env\"\n[tls]\ncert = \"{}\"\nkey = \"{}\"\n[upstream]\nurl = \"{}\"\n{routes}",
             cert.display(),
             key.display(),
             upstream.url(),
@@ -273,6 +273,136 @@ async fn every_answer_has_the_headers_that_fit_it() -> Result<()> {
     Ok(())
 }
 
+/// What the application says to caches, in its words; a case of [`kept_by_nobody`].
+const WORDS: [&str; 7] = [
+    "",
+    "public, max-age=3600",
+    "max-age=60, immutable",
+    "s-maxage=600",
+    "private",
+    "no-store, must-understand",
+    "private, no-store",
+];
+
+/// Threat 37, cache deception: credential x path suffix x what the application says to caches, on answers of every kind
+/// and whoever made them.
+#[tokio::test]
+async fn what_a_credential_brought_is_kept_by_nobody() -> Result<()> {
+    const MORE: &str = r#"
+[[static]]
+path = "/assets"
+root = "assets"
+cache = "immutable"
+
+[[static]]
+path = "/shared"
+root = "assets"
+cache = "immutable"
+
+[[route]]
+path = "/inside/*"
+address = ["10.0.0.0/8"]
+
+[[route]]
+path = "/shared/*"
+cache = "upstream"
+
+[[route]]
+path = "/open/*"
+cache = "upstream"
+"#;
+    let here = Production::start(MORE, |request| {
+        let target = request.target();
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let word = query.split('&').find_map(|pair| pair.strip_prefix("w=")).and_then(|n| n.parse::<usize>().ok());
+        let said = match word.and_then(|word| WORDS.get(word)) {
+            Some(said) if !said.is_empty() => {
+                format!("Cache-Control: {said}\r\nCDN-Cache-Control: max-age=9\r\nVary: Accept\r\n")
+            }
+            _ => String::new(),
+        };
+        let status = match path.rsplit('/').next().unwrap_or_default() {
+            "same.css" => "304 Not Modified",
+            "login.css" => "401 Unauthorized\r\nWWW-Authenticate: Basic",
+            "forbidden.css" => "403 Forbidden",
+            "gone.css" => "404 Not Found",
+            "moved.css" => "302 Found\r\nLocation: /me/x.css",
+            "broken.css" => "500 Internal Server Error",
+            _ => "200 OK",
+        };
+        let length = if status.starts_with("304") { "" } else { "Content-Length: 0\r\n" };
+        Reply::raw(format!("HTTP/1.1 {status}\r\n{length}{said}\r\n"))
+    })
+    .await?;
+    let credentials = [
+        ("cookie", "theirs=1", "Cookie"),
+        ("authorization", "Bearer x", "Authorization"),
+        ("x-api-key", "k", "X-API-Key"),
+    ];
+    let mut asked = 0;
+    for (way, client) in here.clients()? {
+        for (name, value, vary) in credentials {
+            let ask = async |target: &str| -> Result<palisade_test::Answer> {
+                client.get(target).header(name, value).header("accept", "*/*").send().await
+            };
+            let check = |what: &str, answer: &palisade_test::Answer| -> Result<()> {
+                let said = answer.all("cache-control");
+                let closed = matches!(said.as_slice(), ["no-store" | "private, no-store"]);
+                ensure!(closed, "{way} {name} {what}: {said:?}");
+                ensure!(answer.header("cdn-cache-control").is_none(), "{way} {name} {what}: {:?}", answer.headers());
+                let varies = answer.all("vary").join(", ");
+                ensure!(varies.split(", ").any(|said| said == vary), "{way} {name} {what}: {varies}");
+                Ok(())
+            };
+            for file in ["x.css", "same.css", "login.css", "forbidden.css", "gone.css", "moved.css", "broken.css"] {
+                for word in 0..WORDS.len() {
+                    let target = format!("/me/{file}?w={word}");
+                    check(&target, &ask(&target).await?)?;
+                    asked += 1;
+                }
+            }
+            // What the layers answer themselves, and files.
+            for (target, status) in [
+                ("/me/a%00.css", 400),
+                ("/.env", 404),
+                ("/inside/x.css", 403),
+                ("/docs", 404),
+                ("/.palisade/problems/access.method", 200),
+                ("/assets/app.js", 200),
+                ("/assets/sub", 308),
+                ("/assets/none.css", 404),
+            ] {
+                let answer = ask(target).await?;
+                ensure!(answer.status() == status, "{way} {target}: {}", answer.status());
+                check(target, &answer)?;
+            }
+            // A route says that its answers are the same for everybody.
+            let open = ask("/open/x.css?w=1").await?;
+            ensure!(open.all("cache-control") == [WORDS[1]] && open.all("vary") == ["Accept"], "{:?}", open.headers());
+            let shared = ask("/shared/app.js").await?;
+            ensure!(
+                shared.header("cache-control").is_some_and(|said| said.contains("immutable")),
+                "{:?}",
+                shared.headers()
+            );
+        }
+        // Without one, the application's word stays.
+        for (word, said) in WORDS.iter().enumerate().skip(1) {
+            let answer = client.get(&format!("/me/x.css?w={word}")).send().await?;
+            ensure!(
+                answer.all("cache-control") == [*said] && answer.all("vary") == ["Accept"],
+                "{:?}",
+                answer.headers()
+            );
+        }
+        // Also where it stands in the URL.
+        let token = client.get("/me/x.css?w=1&access_token=abc").send().await?;
+        ensure!(token.all("cache-control") == ["no-store"], "{:?}", token.headers());
+    }
+    ensure!(asked == 2 * 3 * 7 * 7, "{asked}");
+    Ok(())
+}
+
 /// Also on what is answered before there is a request, and on the plain port.
 #[tokio::test]
 async fn answers_without_a_request_have_them_too() -> Result<()> {
@@ -296,9 +426,10 @@ async fn answers_without_a_request_have_them_too() -> Result<()> {
         }
     }
     // One connection too many.
-    let held = [here.gateway.wire_http().await?, here.gateway.wire_http().await?, here.gateway.wire_http().await?];
-    let mut refused = None;
+    let (mut held, mut refused) = (Vec::new(), None);
     for _ in 0..50 {
+        // One more each time: those from before may not have left yet, and one of these be the refused one.
+        held.push(here.gateway.wire_http().await?);
         let mut wire = here.gateway.wire_http().await?;
         if let Ok(answer) = wire.ask(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n")).await
             && answer.status() == 503

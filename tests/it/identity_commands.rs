@@ -11,7 +11,7 @@ use palisade_test::upstream::Reply;
 use palisade_test::{Client, Palisade, Upstream, eventually, paths};
 use serde_json::{Value, json};
 
-use crate::support::written;
+use crate::support::{Kept, on_both};
 
 const PASSWORD: &str = "vier alte Kutschen im Nebel";
 /// The password `correct-horse-battery`, as Django stores it.
@@ -32,7 +32,7 @@ scopes = ["notes:read"]
 /// What a change has until every request knows of it.
 const SECOND: Duration = Duration::from_secs(1);
 
-fn run(folder: &Path, arguments: &[&str], input: &str, more: &[(&str, &str)]) -> Result<Output> {
+pub(crate) fn run(folder: &Path, arguments: &[&str], input: &str, more: &[(&str, &str)]) -> Result<Output> {
     let mut child = Command::new(paths::binary()?)
         .args(arguments)
         .current_dir(folder)
@@ -64,11 +64,13 @@ async fn token(client: &Client, name: &str, password: &str) -> Result<Option<Str
     Ok(Some(format!("Bearer {}", tokens["access_token"].as_str().context("no access token")?)))
 }
 
-async fn gateway() -> Result<(Upstream, Palisade)> {
+async fn gateway(kept: &Kept) -> Result<(Upstream, Palisade)> {
     let upstream = Upstream::answering(|_| Reply::text("fine")).await?;
-    let gateway = written(&upstream.url(), POLICY).await?;
+    let gateway = kept.setup(&upstream.url(), POLICY).start().await?;
     Ok((upstream, gateway))
 }
+
+on_both!(users_and_roles, keys_and_clients, accounts_move_in, what_commands_refuse);
 
 /// Waits until a request is answered so, and says how long after `since` that was.
 async fn becomes(client: &Client, target: &str, credential: (&str, &str), status: u16, since: Instant) -> Result<()> {
@@ -82,9 +84,8 @@ async fn becomes(client: &Client, target: &str, credential: (&str, &str), status
     Ok(())
 }
 
-#[tokio::test]
-async fn users_and_roles() -> Result<()> {
-    let (_upstream, gateway) = gateway().await?;
+async fn users_and_roles(kept: Kept) -> Result<()> {
+    let (_upstream, gateway) = gateway(&kept).await?;
     let client = gateway.https()?;
     let line = format!("{PASSWORD}\n");
     let add = ["user", "add", "Root", "--email", "root@example.com", "--role", "admin", "--password-stdin"];
@@ -119,9 +120,8 @@ async fn users_and_roles() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
-async fn keys_and_clients() -> Result<()> {
-    let (_upstream, gateway) = gateway().await?;
+async fn keys_and_clients(kept: Kept) -> Result<()> {
+    let (_upstream, gateway) = gateway(&kept).await?;
     let client = gateway.https()?;
     done(&gateway, &["user", "add", "ann", "--password-stdin"], PASSWORD)?;
     let create = ["key", "create", "--user", "ann", "--scope", "notes:read", "--expires", "90d", "--name", "ci"];
@@ -152,9 +152,8 @@ async fn keys_and_clients() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
-async fn accounts_move_in() -> Result<()> {
-    let (_upstream, gateway) = gateway().await?;
+async fn accounts_move_in(kept: Kept) -> Result<()> {
+    let (_upstream, gateway) = gateway(&kept).await?;
     let client = gateway.https()?;
     let csv = format!(
         "id,username,email,password,is_active\n1,ann,ann@example.com,{DJANGO},1\n2,b ob,bob@example.com,{DJANGO},1\n\
@@ -181,9 +180,8 @@ async fn accounts_move_in() -> Result<()> {
 }
 
 /// What is typed wrongly is said with its remedy, and no password is ever an argument.
-#[tokio::test]
-async fn what_commands_refuse() -> Result<()> {
-    let (_upstream, gateway) = gateway().await?;
+async fn what_commands_refuse(kept: Kept) -> Result<()> {
+    let (_upstream, gateway) = gateway(&kept).await?;
     for (arguments, input, code, part) in [
         (&["user", "add", "ann", "--password-stdin"][..], "ann", 1, "the password is too short"),
         (&["user", "add", "a b", "--password-stdin"], PASSWORD, 1, "without spaces"),
@@ -219,7 +217,7 @@ async fn postgres_is_migrated_by_hand() -> Result<()> {
     let database = server.database().await?;
     let folder = tempfile::tempdir()?;
     let policy = "[server]\nmode = \"development\"\n[upstream]\nurl = \"http://127.0.0.1:1\"\n[auth]\n\
-                  [database]\nurl = { secret = \"database-url\" }\n";
+                  [secrets]\nprovider = \"env\"\n[database]\nurl = { secret = \"database-url\" }\n";
     std::fs::write(folder.path().join("palisade.toml"), policy)?;
     let url = database.url();
     let environment = [("PALISADE_SECRET_DATABASE_URL", url.as_str())];

@@ -22,11 +22,14 @@ async fn hello() -> Result<Upstream> {
 fn development(upstream: &Upstream, more: &str) -> String {
     // Load comes from one address here.
     let unlimited = "[rate_limit]\ndefault = \"off\"\n";
-    format!("[server]\nmode = \"development\"\n{more}\n[upstream]\nurl = \"{}\"\n{unlimited}", upstream.url())
+    format!(
+        "[server]\nmode = \"development\"\n{more}\n[secrets]\nprovider = \"env\"\n[upstream]\nurl = \"{}\"\n{unlimited}",
+        upstream.url()
+    )
 }
 
 /// Clients that ask one after the other on connections they keep, until they are told to stop. Counts answers; anything
-/// but a 200 is a failure. A connection that was closed between two answers is replaced, as every client does.
+/// but a 200 (or what is expected) is a failure. A connection that was closed between two answers is replaced, as every client does.
 struct Load {
     stop: Arc<AtomicBool>,
     answers: Arc<AtomicUsize>,
@@ -35,6 +38,10 @@ struct Load {
 
 impl Load {
     fn on(client: &Client, count: usize) -> Load {
+        Load::expecting(client, count, 200)
+    }
+
+    fn expecting(client: &Client, count: usize, status: u16) -> Load {
         let (stop, answers) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let mut clients = JoinSet::new();
         for number in 0..count {
@@ -46,7 +53,7 @@ impl Load {
                         connection = client.connect().await.context("connecting again")?;
                     }
                     let mut answer = connection.get("/").send().await.with_context(|| format!("client {number}"))?;
-                    ensure!(answer.status() == 200, "client {number}: {}", answer.status());
+                    ensure!(answer.status() == status, "client {number}: {}", answer.status());
                     let closes = answer.header("connection") == Some("close");
                     answer.drain().await?;
                     answers.fetch_add(1, Ordering::Relaxed);
@@ -138,9 +145,59 @@ fn production(upstream: &Upstream, more: &str) -> String {
     format!(
         "[server]\nmode = \"production\"\nhosts = [\"127.0.0.1\"]\nhttps = \"127.0.0.1:8443\"\nhttp = \"127.0.0.1:8080\"\n\
          admin_token = {{ secret = \"admin-token\" }}\n{more}\n[tls]\ncert = \"cert.pem\"\nkey = \"key.pem\"\n\
-         [upstream]\nurl = \"{}\"\n[rate_limit]\ndefault = \"off\"\n",
+         [secrets]\nprovider = \"env\"\n[upstream]\nurl = \"{}\"\n[rate_limit]\ndefault = \"off\"\n",
         upstream.url()
     )
+}
+
+/// Threat 14: whatever becomes of the file that says who may come in, nobody comes in who did not before.
+#[tokio::test]
+async fn a_login_does_not_vanish_with_its_file() -> Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let upstream = hello().await?;
+    let authority = Authority::new("include")?;
+    let folder = tempfile::tempdir()?;
+    let (cert, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+    authority.server(&["127.0.0.1"])?.write(&cert, &key)?;
+    let policy = production(&upstream, "").replace("cert.pem", &cert.to_string_lossy());
+    let policy = format!("include = [\"conf.d/*.toml\"]\n{}", policy.replace("key.pem", &key.to_string_lossy()));
+    let auth = "[auth]\nissuer = \"https://127.0.0.1\"\n";
+    let setup = Palisade::serve().policy(&policy).file("conf.d/auth.toml", auth);
+    let palisade = setup.env("PALISADE_SECRET_ADMIN_TOKEN", TOKEN).start().await?;
+    let client = Client::https(&palisade.url("https")?, &Trust::pem(authority.pem().as_bytes())?)?;
+    ensure!(client.get("/").send().await?.status() == 401);
+    let load = Load::expecting(&client, 2, 401);
+    let file = palisade.directory().join("conf.d/auth.toml");
+    let write = |text: &str, mode: u32| -> Result<()> {
+        // In one step, as an editor does.
+        let next = palisade.directory().join("next");
+        fs::write(&next, text)?;
+        fs::set_permissions(&next, fs::Permissions::from_mode(mode))?;
+        Ok(fs::rename(&next, &file)?)
+    };
+    for (what, text, mode, said) in [
+        ("removed", None, 0, "no file matches this pattern"),
+        ("half written", Some("[auth]\nissuer = \"https://127"), 0o644, "auth.toml"),
+        ("emptied", Some(""), 0o644, "`[auth]` is gone"),
+        ("open to others", Some(auth), 0o664, "others may write this file"),
+    ] {
+        let position = palisade.output().position();
+        match text {
+            None => fs::remove_file(&file)?,
+            Some(text) => write(text, mode)?,
+        }
+        palisade.reload()?;
+        let about = |line: &serde_json::Value| line["problems"].as_str().is_some_and(|text| text.contains(said));
+        palisade.event_since(position, "policy.rejected", about).await.with_context(|| what.to_owned())?;
+        load.more().await?;
+        let position = palisade.output().position();
+        write(auth, 0o644)?;
+        palisade.reload()?;
+        palisade.event_since(position, "policy.reloaded", |_| true).await.with_context(|| what.to_owned())?;
+    }
+    ensure!(load.stop().await? > 8);
+    ensure!(upstream.requests().is_empty(), "nothing reached the application");
+    Ok(())
 }
 
 #[tokio::test]

@@ -182,6 +182,7 @@ async fn a_failover_loses_no_count() -> Result<()> {
     let relay = Relay::to(first.port()).await?;
     let policy = policy(&upstream, "unused", "default = \"1500/day\"\n");
     let policy = policy.replace("url = \"unused\"", "url = { secret = \"redis-url\" }");
+    let policy = format!("{policy}[secrets]\nprovider = \"env\"\n");
     let url = first.url_at(relay.port());
     let start = |_| Palisade::serve().policy(&policy).env("PALISADE_SECRET_REDIS_URL", &url).start();
     let gateways: Vec<Palisade> = join_all((0..INSTANCES).map(start)).await.into_iter().collect::<Result<_>>()?;

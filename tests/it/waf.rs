@@ -1,7 +1,7 @@
 //! The WAF with the Core Rule Set of Debian, unchanged, in the real gateway.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use palisade_test::palisade::run_within;
@@ -49,6 +49,146 @@ async fn regression_tests_of_the_core_rule_set() -> Result<()> {
     ensure!(new.is_empty(), "these fail: {new:?}\n{}", report["failed"]);
     let healed: Vec<_> = excused.difference(&failed).collect();
     ensure!(healed.is_empty(), "these pass now, remove them from the list: {healed:?}");
+    Ok(())
+}
+
+/// Tests in the format of version 4: of a request, of answers that the request or the test asks for, of the log's text, and
+/// three that must fail.
+const FOUR: &str = r#"---
+meta:
+  author: "tests"
+rule_id: 942100
+tests:
+  - test_id: 1
+    stages:
+      - input:
+          dest_addr: 127.0.0.1
+          headers: { Host: localhost, User-Agent: "OWASP CRS test agent", Accept: "*/*" }
+          method: POST
+          uri: "/post"
+          data: "var=1' or 1=1--"
+        output:
+          status: 200
+          log: { expect_ids: [942100], match_regex: 'msg "SQL Injection Attack Detected' }
+  - test_id: 2
+    stages:
+      - input:
+          headers: { Host: localhost, User-Agent: "OWASP CRS test agent", Accept: "*/*", Content-Type: application/json }
+          method: POST
+          uri: "/reflect"
+          data: '{"body": "ERROR:  invalid input syntax for integer: in PostgreSQL query failed", "headers": {"X-A": "b"}}'
+        output:
+          log: { expect_ids: [951240], no_expect_ids: [942100] }
+          response_contains: "invalid input syntax"
+  - test_id: 3
+    stages:
+      - input:
+          headers: { Host: localhost, User-Agent: "OWASP CRS test agent", Accept: "*/*" }
+          uri: "/get"
+          response:
+            status: 500
+            headers: { Content-Type: "text/html" }
+            encoded_body: "PGI+V2FybmluZzwvYj46ICBteXNxbF9xdWVyeSgp"
+        output: { status: 500 }
+  - test_id: 4
+    stages:
+      - input: { headers: { Host: localhost }, uri: "/?a=harmless" }
+        output: { log: { no_expect_ids: [942100], no_match_regex: 'id "942' } }
+  - test_id: 5
+    stages:
+      - input: { headers: { Host: localhost }, uri: "/?a=harmless" }
+        output: { log: { expect_ids: [942100] } }
+  - test_id: 6
+    stages:
+      - input: { headers: { Host: localhost }, uri: "/?a=harmless" }
+        output: { status: 403 }
+  - stages:
+      - input: { headers: { Host: localhost }, uri: "/?a=1%27%20or%201=1--" }
+        output: { log: { expect_ids: [942100] }, isolated: true }
+"#;
+
+#[tokio::test]
+async fn regression_tests_in_the_format_of_version_4() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let tests = folder.path().join("tests");
+    std::fs::create_dir_all(&tests)?;
+    std::fs::write(tests.join("942100.yaml"), FOUR)?;
+    let (rules, tests) = (rules()?, tests.display().to_string());
+    let ran = run_within(TIME, folder.path(), &["waf", "crs-test", &tests, "--rules", &rules, "--json"]).await?;
+    ensure!(ran.code == Some(1), "{:?} {}", ran.code, ran.err);
+    let report: serde_json::Value = serde_json::from_str(&ran.out)?;
+    let failed: Vec<&str> =
+        report["failed"].as_array().context("failed")?.iter().filter_map(|row| row["test"].as_str()).collect();
+    ensure!(report["tests"] == 7 && failed == ["942100-5", "942100-6", "942100-7"], "{report:#}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_reload_of_the_rule_set_holds_no_request_up() -> Result<()> {
+    let upstream = Upstream::answering(|_| Reply::text("app")).await?;
+    let waf = format!("[waf]\nrules = [\"{}\", \"local.conf\"]\nparanoia = 1\n", rules()?);
+    let rule = |word: &str| format!("SecRule ARGS \"@streq {word}\" \"id:1,phase:2,deny,status:403,log\"\n");
+    let policy = crate::support::written_policy(&upstream.url(), &waf);
+    let gateway = Palisade::serve().policy(&policy).file("local.conf", rule("bad")).start().await?;
+    let client = gateway.http()?;
+    let ask = async |target: &str| anyhow::Ok(client.get(target).header("user-agent", "tests").send().await?.status());
+    ensure!(ask("/?q=bad").await? == 403);
+    std::fs::write(gateway.directory().join("local.conf"), rule("worse"))?;
+    let begin = Instant::now();
+    let (mut slowest, mut answered) = (Duration::ZERO, 0u32);
+    // Until the new rules are in force, one request after the other; none waits for hundreds of patterns to be compiled.
+    let took = loop {
+        let sent = Instant::now();
+        let status = ask("/?q=worse").await?;
+        slowest = slowest.max(sent.elapsed());
+        answered += 1;
+        if status == 403 {
+            break begin.elapsed();
+        }
+        ensure!(begin.elapsed() < Duration::from_secs(120), "the reload never came");
+    };
+    println!("{answered} answers in the {took:?} of the reload, the slowest after {slowest:?}");
+    ensure!(answered > 20, "only {answered} answers in {took:?}");
+    ensure!(slowest < took / 2 || slowest < Duration::from_millis(300), "one waited {slowest:?} of {took:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_hard_body_holds_no_other_request_up() -> Result<()> {
+    let _timed = crate::support::timed().await;
+    let upstream = Upstream::answering(|_| Reply::text("app")).await?;
+    let waf = format!("[waf]\nrules = \"{}\"\nparanoia = 1\nbudget = \"60s\"\n", rules()?);
+    let gateway = written(&upstream.url(), &waf).await?;
+    let (cores, begin) = (std::thread::available_parallelism()?.get(), Instant::now());
+    // More of them than may be evaluated at once: the others wait, and whoever costs little goes past.
+    let hard = (0..cores + 2).map(|_| {
+        let client = gateway.http()?;
+        Ok(tokio::spawn(async move {
+            let body = serde_json::json!({ "a": "/*".repeat(64 << 10) }).to_string();
+            let post = client.post("/").header("user-agent", "tests").header("content-type", "application/json");
+            let status = post.body(body).send().await?.status();
+            anyhow::Ok((status, begin.elapsed()))
+        }))
+    });
+    let hard: Vec<_> = hard.collect::<Result<_>>()?;
+    let (mut slowest, mut answered) = (Duration::ZERO, 0u32);
+    while !hard.iter().all(tokio::task::JoinHandle::is_finished) {
+        // A connection each, so that every I/O thread has some of them.
+        let sent = Instant::now();
+        let answer = gateway.http()?.get("/?q=hello").header("user-agent", "tests").send().await?;
+        ensure!(answer.status() == 200, "{}", answer.status());
+        slowest = slowest.max(sent.elapsed());
+        answered += 1;
+    }
+    let mut longest = Duration::ZERO;
+    for post in hard {
+        let (status, took) = post.await??;
+        ensure!(matches!(status, 200 | 403), "{status}");
+        longest = longest.max(took);
+    }
+    println!("{answered} answers beside hard bodies that took {longest:?}, the slowest after {slowest:?}");
+    ensure!(answered > 20, "only {answered} answers in {longest:?}");
+    ensure!(slowest * 4 < longest, "one waited {slowest:?} of {longest:?}");
     Ok(())
 }
 

@@ -33,6 +33,7 @@
 //! assert_eq!((texts.0, texts.1), (vec!["x".into(), "y".into(), "z".into()], vec![Oddity::DuplicateKey]));
 //! ```
 
+mod loose;
 mod scalar;
 
 use std::collections::HashSet;
@@ -40,6 +41,7 @@ use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::ops::ControlFlow;
 
+pub use loose::Loose;
 use scalar::{hex, is_number};
 
 /// What a reader meets, in the order of the text.
@@ -112,10 +114,21 @@ pub trait Sink {
     fn oddity(&mut self, oddity: Oddity);
 }
 
+/// Nobody is told: a reader then says only where it stopped.
+impl Sink for () {
+    fn event(&mut self, _: Event<'_>) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+
+    fn oddity(&mut self, _: Oddity) {}
+}
+
 /// A push parser of one document.
 #[derive(Debug)]
 pub struct Reader {
     limits: Limits,
+    /// Reads on where some parsers do: `NaN`, `Infinity`, and one document behind another.
+    lenient: bool,
     state: State,
     frames: Vec<Frame>,
     /// The string or the number that is being read.
@@ -184,6 +197,7 @@ impl Reader {
     pub fn new(limits: Limits) -> Self {
         Self {
             limits,
+            lenient: false,
             state: State::Start,
             frames: Vec::new(),
             text: Vec::new(),
@@ -191,6 +205,12 @@ impl Reader {
             hasher: RandomState::new(),
             keys: Vec::new(),
         }
+    }
+
+    /// A reader that takes what lenient parsers take beside JSON: `NaN` and `Infinity` as numbers (Python's `json`), and one
+    /// document behind another (a loop around Go's `json.Decoder`, lines of JSON).
+    fn lenient(limits: Limits) -> Self {
+        Self { lenient: true, ..Self::new(limits) }
     }
 
     /// Reads the next piece. Where pieces end makes no difference.
@@ -226,13 +246,15 @@ impl Reader {
                     if matches!(b, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E') {
                         self.take(&[b], sink);
                         i += 1;
+                    } else if self.lenient && b == b'I' && self.text == b"-" {
+                        self.state = State::Literal;
                     } else {
                         self.number(i, sink);
                     }
                     continue;
                 }
                 State::Literal => {
-                    if b.is_ascii_alphabetic() && self.text.len() < 6 {
+                    if b.is_ascii_alphabetic() && self.text.len() < 10 {
                         self.text.push(b);
                         i += 1;
                     } else {
@@ -258,7 +280,8 @@ impl Reader {
             State::Literal => self.literal(0, sink),
             _ => {}
         }
-        if !matches!(self.state, State::End | State::Stopped(_)) {
+        let blank = self.lenient && self.state == State::Start;
+        if !blank && !matches!(self.state, State::End | State::Stopped(_)) {
             self.wrong(0);
         }
         self.stopped()
@@ -318,6 +341,11 @@ impl Reader {
                     self.text.push(b);
                     State::Literal
                 }
+                b'N' | b'I' if self.lenient => {
+                    self.text.clear();
+                    self.text.push(b);
+                    State::Literal
+                }
                 _ => return self.wrong(i),
             },
             State::FirstKey if b == b'}' => return self.close(Event::EndObject, sink),
@@ -370,6 +398,10 @@ impl Reader {
             State::LowU { key, .. } => {
                 self.lone(sink);
                 self.state = State::Escape { key };
+                return self.step(b, i, sink);
+            }
+            State::End if self.lenient => {
+                self.state = State::Value;
                 return self.step(b, i, sink);
             }
             _ => return self.wrong(i),
@@ -456,6 +488,9 @@ impl Reader {
             b"true" => Event::Bool(true),
             b"false" => Event::Bool(false),
             b"null" => Event::Null,
+            b"NaN" | b"Infinity" | b"-Infinity" if self.lenient => {
+                return self.leaf(|text| Event::Number(text), sink);
+            }
             _ => return self.wrong(i),
         };
         self.state = self.after();

@@ -115,6 +115,9 @@ pub(crate) enum Command {
     Explain(Explain),
     /// Put a control of the running gateway into another mode, for a while.
     Set(Set),
+    /// Store secrets, read them, list them, and replace the keys that Palisade makes for itself.
+    #[command(subcommand)]
+    Secret(Secret),
     /// Try the rules of the WAF: on one request, or with the regression tests of a rule set.
     #[command(subcommand)]
     Waf(Waf),
@@ -281,6 +284,46 @@ pub(crate) struct Set {
     /// Take the control's switches back.
     #[arg(long, conflicts_with_all = ["time", "reason"])]
     pub(crate) clear: bool,
+}
+
+/// `palisade secret`.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum Secret {
+    /// Store a secret, over an older one of that name. The value is typed at a prompt, or read from standard input.
+    Set(SecretName),
+    /// Print a secret.
+    Get(SecretName),
+    /// List the names of all secrets and when they were set.
+    List,
+    /// Remove a secret.
+    Remove(SecretName),
+    /// Replace a key that Palisade makes for itself: `signing-key`, `assertion-key`, `mac-key`, `pepper`. Running servers
+    /// take the new one without a refused request.
+    Rotate(SecretRotate),
+    /// Make the key that the file of secrets is encrypted with, where `PALISADE_SECRETS_KEY_FILE` names it.
+    Init,
+}
+
+/// A secret by its name.
+#[derive(Debug, Clone, ClapArgs)]
+pub(crate) struct SecretName {
+    /// Its name, as `{ secret = "NAME" }` in the policy.
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+}
+
+/// `palisade secret rotate`.
+#[derive(Debug, Clone, ClapArgs)]
+pub(crate) struct SecretRotate {
+    /// `signing-key`, `assertion-key`, `mac-key` or `pepper`.
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+    /// How long the new key is published before it is used. Default: `secrets.lead`.
+    #[arg(long, value_name = "TIME", conflicts_with = "revoke")]
+    pub(crate) lead: Option<palisade_base::Interval>,
+    /// The old key was stolen: it goes at once, with everything that it made, and the new one is used at once.
+    #[arg(long)]
+    pub(crate) revoke: bool,
 }
 
 /// `palisade waf`.

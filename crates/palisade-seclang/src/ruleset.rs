@@ -8,9 +8,9 @@ use crate::collections::Collections;
 use crate::fast::filter::Filter;
 use crate::fast::fold;
 use crate::names::TxNames;
-use crate::operator::Lookups;
+use crate::operator::{Lookups, Operator};
 use crate::problem::{Place, Problems};
-use crate::rule::{Ctl, Rule, Select, Skip, Which};
+use crate::rule::{Ctl, Rule, Select, Skip, Target, Which};
 use crate::settings::{Settings, Steps};
 use crate::store::Span;
 use crate::transform::UnicodeMap;
@@ -208,6 +208,24 @@ impl RuleSet {
         let filtered = |i: &u32| self.fast.as_ref().is_some_and(|f| f.filter.filtered[*i as usize]);
         let list = phase.checked_sub(1).and_then(|p| self.phases.get(p));
         list.into_iter().flatten().filter(|i| !filtered(i)).map(|i| self.rules[*i as usize].id).collect()
+    }
+
+    /// Numbers of the rules that are evaluated and ask for what only [`Lookups`] can tell: where an address is
+    /// (`@geoLookup`), whether a list holds it (`@rbl`). Without lookups they never match. Left out are those that a
+    /// setting switches on which is not set.
+    pub fn asks_elsewhere(&self) -> Vec<u64> {
+        let unset = |target: &Target| match target.select {
+            Select::Slot(slot) => {
+                self.initial_tx.get(slot as usize).is_none_or(|value| value.is_none() || value.len == 0)
+            }
+            _ => false,
+        };
+        let asks = |rule: &&Rule| {
+            let off = rule.links.len() > 1 && rule.links[0].targets.iter().all(|target| !target.count && unset(target));
+            !off && rule.links.iter().any(|link| matches!(link.operator, Operator::GeoLookup | Operator::Rbl(_)))
+        };
+        let live = self.phases.iter().flatten().filter_map(|index| self.rules.get(*index as usize));
+        live.filter(asks).map(|rule| rule.id).collect()
     }
 
     /// Bytes of the filter's automata, without what they cache while they run.

@@ -97,11 +97,17 @@ pub struct Steps {
     pub plain: bool,
     /// A transformation is left out where the value has nothing that it would change.
     pub triggers: bool,
+    /// What a prefix of a chain of transformations makes of a value is kept for all chains that begin so, and texts that
+    /// several chains make are scanned once.
+    pub cache: bool,
+    /// Of names and headers, which clients send again and again, is kept what they are candidates for.
+    pub known: bool,
     /// Values that no SQL or script can be made of are not handed to libinjection's method.
     pub gates: bool,
 }
 
 impl Steps {
     /// All of them.
-    pub const ALL: Steps = Steps { fold: true, filter: true, plain: true, triggers: true, gates: true };
+    pub const ALL: Steps =
+        Steps { fold: true, filter: true, plain: true, triggers: true, cache: true, known: true, gates: true };
 }

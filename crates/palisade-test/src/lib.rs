@@ -44,7 +44,7 @@ pub mod redis;
 #[cfg(feature = "net")]
 pub mod relay;
 #[cfg(feature = "net")]
-mod service;
+pub mod service;
 #[cfg(feature = "net")]
 pub mod tls;
 #[cfg(feature = "net")]

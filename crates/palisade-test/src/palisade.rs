@@ -20,7 +20,7 @@ use crate::output::{Line, Output};
 use crate::process::{Process, kill_other};
 use crate::tls::Trust;
 use crate::wire::Wire;
-use crate::{Need, eventually, memory, need, paths, provision};
+use crate::{Need, eventually, memory, need, paths, provision, shell};
 
 /// Start-up takes a tenth of a second; on a loaded machine, with a debug build, seconds.
 const START: Duration = Duration::from_secs(30);
@@ -45,6 +45,8 @@ pub struct Setup {
     files: Vec<(String, Vec<u8>)>,
     directory: Option<Arc<TempDir>>,
     binary: Option<PathBuf>,
+    /// Commands that run before it starts, each with what it reads from its standard input.
+    first: Vec<(Vec<String>, String)>,
 }
 
 /// How a command that ends by itself has ended.
@@ -68,6 +70,7 @@ impl Setup {
             files: Vec::new(),
             directory: None,
             binary: None,
+            first: Vec::new(),
         }
     }
 
@@ -135,6 +138,19 @@ impl Setup {
         self
     }
 
+    /// Runs another command of the binary to its end before, in the same directory and environment, such as `db migrate`.
+    #[must_use]
+    pub fn first(mut self, arguments: &[&str], input: &str) -> Setup {
+        self.first.push((arguments.iter().map(|&word| word.to_owned()).collect(), input.to_owned()));
+        self
+    }
+
+    /// Stores a secret before it starts, as an operator does.
+    #[must_use]
+    pub fn secret(self, name: &str, value: &str) -> Setup {
+        self.first(&["secret", "set", name], value)
+    }
+
     /// Starts in the directory of one that ran before, with its state.
     #[must_use]
     pub fn after(mut self, before: &Palisade) -> Setup {
@@ -188,6 +204,11 @@ impl Setup {
             fs::write(&path, contents).with_context(|| path.display().to_string())?;
         }
         let binary = self.binary.map_or_else(paths::binary, Ok)?;
+        for (arguments, input) in self.first {
+            let mut command = command(&binary, directory.path())?;
+            command.args(&arguments).envs(self.environment.iter().map(|(name, value)| (name, value)));
+            shell::fed(&mut command, &input).with_context(|| format!("palisade {arguments:?}"))?;
+        }
         let mut command = command(&binary, directory.path())?;
         command.arg(self.command);
         command.args(["--https-port", "0", "--http-port", "0", "--admin-port", "0"]).args(self.arguments);

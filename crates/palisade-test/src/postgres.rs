@@ -3,10 +3,10 @@
 //! Settings are fast where only a crash of the *machine* would tell the difference (`fsync` is off), and correct where a
 //! crash of the *server* would: what was acknowledged is in the system's cache, and a SIGKILL loses none of it.
 
+use std::ops::Deref;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
-use std::sync::Arc;
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -17,7 +17,6 @@ use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
 use crate::ca::Identity;
-use crate::process::Process;
 use crate::provision::{self, Need, need};
 use crate::service::{Program, Service};
 use crate::{ports, shell, watchdog};
@@ -156,52 +155,14 @@ impl Postgres {
     pub async fn sql(&self, database: &str, statements: &str) -> Result<String> {
         run(self.port, database, statements).await
     }
+}
 
-    /// Ends it in order: clients are disconnected, and its port refuses.
-    ///
-    /// # Errors
-    /// When it does not end.
-    pub async fn stop(&self) -> Result<ExitStatus> {
-        self.service.stop().await
-    }
+/// It is stopped, killed, frozen and started again as any other service.
+impl Deref for Postgres {
+    type Target = Service;
 
-    /// Ends it and all of its backends with SIGKILL at once.
-    pub fn kill(&self) {
-        self.service.kill();
-    }
-
-    /// Freezes it and all of its backends: connections are still accepted by the system, and nobody answers.
-    ///
-    /// # Errors
-    /// When it does not run.
-    pub fn pause(&self) -> Result<()> {
-        self.service.pause()
-    }
-
-    /// Lets it go on after [`Postgres::pause`].
-    ///
-    /// # Errors
-    /// When it does not run.
-    pub fn resume(&self) -> Result<()> {
-        self.service.resume()
-    }
-
-    /// Starts it again over the same data and on the same port; after [`Postgres::kill`] it recovers first.
-    ///
-    /// # Errors
-    /// When it does not start.
-    pub async fn restart(&self) -> Result<()> {
-        self.service.restart().await
-    }
-
-    /// Whether it runs, frozen or not.
-    pub fn runs(&self) -> bool {
-        self.service.runs()
-    }
-
-    /// Its process, which changes with each [`Postgres::restart`].
-    pub fn process(&self) -> Arc<Process> {
-        self.service.process()
+    fn deref(&self) -> &Service {
+        &self.service
     }
 }
 

@@ -1,8 +1,8 @@
 //! Redis as a real service: a server of the test's own, stopped, killed and frozen by handle, with a replica if wanted.
 
+use std::ops::Deref;
 use std::path::Path;
-use std::process::{Command, ExitStatus, Stdio};
-use std::sync::Arc;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -10,7 +10,6 @@ use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use crate::ca::Identity;
-use crate::process::Process;
 use crate::provision::{Need, need};
 use crate::service::{Program, Service};
 use crate::{eventually, ports};
@@ -180,52 +179,14 @@ impl Redis {
         })
         .await
     }
+}
 
-    /// Ends it in order; its port refuses.
-    ///
-    /// # Errors
-    /// When it does not end.
-    pub async fn stop(&self) -> Result<ExitStatus> {
-        self.service.stop().await
-    }
+/// It is stopped, killed, frozen and started again as any other service.
+impl Deref for Redis {
+    type Target = Service;
 
-    /// Ends it with SIGKILL at once.
-    pub fn kill(&self) {
-        self.service.kill();
-    }
-
-    /// Freezes it: connections are still accepted by the system, and nobody answers.
-    ///
-    /// # Errors
-    /// When it does not run.
-    pub fn pause(&self) -> Result<()> {
-        self.service.pause()
-    }
-
-    /// Lets it go on after [`Redis::pause`].
-    ///
-    /// # Errors
-    /// When it does not run.
-    pub fn resume(&self) -> Result<()> {
-        self.service.resume()
-    }
-
-    /// Starts it again on the same port, over the same data if it keeps any.
-    ///
-    /// # Errors
-    /// When it does not start.
-    pub async fn restart(&self) -> Result<()> {
-        self.service.restart().await
-    }
-
-    /// Whether it runs, frozen or not.
-    pub fn runs(&self) -> bool {
-        self.service.runs()
-    }
-
-    /// Its process, which changes with each [`Redis::restart`].
-    pub fn process(&self) -> Arc<Process> {
-        self.service.process()
+    fn deref(&self) -> &Service {
+        &self.service
     }
 }
 

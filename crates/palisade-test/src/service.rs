@@ -27,8 +27,8 @@ pub(crate) struct Program {
     pub(crate) stop: Signal,
 }
 
-/// The program, running or not.
-pub(crate) struct Service {
+/// A program, running or not. It runs again on the same port and over the same data.
+pub struct Service {
     program: Program,
     process: Mutex<Arc<Process>>,
 }
@@ -46,18 +46,21 @@ impl Service {
         Ok(Service { program, process: Mutex::new(process) })
     }
 
-    /// The process that runs, or ran last.
-    pub(crate) fn process(&self) -> Arc<Process> {
+    /// The process that runs, or ran last: another one after each [`Service::restart`].
+    pub fn process(&self) -> Arc<Process> {
         Arc::clone(&self.process.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Whether it runs, frozen or not.
-    pub(crate) fn runs(&self) -> bool {
+    pub fn runs(&self) -> bool {
         self.process().ended().is_none()
     }
 
-    /// Ends it in order; its port then refuses connections.
-    pub(crate) async fn stop(&self) -> Result<ExitStatus> {
+    /// Ends it in order: clients are disconnected, and its port refuses.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub async fn stop(&self) -> Result<ExitStatus> {
         let process = self.process();
         if let Some(status) = process.ended() {
             return Ok(status);
@@ -69,12 +72,15 @@ impl Service {
     }
 
     /// Ends it and all it started with SIGKILL, as a crash would.
-    pub(crate) fn kill(&self) {
+    pub fn kill(&self) {
         self.process().kill();
     }
 
     /// Freezes it and all it started with SIGSTOP: the system goes on accepting connections for it, and nobody answers.
-    pub(crate) fn pause(&self) -> Result<()> {
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn pause(&self) -> Result<()> {
         let process = self.process();
         // First the one that starts others, so that none is missed.
         process.signal(Signal::SIGSTOP)?;
@@ -82,15 +88,21 @@ impl Service {
         Ok(())
     }
 
-    /// Lets it go on.
-    pub(crate) fn resume(&self) -> Result<()> {
+    /// Lets it go on after [`Service::pause`].
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn resume(&self) -> Result<()> {
         let process = self.process();
         signal_all(&process, Signal::SIGCONT);
         process.signal(Signal::SIGCONT)
     }
 
-    /// Ends it in order, if it still runs, and starts it again.
-    pub(crate) async fn restart(&self) -> Result<()> {
+    /// Ends it in order, if it still runs, and starts it again; after [`Service::kill`] it recovers first.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn restart(&self) -> Result<()> {
         self.stop().await?;
         let process = Arc::new(started(&self.program).await?);
         *self.process.lock().unwrap_or_else(PoisonError::into_inner) = process;

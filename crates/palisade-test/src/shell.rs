@@ -25,14 +25,26 @@ pub fn say(line: &str) {
 /// # Errors
 /// When it cannot be started or does not exit with 0; the error holds the end of its output.
 pub fn run(command: &mut Command) -> Result<()> {
+    fed(command, "")
+}
+
+/// The same with something to read on its standard input. Short: it is written before anything that it says is read.
+///
+/// # Errors
+/// As [`run`].
+pub fn fed(command: &mut Command, input: &str) -> Result<()> {
     let shown = shown(command);
     let mut child = command
-        .stdin(Stdio::null())
+        .stdin(if input.is_empty() { Stdio::null() } else { Stdio::piped() })
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .with_context(|| format!("cannot start `{shown}`"))?;
 
+    if let Some(mut stdin) = child.stdin.take() {
+        // Whoever does not read it ends without it.
+        let _ = stdin.write_all(input.as_bytes());
+    }
     let (ended, end) = mpsc::channel::<()>();
     let readers =
         [child.stdout.take().map(|out| reader(out, ended.clone())), child.stderr.take().map(|err| reader(err, ended))];

@@ -19,9 +19,11 @@ use crate::control::{ControlId, Inspect, Mode};
 use crate::observe::access::Record;
 use crate::refusal::{Code, Refusal};
 
+mod decode;
 mod hold;
 mod pace;
 
+use decode::Decode;
 use hold::Hold;
 pub(crate) use pace::Pace;
 
@@ -46,6 +48,7 @@ pub struct RequestBody {
     drain: bool,
     pace: Option<Pace>,
     hold: Option<Box<Hold>>,
+    decode: Option<Box<Decode>>,
 }
 
 /// The inspectors of a body.
@@ -76,18 +79,34 @@ impl Watch {
         Ok(())
     }
 
-    /// The last judgements, once the whole body was seen.
-    fn finish(&mut self) -> Result<(), Refused> {
-        for judge in &mut self.judges {
+    /// The last judgements: of all, once the whole body was seen, and before that of those that have seen enough.
+    fn finish(&mut self, whole: bool) -> Result<(), Refused> {
+        let mut place = 0;
+        while let Some(judge) = self.judges.get_mut(place) {
+            if !whole && !judge.inspect.lets_go() {
+                place += 1;
+                continue;
+            }
             if let Err(refusal) = judge.inspect.finish(&self.ctx) {
                 judged(&self.ctx, judge, refusal)?;
             }
+            self.judges.remove(place);
         }
         Ok(())
     }
 
     fn is_slow(&self) -> bool {
         self.judges.iter().any(|judge| judge.inspect.is_slow())
+    }
+
+    /// Whether somebody has seen enough.
+    fn lets_go(&self) -> bool {
+        self.judges.iter().any(|judge| judge.inspect.lets_go())
+    }
+
+    /// Whether somebody wants something held back.
+    fn holds(&self) -> bool {
+        self.judges.iter().any(|judge| judge.inspect.holds().is_some())
     }
 }
 
@@ -125,6 +144,14 @@ impl RequestInner {
             Self::Axum(body) => body.size_hint(),
         }
     }
+
+    fn poll_frame(&mut self, cx: &mut Task<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self {
+            Self::Empty => Poll::Ready(None),
+            Self::Incoming(body) => Pin::new(body).poll_frame(cx).map_err(BodyError::from),
+            Self::Axum(body) => Pin::new(body).poll_frame(cx).map_err(BodyError::from),
+        }
+    }
 }
 
 /// How much there is behind what was read ahead.
@@ -154,7 +181,16 @@ impl RequestBody {
     }
 
     fn new(inner: RequestInner) -> Self {
-        Self { inner, seen: Arc::default(), watch: None, abandoned: None, drain: false, pace: None, hold: None }
+        Self {
+            inner,
+            seen: Arc::default(),
+            watch: None,
+            abandoned: None,
+            drain: false,
+            pace: None,
+            hold: None,
+            decode: None,
+        }
     }
 
     /// Feeds the body to an inspector of a control; its refusals mean what the mode says.
@@ -170,6 +206,11 @@ impl RequestBody {
             Some(watch) => watch.judges.push(judge),
             None => self.watch = Some(Box::new(Watch { ctx: Arc::clone(ctx), judges: vec![judge] })),
         }
+    }
+
+    /// Undoes the body's gzip before anybody reads it. Its head no longer says that there is one, nor how long the body is.
+    pub(crate) fn decode(&mut self, ctx: &Arc<Context>) {
+        self.decode = Some(Box::new(Decode::new(ctx)));
     }
 
     /// How fast this body must come.
@@ -220,10 +261,9 @@ impl RequestBody {
     /// The next frame as it comes, fed to the inspectors.
     fn poll_streamed(&mut self, cx: &mut Task<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self;
-        let polled = match &mut this.inner {
-            RequestInner::Empty => return Poll::Ready(None),
-            RequestInner::Incoming(body) => Pin::new(body).poll_frame(cx).map_err(BodyError::from),
-            RequestInner::Axum(body) => Pin::new(body).poll_frame(cx).map_err(BodyError::from),
+        let polled = match &this.decode {
+            None => this.inner.poll_frame(cx),
+            Some(_) => this.poll_decoded(cx),
         };
         let frame = match polled {
             Poll::Ready(frame) => {
@@ -247,7 +287,9 @@ impl RequestBody {
         if let Some(Ok(frame)) = &frame
             && let Some(data) = frame.data_ref()
         {
-            this.seen.fetch_add(data.len() as u64, Ordering::Relaxed);
+            if this.decode.is_none() {
+                this.seen.fetch_add(data.len() as u64, Ordering::Relaxed);
+            }
             if let Some(watch) = &mut this.watch
                 && let Err(refused) = watch.feed(data)
             {
@@ -255,10 +297,45 @@ impl RequestBody {
                 return Poll::Ready(Some(Err(Box::new(refused))));
             }
         }
-        if frame.is_none() {
-            this.abandoned = None;
+        match &frame {
+            None => this.abandoned = None,
+            // What could not be decoded.
+            Some(Err(error)) if this.decode.is_some() && error.is::<Refused>() => this.abandon(),
+            Some(_) => {}
         }
         Poll::Ready(frame)
+    }
+
+    /// The next frame with its encoding undone.
+    fn poll_decoded(&mut self, cx: &mut Task<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Some(decode) = &mut self.decode else { return self.inner.poll_frame(cx) };
+        loop {
+            match decode.step() {
+                Ok(None) => {}
+                Ok(Some(piece)) => return Poll::Ready(Some(Ok(Frame::data(piece)))),
+                Err(refused) => return Poll::Ready(Some(Err(Box::new(refused)))),
+            }
+            match ready!(self.inner.poll_frame(cx)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(piece) => {
+                        self.seen.fetch_add(piece.len() as u64, Ordering::Relaxed);
+                        decode.push(piece);
+                    }
+                    Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
+                },
+                None => {
+                    let last = decode.finish();
+                    if last.is_ok() {
+                        self.decode = None;
+                    }
+                    return Poll::Ready(match last {
+                        Ok(piece) => piece.map(|piece| Ok(Frame::data(piece))),
+                        Err(refused) => Some(Err(Box::new(refused))),
+                    });
+                }
+                broken @ Some(Err(_)) => return Poll::Ready(broken),
+            }
+        }
     }
 }
 
@@ -272,11 +349,11 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.is_released()
+        self.decode.is_none() && self.is_released()
     }
 
     fn size_hint(&self) -> SizeHint {
-        let inner = self.inner.size_hint();
+        let inner = if self.decode.is_some() { SizeHint::new() } else { self.inner.size_hint() };
         match &self.hold {
             None => inner,
             Some(hold) => after(hold.held(), &inner),

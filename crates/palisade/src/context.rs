@@ -168,8 +168,8 @@ pub struct Seen(u16);
 impl Seen {
     /// `Accept`.
     pub const ACCEPT: Self = Self(1);
-    /// `Authorization`, `Cookie` or `X-API-Key`.
-    pub const CREDENTIAL: Self = Self(1 << 1);
+    /// Whatever says who asks: `Authorization`, `Cookie`, `X-API-Key`, or what applications with tokens of their own call it.
+    pub const CREDENTIAL: Self = Self(1 << 1 | Self::COOKIE.0 | Self::AUTHORIZATION.0 | Self::API_KEY.0);
     /// `Cookie`.
     pub const COOKIE: Self = Self(1 << 2);
     /// `Origin`.
@@ -182,6 +182,10 @@ impl Seen {
     pub const FORWARDED: Self = Self(1 << 6);
     /// `Content-Type`.
     pub const TYPED: Self = Self(1 << 7);
+    /// `Authorization`.
+    pub const AUTHORIZATION: Self = Self(1 << 8);
+    /// `X-API-Key`.
+    pub const API_KEY: Self = Self(1 << 9);
 
     /// What is among these headers.
     pub fn new(headers: &HeaderMap) -> Self {
@@ -191,8 +195,10 @@ impl Seen {
     fn of(name: &HeaderName) -> Self {
         match name.as_str() {
             "accept" => Self::ACCEPT,
-            "authorization" | "x-api-key" => Self::CREDENTIAL,
-            "cookie" => Self(Self::CREDENTIAL.0 | Self::COOKIE.0),
+            "authorization" => Self::AUTHORIZATION,
+            "cookie" => Self::COOKIE,
+            "x-api-key" => Self::API_KEY,
+            "api-key" | "apikey" | "x-access-token" | "x-auth-token" | "x-session-token" | "x-token" => Self(1 << 1),
             "origin" => Self::ORIGIN,
             "connection" | "expect" | "upgrade" | "te" => Self::CONNECTION,
             "content-length" | "transfer-encoding" => Self::BODY,
@@ -334,7 +340,7 @@ impl Context {
         }
     }
 
-    /// Whether it carries a credential: `Authorization`, `Cookie` or `X-API-Key`.
+    /// Whether its head carries a credential: `Authorization`, `Cookie`, `X-API-Key` or the like.
     pub fn has_credential(&self) -> bool {
         self.seen.any(Seen::CREDENTIAL)
     }
@@ -396,11 +402,13 @@ impl Context {
     }
 
     /// The compiled rule of this request: the one of the route that matched, or the default.
+    #[inline]
     pub fn rule(&self) -> &Rule {
         self.policy.rule(self.rule.get().copied().unwrap_or(0))
     }
 
     /// The mode of a control for this request.
+    #[inline]
     pub fn mode(&self, control: ControlId) -> Mode {
         self.policy.mode(control, self)
     }

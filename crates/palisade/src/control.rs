@@ -144,6 +144,12 @@ pub trait Check: Send + Sync {
         false
     }
 
+    /// Whether the gzip of this request's body is to be undone before anybody reads it; this control has taken what the head
+    /// said of it. Asked before [`Check::inspect`].
+    fn decodes(&self, _ctx: &Context) -> bool {
+        false
+    }
+
     /// A judgement on the body of this request, fed while it streams to whoever reads it; none where its head says that
     /// there is nothing to judge. Asked once every head control has passed.
     fn inspect(&self, _ctx: &Context, _parts: &request::Parts) -> Option<Box<dyn Inspect>> {
@@ -218,7 +224,13 @@ pub trait Inspect: Send + fmt::Debug {
         None
     }
 
-    /// The last judgement: the whole body was fed, and the application has not seen its end.
+    /// Whether the rest of the body is of no interest, because what came so far says enough: [`Inspect::finish`] judges now,
+    /// and the rest streams without being fed.
+    fn lets_go(&self) -> bool {
+        false
+    }
+
+    /// The last judgement: the whole body was fed, or as much as it takes, and the application has not seen its end.
     ///
     /// # Errors
     /// The refusal.

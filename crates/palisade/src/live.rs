@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use crate::controls::Config;
 use crate::controls::auth::config::{DatabaseText, DatabaseUrl};
+use crate::controls::auth::keys::Keys;
 use crate::error::{Error, Result};
 use crate::gateway::{self, Gateway};
 use crate::observe::Log;
@@ -117,6 +118,9 @@ fn resolve(snapshot: &Snapshot, config: &mut Config) {
         if let Some(file) = Sink::file(target) {
             *target = snapshot.base_dir(key).join(file).to_string_lossy().into_owned();
         }
+    }
+    if let SecretProvider::File(Some(path)) | SecretProvider::DotEnv(path) = &mut config.secrets.provider {
+        at("secrets.provider", path);
     }
 }
 
@@ -396,14 +400,6 @@ pub(crate) fn app_status(state: &State) -> Arc<AppStatus> {
     state.get("app", AppStatus::default)
 }
 
-/// Where the secrets of a policy come from.
-pub(crate) fn secrets(config: &Config) -> Arc<dyn palisade_vault::Provider> {
-    match &config.secrets.provider {
-        SecretProvider::Env => Arc::new(palisade_vault::Env),
-        SecretProvider::Dir(path) => Arc::new(palisade_vault::Dir::new(path)),
-    }
-}
-
 #[expect(clippy::too_many_arguments, reason = "private, and every one of them is another kind of thing")]
 fn compile(
     checked: Checked,
@@ -416,7 +412,7 @@ fn compile(
     occasion: Occasion,
 ) -> std::result::Result<(Live, Problems), Problems> {
     let Checked { snapshot, config, mut problems } = checked;
-    let secrets = secrets(&config);
+    let secrets = policy::secrets::provider(&config);
     let mut env = Env {
         clock: clock.clone(),
         server: Arc::new(config.server.clone()),
@@ -426,8 +422,12 @@ fn compile(
         secrets,
         redis: None,
         has_login: snapshot.is_set("auth"),
+        keys: None,
         rereads: occasion != Occasion::Switch,
     };
+    if env.has_login {
+        env.keys = Some(Keys::new(&config, Arc::clone(&env.secrets), state, clock, log));
+    }
     if snapshot.is_set("redis") && config.redis.url.is_none() {
         problems.error(
             "redis",

@@ -253,6 +253,9 @@ impl Live {
                 if mode == Mode::Off {
                     continue;
                 }
+                if stage.check.decodes(ctx) {
+                    body.decode(ctx);
+                }
                 if let Some(inspect) = stage.check.inspect(ctx, &parts) {
                     body.watch(ctx, stage.control, mode, inspect);
                 }

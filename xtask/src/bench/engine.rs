@@ -21,6 +21,8 @@ const STEPS: &[(&str, &str)] = &[
     ("filter", "one scan for all patterns, rules without a hit skipped"),
     ("plain", "a smaller scan for words and numbers"),
     ("triggers", "transformations that change nothing left out"),
+    ("cache", "what a prefix of a chain makes of a value kept, equal texts scanned once"),
+    ("known", "what names and headers are candidates for kept for the next transaction"),
     ("gates", "libinjection not asked about harmless text"),
 ];
 

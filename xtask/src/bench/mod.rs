@@ -62,8 +62,9 @@ pub(crate) struct Arguments {
     /// Gateways it is compared with.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "nginx,haproxy")]
     against: Vec<Kind>,
-    /// Profile that palisade is built with: `dist`, as it is published, or the faster built `release`.
-    #[arg(long, value_name = "PROFILE", default_value = "dist", conflicts_with = "binary")]
+    /// Profile that palisade is built with: `dist`, as it is published, or the faster built `release`. With --binary only
+    /// the program of --waf that measures the engine alone is built.
+    #[arg(long, value_name = "PROFILE", default_value = "dist")]
     profile: String,
     /// A palisade binary that is built already, instead of building one.
     #[arg(long, value_name = "FILE")]
@@ -89,7 +90,8 @@ pub(crate) struct Arguments {
     /// Measures a limit that instances share on Redis beside the same limit counted in process, instead.
     #[arg(long, conflicts_with_all = ["instructions", "fastapi", "slow", "waf"])]
     redis: bool,
-    /// Measures the latency of others beside a thousand slow connections of four kinds, 30 s each, instead.
+    /// Measures the latency of others beside a thousand slow connections of four kinds and floods of HTTP/2, 30 s each,
+    /// instead.
     #[arg(long, conflicts_with = "instructions")]
     slow: bool,
     /// With --instructions: fails when the subject takes more than this many per GET over HTTP/1.1.
@@ -162,7 +164,7 @@ pub(crate) fn run(args: &Arguments) -> Result<ExitCode> {
             redis::measure(&mut site, root, binary.as_ref(), args.rounds, args.seconds(), !args.no_write)
         } else if args.slow {
             let seconds = args.seconds.unwrap_or(slow::SECONDS);
-            slow::measure(&site, root, subject.unwrap_or(Kind::Palisade), binary.as_ref(), seconds, !args.no_write)
+            slow::measure(&mut site, root, subject.unwrap_or(Kind::Palisade), binary.as_ref(), seconds, !args.no_write)
         } else {
             measure(args, site, root, &cells, &kinds, subject, binary.as_ref())
         }

@@ -16,10 +16,13 @@ const BEYOND_THE_PEERS: &[&str] = &["waf", "validation", "csrf", "bans", "challe
 
 /// Builds the binary with a profile of the workspace and returns where it lies.
 pub(super) fn build(root: &Path, profile: &str) -> Result<PathBuf> {
-    eprintln!("bench: cargo build --profile {profile} -p palisade-cli");
+    // As it is published, where it is asked for so.
+    let features = if profile == "dist" { "jemalloc" } else { "" };
+    eprintln!("bench: cargo build --profile {profile} --features '{features}' -p palisade-cli");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
-        .args(["build", "--profile", profile, "--package", "palisade-cli", "--message-format=json-render-diagnostics"])
+        .args(["build", "--profile", profile, "--features", features, "--package", "palisade-cli"])
+        .arg("--message-format=json-render-diagnostics")
         .current_dir(root)
         .stderr(std::process::Stdio::inherit())
         .output()
@@ -79,7 +82,7 @@ methods = ["GET", "POST"]
 default = "1000000000/minute"
 
 [limits]
-connections_per_address = 10000
+connections_per_address = {per_address}
 
 [log]
 access = "{log}"
@@ -89,6 +92,7 @@ access = "{log}"
         cert = site.cert().display(),
         key = site.key().display(),
         log = access_log.display(),
+        per_address = site.per_address,
     );
     if let Some(port) = site.redis {
         let count = "[rate_limit]\n";

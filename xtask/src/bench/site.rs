@@ -35,6 +35,8 @@ pub(super) struct Site {
     pub(super) rules: Option<PathBuf>,
     /// Port of a Redis server that the gateways started from now on count their limits on.
     pub(super) redis: Option<u16>,
+    /// Connections of one address that the gateways started from now on take: many, since all clients have the same one.
+    pub(super) per_address: u32,
     upstream_server: Server,
 }
 
@@ -51,7 +53,7 @@ impl Site {
         fs::write(&config, upstream_config(&folder, upstream))?;
         let mut upstream_server = Server::start("upstream", nginx(cores.load, &folder, &config)?, &folder)?;
         upstream_server.until(READY, || listening(upstream))?;
-        Ok(Site { folder, cores, upstream, rules: None, redis: None, upstream_server })
+        Ok(Site { folder, cores, upstream, rules: None, redis: None, per_address: 10_000, upstream_server })
     }
 
     /// Certificate chain, PEM.
@@ -134,6 +136,8 @@ fn upstream_config(folder: &Path, port: u16) -> String {
         listen 127.0.0.1:{port} backlog=4096;
         add_header Cache-Control no-cache;
         location / {{ default_type application/json; return 200 '{}'; }}
+        # Read whole before it is answered.
+        location = /body {{ proxy_pass http://127.0.0.1:{port}/; }}
         location = /1m {{ default_type application/octet-stream; root {}; }}
         location = /seen {{ default_type text/plain; return 200 \"$http_x_forwarded_for $http_x_forwarded_proto $http_x_forwarded_host $http_host\"; }}
     }}

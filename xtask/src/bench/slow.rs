@@ -1,13 +1,19 @@
-//! What a thousand slow connections cost everybody else: `slowhttptest` in its four modes, beside 2,000 requests a second.
+//! What slow and greedy connections cost everybody else: `slowhttptest` in its four modes, and floods of HTTP/2, beside
+//! 2,000 requests a second.
 //!
-//! The tool cannot choose its address, so the policy lets one address have as many connections as it likes: what holds is
-//! what remains without the limit by address.
+//! `slowhttptest` cannot choose its address, so the policy lets one address have as many connections as it likes: what
+//! holds is what remains without the limit by address.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 
 use super::cell::{CELLS, Cell};
 use super::gateway::{Gateway, Kind};
@@ -17,9 +23,13 @@ use super::{generator, install, machine, process, report};
 /// Of each measurement, in seconds, where the command says nothing.
 pub(super) const SECONDS: u64 = 30;
 /// Until the connections are there.
-const RAMP: Duration = Duration::from_secs(6);
+const RAMP: Duration = Duration::from_secs(10);
 /// Until they are gone: what they leave behind is not what the next measurement is about.
 const SETTLE: Duration = Duration::from_secs(3);
+/// An attack that ends sooner did not begin.
+const SHORTEST: Duration = Duration::from_secs(2);
+/// `limits.connections_per_address` as it is by default.
+const PER_ADDRESS: u32 = 100;
 
 struct Mode {
     title: &'static str,
@@ -29,7 +39,7 @@ struct Mode {
 
 const MODES: [Mode; 4] = [
     Mode { title: "slow heads", path: "/", flags: &["-H", "-i", "5"] },
-    Mode { title: "slow bodies", path: "/", flags: &["-B", "-i", "5", "-s", "8192"] },
+    Mode { title: "slow bodies", path: "/body", flags: &["-B", "-i", "5", "-s", "8192"] },
     // As many as the upstream takes: a head of over 8 kB is answered with an error, which costs nothing.
     Mode { title: "ranges", path: "/1m", flags: &["-R", "-a", "10", "-b", "900"] },
     Mode {
@@ -39,9 +49,101 @@ const MODES: [Mode; 4] = [
     },
 ];
 
-/// Measures each mode against the same load without it, in turn.
+/// Connections of the attacker.
+const CONNECTIONS: usize = 1000;
+/// Writes floods of HTTP/2 (threat 29).
+const FLOODS: &str = include_str!("floods.py");
+
+/// What was seen beside the attacks.
+struct Seen {
+    table: String,
+    /// Beside which nobody else was served.
+    starved: Vec<&'static str>,
+}
+
+impl Seen {
+    fn new() -> Seen {
+        let table = "| 1,000 connections of | p99 without, ms | p99 with, ms | ratio | memory after, MiB |\n| --- | ---: | ---: | ---: | ---: |\n";
+        Seen { table: table.to_owned(), starved: Vec::new() }
+    }
+
+    /// Measures the load alone, and beside an attack.
+    fn beside(
+        &mut self,
+        title: &'static str,
+        attack: Command,
+        site: &Site,
+        gateway: &Gateway,
+        cell: &Cell,
+        seconds: u64,
+    ) -> Result<()> {
+        eprintln!("bench: {title}");
+        let without = p99(site, gateway, cell, seconds)?;
+        let out = site.folder.join(format!("{}.out", title.replace(' ', "-")));
+        let attack = Attack::start(attack, &out)?;
+        std::thread::sleep(RAMP);
+        let with = p99(site, gateway, cell, seconds);
+        let memory = gateway.server.memory_kib() as f64 / 1024.0;
+        attack.stop().with_context(|| format!("{title}: see {}", out.display()))?;
+        let (with, ratio) = match with {
+            Ok(with) => (format!("{with:.2}"), format!("{:.2}", with / without)),
+            Err(error) => {
+                eprintln!("bench: {title}: {error:#}");
+                self.starved.push(title);
+                ("none".to_owned(), "none".to_owned())
+            }
+        };
+        let _ = writeln!(self.table, "| {title} | {without:.2} | {with} | {ratio} | {memory:.1} |");
+        gateway.empty_log();
+        std::thread::sleep(SETTLE);
+        Ok(())
+    }
+}
+
+/// An attack that goes on until it is stopped: where the gateway has ended all of its connections, it begins again.
+struct Attack {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Result<()>>,
+}
+
+impl Attack {
+    fn start(mut command: Command, out: &Path) -> Result<Attack> {
+        let out = fs::File::create(out)?;
+        command.stdout(out.try_clone()?).stderr(out);
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                let begin = Instant::now();
+                let mut child = command.spawn().context("cannot run the attack")?;
+                let status = loop {
+                    if let Some(status) = child.try_wait()? {
+                        break status;
+                    }
+                    if stopped.load(Ordering::Relaxed) {
+                        let _ = child.kill();
+                        let _ = child.wait();
+                        return Ok(());
+                    }
+                    std::thread::sleep(Duration::from_millis(50));
+                };
+                ensure!(begin.elapsed() > SHORTEST, "the attack does not run: {status}");
+            }
+            Ok(())
+        });
+        Ok(Attack { stop, thread })
+    }
+
+    /// Ends it. Fails where it was none.
+    fn stop(self) -> Result<()> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().map_err(|_| anyhow!("the attack panicked"))?
+    }
+}
+
+/// Measures each attack against the same load without it, in turn.
 pub(super) fn measure(
-    site: &Site,
+    site: &mut Site,
     root: &Path,
     kind: Kind,
     binary: Option<&PathBuf>,
@@ -49,51 +151,42 @@ pub(super) fn measure(
     write: bool,
 ) -> Result<()> {
     let cell = CELLS.iter().find(|cell| cell.name == "h1-rate").context("no cell at a fixed rate")?;
-    let gateway = Gateway::start(kind, site, binary, &[])?;
-    let mut table = String::from(
-        "| 1,000 connections of | p99 without, ms | p99 with, ms | ratio | memory after, MiB |\n| --- | ---: | ---: | ---: | ---: |\n",
-    );
-    let mut starved = Vec::new();
-    for mode in &MODES {
-        eprintln!("bench: {}", mode.title);
-        let without = p99(site, &gateway, cell, seconds)?;
-        let mut command = process::pinned(site.cores.load, &install::program("slowhttptest")?)?;
-        command.args(mode.flags).args(["-c", "1000", "-r", "200", "-v", "1", "-l"]);
-        command.arg((seconds + RAMP.as_secs()).to_string()).arg("-u");
-        command.arg(format!("https://127.0.0.1:{}{}", gateway.port, mode.path));
-        let out = fs::File::create(site.folder.join("slowhttptest.out"))?;
-        let mut tool = command.stdout(out.try_clone()?).stderr(out).spawn().context("cannot run slowhttptest")?;
-        std::thread::sleep(RAMP);
-        let with = p99(site, &gateway, cell, seconds);
-        let _ = tool.kill();
-        let _ = tool.wait();
-        let memory = gateway.server.memory_kib() as f64 / 1024.0;
-        let title = mode.title;
-        let (with, ratio) = match with {
-            Ok(with) => (format!("{with:.2}"), format!("{:.2}", with / without)),
-            Err(error) => {
-                eprintln!("bench: {title}: {error:#}");
-                starved.push(title);
-                ("none".to_owned(), "none".to_owned())
-            }
-        };
-        table.push_str(&format!("| {title} | {without:.2} | {with} | {ratio} | {memory:.1} |\n"));
-        gateway.empty_log();
-        std::thread::sleep(SETTLE);
+    let attacked = (seconds + 2 * RAMP.as_secs()).to_string();
+    let mut seen = Seen::new();
+    {
+        let gateway = Gateway::start(kind, site, binary, &[])?;
+        for mode in &MODES {
+            let mut command = process::pinned(site.cores.load, &install::program("slowhttptest")?)?;
+            command.args(mode.flags).args(["-c", &CONNECTIONS.to_string(), "-r", "200", "-v", "1", "-l", &attacked]);
+            command.arg("-u").arg(format!("https://127.0.0.1:{}{}", gateway.port, mode.path));
+            seen.beside(mode.title, command, site, &gateway, cell, seconds)?;
+        }
     }
+    // As many connections of an address as there may be by default: the attacker's is 127.0.0.2.
+    site.per_address = PER_ADDRESS;
+    let gateway = Gateway::start(kind, site, binary, &[])?;
+    let script = site.folder.join("floods.py");
+    fs::write(&script, FLOODS)?;
+    let mut command = process::pinned(site.cores.load, &install::program("nice")?)?;
+    // It shares a core with the clients that are measured, and takes what they leave.
+    command.args(["-n", "19"]).arg(install::program("python3")?).arg(&script);
+    command.args([gateway.port.to_string(), attacked, CONNECTIONS.to_string()]);
+    seen.beside("floods of HTTP/2", command, site, &gateway, cell, seconds)?;
+    let Seen { table, starved } = seen;
     println!("{table}");
     ensure!(starved.is_empty(), "others were not served beside: {}", starved.join(", "));
     if write {
         let facts = machine::facts(binary);
-        let mut text = String::from("## Slow connections\n\n");
+        let mut text = String::from("## Slow connections and floods\n\n");
         for name in ["date", "commit", "cpu", "palisade"] {
             if let Some(value) = facts.get(name) {
-                text.push_str(&format!("- {name}: {value}\n"));
+                let _ = writeln!(text, "- {name}: {value}");
             }
         }
-        text.push_str(&format!(
-            "\nThe 99th percentile of 2,000 GETs a second over HTTP/1.1 with TLS, for {seconds} s each, alone and beside `slowhttptest`.\n\n{table}"
-        ));
+        let _ = write!(
+            text,
+            "\nThe 99th percentile of 2,000 GETs a second over HTTP/1.1 with TLS, for {seconds} s each, alone and beside `slowhttptest` in its four modes, and beside ten floods of HTTP/2 from 127.0.0.2 (`xtask/src/bench/floods.py`), whose connections come again as often as they are ended.\n\n{table}"
+        );
         report::write_section(&root.join("docs/benchmarks.md"), "slow", &text)?;
     }
     Ok(())

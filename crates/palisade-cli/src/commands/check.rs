@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use palisade::controls::INFOS;
+use palisade::controls::auth::config as auth;
 use palisade::controls::rate_limit::{Store, WhenAway};
 use palisade::live::Checked;
 use palisade_policy::{Problems, Snapshot};
@@ -148,6 +149,26 @@ fn away(config: &palisade::controls::Config) -> Vec<Value> {
             WhenAway::Closed => "closed: 503 `rate_limit.away`",
         };
         rows.push(row("rate_limit", format!("redis: {url}"), behaviour));
+    }
+    let auth = &config.auth.config;
+    if auth.present {
+        let behaviour = match auth.when_away {
+            auth::WhenAway::Closed => {
+                "closed: 503 `auth.away` for who was not seen before, and after 5 s on routes with roles"
+            }
+            auth::WhenAway::Open => "open: 503 `auth.away` for who was not seen before; others by what was known last",
+        };
+        let url = config.database.url.as_ref().map_or("sqlite".to_owned(), |url| match url {
+            auth::DatabaseUrl::Url(url) => url.to_string(),
+            auth::DatabaseUrl::Secret(name) => format!("the secret `{}`", name.secret),
+        });
+        rows.push(row("auth", format!("database: {url}"), behaviour));
+        let provider = config.secrets.provider.to_string();
+        rows.push(row(
+            "auth",
+            format!("secrets `{provider}`"),
+            "open: the keys of before sign; none yet: 503 `auth.away`",
+        ));
     }
     if config.server.admin_token.is_some() {
         let provider = config.secrets.provider.to_string();

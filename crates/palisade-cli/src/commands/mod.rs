@@ -10,9 +10,11 @@ mod init;
 mod openapi;
 pub(crate) mod output;
 mod policy;
+mod prompt;
 mod report;
 mod running;
 mod schema;
+mod secret;
 mod serve;
 mod set;
 mod status;
@@ -34,6 +36,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Done> {
         Command::Report(report) => report::run(&args.global, &report),
         Command::Explain(explain) => explain::run(&args.global, &explain),
         Command::Set(set) => set::run(&args.global, &set),
+        Command::Secret(secret) => secret::run(&args.global, &secret),
         Command::Waf(waf) => waf::run(&args.global, &waf),
         Command::Openapi(openapi) => openapi::run(&args.global, &openapi),
         Command::User(user) => identity::user::run(&args.global, &user),

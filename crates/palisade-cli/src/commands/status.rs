@@ -84,12 +84,14 @@ fn shown(status: &Value) -> String {
             .iter()
             .map(|used| format!("{}: {}", text(&used["control"]), text(&used["when_away"])))
             .collect();
+        let since = one["since"].as_str().map_or_else(String::new, |since| format!(" since {since}"));
+        let decided = one["decided_without"].as_u64();
         vec![
             text(&one["dependency"]),
             text(&one["target"]),
-            format!("{state} since {}", text(&one["since"])),
+            format!("{state}{since}"),
             format!("when away {}", used.join(", ")),
-            format!("{} requests decided without it", text(&one["decided_without"])),
+            decided.map_or_else(String::new, |count| format!("{count} requests decided without it")),
         ]
     });
     let modes: Vec<Value> = palisade::controls::INFOS

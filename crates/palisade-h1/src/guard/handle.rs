@@ -28,6 +28,8 @@ pub(super) struct Shared {
     /// Bytes were written since the last request began.
     answering: AtomicBool,
     tunnel: AtomicBool,
+    /// Nothing has happened for a while, and the server holds nothing.
+    parkable: AtomicBool,
     violation: OnceLock<Violation>,
     /// The guard waits for an answer to be over. Only ever set in rare cases.
     waiting: AtomicBool,
@@ -61,6 +63,13 @@ impl Handle {
             && !self.shared.is_tunnel()
     }
 
+    /// Whether the connection has been between requests for [`park_after`](super::Config::park_after), with nothing left to
+    /// write: its server may be taken down. To be asked after the server was polled.
+    #[must_use]
+    pub fn may_park(&self) -> bool {
+        self.shared.is_parkable()
+    }
+
     /// What the connection was refused for.
     #[must_use]
     pub fn violation(&self) -> Option<Violation> {
@@ -86,6 +95,14 @@ impl Drop for InFlight {
 impl Shared {
     pub(super) fn set_passed(&self, passed: u64) {
         self.passed.store(passed, ORDER);
+    }
+
+    pub(super) fn is_parkable(&self) -> bool {
+        self.parkable.load(ORDER)
+    }
+
+    pub(super) fn set_parkable(&self, parkable: bool) {
+        self.parkable.store(parkable, ORDER);
     }
 
     pub(super) fn set_partial(&self, partial: bool) {

@@ -15,6 +15,11 @@
 //! `header_read_timeout(None)`: the guard has one timer for that and for idle connections, which is moved only when it fires.
 //! The service calls [`Handle::begin`] first and keeps the token in the answer's body.
 //!
+//! # Idle connections
+//! The server keeps two buffers of 8 KiB and the room of a request for as long as it lives. So that a thousand idle
+//! connections do not cost what a thousand requests do, the server is made when [`Guard::poll_stir`] says that there is
+//! something for it, and may be taken down ([`Handle::may_park`]) and made again between two requests.
+//!
 //! # Memory
 //! Nothing while heads arrive in one piece; a head in pieces, at most [`Limits::head_bytes`] and one read; up to 16 KiB that a
 //! client sends before its tunnel is open, or behind its last request.
@@ -48,6 +53,8 @@ use crate::{Limits, Violation};
 const MAX_UNDECIDED: usize = 16 * 1024;
 /// Read at a time behind a partial head.
 const BLOCK: usize = 4 * 1024;
+/// Read at once of what ends the rest of a connection: most heads.
+const FIRST: usize = 2 * 1024;
 
 /// Bounds and times of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +65,8 @@ pub struct Config {
     pub head_timeout: Duration,
     /// How long a connection may be idle between two requests. Default 75 s.
     pub idle_timeout: Duration,
+    /// After how long between two requests [`Handle::may_park`] says that the server need not be kept. Default 2 s.
+    pub park_after: Duration,
     /// How long the client may take to read the answer to a violation. Default 2 s.
     pub linger: Duration,
 }
@@ -68,6 +77,7 @@ impl Default for Config {
             limits: Limits::default(),
             head_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
+            park_after: Duration::from_secs(2),
             linger: Duration::from_secs(2),
         }
     }
@@ -159,6 +169,9 @@ where
         if self.follow.passed != passed {
             self.shared.set_passed(self.follow.passed);
             self.waiting = Waiting::No;
+        }
+        if self.shared.is_parkable() {
+            self.shared.set_parkable(false);
         }
         self.shared.set_partial(approved < bytes.len());
         approved
@@ -268,10 +281,54 @@ where
         let deadline = match self.waiting {
             Waiting::No => return Poll::Pending,
             Waiting::Head(since) => since.checked_add(self.config.head_timeout),
-            Waiting::Idle(since) => since.checked_add(self.config.idle_timeout),
+            Waiting::Idle(since) => {
+                let deadline = since.checked_add(self.config.idle_timeout);
+                let park = since.checked_add(self.config.park_after);
+                if !self.shared.is_parkable()
+                    && let Some(park) = park.filter(|park| deadline.is_none_or(|deadline| *park < deadline))
+                {
+                    ready!(self.poll_timer(park, cx));
+                    // What is written and not flushed lies in the server, in part.
+                    self.shared.set_parkable(!self.unflushed);
+                }
+                deadline
+            }
         };
         let Some(deadline) = deadline else { return Poll::Pending };
         self.poll_timer(deadline, cx)
+    }
+
+    /// Waits, without memory of its own, until there is something for a server to read: bytes, or the end.
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub fn poll_stir(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.held.is_empty() || self.ended || self.refusal.is_some() {
+            return Poll::Ready(Ok(()));
+        }
+        let mut first = [0; FIRST];
+        let mut buf = ReadBuf::new(&mut first);
+        match Pin::new(&mut self.io).poll_read(cx, &mut buf)? {
+            Poll::Ready(()) if buf.filled().is_empty() => self.ended = true,
+            Poll::Ready(()) => {
+                self.held.extend_from_slice(buf.filled());
+                self.judge_held();
+            }
+            Poll::Pending => {
+                ready!(self.poll_deadline(cx));
+                // Nobody is waiting for anything: the end of the stream, as if the client had gone.
+                self.ended = true;
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Takes back what was passed on, where the server that is taken down has not read it.
+    pub fn give_back(&mut self, unread: &[u8]) {
+        if !unread.is_empty() {
+            self.held = [unread, &self.held].concat().as_slice().into();
+            self.approved += unread.len();
+        }
     }
 
     /// An answer, or a part of one, is out. The server does not read again just because of that: it has read in vain

@@ -1,6 +1,7 @@
 //! The guard in front of hyper's server, as in the gateway.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
@@ -67,7 +68,7 @@ type Log = Arc<Mutex<Vec<String>>>;
 /// Starts a server whose service is `serve`; the client's end and the handle come back.
 fn start<S, T>(config: Config, serve: S) -> (DuplexStream, Handle, tokio::task::JoinHandle<hyper::Result<()>>)
 where
-    S: Fn(Request<Incoming>, Handle, InFlight) -> T + Send + 'static,
+    S: Fn(Request<Incoming>, Handle, InFlight) -> T + Send + Sync + 'static,
     T: Future<Output = Response<Answer>> + Send + 'static,
 {
     let (client, server) = tokio::io::duplex(1 << 20);
@@ -78,7 +79,7 @@ where
 fn start_on<IO, S, T>(io: IO, config: Config, serve: S) -> (Handle, tokio::task::JoinHandle<hyper::Result<()>>)
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    S: Fn(Request<Incoming>, Handle, InFlight) -> T + Send + 'static,
+    S: Fn(Request<Incoming>, Handle, InFlight) -> T + Send + Sync + 'static,
     T: Future<Output = Response<Answer>> + Send + 'static,
 {
     let guard = Guard::new(io, config, render);
@@ -90,12 +91,38 @@ where
             async move { Ok::<_, Infallible>(answer.await) }
         })
     };
-    let connection = hyper::server::conn::http1::Builder::new()
-        .header_read_timeout(None)
-        .max_headers(256)
-        .serve_connection(TokioIo::new(guard), service)
-        .with_upgrades();
-    (handle, tokio::spawn(connection))
+    (handle.clone(), tokio::spawn(serve_and_park(guard, handle, service)))
+}
+
+/// As the gateway does it: a server is made when there is something for it, and taken down when nothing comes.
+async fn serve_and_park<IO, F, S>(mut guard: Guard<IO, F>, handle: Handle, service: S) -> hyper::Result<()>
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    F: FnOnce(&Violation) -> Bytes + Send + 'static,
+    S: hyper::service::Service<Request<Incoming>, Response = Response<Answer>, Error = Infallible> + Send + Sync,
+    S::Future: Send,
+{
+    loop {
+        if poll_fn(|cx| guard.poll_stir(cx)).await.is_err() {
+            return Ok(());
+        }
+        let mut served = hyper::server::conn::http1::Builder::new()
+            .header_read_timeout(None)
+            .max_headers(256)
+            .serve_connection(TokioIo::new(guard), &service)
+            .with_upgrades();
+        let over = poll_fn(|cx| match Pin::new(&mut served).poll(cx) {
+            Poll::Ready(ended) => Poll::Ready(Some(ended)),
+            Poll::Pending if handle.may_park() => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        });
+        if let Some(ended) = over.await {
+            return ended;
+        }
+        let parts = served.into_parts().unwrap();
+        guard = parts.io.into_inner();
+        guard.give_back(&parts.read_buf);
+    }
 }
 
 type Answering = Pin<Box<dyn Future<Output = Response<Answer>> + Send>>;
@@ -514,6 +541,50 @@ async fn heads_have_a_deadline_and_idle_connections_another() {
     seconds(1).await;
     assert!(!handle.is_idle(), "a drain waits for the rest of it");
     assert_eq!(closes_after(&mut client).await, (9, vec![408]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_connection_has_no_server_and_loses_nothing() {
+    let (mut client, handle, task) = start(Config::default(), logging(&Log::default()));
+    for pause in [0, 1, 3, 70] {
+        tokio::time::sleep(Duration::from_secs(pause)).await;
+        assert_eq!(handle.may_park(), pause >= 2, "after {pause} s");
+        // In two pieces: the first ends the rest, and is no head yet.
+        client.write_all(b"POST / HTTP/1.1\r\nContent-Le").await.unwrap();
+        tokio::time::sleep(Duration::from_millis(2500)).await;
+        assert!(!handle.may_park(), "half of a head is there");
+        client.write_all(b"ngth: 2\r\n\r\nab").await.unwrap();
+        let mut output = Vec::new();
+        while !output.ends_with(b"fine") {
+            assert!(client.read_buf(&mut output).await.unwrap() > 0);
+        }
+        assert_eq!(statuses(&output), [200]);
+    }
+    // A client that leaves while nothing is there for it ends all of it.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    drop(client);
+    task.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_slow_reader_has_not_taken_keeps_the_server() {
+    let (client, server) = tokio::io::duplex(64);
+    let (handle, _task) = start_on(server, Config::default(), |_, _, token| async move {
+        text(
+            200,
+            "an answer that is longer than what the pipe holds, so that a part of it stays in the server: 0123456789",
+            token,
+        )
+    });
+    let (mut receiver, mut sender) = tokio::io::split(client);
+    sender.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert!(!handle.may_park());
+    let mut output = Vec::new();
+    while !output.ends_with(b"0123456789") {
+        assert!(receiver.read_buf(&mut output).await.unwrap() > 0);
+    }
+    assert_eq!(statuses(&output), [200]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use aws_lc_rs::hmac;
 use palisade_base::{Secret, Timestamp};
-use palisade_vault::{Change, Ring, Store, Version};
+use palisade_vault::{Change, MAX_VERSIONS, Provider, Ring, Store, Version};
 use serde_json::json;
 
 use super::make::{self, Rotation};
-use super::{Error, Name, Purpose, Source, TAG_BYTES, provided};
+use super::{Error, Name, Purpose, Settings, Source, TAG_BYTES, provided};
 use crate::password::Peppers;
 use crate::token::{Algorithm, Keyring, Keys, SigningKey};
 
@@ -63,6 +63,36 @@ impl Macs {
     }
 }
 
+/// Says what would keep [`Rings::open`](super::Rings::open) from succeeding, and makes nothing: keys that it would make
+/// may be missing.
+///
+/// # Errors
+/// As `open`.
+pub fn check(provider: &dyn Provider, settings: &Settings) -> Result<(), Error> {
+    let mut missing = Vec::new();
+    for name in Name::ALL {
+        match provider.get(name.secret()) {
+            Ok(text) => {
+                let algorithm = settings.algorithm_of(name);
+                provided::read(name, &text, algorithm).map_err(|reason| unusable(provider, name, reason))?;
+            }
+            Err(palisade_vault::Error::Missing { .. }) if provider.store().is_some() || !settings.uses(name) => {}
+            Err(palisade_vault::Error::Missing { .. }) => missing.push(wanted(provider, name, settings)),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    if missing.is_empty() { Ok(()) } else { Err(Error::Provide(missing.join("; "))) }
+}
+
+fn wanted(provider: &dyn Provider, name: Name, settings: &Settings) -> String {
+    let place = provider.place(name.secret());
+    format!("`{}` in {place}: {}", name.secret(), provided::advice(name, settings.algorithm_of(name)))
+}
+
+fn unusable(provider: &dyn Provider, name: Name, reason: String) -> Error {
+    Error::Unusable { name: name.secret(), place: provider.place(name.secret()), reason }
+}
+
 /// What may be done beside reading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Work {
@@ -114,8 +144,7 @@ impl Source {
             // A pepper that is not wanted any more is still needed by the hashes that have it.
             (None, _) if !self.settings.uses(name) => Ok(None),
             (None, None) => {
-                let place = self.provider.place(secret);
-                missing.push(format!("`{secret}` in {place}: {}", provided::advice(name, self.algorithm(name))));
+                missing.push(wanted(&*self.provider, name, &self.settings));
                 Ok(None)
             }
             (None, Some(_)) if work == Work::Look => Err(self.unusable(name, "it is gone".into())),
@@ -139,7 +168,8 @@ impl Source {
     /// The rotation that the policy wants now: for another algorithm, or of age.
     fn due(&self, name: Name, ring: &Ring, now: Timestamp) -> Option<Rotation> {
         let youngest = ring.versions().last()?;
-        if youngest.made.0 == 0 || !self.settings.uses(name) {
+        // A full ring waits until its oldest version has done its work; one that an operator brought is theirs.
+        if youngest.made.0 == 0 || !self.settings.uses(name) || ring.versions().len() >= MAX_VERSIONS {
             return None;
         }
         let rotation = Rotation { algorithm: Some(self.algorithm(name)), lead: self.settings.lead, revoke: false };
@@ -164,7 +194,7 @@ impl Source {
     }
 
     fn algorithm(&self, name: Name) -> Algorithm {
-        if name == Name::Signing { self.settings.algorithm } else { Algorithm::EdDsa }
+        self.settings.algorithm_of(name)
     }
 
     fn read(&self, name: Name, text: &Secret<String>) -> Result<Ring, Error> {
@@ -172,7 +202,7 @@ impl Source {
     }
 
     fn unusable(&self, name: Name, reason: String) -> Error {
-        Error::Unusable { name: name.secret(), place: self.provider.place(name.secret()), reason }
+        unusable(&*self.provider, name, reason)
     }
 
     fn build(&self, texts: Vec<Option<Secret<String>>>, now: Timestamp) -> Result<Loaded, Error> {

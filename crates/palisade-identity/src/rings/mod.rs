@@ -37,6 +37,7 @@ use palisade_vault::Provider;
 use parking_lot::Mutex;
 
 pub use self::fresh::Event;
+pub use self::loaded::check;
 use self::loaded::{Loaded, Work};
 pub use self::make::{Rotated, Rotation, rotate};
 use crate::password::Peppers;
@@ -146,6 +147,10 @@ impl Settings {
             Name::Mac => self.mac_life,
             Name::Pepper => Duration::MAX,
         }
+    }
+
+    fn algorithm_of(&self, name: Name) -> Algorithm {
+        if name == Name::Signing { self.algorithm } else { Algorithm::EdDsa }
     }
 
     fn rotates(&self, name: Name) -> Option<Duration> {

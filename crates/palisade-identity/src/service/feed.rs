@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
+use palisade_base::Timestamp;
 use palisade_store::{Uuid, attempts, changes, clients, devices, families, sessions};
 
 use super::error::Trouble;
@@ -53,6 +54,11 @@ impl Identity {
         }
         let age = self.now().0.saturating_sub(feed.read_at.load(Ordering::Relaxed));
         if u128::try_from(age).unwrap_or(0) > STALE.as_millis() { FeedState::Stale } else { FeedState::Fresh }
+    }
+
+    /// When the feed was last read, all of it.
+    pub fn feed_read_at(&self) -> Timestamp {
+        Timestamp(self.shared.feed.read_at.load(Ordering::Relaxed))
     }
 
     /// Reads the feed now: another instance says that there is something new.

@@ -204,9 +204,11 @@ impl Identity {
         self.shared.policy.store(Arc::new(policy));
     }
 
-    /// From now on these keys sign and are accepted.
+    /// From now on these keys sign and are accepted. What was remembered of signatures is forgotten: a key that is gone
+    /// may have made them.
     pub fn set_keyring(&self, keyring: Keyring) {
         self.shared.ring.store(Arc::new(Ring::new(keyring, self.now())));
+        self.shared.signed.invalidate_all();
     }
 
     /// The names, audiences and lifetimes in force.

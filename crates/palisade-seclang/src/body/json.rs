@@ -1,8 +1,8 @@
-//! JSON: every leaf becomes an argument named by its path, `json.rows.array_0.title`. The house's reader reads it.
+//! JSON: every leaf becomes an argument named by its path, `json.rows.array_0.title`. The house's readers read it.
 
 use std::ops::ControlFlow;
 
-use palisade_base::json::{self, Event, Oddity, Stop};
+use palisade_base::json::{self, Event, Loose, Oddity, Stop};
 
 use super::{Finding, Output};
 use crate::store::List;
@@ -40,14 +40,13 @@ struct Frame {
     path: usize,
 }
 
+fn limits(out: &Output<'_>) -> json::Limits {
+    json::Limits { depth: out.limits.depth, text: out.limits.value }
+}
+
 impl Reader {
     pub(crate) fn new(out: &Output<'_>) -> Reader {
-        let limits = json::Limits { depth: out.limits.depth, text: out.limits.value };
-        Reader {
-            reader: json::Reader::new(limits),
-            names: Names { frames: Vec::new(), path: b"json".to_vec(), total: 0 },
-            told: false,
-        }
+        Reader { reader: json::Reader::new(limits(out)), names: Names::new(), told: false }
     }
 
     pub(crate) fn feed(&mut self, chunk: &[u8], out: &mut Output<'_>) {
@@ -75,6 +74,63 @@ fn tell(stop: Stop, out: &mut Output<'_>) {
         Stop::TooDeep => out.find(Finding::TooDeep { limit: out.limits.depth }),
         // What stopped it has said so.
         Stop::Sink => {}
+    }
+}
+
+/// A reader of a body that need not be JSON, and says so itself: whoever asks for JSON may read it all the same.
+///
+/// What readers take in different ways is no finding here: each value of a key that is there twice is an argument, and what
+/// stops them ends this reading too.
+#[derive(Debug)]
+pub(crate) struct Guess {
+    reader: Loose,
+    names: Names,
+    over: bool,
+}
+
+impl Guess {
+    pub(crate) fn new(out: &Output<'_>) -> Guess {
+        Guess { reader: Loose::new(limits(out)), names: Names::new(), over: false }
+    }
+
+    /// Whether there is nothing more to read: it is no JSON, or not from here on.
+    pub(crate) fn is_over(&self) -> bool {
+        self.over
+    }
+
+    pub(crate) fn feed(&mut self, chunk: &[u8], out: &mut Output<'_>) {
+        if self.over {
+            return;
+        }
+        let result = self.reader.feed(chunk, &mut Values(Arguments { names: &mut self.names, out }));
+        self.over = result.is_err();
+        if result == Err(Stop::TooDeep) {
+            tell(Stop::TooDeep, out);
+        }
+    }
+
+    pub(crate) fn finish(mut self, out: &mut Output<'_>) {
+        if self.over {
+            return;
+        }
+        if let Err(Stop::TooDeep) = self.reader.finish(&mut Values(Arguments { names: &mut self.names, out })) {
+            tell(Stop::TooDeep, out);
+        }
+    }
+}
+
+/// Makes arguments, and says nothing of what is odd but where a text is longer than is read.
+struct Values<'a, 'o>(Arguments<'a, 'o>);
+
+impl json::Sink for Values<'_, '_> {
+    fn event(&mut self, event: Event<'_>) -> ControlFlow<()> {
+        self.0.event(event)
+    }
+
+    fn oddity(&mut self, oddity: Oddity) {
+        if oddity == Oddity::TextTooLong {
+            self.0.oddity(oddity);
+        }
     }
 }
 
@@ -143,6 +199,10 @@ impl Arguments<'_, '_> {
 }
 
 impl Names {
+    fn new() -> Names {
+        Names { frames: Vec::new(), path: b"json".to_vec(), total: 0 }
+    }
+
     /// A key of the innermost object.
     fn key(&mut self, key: &[u8], most: usize) {
         if let Some(frame) = self.frames.last() {

@@ -285,6 +285,7 @@ impl Output<'_> {
 pub(crate) enum Reader {
     Form(Vec<u8>),
     Json(Box<json::Reader>),
+    Guess(Box<json::Guess>),
     Multipart(Box<multipart::Reader>),
     Xml(Vec<u8>),
 }
@@ -294,6 +295,7 @@ impl Reader {
         match self {
             Reader::Form(buffer) | Reader::Xml(buffer) => buffer.extend_from_slice(chunk),
             Reader::Json(reader) => reader.feed(chunk, out),
+            Reader::Guess(reader) => reader.feed(chunk, out),
             Reader::Multipart(reader) => reader.feed(chunk, out),
         }
     }
@@ -303,6 +305,7 @@ impl Reader {
             Reader::Form(buffer) => form::read(&buffer, List::ArgsPost, out),
             Reader::Xml(buffer) => xml::read(&buffer, out),
             Reader::Json(reader) => reader.finish(out),
+            Reader::Guess(reader) => reader.finish(out),
             Reader::Multipart(reader) => reader.finish(out),
         }
     }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::mask::{self, mask};
+use crate::settings::Steps;
 use crate::transform::{Transform, UnicodeMap};
 
 /// A set of nodes of the tree.
@@ -32,7 +33,9 @@ pub(crate) struct Chains {
     /// Shortest run of base64 that matters.
     pub(crate) base64: usize,
     /// Every transformation is applied, whatever the value.
-    pub(crate) eager: bool,
+    eager: bool,
+    /// Every chain begins anew with the raw value, and nobody looks whether there is such a text already.
+    forgetful: bool,
 }
 
 /// One distinct text that a value becomes.
@@ -67,9 +70,16 @@ impl Texts {
 }
 
 impl Chains {
-    pub(crate) fn new(eager: bool) -> Chains {
+    pub(crate) fn new(steps: Steps) -> Chains {
         let root = Node { parent: 0, transform: Transform::Lowercase, trigger: 0, below: 0, case_below: false };
-        Chains { nodes: vec![root], known: HashMap::new(), triggers: 0, base64: usize::MAX, eager }
+        Chains {
+            nodes: vec![root],
+            known: HashMap::new(),
+            triggers: 0,
+            base64: usize::MAX,
+            eager: !steps.triggers,
+            forgetful: !steps.cache,
+        }
     }
 
     /// Adds a chain; returns the node of each of its prefixes, the raw value first. `None`: the tree is full.
@@ -135,12 +145,18 @@ impl Chains {
             }
             let mut made = std::mem::take(&mut out.spare);
             made.clear();
-            node.transform.apply(map, out.get(parent, raw), &mut made);
-            let same = (0..out.list.len()).find(|t| out.get(*t, raw) == made);
+            let same = if self.forgetful {
+                self.anew(i, map, raw, &mut made);
+                None
+            } else {
+                node.transform.apply(map, out.get(parent, raw), &mut made);
+                (0..out.list.len()).find(|t| out.get(*t, raw) == made)
+            };
             let text = match same {
                 Some(text) => text,
                 None => {
-                    let twin = (0..out.list.len()).find(|t| folds && out.get(*t, raw).eq_ignore_ascii_case(&made));
+                    let equal = |t: &usize| out.get(*t, raw).eq_ignore_ascii_case(&made);
+                    let twin = (0..out.list.len()).find(|t| folds && !self.forgetful && equal(t));
                     let number = out.list.len();
                     let start = out.bytes.len();
                     out.bytes.extend_from_slice(&made);
@@ -155,6 +171,17 @@ impl Chains {
             out.list[scanned].nodes |= 1 << i;
             out.spare = made;
         }
+    }
+
+    /// What a node makes of the raw value.
+    fn anew(&self, node: usize, map: Option<&UnicodeMap>, raw: &[u8], made: &mut Vec<u8>) {
+        if node == 0 {
+            made.extend_from_slice(raw);
+            return;
+        }
+        let mut before = Vec::new();
+        self.anew(usize::from(self.nodes[node].parent), map, raw, &mut before);
+        self.nodes[node].transform.apply(map, &before, made);
     }
 
     /// The nodes of a chain with all its prefixes.

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 
 use super::chains::{Chains, Nodes, Texts};
+use super::known::{Known, LONGEST};
 use super::mask;
 use super::patterns::{Pattern, Set, parse};
 use crate::libinjection;
@@ -87,6 +88,8 @@ pub(crate) struct Filter {
     headers: Vec<Box<[u8]>>,
     /// Rules that are evaluated only on candidates.
     pub(crate) filtered: Vec<bool>,
+    /// Classes whose values come again with other requests.
+    again: Classes,
     steps: Steps,
 }
 
@@ -99,6 +102,10 @@ pub(crate) struct Candidates {
     /// Value and the next link, plus one.
     links: Vec<(u32, u32)>,
     texts: Texts,
+    /// What was said of values of transactions before, with the same rules.
+    known: Option<Box<Known>>,
+    /// Rules of the value at hand.
+    found: Vec<u32>,
 }
 
 impl Candidates {
@@ -110,6 +117,11 @@ impl Candidates {
         }
         self.heads.resize(rules, 0);
         self.links.clear();
+    }
+
+    /// Other rules come.
+    pub(crate) fn forget(&mut self) {
+        self.known = None;
     }
 
     fn add(&mut self, rule: u32, value: u32) -> bool {
@@ -144,6 +156,7 @@ impl Filter {
             group_of: [u8::MAX; 64],
             headers: Vec::new(),
             filtered: vec![false; rules.len()],
+            again: 0,
             steps,
         };
         if !steps.filter {
@@ -188,6 +201,11 @@ impl Filter {
             }
             filter.groups.push(group);
         }
+        let again = [Var::RequestMethod, Var::RequestProtocol].into_iter().filter_map(|var| filter.scalar_class(var));
+        let lists = [List::Headers, List::ResponseHeaders].iter().fold(0, |c, l| c | 3 << (2 * *l as usize));
+        let names = [List::ArgsGet, List::ArgsPost, List::Cookies].iter().fold(0, |c, l| c | 2 << (2 * *l as usize));
+        let headers = (0..filter.headers.len()).fold(0, |c, i| c | 1 << (HEADER_BASE + i));
+        filter.again = if steps.known { again.fold(lists | names | headers, |all, class| all | class) } else { 0 };
         for rule in classes_of.keys().filter(|r| !unfiltered.contains(r)) {
             filter.filtered[*rule as usize] = true;
         }
@@ -260,7 +278,7 @@ impl Filter {
         unfiltered: &mut Vec<u32>,
     ) -> Result<Group, String> {
         let mut group = Group {
-            chains: Chains::new(!self.steps.triggers),
+            chains: Chains::new(self.steps),
             wanted: [1; 64],
             full: Set::new(&[], false)?,
             plain: Set::new(&[], true)?,
@@ -358,6 +376,45 @@ impl Filter {
         if value.is_empty() {
             return;
         }
+        if value.len() > LONGEST || self.again >> class & 1 == 0 {
+            return self.scan(group, class, id, value, map, out, mark);
+        }
+        let mut known = out.known.take().unwrap_or_else(|| Box::new(Known::new()));
+        let place = known.place(class, value);
+        match known.get(place, class, value) {
+            Some(rules) => {
+                for rule in rules {
+                    if out.add(*rule, id) {
+                        mark(*rule);
+                    }
+                }
+            }
+            None => {
+                let mut found = std::mem::take(&mut out.found);
+                found.clear();
+                self.scan(group, class, id, value, map, out, |rule| {
+                    found.push(rule);
+                    mark(rule);
+                });
+                known.put(place, class, value, &found);
+                out.found = found;
+            }
+        }
+        out.known = Some(known);
+    }
+
+    /// Looks at a value of which nothing is known.
+    #[allow(clippy::too_many_arguments, reason = "the second half of one function")]
+    fn scan(
+        &self,
+        group: &Group,
+        class: usize,
+        id: u32,
+        value: &[u8],
+        map: Option<&UnicodeMap>,
+        out: &mut Candidates,
+        mut mark: impl FnMut(u32),
+    ) {
         let bit: Classes = 1 << class;
         let mut texts = std::mem::take(&mut out.texts);
         group.chains.texts(group.wanted[class], map, value, &mut texts);

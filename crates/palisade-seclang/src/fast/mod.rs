@@ -7,5 +7,6 @@
 pub(crate) mod chains;
 pub(crate) mod filter;
 pub(crate) mod fold;
+mod known;
 pub(crate) mod mask;
 mod patterns;

@@ -55,6 +55,7 @@ fn read_in(kind: Option<&[u8]>, pieces: &[&[u8]], every: bool) -> Reading {
     transaction.request_headers();
     if every {
         transaction.every_reading();
+        transaction.guess_json();
     }
     for piece in pieces {
         transaction.body(piece);
@@ -184,12 +185,13 @@ pub fn xml(data: &[u8]) {
 /// of the text is found in one of them.
 pub fn text(data: &[u8]) {
     let Some((&first, body)) = data.split_first() else { return };
-    let kinds: [Option<&[u8]>; 5] = [
+    let kinds: [Option<&[u8]>; 6] = [
         None,
         Some(b"text/plain"),
         Some(b"text/csv; charset=utf-8"),
         Some(b"application/x-www-form-urlencoded"),
         Some(b"text/plain; charset=utf-7"),
+        Some(b"image/png"),
     ];
     let kind = kinds[usize::from(first) % kinds.len()];
     let ours = read(kind, body, true);

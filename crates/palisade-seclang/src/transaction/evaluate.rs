@@ -13,6 +13,8 @@ use crate::store::{List, Span};
 use crate::text::push_number;
 use crate::transform::apply_chain;
 
+/// Bytes of a transaction of which no rule takes long.
+pub(super) const LITTLE: usize = 8 << 10;
 /// Most values that `MATCHED_VARS` keeps.
 const MATCHED_VARS: usize = 1000;
 
@@ -32,7 +34,9 @@ impl Transaction {
         if self.store.full {
             self.output().find(Finding::OutOfMemory);
         }
-        let mut at = 0;
+        // A rule takes as long as what it looks at is long: of little, the clock would be most of the work.
+        let every: u32 = if self.store.bytes.len() > LITTLE { 1 } else { 16 };
+        let (mut at, mut count) = (0, 0u32);
         loop {
             if rules.fast.is_some() {
                 match self.next_position(usize::from(phase) - 1, at) {
@@ -43,10 +47,11 @@ impl Transaction {
             let Some(&index) = list.get(at) else { return };
             let index = index as usize;
             let rule = &rules.rules[index];
-            if self.deadline.is_some_and(|deadline| deadline.is_over(&*self.rules.clock)) {
+            if count.is_multiple_of(every) && self.is_late() {
                 self.output().find(Finding::Budget { rule: rule.id });
                 return;
             }
+            count = count.wrapping_add(1);
             if self.is_removed(index) || !self.evaluate(&rules, index, rule) {
                 at += 1;
                 continue;
@@ -63,6 +68,11 @@ impl Transaction {
         let matched = self.evaluate(rules, index, &rules.rules[index]);
         self.matches.clear();
         matched
+    }
+
+    /// Whether the budget is used up.
+    pub(super) fn is_late(&mut self) -> bool {
+        self.deadline.as_mut().is_some_and(|deadline| deadline.is_over(&*self.rules.clock))
     }
 
     fn is_removed(&self, index: usize) -> bool {
@@ -232,28 +242,33 @@ impl Transaction {
         raw: Option<Span>,
         last: bool,
     ) -> bool {
-        let mut argument = std::mem::take(&mut self.scratch.argument);
-        argument.clear();
-        if let Some(wanted) = link.operator.argument() {
-            self.expand(wanted, &mut argument);
-        }
+        let mut expanded = std::mem::take(&mut self.scratch.argument);
+        let argument = match link.operator.argument() {
+            None => &[][..],
+            Some(wanted) => match wanted.literal() {
+                Some(literal) => literal,
+                None => {
+                    expanded.clear();
+                    self.expand(wanted, &mut expanded);
+                    &expanded
+                }
+            },
+        };
         let capture = link.capture || (last && rule.log);
-        let mut found = std::mem::take(&mut self.scratch.found);
         let result = match &link.operator {
             Operator::GeoLookup => {
                 let address = raw.map_or(text, |r| self.bytes(r)).to_vec();
                 Ok(self.geo_lookup(&address))
             }
             operator => operator.matches(
-                raw.map_or(text, |r| self.bytes(r)),
-                &argument,
+                raw.map_or(text, |r| self.store.get(r, &rules.constants)),
+                argument,
                 &*rules.lookups,
                 capture && !link.negated,
-                &mut found,
+                &mut self.scratch.found,
             ),
         };
-        self.scratch.argument = argument;
-        self.scratch.found = found;
+        self.scratch.argument = expanded;
         let hit = match result {
             Ok(hit) => hit != link.negated,
             Err(_) => {

@@ -78,6 +78,7 @@ pub struct Transaction {
     response_body: bool,
     force_body: bool,
     every_reading: bool,
+    guess_json: bool,
     processor: Option<Processor>,
     readers: Vec<Reader>,
     raw_body: Option<Vec<u8>>,
@@ -162,6 +163,7 @@ impl Transaction {
             response_body: false,
             force_body: false,
             every_reading: false,
+            guess_json: false,
             processor: None,
             readers: Vec::new(),
             raw_body: None,
@@ -195,6 +197,7 @@ impl Transaction {
     pub fn reset(&mut self, rules: &Arc<RuleSet>) {
         if !Arc::ptr_eq(&self.rules, rules) {
             self.rules = rules.clone();
+            self.scan.candidates.forget();
         }
         self.store.clear();
         self.scalars.fill(Span::NONE);
@@ -206,6 +209,7 @@ impl Transaction {
         self.matched_vars.clear();
         self.force_body = false;
         self.every_reading = false;
+        self.guess_json = false;
         self.processor = None;
         self.readers.clear();
         self.raw_body = None;
@@ -254,7 +258,8 @@ impl Transaction {
     /// cannot tell, when so much time has passed). Whoever waits between phases, or goes on in another thread, says anew
     /// what is left.
     pub fn budget(&mut self, budget: Duration) {
-        self.deadline = Some(Deadline::new(&*self.rules.clock, budget));
+        let little = self.store.bytes.len() <= evaluate::LITTLE && self.body_length <= evaluate::LITTLE;
+        self.deadline = Some(Deadline::new(&*self.rules.clock, budget, little));
     }
 
     /// What was used of the last [`Transaction::budget`]; nothing where none was set. To be asked by the thread that set it.
@@ -299,6 +304,21 @@ impl Transaction {
     /// see an attack that the application finds this way.
     pub fn every_reading(&mut self) {
         self.every_reading = true;
+    }
+
+    /// Reads a body whose type no reader knows as JSON, as long as it is that: a handler that asks for JSON takes it under any
+    /// name. False: bodies are not read.
+    pub fn guess_json(&mut self) -> bool {
+        self.guess_json = self.request_body && self.engine != EngineMode::Off;
+        self.guess_json
+    }
+
+    /// Whether the rest of the body would not be read, because the beginning shows that it is no JSON, though it was fed only
+    /// to find that out ([`Transaction::guess_json`]).
+    pub fn has_read_enough(&self) -> bool {
+        self.guess_json
+            && self.body_length > 0
+            && self.readers.iter().all(|reader| matches!(reader, Reader::Guess(guess) if guess.is_over()))
     }
 
     /// Whether the application will parse the body, as far as its type says: anything but one text.
@@ -482,6 +502,10 @@ impl Transaction {
                 .is_none_or(|t| t.get(..5).is_some_and(|k| k.eq_ignore_ascii_case(b"text/"))) =>
             {
                 self.raw_body = Some(Vec::new());
+            }
+            None if self.guess_json => {
+                let reader = json::Guess::new(&self.output());
+                self.readers.push(Reader::Guess(Box::new(reader)));
             }
             None => {}
         }

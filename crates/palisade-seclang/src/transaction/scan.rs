@@ -43,7 +43,7 @@ impl Transaction {
             let from = std::mem::replace(&mut self.scan.seen[list as usize], self.store.list(list).len());
             for (i, item) in self.store.list(list).iter().enumerate().skip(from) {
                 // The walk that follows notices the deadline and reports it.
-                if i % 16 == 15 && self.deadline.is_some_and(|deadline| deadline.is_over(&*rules.clock)) {
+                if i % 16 == 15 && self.deadline.as_mut().is_some_and(|deadline| deadline.is_over(&*rules.clock)) {
                     return;
                 }
                 let class = match list {

@@ -111,6 +111,42 @@ fn hard_values_take_bounded_time() {
     }
 }
 
+/// Rules are compiled, used and dropped as a reload does it: ModSecurity's memory grows with each (its issues 2848, 2381).
+#[test]
+fn a_thousand_reloads_leave_memory_where_it_was() {
+    let every = include_str!("../rules/every.conf");
+    let resident = || -> u64 {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    };
+    let reload = |most: u32| {
+        for round in 0..most {
+            let mut builder = Builder::new();
+            builder.text("every.conf", every);
+            // No two are alike, so that nothing can be shared between them.
+            builder.text("own.conf", &format!("SecRule ARGS \"@rx own{round}[a-z]+\" \"id:4294000099,phase:2,deny\""));
+            let rules = Arc::new(builder.compile().unwrap());
+            let mut transaction = Transaction::new(&rules);
+            let body = format!("a=own{round}x&b=%3Cscript%3Ealert(1)%3C/script%3E");
+            support::run(
+                &mut transaction,
+                format!("POST /?q=1%20or%201=1 HTTP/1.1\r\nHost: a\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n{body}", body.len()).as_bytes(),
+            );
+            assert!(
+                transaction.matches().iter().any(|found| found.rule == 4_294_000_099)
+                    || transaction.verdict().is_some()
+            );
+        }
+        resident()
+    };
+    let warm = reload(100);
+    let after = reload(1000);
+    println!("{warm} KiB after 100 reloads, {after} KiB after 1,100");
+    // A thousandth of a rule set that stayed with each reload would be far more.
+    assert!(after < warm + 4096, "{warm} KiB became {after} KiB");
+}
+
 #[test]
 fn a_budget_ends_evaluation_and_says_so() {
     let rules = small_rules();

@@ -90,6 +90,19 @@ impl KeyFile {
         }
     }
 
+    /// Says what would keep the secrets from being opened or written. Nothing is made: one that will be made at the first
+    /// need may be missing.
+    ///
+    /// # Errors
+    /// When nobody has named the key, or it cannot be used.
+    pub fn check(&self) -> Result<(), Error> {
+        match self {
+            Self::Made(path) if !path.exists() => Ok(()),
+            Self::Made(path) => Self::At(path.clone()).check(),
+            Self::At(_) | Self::Unnamed => self.identities(Path::new("secrets.age")).map(drop),
+        }
+    }
+
     fn identities(&self, secrets: &Path) -> Result<(PathBuf, Vec<Identity>), Error> {
         if let Self::Made(_) = self {
             self.make()?;

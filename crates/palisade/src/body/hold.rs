@@ -13,7 +13,7 @@ use std::task::{Context as Task, Poll, ready};
 use bytes::Bytes;
 use http_body::Frame;
 
-use super::{BodyError, Refused, RequestBody};
+use super::{BodyError, Refused, RequestBody, Watch};
 
 /// What is held back of a body.
 #[derive(Debug, Default)]
@@ -30,13 +30,30 @@ pub(super) struct Hold {
 enum State {
     #[default]
     Reading,
+    /// All who held it back have seen enough: what was read goes, and the rest streams.
+    Streaming,
     /// Judged: all may go.
     Judged,
     /// It broke off, or was refused.
     Failed(Option<BodyError>),
 }
 
-struct Judging(Pin<Box<dyn Future<Output = Result<(), Refused>> + Send>>);
+struct Judging(Pin<Box<dyn Future<Output = Judged> + Send>>);
+
+/// The inspectors after a last judgement, and what it was.
+struct Judged {
+    watch: Box<Watch>,
+    /// Whether the whole body was seen.
+    whole: bool,
+    result: Result<(), Refused>,
+}
+
+impl Judged {
+    fn of(mut watch: Box<Watch>, whole: bool) -> Self {
+        let result = watch.finish(whole);
+        Self { watch, whole, result }
+    }
+}
 
 impl fmt::Debug for Judging {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -96,37 +113,49 @@ impl RequestBody {
                     hold.bytes = hold.bytes.saturating_add(frame.data_ref().map_or(0, Bytes::len));
                     hold.frames.push_back(frame);
                 }
+                if let Some(watch) = self.watch.take_if(|watch| watch.lets_go()) {
+                    self.judge(watch, false);
+                }
             }
             Some(Err(error)) => {
                 if let Some(hold) = &mut self.hold {
                     hold.fail(error);
                 }
             }
-            None => match self.watch.take() {
-                Some(mut watch) if watch.is_slow() => {
-                    let judging = Judging(Box::pin(crate::aside::run(move || watch.finish())));
-                    if let Some(hold) = &mut self.hold {
-                        hold.judging = Some(judging);
-                    }
-                }
-                watch => {
-                    let judged = watch.map_or(Ok(()), |mut watch| watch.finish());
-                    self.judged(judged);
-                }
+            None => match (self.watch.take(), &mut self.hold) {
+                (Some(watch), _) => self.judge(watch, true),
+                (None, Some(hold)) => hold.state = State::Judged,
+                (None, None) => {}
             },
         }
         Poll::Ready(())
     }
 
-    fn judged(&mut self, judged: Result<(), Refused>) {
-        if judged.is_err() {
+    /// Judges, aside where that may take long.
+    fn judge(&mut self, watch: Box<Watch>, whole: bool) {
+        match &mut self.hold {
+            Some(hold) if watch.is_slow() => {
+                let judging = crate::aside::run(move || Judged::of(watch, whole));
+                hold.judging = Some(Judging(Box::pin(judging)));
+            }
+            _ => self.judged(Judged::of(watch, whole)),
+        }
+    }
+
+    fn judged(&mut self, judged: Judged) {
+        if judged.result.is_err() {
             self.abandon();
         }
-        if let Some(hold) = &mut self.hold {
-            match judged {
-                Ok(()) => hold.state = State::Judged,
-                Err(refused) => hold.fail(Box::new(refused)),
+        let Some(hold) = &mut self.hold else { return };
+        match judged.result {
+            Ok(()) if judged.whole => hold.state = State::Judged,
+            Ok(()) => {
+                if !judged.watch.holds() {
+                    hold.state = State::Streaming;
+                }
+                self.watch = Some(judged.watch);
             }
+            Err(refused) => hold.fail(Box::new(refused)),
         }
     }
 
@@ -136,6 +165,10 @@ impl RequestBody {
             let Some(hold) = &mut self.hold else { return self.poll_streamed(cx) };
             match &mut hold.state {
                 State::Judged => return Poll::Ready(hold.frames.pop_front().map(Ok)),
+                State::Streaming => match hold.frames.pop_front() {
+                    Some(frame) => return Poll::Ready(Some(Ok(frame))),
+                    None => return self.poll_streamed(cx),
+                },
                 State::Failed(error) => return Poll::Ready(error.take().map(Err)),
                 State::Reading if hold.frames.len() > 1 => return Poll::Ready(hold.frames.pop_front().map(Ok)),
                 State::Reading => ready!(self.poll_ahead(cx)),
@@ -146,6 +179,9 @@ impl RequestBody {
     /// Whether everything was released, where some was held back.
     pub(super) fn is_released(&self) -> bool {
         match &self.hold {
+            Some(hold) if matches!(hold.state, State::Streaming) => {
+                hold.frames.is_empty() && self.inner.is_end_stream()
+            }
             Some(hold) => hold.is_over(),
             None => self.inner.is_end_stream(),
         }

@@ -25,6 +25,8 @@ pub(crate) struct Pace {
     control: ControlId,
     mode: Mode,
     limit: Duration,
+    /// Nothing was there when the application first asked.
+    asked: bool,
     waiting: Option<Box<Waiting>>,
 }
 
@@ -38,7 +40,7 @@ struct Waiting {
 
 impl Pace {
     pub(crate) fn new(ctx: &Arc<Context>, control: ControlId, mode: Mode, limit: Duration) -> Self {
-        Self { ctx: Arc::clone(ctx), control, mode, limit, waiting: None }
+        Self { ctx: Arc::clone(ctx), control, mode, limit, asked: false, waiting: None }
     }
 
     /// Something came, or the end.
@@ -53,6 +55,12 @@ impl Pace {
     /// Nothing came yet. Ready once the time is over, with the refusal if there is one.
     pub(super) fn poll_late(&mut self, seen: u64, cx: &mut Task<'_>) -> Poll<Option<Refused>> {
         if self.ctx.is_answered() {
+            return Poll::Pending;
+        }
+        if !std::mem::replace(&mut self.asked, true) {
+            // The HTTP library hands a body over only once somebody has asked for it, also one that is there: another look
+            // costs less than a timer.
+            cx.waker().wake_by_ref();
             return Poll::Pending;
         }
         let allowed = self.limit.saturating_add(Duration::from_secs(seen / BYTES_A_SECOND));

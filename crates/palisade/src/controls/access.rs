@@ -1,12 +1,15 @@
 //! Who may use a route at all: its methods, and the addresses it is for.
 //!
-//! Guide section 1. Below `cors`, since a preflight carries no credential and asks on behalf of another method.
+//! Guide section 1. Below `cors`, since a preflight carries no credential and asks on behalf of another method. That
+//! `headers.docs` closes the documentation is said here too: who may read it is no matter of content, and so is enforced
+//! under `--detect` and with `[headers]` switched off (threat 2).
 
 use http::{StatusCode, request};
 use palisade_policy::Problems;
 
 use crate::context::Context;
 use crate::control::{Asked, Check, Control, Info, NoRoute, Remedy, Routes};
+use crate::controls::headers::{DOCS, Docs, docs_are_for};
 use crate::controls::integrity::preflight_method;
 use crate::policy::Env;
 use crate::refusal::{Code, Stop};
@@ -51,6 +54,9 @@ impl Check for Access {
         let networks = &ctx.rule().address;
         if !networks.is_empty() && !networks.iter().any(|network| network.contains(ctx.client_ip())) {
             return Err(ADDRESS.refuse("not in the route's `address`").into());
+        }
+        if docs_are_for(Docs::Closed, ctx) {
+            return Err(DOCS.refuse("`headers.docs` does not open the documentation").into());
         }
         Ok(())
     }

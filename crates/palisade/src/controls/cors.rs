@@ -11,7 +11,7 @@ use std::sync::Arc;
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD,
-    HeaderName, HeaderValue, ORIGIN, VARY,
+    HeaderName, HeaderValue, ORIGIN,
 };
 use http::{HeaderMap, Method, Response, StatusCode, request, response};
 use palisade_base::Interval;
@@ -375,14 +375,7 @@ fn remove_foreign(headers: &mut HeaderMap) {
 /// The answer depends on `Origin`, also where it is absent or not listed: a cache must not give one origin's answer to
 /// another.
 fn vary(headers: &mut HeaderMap) {
-    let said = headers.get_all(VARY).iter().any(|value| {
-        value.to_str().is_ok_and(|names| {
-            names.split(',').map(str::trim).any(|name| name == "*" || name.eq_ignore_ascii_case("origin"))
-        })
-    });
-    if !said {
-        headers.append(VARY, HeaderValue::from_static("Origin"));
-    }
+    super::headers::vary(headers, "Origin");
 }
 
 #[cfg(test)]

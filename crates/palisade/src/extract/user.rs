@@ -29,7 +29,7 @@ pub(super) fn judged(parts: &Parts, needs: Needs) -> Result<Arc<Context>, Refusa
         needs.scopes.extend(scopes.iter().cloned());
     }
     if (!needs.roles.is_empty() || !needs.permissions.is_empty())
-        && ctx.policy.controls().auth.control.as_ref().is_some_and(|auth| auth.is_stale())
+        && ctx.policy.controls().auth.control.as_ref().is_some_and(|auth| auth.is_unsure())
     {
         return Err(codes::AWAY.refuse("a role may have been taken away meanwhile").retry_after(1));
     }

@@ -328,10 +328,16 @@ impl Gateway {
         match tokio::time::timeout(self.connect_timeout, self.open(protocol)).await {
             Ok(Ok(io)) => Ok(io),
             Ok(Err(NotConnected::Tls(error))) => Err(tls_failed(&error)),
-            Ok(Err(NotConnected::Io(error))) => {
-                Err(UNREACHABLE.refuse("connecting failed").with("reason", error.to_string()).retry_after(1))
-            }
-            Err(_) => Err(UNREACHABLE.refuse("connecting took longer than `upstream.connect_timeout`").retry_after(1)),
+            // With the address: in most cases it is the wrong one.
+            Ok(Err(NotConnected::Io(error))) => Err(UNREACHABLE
+                .refuse("connecting failed")
+                .with("url", self.target.to_string())
+                .with("reason", error.to_string())
+                .retry_after(1)),
+            Err(_) => Err(UNREACHABLE
+                .refuse("connecting took longer than `upstream.connect_timeout`")
+                .with("url", self.target.to_string())
+                .retry_after(1)),
         }
     }
 }

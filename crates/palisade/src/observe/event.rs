@@ -100,6 +100,12 @@ events! {
     REFUSED = Info "request.refused";
     /// A request was refused because of the application or the operator.
     FAILED = Warn "request.failed";
+    /// Keys that Palisade makes for itself came, went, or took their turn.
+    KEYS_CHANGED = Info "keys.changed";
+    /// The place of the keys cannot be used; those of before stay in use: `reason`.
+    KEYS_AWAY = Error "keys.away";
+    /// The place of the keys can be used again.
+    KEYS_BACK = Info "keys.back";
     /// A handler or a layer panicked: `request_id`.
     PANIC = Error "request.panic";
     /// A cookie of the application was dropped, as browsers do: `name`, `why`, `route`, `request_id`.

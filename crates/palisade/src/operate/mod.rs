@@ -17,7 +17,7 @@ pub use seen::{FILE as SEEN_FILE, save as save_seen, seen};
 use palisade_base::Timestamp;
 
 /// A time as RFC 3339.
-pub(crate) fn rfc3339(time: Timestamp) -> String {
+pub fn rfc3339(time: Timestamp) -> String {
     let mut out = Vec::with_capacity(24);
     crate::observe::event::time(&mut out, time);
     String::from_utf8(out).unwrap_or_default()

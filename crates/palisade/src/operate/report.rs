@@ -85,7 +85,14 @@ fn text(all: &Summary) -> Option<String> {
         *by_control.entry("limits").or_default() += large;
     }
     let mut out = String::new();
-    let _ = writeln!(out, "\n{} seen, {} refused.", plural(all.requests), all.refused);
+    // What the application did not answer was refused by nobody.
+    let failed = |key: &GroupKey, group: &Group| key.mode == "block" && !is_of_policy(group.code);
+    let failed: u64 = all.groups.iter().filter(|(key, group)| failed(key, group)).map(|(_, group)| group.count).sum();
+    let _ = write!(out, "\n{} seen, {} refused", plural(all.requests), all.refused.saturating_sub(failed));
+    if failed > 0 {
+        let _ = write!(out, ", {failed} without an answer of the application: the log says why");
+    }
+    out.push_str(".\n");
     if by_control.is_empty() {
         out.push_str("The strict policy would have refused nothing else.\n");
     } else {

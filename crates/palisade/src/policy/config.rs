@@ -277,12 +277,32 @@ pub enum TlsVersion {
     V1_3,
 }
 
-/// `[secrets]`: where `{ secret = "name" }` is looked up. Guide section 11.
-#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+/// `[secrets]`: where `{ secret = "name" }` is looked up, and how old keys become. Guide section 11.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Secrets {
-    /// `"env"` reads `PALISADE_SECRET_NAME` from the environment, `"dir:/run/secrets"` the file of that name.
+    /// `"file"` is an encrypted file, `secrets.age` under `server.state`, or the one of `"file:PATH"`; `palisade secret
+    /// set` writes it. `"env"` reads `PALISADE_SECRET_NAME` from the environment, `"dir:/run/secrets"` the file of that
+    /// name, and in development `"dotenv:.env"` the line `PALISADE_SECRET_NAME=…`.
     pub provider: super::values::SecretProvider,
+    /// How old the keys become that Palisade makes for itself, before new ones take over; or `"off"`. Where the provider
+    /// cannot be written they are the operator's to replace.
+    pub rotate: Timeout,
+    /// The same for the peppers of password hashes. Old peppers are kept for the hashes that have them.
+    pub rotate_pepper: Timeout,
+    /// How long a new key is published before it is used: longer than anyone keeps the JWKS.
+    pub lead: Interval,
+}
+
+impl Default for Secrets {
+    fn default() -> Self {
+        Self {
+            provider: super::values::SecretProvider::default(),
+            rotate: Timeout::After(Interval::secs(90 * 86_400)),
+            rotate_pepper: Timeout::Off,
+            lead: Interval::secs(600),
+        }
+    }
 }
 
 /// `[log]`: where logs go. Guide section 16.
@@ -374,6 +394,9 @@ pub struct Route {
     /// Headers that the application gets with requests of this route, and that it does not; beside those of its
     /// upstream.
     pub request_headers: RequestHeaders,
+    /// What caches may keep of this route's personal answers, instead of `headers.cache`: `upstream` leaves it to the
+    /// application, or to `cache` of `[[static]]`.
+    pub cache: Option<crate::controls::headers::Cache>,
 }
 
 /// Sizes that no policy can raise: what a head may be at most.

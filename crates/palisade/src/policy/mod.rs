@@ -8,6 +8,7 @@ mod routing;
 #[cfg(test)]
 mod routing_tests;
 mod rules;
+pub mod secrets;
 mod spelling;
 mod stricter;
 pub mod template;
@@ -128,6 +129,8 @@ pub struct Env {
     pub redis: Option<Redis>,
     /// Whether there is a login, `[auth]`.
     pub has_login: bool,
+    /// The keys that Palisade makes for itself; with a login.
+    pub(crate) keys: Option<crate::controls::auth::keys::Keys>,
     /// Whether files that the policy names are read anew; not for a switch, which is put over what is in force.
     pub rereads: bool,
 }
@@ -155,7 +158,8 @@ pub struct Policy {
     rules: Rules,
     routing: Routing,
     controls: Controls,
-    modes: Vec<Vec<Mode>>,
+    /// A rule's modes lie together, in the order of the registry.
+    modes: Vec<Mode>,
     overrides: Vec<Override>,
     hash: Box<str>,
     times: Vec<RouteTimes>,
@@ -198,9 +202,9 @@ impl Policy {
         controls::auth::needs::check(&config, &mut problems);
         stricter::check(&rules, config.auth.config.present, &mut problems);
         let routing = Routing::compile(&config, &rules, &env, &mut problems);
-        let modes = modes(&config, &situation, rules.iter().len(), &mut problems);
+        let modes = modes(&config, &situation, rules.iter().len());
         let wanted = |control: ControlId| {
-            modes.iter().any(|rule| rule[usize::from(control.0)] != Mode::Off)
+            modes.chunks(controls::INFOS.len()).any(|rule| rule[usize::from(control.0)] != Mode::Off)
                 || situation.overrides.iter().any(|over| over.control == control && over.mode != Mode::Off)
         };
         let controls = controls::compile(&config, &env, wanted, &mut problems);
@@ -301,11 +305,14 @@ impl Policy {
     }
 
     /// The mode of a control for a request.
+    #[inline]
     pub(crate) fn mode(&self, control: ControlId, ctx: &Context) -> Mode {
-        let written = self.modes[usize::from(ctx.rule().id)][usize::from(control.0)];
-        if self.overrides.is_empty() {
-            return written;
-        }
+        let written = self.written_mode(control, ctx.rule().id);
+        if self.overrides.is_empty() { written } else { self.overridden(control, ctx, written) }
+    }
+
+    #[cold]
+    fn overridden(&self, control: ControlId, ctx: &Context, written: Mode) -> Mode {
         let now = self.env.clock.now();
         let applies = |over: &&Override| {
             over.control == control
@@ -318,13 +325,13 @@ impl Policy {
     /// Whether a control runs for any request at all: in some rule, or by an override.
     pub(crate) fn runs(&self, control: ControlId) -> bool {
         let place = usize::from(control.0);
-        self.modes.iter().any(|modes| modes[place] != Mode::Off)
+        self.modes.chunks(controls::INFOS.len()).any(|modes| modes[place] != Mode::Off)
             || self.overrides.iter().any(|over| over.control == control && over.mode != Mode::Off)
     }
 
     /// The mode of a control as written for a rule, before overrides.
     pub fn written_mode(&self, control: ControlId, rule: u16) -> Mode {
-        self.modes[usize::from(rule)][usize::from(control.0)]
+        self.modes[usize::from(rule) * controls::INFOS.len() + usize::from(control.0)]
     }
 }
 
@@ -347,10 +354,11 @@ fn line(snapshot: &Snapshot, path: &str) -> Arc<str> {
 
 /// The mode of every control for every rule: route over `--detect` over section. A control that always enforces has
 /// one mode, and a policy that says otherwise is wrong.
-fn modes(config: &Config, situation: &Situation, rules: usize, problems: &mut Problems) -> Vec<Vec<Mode>> {
+fn modes(config: &Config, situation: &Situation, rules: usize) -> Vec<Mode> {
     let written = controls::written_modes(config);
-    let mut table = vec![Vec::with_capacity(controls::INFOS.len()); rules];
-    for (info, written) in controls::INFOS.iter().zip(&written) {
+    let controls = controls::INFOS.len();
+    let mut table = vec![Mode::Off; rules * controls];
+    for (place, (info, written)) in controls::INFOS.iter().zip(&written).enumerate() {
         let mut section = written.section.unwrap_or(Mode::Block);
         if situation.detect && section == Mode::Block {
             section = Mode::Detect;
@@ -359,15 +367,13 @@ fn modes(config: &Config, situation: &Situation, rules: usize, problems: &mut Pr
             // The schema has no `mode` there, so it was reported as an unknown key with a reason of its own.
             section = Mode::Block;
         }
-        for (rule, modes) in table.iter_mut().enumerate() {
+        for (rule, modes) in table.chunks_mut(controls).enumerate() {
             let said = rule.checked_sub(1).and_then(|route| written.routes.get(route).copied().flatten());
-            modes.push(
-                said.filter(|_| info.judges)
-                    .map_or(section, |mode| if situation.detect && mode == Mode::Block { Mode::Detect } else { mode }),
-            );
+            modes[place] = said
+                .filter(|_| info.judges)
+                .map_or(section, |mode| if situation.detect && mode == Mode::Block { Mode::Detect } else { mode });
         }
     }
-    let _ = problems;
     table
 }
 

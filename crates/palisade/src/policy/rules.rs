@@ -10,6 +10,7 @@ use super::config::Route;
 use super::values::{HostPattern, PathPattern};
 use crate::controls::auth::needs::Needs;
 use crate::controls::auth::when::When;
+use crate::controls::headers::Cache;
 use crate::controls::integrity::Slashes;
 
 /// The methods that are answered without a route naming them.
@@ -37,6 +38,8 @@ pub struct Rule {
     pub slashes: Option<Slashes>,
     /// gRPC passes.
     pub grpc: bool,
+    /// What caches may keep of its personal answers, where it says so.
+    pub cache: Option<Cache>,
     /// What it asks of its callers, where there is a login.
     pub needs: Needs,
     /// What must be true of the request and its caller.
@@ -75,6 +78,7 @@ impl Rule {
             path_parameters: route.path_parameters,
             slashes: route.slashes,
             grpc: route.grpc,
+            cache: route.cache,
             needs: Needs::of(route),
             when: None,
             own: false,
@@ -140,6 +144,7 @@ impl Rules {
             path_parameters: None,
             slashes: None,
             grpc: false,
+            cache: None,
             needs: Needs::default(),
             when: None,
             own: false,

@@ -1,10 +1,12 @@
 //! One connection: TLS, the protocol that ALPN chose, requests, its end.
 
 use std::convert::Infallible;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use http::header::{CONNECTION, HeaderValue};
@@ -185,7 +187,7 @@ where
     // Innermost: a client that still sends what nobody reads gets its answer before the connection is closed.
     let abandoned = Arc::<AtomicBool>::default();
     let stream = Linger::new(stream, Arc::clone(&abandoned));
-    let guard = Guard::new(stream, config, framing::answers(handle, &connection));
+    let mut guard = Guard::new(stream, config, framing::answers(handle, &connection));
     let guarded = guard.handle();
     let service = service_fn(|incoming: Request<Incoming>| {
         let token = guarded.begin();
@@ -194,23 +196,47 @@ where
     });
     // Not with `pipeline_flush`: hyper then buffers an answer without bound for a client that does not read, and forgets
     // the 101 before a client's first frame.
-    let served = hyper::server::conn::http1::Builder::new()
-        // The guard has one timer for heads and idle connections, which costs less than one a request.
-        .header_read_timeout(None)
-        .max_buf_size(config.limits.head_bytes.max(MIN_BUFFER) * 2)
-        .serve_connection(TokioIo::new(guard), service)
-        .with_upgrades();
-    tokio::pin!(served);
-    tokio::select! {
-        // How a connection ends is the client's business.
-        _ = &mut served => return,
-        () = state.reached(Phase::Draining) => {}
-    }
+    let mut builder = hyper::server::conn::http1::Builder::new();
+    // The guard has one timer for heads and idle connections, which costs less than one a request.
+    builder.header_read_timeout(None).max_buf_size(config.limits.head_bytes.max(MIN_BUFFER) * 2);
+    let mut draining = pin!(state.reached(Phase::Draining));
+    let mut drains = false;
+    let mut served = loop {
+        // What hyper keeps for a connection is three times what the rest needs: none of it for one that is idle.
+        let stirred = poll_fn(|cx| {
+            drains = draining.as_mut().poll(cx).is_ready();
+            if drains { Poll::Ready(Ok(())) } else { guard.poll_stir(cx) }
+        });
+        if stirred.await.is_err() {
+            return;
+        }
+        let mut served = builder.serve_connection(TokioIo::new(guard), &service).with_upgrades();
+        if drains {
+            break served;
+        }
+        let parked = poll_fn(|cx| {
+            // How a connection ends is the client's business.
+            if Pin::new(&mut served).poll(cx).is_ready() {
+                return Poll::Ready(None);
+            }
+            drains = draining.as_mut().poll(cx).is_ready();
+            if drains || guarded.may_park() { Poll::Ready(Some(!drains)) } else { Poll::Pending }
+        });
+        match parked.await {
+            None => return,
+            Some(false) => break served,
+            Some(true) => {
+                let Some(parts) = served.into_parts() else { return };
+                guard = parts.io.into_inner();
+                guard.give_back(&parts.read_buf);
+            }
+        }
+    };
     // Every answer ends its connection now. One that is idle stays a moment, for the request that may be on its way.
     let grace = Duration::from_millis(state.idle_grace_ms.load(Ordering::Relaxed));
     tokio::select! {
         _ = &mut served => return,
-        () = tokio::time::sleep(grace) => served.as_mut().graceful_shutdown(),
+        () = tokio::time::sleep(grace) => Pin::new(&mut served).graceful_shutdown(),
     }
     let _ = served.await;
 }

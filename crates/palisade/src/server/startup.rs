@@ -2,7 +2,6 @@
 //! read or change them, certificates, and what a reload may not change.
 
 use std::net::IpAddr;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -14,7 +13,7 @@ use super::tls;
 use crate::controls::Config;
 use crate::observe::sink::Sink;
 use crate::policy::Env;
-use crate::policy::values::{HostPattern, Listen};
+use crate::policy::values::{HostPattern, Listen, SecretProvider};
 
 /// A certificate that ends sooner than this is reported.
 const SOON_MS: i64 = 14 * 24 * 3_600_000;
@@ -47,6 +46,7 @@ pub(crate) fn check(snapshot: &Snapshot, config: &Config, env: &Env, occasion: O
     certificates(config, env, occasion, problems);
     crate::controls::static_files::check(snapshot, config, problems);
     admin(config, env, production, problems);
+    secrets(config, env, production, problems);
 }
 
 /// Files that log lines cannot be written to. Nothing is made: whoever only asks leaves no trace.
@@ -140,17 +140,12 @@ fn covered(keys: &[Arc<CertifiedKey>], hosts: &[HostPattern], problems: &mut Pro
     }
 }
 
-/// A private key is for nobody else. A group may read it where that is the only way for Palisade's user, as Debian's
-/// `ssl-cert` has it; what a container platform mounted cannot be changed by who runs in the container.
+/// A private key is for nobody else; what a container platform mounted cannot be changed by who runs in the container.
 pub(crate) fn private(path: &str, file: &Path, problems: &mut Problems) {
     let Ok(meta) = std::fs::metadata(file) else { return };
-    let mode = meta.mode() & 0o777;
-    let by_group = meta.uid() != nix::unistd::geteuid().as_raw() && mode & 0o037 == 0;
-    if mode & 0o077 == 0 || by_group {
-        return;
-    }
-    let message = format!("others may read the private key `{}` (mode {mode:04o})", file.display());
-    if is_mounted(file) {
+    let Some(exposed) = palisade_vault::exposed(file, &meta) else { return };
+    let message = format!("others may read the private key `{}` (mode {:04o})", file.display(), exposed.mode);
+    if exposed.mounted {
         problems.warn(
             path,
             message,
@@ -163,13 +158,6 @@ pub(crate) fn private(path: &str, file: &Path, problems: &mut Problems) {
             format!("run `chmod 600 {}`, and replace the key if others were there", file.display()),
         );
     }
-}
-
-/// Whether a container platform put the file there: under `/run/secrets`, or through Kubernetes' `..data` link.
-fn is_mounted(file: &Path) -> bool {
-    file.starts_with("/run/secrets")
-        || file.starts_with("/var/run/secrets")
-        || file.parent().is_some_and(|folder| folder.join("..data").is_symlink())
 }
 
 fn admin(config: &Config, env: &Env, production: bool, problems: &mut Problems) {
@@ -222,6 +210,58 @@ fn kinds(bytes: &[u8]) -> usize {
     (0..=u8::MAX).filter(|kind| bytes.contains(kind)).count()
 }
 
+/// What `[secrets]` says that goes badly together, and a key that others can read.
+fn secrets(config: &Config, env: &Env, production: bool, problems: &mut Problems) {
+    let secrets = &config.secrets;
+    if production && matches!(secrets.provider, SecretProvider::DotEnv(_)) {
+        problems.error(
+            "secrets.provider",
+            "a file `.env` is for development: it is plain text in a working copy",
+            "use \"file\", \"env\" or \"dir:…\" in production",
+        );
+    }
+    for (key, age) in [("secrets.rotate", secrets.rotate), ("secrets.rotate_pepper", secrets.rotate_pepper)] {
+        // A ring holds 16 versions, and each one takes its time to come and to go.
+        if age.duration().is_some_and(|age| age < secrets.lead.duration().saturating_mul(2)) {
+            problems.error(
+                key,
+                "keys would be replaced before they are used",
+                "make it at least twice as long as `secrets.lead`; `90d` is the default",
+            );
+        }
+    }
+    let least = std::time::Duration::from_secs(5);
+    if secrets.lead.duration() < least {
+        problems.error(
+            "secrets.lead",
+            "too short for every server to see a new key before it is used",
+            "at least `5s`; whoever keeps the JWKS needs minutes",
+        );
+    }
+    // PostgreSQL is for several machines, and each of them would make keys of its own here.
+    if env.has_login && config.database.is_shared() && secrets.provider == SecretProvider::default() {
+        problems.warn(
+            "database.url",
+            "gateways that share a database must share their keys, and `secrets.provider` is a file under `server.state`",
+            "name a file that all of them see, `provider = \"file:PATH\"` under `[secrets]`; with one gateway, name its own",
+        );
+    }
+    if env.has_login {
+        if let Err(error) = crate::controls::auth::keys::check(config, &*env.secrets) {
+            let key = if secrets.provider == SecretProvider::default() { "auth" } else { "secrets.provider" };
+            problems.error(
+                key,
+                error.to_string(),
+                "logins are signed with keys of the secret store; give it what it needs",
+            );
+        }
+    } else if let (SecretProvider::File(_), Some(key)) =
+        (&secrets.provider, crate::policy::secrets::key_file(config).path())
+    {
+        private("secrets.provider", key, problems);
+    }
+}
+
 /// What a running server cannot change, and what a reload in production may not take away.
 pub(crate) fn check_change(old: (&Snapshot, &Config), new: (&Snapshot, &Config), problems: &mut Problems) {
     let ((old_snapshot, old), (new_snapshot, new)) = (old, new);
@@ -240,12 +280,6 @@ pub(crate) fn check_change(old: (&Snapshot, &Config), new: (&Snapshot, &Config),
         (
             "database",
             old_snapshot.is_set("auth") && new_snapshot.is_set("auth") && old.database.url != new.database.url,
-        ),
-        (
-            "auth.algorithm",
-            old.auth.config.present
-                && new.auth.config.present
-                && old.auth.config.algorithm != new.auth.config.algorithm,
         ),
         ("log.format", old.log.format != new.log.format),
         ("log.access", old.log.access != new.log.access),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use palisade_identity::service::FeedState;
 use serde_json::{Value, json};
 
 use super::admission::{connection_limit, handshake_limit};
@@ -85,7 +86,30 @@ pub async fn status(handle: &Arc<Handle>) -> Value {
 
 /// What controls depend on besides applications, how it is, and what happens without it.
 fn dependencies(policy: &crate::policy::Policy) -> Vec<Value> {
-    let Some(redis) = &policy.env().redis else { return Vec::new() };
+    redis(policy).into_iter().chain(database(policy)).collect()
+}
+
+/// The database of accounts, as whoever follows its changes sees it.
+fn database(policy: &crate::policy::Policy) -> Option<Value> {
+    let auth = policy.controls().auth.control.as_ref()?;
+    let identity = auth.identity();
+    let (state, since, reason) = match identity.map(|identity| (identity.feed_state(), identity.feed_read_at())) {
+        Some((FeedState::Fresh, _)) => ("up", None, None),
+        Some((FeedState::Stale, read)) => ("away", Some(rfc3339(read)), Some("its changes could not be read")),
+        _ => ("unknown", None, None),
+    };
+    Some(json!({
+        "dependency": "database",
+        "target": if policy.config().database.is_shared() { "postgresql" } else { "sqlite" },
+        "state": state,
+        "since": since,
+        "reason": reason,
+        "used_by": [{ "control": "auth", "when_away": auth.config().when_away.as_str() }],
+    }))
+}
+
+fn redis(policy: &crate::policy::Policy) -> Option<Value> {
+    let redis = policy.env().redis.as_ref()?;
     let health = redis.health();
     let (state, since) = health.state();
     let (state, reason) = match state {
@@ -96,7 +120,7 @@ fn dependencies(policy: &crate::policy::Policy) -> Vec<Value> {
     let limits = &policy.config().rate_limit.config;
     let used = (limits.store == Store::Redis)
         .then(|| json!({ "control": "rate_limit", "when_away": limits.when_away.as_str() }));
-    vec![json!({
+    Some(json!({
         "dependency": health.name(),
         "target": health.target(),
         "state": state,
@@ -104,7 +128,7 @@ fn dependencies(policy: &crate::policy::Policy) -> Vec<Value> {
         "reason": reason,
         "used_by": used.into_iter().collect::<Vec<_>>(),
         "decided_without": health.decided_without(),
-    })]
+    }))
 }
 
 /// The applications of `[upstreams.NAME]`, asked side by side: one that does not answer delays no other.

@@ -8,7 +8,7 @@ use arc_swap::ArcSwapOption;
 use palisade_base::Timestamp;
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::ParsedCertificate;
 use rustls::sign::CertifiedKey;
@@ -271,6 +271,15 @@ pub(super) fn covers(key: &CertifiedKey, host: &HostPattern) -> bool {
     key.cert.first().is_some_and(|leaf| is_for(leaf, &name))
 }
 
+/// Why a file of PEM could not be read.
+fn unread(error: &pem::Error, what: &str) -> String {
+    match error {
+        pem::Error::Io(error) if error.kind() == std::io::ErrorKind::NotFound => "there is no such file".into(),
+        pem::Error::Io(error) => format!("cannot be read ({error})"),
+        error => format!("not {what} in PEM ({error})"),
+    }
+}
+
 /// Reads a certificate chain and its key.
 ///
 /// # Errors
@@ -281,12 +290,11 @@ pub(super) fn certified<'p>(
 ) -> std::result::Result<(Arc<CertifiedKey>, Fact), (&'p Path, String)> {
     let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(cert)
         .and_then(Iterator::collect)
-        .map_err(|error| (cert, format!("not a certificate chain in PEM ({error})")))?;
+        .map_err(|error| (cert, unread(&error, "a certificate chain")))?;
     let Some(leaf) = chain.first() else { return Err((cert, "holds no certificate".into())) };
     let fact = Fact::read(&cert.display().to_string(), leaf)
         .map_err(|error| (cert, format!("the first certificate cannot be read ({error})")))?;
-    let private =
-        PrivateKeyDer::from_pem_file(key).map_err(|error| (key, format!("not a private key in PEM ({error})")))?;
+    let private = PrivateKeyDer::from_pem_file(key).map_err(|error| (key, unread(&error, "a private key")))?;
     // Refuses a key that belongs to another certificate: the two files are often swapped one after the other.
     let certified = CertifiedKey::from_der(chain, private, &provider())
         .map_err(|error| (key, format!("does not fit the certificate ({error})")))?;

@@ -43,6 +43,7 @@ const CASES: &[(&str, &str)] = &[
     ("unknown_word", "[server]\nmode = \"prodution\""),
     ("number_out_of_range", "[server]\nworkers = 0"),
     ("version_of_the_future", "version = 2"),
+    ("docs_for_administrators_without_logins", "[headers]\ndocs = \"admin\""),
     ("mode_of_a_control_that_enforces", "[integrity]\nmode = \"detect\""),
     ("cors_pattern_in_clear", "[cors]\norigins = [\"http://*.example.com\"]"),
     ("cors_expression_in_clear", "[cors]\norigins = ['regex:http://[a-z]+\\.example\\.com']"),

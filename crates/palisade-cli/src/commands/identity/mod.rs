@@ -4,7 +4,6 @@
 pub(crate) mod client;
 mod import;
 pub(crate) mod key;
-mod prompt;
 pub(crate) mod role;
 pub(crate) mod session;
 pub(crate) mod user;

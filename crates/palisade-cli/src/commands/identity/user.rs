@@ -6,7 +6,8 @@ use palisade_identity::service::{Edit, NewUser, UserError};
 use serde_json::{Value, json};
 
 use super::super::output::{self, items, print, table, text};
-use super::{account, find, here, import, prompt, with};
+use super::super::prompt;
+use super::{account, find, here, import, with};
 use crate::args::{Global, User, UserAdd, UserDelete, UserSet};
 use crate::exit::Done;
 

@@ -86,10 +86,16 @@ pub(crate) fn run(global: &Global, init: &Init) -> anyhow::Result<Done> {
 
     let mut settings = vec![Setting::new("server.mode", json!(if production { "production" } else { "development" }))];
     // One that was started and supervised here goes on being so, unless an address was named.
-    match seen.command.as_slice() {
-        [_, ..] if init.upstream.is_none() => settings.push(Setting::new("upstream.command", json!(seen.command))),
-        _ => settings.push(Setting::new("upstream.url", json!(upstream.to_string()))),
-    }
+    let place = match seen.command.as_slice() {
+        [_, ..] if init.upstream.is_none() => {
+            settings.push(Setting::new("upstream.command", json!(seen.command)));
+            format!("started as `{}`", seen.command.join(" "))
+        }
+        _ => {
+            settings.push(Setting::new("upstream.url", json!(upstream.to_string())));
+            format!("at {upstream}")
+        }
+    };
     if !hosts.is_empty() {
         settings.push(Setting::new("server.hosts", json!(hosts)));
     }
@@ -113,19 +119,19 @@ pub(crate) fn run(global: &Global, init: &Init) -> anyhow::Result<Done> {
     let text = write::policy(&schema, &head, &settings, &allowed);
     verify(&text)?;
     replace(&init.output, &text).with_context(|| format!("`{}`", init.output.display()))?;
-    report(init, &app, &seen, &upstream, allowed.len());
+    report(init, &app, &seen, &place, allowed.len());
     for line in gitignore::complete(here)? {
         print(&format!("  added `{line}` to `.gitignore`\n"));
     }
     Ok(Done::Ok)
 }
 
-fn report(init: &Init, app: &app::App, seen: &seen::Seen, upstream: &UpstreamUrl, allowed: usize) {
+fn report(init: &Init, app: &app::App, seen: &seen::Seen, place: &str, allowed: usize) {
     let mut said = format!("wrote `{}`\n", init.output.display());
     match (&app.module, app.files) {
-        (Some(module), _) => said.push_str(&format!("  for the FastAPI application `{module}` at {upstream}\n")),
-        (None, 0) => said.push_str(&format!("  for the application at {upstream}\n")),
-        (None, _) => said.push_str(&format!("  for the application at {upstream} (no `FastAPI(…)` was found here)\n")),
+        (Some(module), _) => said.push_str(&format!("  for the FastAPI application `{module}`, {place}\n")),
+        (None, 0) => said.push_str(&format!("  for the application {place}\n")),
+        (None, _) => said.push_str(&format!("  for the application {place} (no `FastAPI(…)` was found here)\n")),
     }
     match (seen.requests, allowed) {
         (0, _) => said.push_str(

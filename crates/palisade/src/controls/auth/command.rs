@@ -1,11 +1,12 @@
 //! The services of identity for commands, which open the database themselves: with the gateway running or not.
 //!
-//! Nothing is signed here, so no key is read; a running gateway learns of each change from the feed.
+//! Nothing is signed here, so of the keys only the pepper is read; a running gateway learns of each change from the feed.
 
 use palisade_base::Clock;
 use palisade_identity::Identity;
 use palisade_identity::password::pool::{Limits, Pool};
 use palisade_identity::password::{Cost, Hasher, Peppers};
+use palisade_identity::rings::Rings;
 use palisade_identity::service::Parts;
 use palisade_identity::token::Keyring;
 use palisade_store::Store;
@@ -27,7 +28,7 @@ pub async fn open_store(config: &Config) -> Result<Store> {
     }
     let state = crate::policy::state_dir(&config.server);
     make_private(&state).map_err(|why| Error::State(format!("{}: {why}", state.display())))?;
-    let secrets = crate::live::secrets(config);
+    let secrets = crate::policy::secrets::provider(config);
     let options = options(config, &state, &*secrets).map_err(Error::State)?;
     Store::open(&options).await.map_err(|why| Error::State(why.to_string()))
 }
@@ -45,6 +46,13 @@ pub async fn open(config: &Config) -> Result<Identity> {
         return Err(Error::State("the database has pending migrations: run `palisade db migrate`".into()));
     }
     let clock = Clock::real();
+    let peppers = if config.password.pepper {
+        let secrets = crate::policy::secrets::provider(config);
+        let rings = Rings::open(secrets, super::keys::settings(config), clock.clone());
+        rings.map_err(|why| said(&why))?.peppers()
+    } else {
+        Peppers::default()
+    };
     // One person waits: there is nobody to be fair to.
     let limits = Limits { threads: 1, ..Limits::default() };
     let issuer = config.auth.config.issuer.as_ref().map_or("https://localhost", |issuer| issuer.as_str());
@@ -52,7 +60,7 @@ pub async fn open(config: &Config) -> Result<Identity> {
         store,
         pool: Pool::new(limits, clock.clone()).map_err(|why| said(&why))?,
         clock,
-        hasher: Hasher::new(Cost::default(), Peppers::default()),
+        hasher: Hasher::new(Cost::default(), peppers),
         policy: passwords(config),
         keyring: Keyring::default(),
         settings: settings(config, issuer.to_owned()),

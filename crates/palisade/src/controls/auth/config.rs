@@ -53,6 +53,10 @@ pub struct Config {
     /// Tokens (`Authorization: Bearer`) are forwarded to the application after they were checked. Session cookies and API
     /// keys never are.
     pub forward_credentials: bool,
+    /// What becomes of requests to routes with `roles`, `permissions` or `when` once the database could not be read for
+    /// 5 s, so that a right may have been taken away elsewhere. Who needs the database to be recognised is refused anyway;
+    /// on other routes, those who were seen before go on until their credential expires.
+    pub when_away: WhenAway,
 }
 
 const fn yes() -> bool {
@@ -77,8 +81,21 @@ impl Default for Config {
             registration: Registration::Closed,
             password_grant: true,
             forward_credentials: false,
+            when_away: WhenAway::Closed,
         }
     }
+}
+
+/// What becomes of requests while nobody knows which rights were taken away.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub enum WhenAway {
+    /// They are refused: 503 `auth.away`.
+    #[default]
+    Closed,
+    /// They are decided by what was known last.
+    Open,
 }
 
 /// What a route may say of it.
@@ -99,6 +116,16 @@ pub enum AccessBy {
     /// The `security` of the operations in the application's OpenAPI document, and routes over it. What is not in the
     /// document is for nobody; what it opens waits in production for `palisade openapi accept`.
     Openapi,
+}
+
+impl WhenAway {
+    /// As in policy and status.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Open => "open",
+        }
+    }
 }
 
 /// Who may make an account.
@@ -164,11 +191,15 @@ pub struct Password {
     /// A file of passwords that have been found in breaches, beside the list inside: one a line, or their SHA-1 as
     /// published by Have I Been Pwned, sorted.
     pub breached: Option<PathBuf>,
+    /// Hashes get a pepper: the secret `pepper`, without which a stolen database is not worth guessing at. Palisade makes
+    /// it itself; older ones are kept for the hashes that have them. Keep a copy of the secret store: without it nobody
+    /// can log in with a password any more.
+    pub pepper: bool,
 }
 
 impl Default for Password {
     fn default() -> Self {
-        Self { min_length: 12, breached: None }
+        Self { min_length: 12, breached: None, pepper: false }
     }
 }
 
@@ -189,6 +220,16 @@ pub struct Database {
 impl Default for Database {
     fn default() -> Self {
         Self { url: None, connections: 16, timeout: Interval::secs(5) }
+    }
+}
+
+impl Database {
+    /// Whether other machines can use it too. What a secret holds is not looked at: a file needs none.
+    pub fn is_shared(&self) -> bool {
+        self.url.as_ref().is_some_and(|url| match url {
+            DatabaseUrl::Url(url) => url.file().is_none(),
+            DatabaseUrl::Secret(_) => true,
+        })
     }
 }
 

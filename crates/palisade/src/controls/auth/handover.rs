@@ -166,8 +166,7 @@ fn sign(ready: &Ready, caller: &Caller, asked: &Asked<'_>, now: Timestamp) -> Op
         more("permissions", user.permissions.clone().into());
         claims.roles.clone_from(&user.roles);
     }
-    let signer = ready.rings().assertion.signer(now)?;
-    let token = signer.sign(kind::ASSERTION, &claims).ok()?;
+    let token = ready.rings().assertion_signer().sign(kind::ASSERTION, &claims).ok()?;
     let mut value = HeaderValue::from_str(token.expose()).ok()?;
     value.set_sensitive(true);
     Some(value)

@@ -1,37 +1,28 @@
-//! The keys that Palisade signs with, under `server.state`.
+//! The keys that Palisade makes for itself, as rings of the secret store, and who follows when one of them changes.
 //!
-//! One for access tokens, one for what the application is handed over, one for cookies: a token of one kind proves nothing
-//! where another is asked for (threats 22). Files of mode 0600 in a directory of mode 0700.
+//! One ring signs access tokens, one what the application is handed over, one authenticates CSRF tokens: a token of one
+//! kind proves nothing where another is asked for (threats 22). The rings outlive policies and are opened once; a policy
+//! says where they are and how old a key becomes.
 
-use std::fs;
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
-use data_encoding::BASE64;
-use palisade_base::{Secret, Timestamp};
-use palisade_identity::token::{Algorithm, Keyring, SigningKey};
-use serde::{Deserialize, Serialize};
+use palisade_base::{Clock, Timestamp};
+use palisade_identity::rings::{self, Event, Rings, Settings};
+use palisade_identity::token::Algorithm;
+use palisade_vault::Provider;
+use parking_lot::Mutex;
 
 use super::config::SigningAlgorithm;
+use crate::controls::Config;
+use crate::observe::{Log, event};
+use crate::policy::State;
 
-/// The keys of one gateway.
-#[derive(Debug, Clone)]
-pub(crate) struct Rings {
-    /// For access tokens.
-    pub(crate) access: Keyring,
-    /// For `Palisade-Assertion`.
-    pub(crate) assertion: Keyring,
-    /// For what only Palisade itself reads again: CSRF tokens and device cookies.
-    pub(crate) own: Secret<Vec<u8>>,
-}
-
-/// One key as it is kept.
-#[derive(Serialize, Deserialize)]
-struct Kept {
-    algorithm: String,
-    private: String,
-}
+/// How far apart the clocks of those who sign and who check may be, both ways.
+const LEEWAY: Duration = Duration::from_secs(60);
+/// A store that could not be used is asked again after this, whatever comes in meanwhile.
+const AGAIN_MS: i64 = 1000;
 
 impl From<SigningAlgorithm> for Algorithm {
     fn from(algorithm: SigningAlgorithm) -> Self {
@@ -44,96 +35,212 @@ impl From<SigningAlgorithm> for Algorithm {
     }
 }
 
-impl Rings {
-    /// Reads the keys, and makes those that are not there yet.
+/// What a policy says of keys.
+pub(crate) fn settings(config: &Config) -> Settings {
+    let (auth, session, secrets) = (&config.auth.config, &config.session, &config.secrets);
+    Settings {
+        algorithm: auth.algorithm.into(),
+        access_life: auth.access_token.duration().saturating_add(LEEWAY),
+        // The tokens of pages live as long as the session that they are bound to.
+        mac_life: session.absolute.duration().max(session.remember.duration()).saturating_add(LEEWAY),
+        pepper: config.password.pepper,
+        lead: secrets.lead.duration(),
+        rotate: secrets.rotate.duration(),
+        rotate_pepper: secrets.rotate_pepper.duration(),
+    }
+}
+
+/// What would keep a gateway from having its keys, before anybody needs one. Nothing is made.
+///
+/// # Errors
+/// Which key, where, and how to mend it.
+pub(crate) fn check(config: &Config, provider: &dyn Provider) -> Result<(), rings::Error> {
+    if matches!(config.secrets.provider, crate::policy::values::SecretProvider::File(_)) {
+        crate::policy::secrets::key_file(config).check()?;
+    }
+    rings::check(provider, &settings(config))
+}
+
+/// What is told when a key came, went, or took its turn.
+type Follower = Box<dyn Fn(&Rings) + Send + Sync>;
+
+/// The rings, once somebody has opened them. They outlive policies.
+#[derive(Default)]
+struct Opened {
+    rings: OnceLock<Rings>,
+    /// When the store was last asked in vain; held while it is asked.
+    failed: Mutex<Option<(Timestamp, String)>>,
+    follower: OnceLock<Follower>,
+    /// What the follower has seen.
+    generation: AtomicU64,
+}
+
+impl std::fmt::Debug for Opened {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Opened").field("rings", &self.rings).finish_non_exhaustive()
+    }
+}
+
+impl Opened {
+    /// Tells the follower when a key came, went, or took its turn since it was last told.
+    fn follow(&self) {
+        let (Some(rings), Some(follower)) = (self.rings.get(), self.follower.get()) else { return };
+        let generation = rings.generation();
+        if self.generation.swap(generation, Ordering::AcqRel) != generation {
+            follower(rings);
+        }
+    }
+}
+
+/// The keys under one policy.
+#[derive(Debug, Clone)]
+pub(crate) struct Keys {
+    opened: Arc<Opened>,
+    provider: Arc<dyn Provider>,
+    settings: Settings,
+    clock: Clock,
+    log: Arc<Log>,
+}
+
+impl Keys {
+    pub(crate) fn new(
+        config: &Config,
+        provider: Arc<dyn Provider>,
+        state: &State,
+        clock: &Clock,
+        log: &Arc<Log>,
+    ) -> Self {
+        let opened = state.get("keys", Opened::default);
+        Self { opened, provider, settings: settings(config), clock: clock.clone(), log: Arc::clone(log) }
+    }
+
+    /// The rings; opens them the first time, and makes keys that are missing where the store can be written. That reads
+    /// files and may make a key, once in the life of a process; where it fails, the store is asked once a second.
     ///
     /// # Errors
-    /// When the directory cannot be used, or a file is damaged.
-    pub(crate) fn open(state: &Path, algorithm: SigningAlgorithm, now: Timestamp) -> io::Result<Self> {
-        let dir = state.join("keys");
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
-        let access = key(&dir, "access", algorithm.into())?;
-        let assertion = key(&dir, "assertion", Algorithm::EdDsa)?;
-        let own = key(&dir, "own", Algorithm::Hs256)?.private().clone();
-        Ok(Self { access: Keyring::new(access, now), assertion: Keyring::new(assertion, now), own })
-    }
-}
-
-fn key(dir: &Path, purpose: &str, algorithm: Algorithm) -> io::Result<SigningKey> {
-    let file = dir.join(format!("{purpose}-{}.json", algorithm.name().to_ascii_lowercase()));
-    let damaged = |_| io::Error::other(format!("`{}` is damaged", file.display()));
-    match read(&file)? {
-        Some(text) => {
-            let kept: Kept = serde_json::from_slice(text.expose()).map_err(|why| damaged(why.to_string()))?;
-            let private = Secret::new(BASE64.decode(kept.private.as_bytes()).map_err(|why| damaged(why.to_string()))?);
-            if kept.algorithm != algorithm.name() {
-                return Err(damaged("another algorithm".into()));
-            }
-            let key = SigningKey::from_private(algorithm, private).map_err(|why| damaged(why.to_string()))?;
-            Ok(named(key, purpose))
+    /// Why there are none.
+    pub(crate) fn open(&self) -> Result<&Rings, String> {
+        if let Some(rings) = self.opened.rings.get() {
+            return Ok(rings);
         }
-        None => {
-            let key = SigningKey::generate(algorithm).map_err(io::Error::other)?;
-            let kept = Kept { algorithm: algorithm.name().into(), private: BASE64.encode(key.private().expose()) };
-            let text = Secret::new(serde_json::to_vec(&kept)?);
-            match write(dir, &file, text.expose()) {
-                Ok(()) => Ok(named(key, purpose)),
-                // Another process of the same state was faster: its key counts.
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => self::key(dir, purpose, algorithm),
-                Err(error) => Err(error),
+        let mut failed = self.opened.failed.lock();
+        if let Some(rings) = self.opened.rings.get() {
+            return Ok(rings);
+        }
+        let now = self.clock.now();
+        if let Some((at, why)) = &*failed
+            && now.0.saturating_sub(at.0) < AGAIN_MS
+        {
+            return Err(why.clone());
+        }
+        match Rings::open(Arc::clone(&self.provider), self.settings.clone(), self.clock.clone()) {
+            Ok(rings) => {
+                self.keep_fresh(&rings);
+                Ok(self.opened.rings.get_or_init(|| rings))
+            }
+            Err(error) => {
+                let why = error.to_string();
+                *failed = Some((now, why.clone()));
+                Err(why)
             }
         }
     }
-}
 
-/// A shared secret has no thumbprint to be called by.
-fn named(key: SigningKey, purpose: &str) -> SigningKey {
-    match key.verifying_key().id() {
-        Some(_) => key,
-        None => key.with_id(purpose),
+    fn keep_fresh(&self, rings: &Rings) {
+        // Not held: the thread ends with the gateway, of which a test makes many.
+        let (opened, log) = (Arc::downgrade(&self.opened), Arc::clone(&self.log));
+        let kept = rings.keep_fresh(move |told| match told {
+            Event::Changed => {
+                if let Some(opened) = opened.upgrade() {
+                    opened.follow();
+                }
+                drop(event::KEYS_CHANGED.line(&log));
+            }
+            Event::Away(error) => drop(event::KEYS_AWAY.line(&log).show("reason", error)),
+            Event::Back => drop(event::KEYS_BACK.line(&log)),
+            _ => {}
+        });
+        if let Err(error) = kept {
+            event::KEYS_AWAY.line(&self.log).show("reason", error);
+        }
     }
-}
 
-fn read(file: &Path) -> io::Result<Option<Secret<Vec<u8>>>> {
-    match fs::read(file) {
-        Ok(text) => Ok(Some(Secret::new(text))),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
+    /// Goes on under this policy. Where the store cannot be used now, everything stays as it was, and is said.
+    pub(crate) fn adopt(&self) {
+        let Some(rings) = self.opened.rings.get() else { return };
+        if let Err(error) = rings.adopt(Arc::clone(&self.provider), self.settings.clone()) {
+            event::KEYS_AWAY.line(&self.log).show("reason", error);
+        }
+        self.opened.follow();
     }
-}
 
-/// Whole, or not at all: written beside, flushed, then linked under its name.
-fn write(dir: &Path, file: &Path, text: &[u8]) -> io::Result<()> {
-    let mut beside =
-        tempfile::Builder::new().permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600)).tempfile_in(dir)?;
-    beside.write_all(text)?;
-    beside.as_file().sync_all()?;
-    beside.persist_noclobber(file).map_err(|error| error.error)?;
-    fs::OpenOptions::new().read(true).custom_flags(0).open(dir)?.sync_all()
+    /// From now on `follower` is told when a key came, went, or took its turn. There is one.
+    pub(crate) fn followed_by(&self, follower: impl Fn(&Rings) + Send + Sync + 'static) {
+        let _ = self.opened.follower.set(Box::new(follower));
+        self.opened.generation.store(0, Ordering::Release);
+        self.opened.follow();
+    }
+
+    /// For a token with an unknown key: whether the store has news, and it is worth checking it again. At most once a
+    /// second, whatever strangers send.
+    pub(crate) fn ask_again(&self) -> bool {
+        let news = self.opened.rings.get().is_some_and(Rings::ask_again);
+        if news {
+            self.opened.follow();
+            drop(event::KEYS_CHANGED.line(&self.log));
+        }
+        news
+    }
+
+    /// How long readers of the JWKS may keep it, in seconds: a new key is published for twice as long before it signs.
+    pub(crate) fn published_for(&self) -> u64 {
+        (self.settings.lead / 2).as_secs()
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::sync::atomic::AtomicUsize;
+
+    use palisade_identity::rings::{Name, Purpose, Rotation, rotate};
+    use palisade_vault::{Memory, Store as _};
 
     use super::*;
 
+    fn keys(provider: Arc<dyn Provider>, clock: &Clock) -> Keys {
+        let log = Arc::new(Log::open(&crate::policy::config::Logs::default(), clock.clone()).unwrap());
+        Keys { opened: Arc::default(), provider, settings: Settings::default(), clock: clock.clone(), log }
+    }
+
     #[test]
-    fn keys_are_made_once_and_are_for_nobody_else() {
-        let state = tempfile::tempdir().unwrap();
-        let open = |algorithm| Rings::open(state.path(), algorithm, Timestamp(0)).unwrap();
-        let set = |rings: &Rings| rings.access.jwk_set(Timestamp(0)).to_string();
-        let first = open(SigningAlgorithm::EdDsa);
-        assert_eq!(set(&first), set(&open(SigningAlgorithm::EdDsa)), "kept");
-        assert_ne!(set(&first), set(&open(SigningAlgorithm::Es256)));
-        assert_ne!(set(&first), first.assertion.jwk_set(Timestamp(0)).to_string(), "a key of its own");
-        assert!(!set(&open(SigningAlgorithm::Hs256)).contains("kty"), "a shared secret is not published");
-        let files: Vec<_> = fs::read_dir(state.path().join("keys")).unwrap().flatten().collect();
-        assert_eq!(files.len(), 5, "{files:?}");
-        for file in files {
-            assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{file:?}");
-        }
-        fs::write(state.path().join("keys/access-eddsa.json"), "{").unwrap();
-        assert!(Rings::open(state.path(), SigningAlgorithm::EdDsa, Timestamp(0)).is_err(), "damaged, not replaced");
+    fn whoever_follows_is_told_of_each_change_once() {
+        let (store, clock) = (Arc::new(Memory::new()), Clock::adjustable());
+        let keys = keys(Arc::clone(&store) as Arc<dyn Provider>, &clock);
+        let told = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&told);
+        let first = keys.open().unwrap().mac(Purpose::Csrf, b"x");
+        keys.followed_by(move |_| {
+            counted.fetch_add(1, Ordering::Relaxed);
+        });
+        assert_eq!(told.load(Ordering::Relaxed), 1, "what is there already");
+        assert!(!keys.ask_again(), "nothing new");
+        let revoke = Rotation { revoke: true, ..Rotation::default() };
+        rotate(store.as_ref(), Name::Mac, &revoke, clock.now()).unwrap();
+        clock.advance(Duration::from_secs(1));
+        assert!(keys.ask_again() && !keys.ask_again());
+        assert_eq!(told.load(Ordering::Relaxed), 2);
+        assert!(!keys.open().unwrap().checks(Purpose::Csrf, b"x", &first));
+    }
+
+    #[test]
+    fn a_store_in_trouble_is_asked_once_a_second() {
+        let (store, clock) = (Arc::new(Memory::new()), Clock::adjustable());
+        store.set("mac-key", palisade_base::Secret::new("short".into())).unwrap();
+        let keys = keys(Arc::clone(&store) as Arc<dyn Provider>, &clock);
+        assert!(keys.open().unwrap_err().contains("mac-key"));
+        store.remove("mac-key").unwrap();
+        assert!(keys.open().is_err(), "not asked again");
+        clock.advance(Duration::from_secs(1));
+        assert!(keys.open().is_ok());
     }
 }

@@ -9,11 +9,10 @@ mod command;
 pub mod config;
 pub mod credential;
 mod handover;
-mod keys;
+pub(crate) mod keys;
 pub mod moving;
 pub mod needs;
 pub(crate) mod operations;
-pub mod proof;
 mod service;
 pub(crate) mod streams;
 pub mod when;
@@ -26,21 +25,25 @@ use palisade_policy::Problems;
 
 pub use self::caller::{By, Caller, Identity};
 pub use self::command::{open, open_store};
-use self::config::AccessBy;
-use self::config::{Config, Issuer, Route};
+use self::config::{AccessBy, Config, Issuer, Route, WhenAway};
 use self::credential::Offered;
+use self::needs::Needs;
 use self::operations::{Found, Known, Place, Table};
 use self::service::{Known as Credential, Rejected, Services};
 pub(crate) use self::service::{Ready, Service};
 use crate::context::Context;
 use crate::control::{Asked, Begun, Check, Control, Info, Remedy, Routes};
 use crate::controls::csrf::AuthenticatedBy;
+use crate::controls::headers::{Docs, docs_are_for};
 use crate::controls::integrity::{is_websocket, preflight_method};
 use crate::endpoints::auth::call::encode;
 use crate::policy::Env;
 use crate::policy::config::Route as PolicyRoute;
 use crate::policy::values::PathPattern;
 use crate::refusal::{Refusal, Stop, prefers_html};
+
+/// The role of administrators, which exists from the start.
+const ADMIN: &str = "admin";
 
 /// The control.
 #[derive(Debug)]
@@ -151,9 +154,15 @@ impl Auth {
         &self.config
     }
 
-    /// Whether what others revoke may be unknown (threats 17).
-    pub(crate) fn is_stale(&self) -> bool {
-        self.services.get().is_some_and(|ready| ready.is_stale())
+    /// Whether a right may have been taken away without our knowledge (threats 17), and the policy does not say that what
+    /// was known last decides.
+    pub(crate) fn is_unsure(&self) -> bool {
+        self.config.when_away == WhenAway::Closed && self.services.get().is_some_and(|ready| ready.is_stale())
+    }
+
+    /// Users, sessions, tokens and keys, once the database was opened.
+    pub(crate) fn identity(&self) -> Option<&palisade_identity::Identity> {
+        self.services.identity()
     }
 
     /// The services, where somebody has asked for them before.
@@ -218,6 +227,7 @@ impl Auth {
         ctx.rule().own
             || !ctx.rule().needs.is_silent()
             || self.config.routes.is_empty()
+            || docs_are_for(Docs::Admin, ctx)
             || self.config.routes.iter().any(|route| route.matches(ctx.path()))
     }
 
@@ -247,7 +257,7 @@ impl Auth {
             Outcome::Away => Some(away()),
         };
         // The endpoints say themselves whom they are for, and one that needs nobody works with an old credential.
-        if rule.own || rule.needs.public {
+        if rule.own || (rule.needs.public && !docs_are_for(Docs::Admin, ctx)) {
             return Ok(());
         }
         let table = match self.asks_document(ctx).then(|| self.table(ctx)) {
@@ -263,7 +273,7 @@ impl Auth {
             return Ok(());
         }
         let verdict = match (ctx.identity().caller(), rejected) {
-            (Some(_), _) if self.is_unsure(ctx) => Err(away()),
+            (Some(_), _) if needs_news(ctx) && self.is_unsure() => Err(away()),
             // No document describes a WebSocket's handshake: it needs a login.
             (Some(_), _) if matches!(found, Some(Found::Undeclared)) && !is_websocket(parts) => {
                 Err(codes::UNDECLARED.refuse("neither a route nor the application's document names it"))
@@ -327,14 +337,6 @@ impl Auth {
         admits(ctx, caller, found)
     }
 
-    /// Whether a role may have been taken away without our knowledge (threats 17): the feed of changes could not be read
-    /// for more than 5 s. Everything else goes on until it ends by itself.
-    fn is_unsure(&self, ctx: &Context) -> bool {
-        let needs = &ctx.rule().needs;
-        (!needs.roles.is_empty() || !needs.permissions.is_empty() || ctx.rule().when.is_some())
-            && self.services.get().is_some_and(|ready| ready.is_stale())
-    }
-
     fn forwards(&self, ctx: &Context) -> bool {
         self.forward.get(usize::from(ctx.rule().id)).copied().unwrap_or(false)
     }
@@ -357,15 +359,28 @@ impl Auth {
     }
 }
 
+/// Whether the route of a request asks for what can be taken away at any moment. On others everything goes on until it ends
+/// by itself.
+fn needs_news(ctx: &Context) -> bool {
+    let needs = &ctx.rule().needs;
+    !needs.roles.is_empty()
+        || !needs.permissions.is_empty()
+        || ctx.rule().when.is_some()
+        || docs_are_for(Docs::Admin, ctx)
+}
+
 /// Whether the route of a request is for its caller, or what the application's document says of it. The condition comes
 /// last: what can be said without the request's values has been said.
 fn admits(ctx: &Context, caller: &Caller, found: Option<Found<'_>>) -> Result<(), Refusal> {
-    let rule = ctx.rule();
+    let (rule, now) = (ctx.rule(), ctx.policy.clock().now());
+    if docs_are_for(Docs::Admin, ctx) {
+        // On top of what the route asks, never instead: a `public` one opens the documentation to nobody else.
+        Needs { roles: vec![ADMIN.into()], ..Needs::default() }.judge(caller, now)?;
+    }
     if let Some(Found::Asks(all)) = found {
-        let now = ctx.policy.clock().now();
         return all.into_iter().try_for_each(|any_of| operations::judge(any_of, caller, now));
     }
-    rule.needs.judge(caller, ctx.policy.clock().now())?;
+    rule.needs.judge(caller, now)?;
     rule.when.as_ref().map_or(Ok(()), |when| when.judge(ctx, caller))
 }
 

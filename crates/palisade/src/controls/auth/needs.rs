@@ -14,6 +14,7 @@ use super::caller::{By, Caller};
 use super::codes;
 use super::config::AccessBy;
 use crate::controls::Config as Policy;
+use crate::controls::headers::Docs;
 use crate::policy::config::Route;
 use crate::refusal::Refusal;
 
@@ -186,6 +187,13 @@ pub(crate) fn check(policy: &Policy, problems: &mut Problems) {
             "password.breached",
             format!("`{}`: {error}", file.display()),
             "name a sorted list of passwords, or of their SHA-1, that Palisade's user can read",
+        );
+    }
+    if !on && policy.headers.config.docs == Some(Docs::Admin) {
+        problems.error(
+            "headers.docs",
+            "`admin` needs a login, and without `[auth]` nobody logs in here",
+            "add `[auth]`, or write `open` or `closed`",
         );
     }
     for (place, route) in policy.route.iter().enumerate() {

@@ -13,7 +13,8 @@ use palisade_identity::Identity;
 use palisade_identity::opaque::{ApiKey, Session};
 use palisade_identity::password::Breached;
 use palisade_identity::password::pool::{Limits, Pool};
-use palisade_identity::password::{Cost, Hasher, Peppers, Policy as Passwords};
+use palisade_identity::password::{Cost, Hasher, Policy as Passwords};
+use palisade_identity::rings::Rings;
 use palisade_identity::service::{FeedState, Issuer, Lifetimes, NotValid, Parts, Settings, Unrecognised};
 use palisade_identity::token::Refused;
 use palisade_store::{Options, Store};
@@ -24,7 +25,7 @@ use super::caller::Caller;
 use super::codes;
 use super::config::{Config, DatabaseUrl};
 use super::credential::Offered;
-use super::keys::Rings;
+use super::keys::Keys;
 use crate::controls::Config as PolicyConfig;
 use crate::observe::event;
 use crate::policy::Policy;
@@ -42,7 +43,7 @@ pub(crate) struct Service {
 #[derive(Debug)]
 struct Core {
     identity: Identity,
-    rings: Arc<Rings>,
+    rings: Rings,
     assertions: Cache<Box<str>, (i64, HeaderValue)>,
 }
 
@@ -85,7 +86,8 @@ pub(super) enum Rejected {
 pub(crate) struct Ready {
     /// Users, sessions, tokens, keys.
     pub(crate) identity: Identity,
-    rings: Arc<Rings>,
+    rings: Rings,
+    keys: Keys,
     assertions: Cache<Box<str>, (i64, HeaderValue)>,
 }
 
@@ -102,6 +104,11 @@ impl Services {
         Self { service, issuers: issuers.into(), ready: OnceLock::new() }
     }
 
+    /// Users, sessions, tokens and keys, once the database was opened under any policy.
+    pub(super) fn identity(&self) -> Option<&Identity> {
+        self.service.core.get().map(|core| &core.identity)
+    }
+
     /// The services, where somebody has asked for them before.
     pub(super) fn get(&self) -> Option<&Arc<Ready>> {
         self.ready.get()
@@ -112,13 +119,21 @@ impl Services {
         if let Some(ready) = self.ready.get() {
             return Ok(ready);
         }
-        let core = self.service.core.get_or_try_init(|| Core::open(policy)).await.map_err(|why| {
+        let away = |why: String| {
             codes::AWAY.refuse("the database or the keys cannot be opened").with("reason", why).retry_after(1)
-        })?;
+        };
+        let keys = policy.env().keys.clone().ok_or_else(|| away("the policy has no `[auth]`".into()))?;
+        let opened = self.service.core.initialized();
+        let core = self.service.core.get_or_try_init(|| Core::open(policy, &keys)).await.map_err(away)?;
+        if opened {
+            // Another policy than the one that they were opened under.
+            let keys = keys.clone();
+            let _ = tokio::task::spawn_blocking(move || keys.adopt()).await;
+        }
         let settings = settings(policy.config(), issuer(policy, &policy.config().auth.config));
         let identity = core.identity.with(Settings { issuers: Arc::clone(&self.issuers), ..settings });
         identity.set_password_policy(passwords(policy.config()));
-        let ready = Ready { identity, rings: Arc::clone(&core.rings), assertions: core.assertions.clone() };
+        let ready = Ready { identity, rings: core.rings.clone(), keys, assertions: core.assertions.clone() };
         Ok(self.ready.get_or_init(|| Arc::new(ready)))
     }
 
@@ -128,9 +143,11 @@ impl Services {
         let ready = self.ready.get().filter(|ready| ready.identity.feed_state() != FeedState::Never);
         match offered {
             Offered::Nothing => invalid("nothing"),
-            Offered::Token(text) => answered(ready.and_then(|ready| ready.identity.token_cached(text, &[])), || {
-                Question::Token(Secret::new((*text).to_owned()))
-            }),
+            Offered::Token(text) => {
+                let known = ready.and_then(|ready| ready.identity.token_cached(text, &[]));
+                let known = known.filter(|known| !matches!(known, Err(NotValid::Token(Refused::UnknownKey))));
+                answered(known, || Question::Token(Secret::new((*text).to_owned())))
+            }
             Offered::Session(text) => match Session::parse(text) {
                 None => invalid("not the spelling of a session"),
                 Some(session) => answered(ready.and_then(|ready| ready.identity.session_cached(&session)), || {
@@ -151,7 +168,13 @@ impl Services {
             ready.identity.catch_up().await.map_err(|_| Rejected::Away)?;
         }
         let asked = match question {
-            Question::Token(text) => ready.identity.token(text.expose(), &[]).await,
+            Question::Token(text) => match ready.identity.token(text.expose(), &[]).await {
+                // Another instance may have begun to sign with a key that this one has not seen yet.
+                Err(Unrecognised::NotValid(NotValid::Token(Refused::UnknownKey))) if ready.keys.ask_again() => {
+                    ready.identity.token(text.expose(), &[]).await
+                }
+                asked => asked,
+            },
             Question::Session(session) => ready.identity.session(session).await,
             Question::Key(key) => ready.identity.key(key).await,
         };
@@ -199,11 +222,13 @@ fn rejected(why: NotValid) -> Rejected {
 }
 
 impl Core {
-    async fn open(policy: &Policy) -> Result<Self, String> {
+    async fn open(policy: &Policy, keys: &Keys) -> Result<Self, String> {
         let (clock, config) = (policy.clock().clone(), policy.config());
         let text = |error: &dyn std::fmt::Display| error.to_string();
         let state = policy.state_dir();
-        let rings = Rings::open(&state, config.auth.config.algorithm, clock.now()).map_err(|why| text(&why))?;
+        let opening = keys.clone();
+        // Files are read, and a key may be made, which takes its time.
+        let rings = tokio::task::spawn_blocking(move || opening.open().cloned()).await.map_err(|why| text(&why))??;
         let options = options(config, &state, &*policy.env().secrets)?;
         let store = Store::open(&options).await.map_err(|why| text(&why))?;
         if options.is_embedded() {
@@ -217,15 +242,21 @@ impl Core {
                 Err(why) => return Err(text(&why)),
             }
         }
-        let peppers = Peppers::new([]).map_err(|why| text(&why))?;
         let identity = Identity::new(Parts {
             store,
             pool: Pool::new(Limits::default(), clock.clone()).map_err(|why| text(&why))?,
             clock,
-            hasher: Hasher::new(Cost::default(), peppers),
+            hasher: Hasher::new(Cost::default(), rings.peppers()),
             policy: passwords(config),
-            keyring: rings.access.clone(),
+            keyring: rings.access(),
             settings: settings(config, issuer(policy, &config.auth.config)),
+        });
+        let assertions: Cache<Box<str>, (i64, HeaderValue)> = Cache::new(ASSERTIONS);
+        let (follower, signed) = (identity.clone(), assertions.clone());
+        keys.followed_by(move |rings| {
+            follower.set_keyring(rings.access());
+            follower.set_hasher(Hasher::new(Cost::default(), rings.peppers()));
+            signed.invalidate_all();
         });
         // Believed from here on; should it fail, the follower goes on trying.
         let _ = identity.catch_up().await;
@@ -241,7 +272,7 @@ impl Core {
         event::IDENTITY
             .line(&policy.env().log)
             .str("database", if options.is_embedded() { "sqlite" } else { "postgresql" });
-        Ok(Self { identity, rings: Arc::new(rings), assertions: Cache::new(ASSERTIONS) })
+        Ok(Self { identity, rings, assertions })
     }
 }
 
@@ -327,6 +358,11 @@ impl Ready {
     /// The keys.
     pub(crate) fn rings(&self) -> &Rings {
         &self.rings
+    }
+
+    /// How long readers of the JWKS may keep it, in seconds.
+    pub(crate) fn published_for(&self) -> u64 {
+        self.keys.published_for()
     }
 
     /// Whether what others revoke is known.

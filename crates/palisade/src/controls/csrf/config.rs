@@ -25,8 +25,8 @@ pub struct Config {
     pub tokens: bool,
     /// Puts the token into the forms of the application's HTML pages that post to this origin. Implies `tokens`.
     pub inject: bool,
-    /// The key that tokens are signed with, at least 32 bytes. Default: a random one, new at each start. Several instances
-    /// need the same.
+    /// The key that tokens are signed with, at least 32 bytes. Default: with `[auth]` the secret `mac-key`, which Palisade
+    /// makes and replaces itself; without it a random one, new at each start. Several instances need the same.
     pub key: Option<SecretRef>,
 }
 

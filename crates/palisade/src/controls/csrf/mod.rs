@@ -28,8 +28,8 @@ use palisade_policy::Problems;
 pub use self::config::{Config, Route};
 use self::field::{Form, WITHIN};
 pub use self::how::AuthenticatedBy;
-use self::site::Site;
-use self::token::{Session, Tokens};
+pub(crate) use self::site::{Site, of as site};
+use self::token::{Key, Session, Tokens};
 use crate::body::{ResponseBody, Start};
 use crate::context::{Context, Seen};
 use crate::control::{Asked, Check, Control, ControlId, Info, Inspect, Mode, Peek, Remedy, Routes};
@@ -56,7 +56,8 @@ pub static TOKEN_INVALID: Code =
     Code::client("csrf.token_invalid", StatusCode::FORBIDDEN, 5, "the CSRF token is not one of this session")
         .owasp("authz_fail");
 
-const X_CSRF_TOKEN: HeaderName = HeaderName::from_static("x-csrf-token");
+/// The header that carries the token.
+pub(crate) const X_CSRF_TOKEN: HeaderName = HeaderName::from_static("x-csrf-token");
 /// How long a page may take to come in whole; a slower one stays as it is.
 const PAGE_TIME: Duration = Duration::from_secs(10);
 /// The shortest key, in bytes.
@@ -108,15 +109,10 @@ impl Control for Csrf {
     };
 
     fn compile(section: &Config, _: &Routes<'_, Route>, env: &Env, problems: &mut Problems) -> Option<Self> {
-        let random = env.state.get("csrf.key", || {
-            let mut key = [0; 32];
-            // Without randomness there are no tokens that anybody could have guessed either.
-            aws_lc_rs::rand::fill(&mut key).map(|()| Random(key)).ok()
-        });
         let key = match &section.key {
-            None => random.as_ref().as_ref().map(|random| random.0.to_vec()),
+            None => usual_key(env),
             Some(named) => match env.secrets.get(&named.secret) {
-                Ok(key) if key.expose().len() >= MIN_KEY => Some(key.expose().as_bytes().to_vec()),
+                Ok(key) if key.expose().len() >= MIN_KEY => Some(Key::own(key.expose().as_bytes())),
                 Ok(_) => {
                     let fix = "make one with `openssl rand -base64 32`";
                     problems.error("csrf.key", format!("the key is shorter than {MIN_KEY} bytes"), fix);
@@ -138,11 +134,25 @@ impl Control for Csrf {
             id: ControlId(u8::try_from(id).unwrap_or_default()),
             exempt: section.exempt.clone(),
             login: section.login.clone(),
-            tokens: Tokens::new(&key?, section.session_cookie.as_deref()),
+            tokens: Tokens::new(key?, section.session_cookie.as_deref()),
             hands_out: section.tokens || section.inject,
             injects: section.inject,
         })))
     }
+}
+
+/// The key where the policy names none: with a login the one that all instances share, which outlives restarts; without
+/// one a random one, so that nothing has to be stored.
+fn usual_key(env: &Env) -> Option<Key> {
+    if let Some(keys) = &env.keys {
+        return Some(Key::Ring(keys.clone()));
+    }
+    let random = env.state.get("csrf.key", || {
+        let mut key = [0; 32];
+        // Without randomness there are no tokens that anybody could have guessed either.
+        aws_lc_rs::rand::fill(&mut key).map(|()| Random(key)).ok()
+    });
+    random.as_ref().as_ref().map(|random| Key::own(&random.0))
 }
 
 /// What has to be done about a request.
@@ -416,17 +426,25 @@ pub(crate) fn is_checked(ctx: &Context, headers: &HeaderMap) -> Result<(), Refus
     }
 }
 
-/// A token of the session that this request came by; none where the control is off.
+/// A token of the session that this request came by.
 pub(crate) fn session_token(ctx: &Context) -> Option<String> {
-    let csrf = ctx.policy.controls().csrf.control.as_ref()?;
-    csrf.0.tokens.token(&Session::Known(ctx.session_secret()?.into()))
+    let session = Session::Known(ctx.session_secret()?.into());
+    with_tokens(ctx, |tokens| tokens.token(&session))?
 }
 
 /// Whether a token is one of the session that this request came by.
 pub(crate) fn is_session_token(ctx: &Context, token: &str) -> bool {
-    let csrf = ctx.policy.controls().csrf.control.as_ref();
-    csrf.zip(ctx.session_secret())
-        .is_some_and(|(csrf, session)| csrf.0.tokens.is_valid(&Session::Known(session.into()), token.as_bytes()))
+    let Some(session) = ctx.session_secret() else { return false };
+    let session = Session::Known(session.into());
+    with_tokens(ctx, |tokens| tokens.is_valid(&session, token.as_bytes())).unwrap_or(false)
+}
+
+/// Palisade's own endpoints ask for tokens also where the control is off for the application.
+fn with_tokens<T>(ctx: &Context, ask: impl FnOnce(&Tokens) -> T) -> Option<T> {
+    match &ctx.policy.controls().csrf.control {
+        Some(csrf) => Some(ask(&csrf.0.tokens)),
+        None => Some(ask(&Tokens::new(usual_key(ctx.policy.env())?, None))),
+    }
 }
 
 /// `GET /.palisade/csrf`: a token for programs and scripts, and the cookie that it belongs to. None where the control is

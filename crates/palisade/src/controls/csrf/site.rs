@@ -8,7 +8,7 @@ use crate::context::{Context, Seen};
 
 /// Whose page made the browser send a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Site {
+pub(crate) enum Site {
     /// An own page, or the person at the browser.
     Own,
     /// A page that is not ours; why, for the log.
@@ -20,7 +20,7 @@ pub(super) enum Site {
 }
 
 /// Whose page it was.
-pub(super) fn of(ctx: &Context, headers: &HeaderMap) -> Site {
+pub(crate) fn of(ctx: &Context, headers: &HeaderMap) -> Site {
     let mut fetch = headers.get_all("sec-fetch-site").iter();
     let site = fetch.next().map(http::HeaderValue::as_bytes);
     if fetch.next().is_some() {

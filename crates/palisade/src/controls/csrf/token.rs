@@ -1,6 +1,7 @@
 //! Tokens: signed double submit, bound to the session.
 //!
-//! A token is `nonce ‖ HMAC-SHA256(key, session ‖ nonce)`, so that it is another text on every page (BREACH reads what
+//! The one maker of tokens: for the application's pages and for Palisade's own. A token is
+//! `nonce ‖ HMAC-SHA256(key, session ‖ nonce)`, so that it is another text on every page (BREACH reads what
 //! stays the same in a compressed answer) and one of another session is worth nothing. Without a session that we know,
 //! it is bound to a signed random cookie, which only this host can have set: `__Host-` cookies cannot be planted by a
 //! neighbouring subdomain or over plain HTTP. Source: OWASP's cheat sheet on CSRF, "Signed Double-Submit Cookie".
@@ -9,19 +10,20 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::{hmac, rand};
 use data_encoding::BASE64URL_NOPAD;
 use http::header::{COOKIE, HeaderMap, HeaderValue};
+use palisade_identity::rings::{Purpose, TAG_BYTES};
 
 use crate::context::Context;
+use crate::controls::auth::keys::Keys;
 
 /// The cookie over TLS.
 pub(super) const SECURE_NAME: &str = "__Host-palisade-csrf";
 /// The cookie over plain HTTP, where browsers take no `__Host-` cookie: development.
 pub(super) const PLAIN_NAME: &str = "palisade-csrf";
 
-const NONCE: usize = 12;
-const MAC: usize = 20;
-const RAW: usize = NONCE + MAC;
+const NONCE: usize = 16;
+const RAW: usize = NONCE + TAG_BYTES;
 /// The length of a token in base64url.
-pub(super) const LENGTH: usize = 43;
+pub(super) const LENGTH: usize = 64;
 
 /// What a token is bound to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,17 +34,47 @@ pub(super) enum Session {
     Cookie(Box<str>),
 }
 
+/// What tokens are signed with.
+#[derive(Debug)]
+pub(super) enum Key {
+    /// One key. Boxed: it holds the states of the hash, a kilobyte of them.
+    Own(Box<hmac::Key>),
+    /// The ring of keys that all instances share: a token outlives the key's replacement.
+    Ring(Keys),
+}
+
+impl Key {
+    pub(super) fn own(key: &[u8]) -> Self {
+        Self::Own(Box::new(hmac::Key::new(hmac::HMAC_SHA256, key)))
+    }
+
+    /// None where the secret store cannot be used: then there are no tokens.
+    fn tag(&self, message: &[u8]) -> Option<[u8; TAG_BYTES]> {
+        match self {
+            Self::Own(key) => hmac::sign(key, message).as_ref().try_into().ok(),
+            Self::Ring(keys) => keys.open().ok().map(|rings| rings.mac(Purpose::Csrf, message)),
+        }
+    }
+
+    fn checks(&self, message: &[u8], tag: &[u8]) -> bool {
+        match self {
+            Self::Own(key) => hmac::verify(key, message, tag).is_ok(),
+            Self::Ring(keys) => keys.open().is_ok_and(|rings| rings.checks(Purpose::Csrf, message, tag)),
+        }
+    }
+}
+
 /// Makes and checks tokens.
 #[derive(Debug)]
 pub(super) struct Tokens {
-    key: hmac::Key,
+    key: Key,
     /// The application's own session cookie.
     session_cookie: Option<Box<str>>,
 }
 
 impl Tokens {
-    pub(super) fn new(key: &[u8], session_cookie: Option<&str>) -> Self {
-        Self { key: hmac::Key::new(hmac::HMAC_SHA256, key), session_cookie: session_cookie.map(Into::into) }
+    pub(super) fn new(key: Key, session_cookie: Option<&str>) -> Self {
+        Self { key, session_cookie: session_cookie.map(Into::into) }
     }
 
     /// What the tokens of this request are bound to; none where there is nothing yet.
@@ -64,7 +96,7 @@ impl Tokens {
         let mut raw = [0; RAW];
         rand::fill(&mut raw[..NONCE]).ok()?;
         let (id, mac) = raw.split_at_mut(NONCE);
-        mac.copy_from_slice(&self.mac(b"cookie", b"", id));
+        mac.copy_from_slice(&self.key.tag(&message(b"cookie", b"", id))?);
         Some(Session::Cookie(BASE64URL_NOPAD.encode(&raw).into()))
     }
 
@@ -72,7 +104,7 @@ impl Tokens {
     fn is_ours(&self, value: &str) -> bool {
         let Some(raw) = decode(value) else { return false };
         let (id, mac) = raw.split_at(NONCE);
-        verify_slices_are_equal(&self.mac(b"cookie", b"", id), mac).is_ok()
+        self.key.checks(&message(b"cookie", b"", id), mac)
     }
 
     /// A fresh token.
@@ -80,7 +112,7 @@ impl Tokens {
         let mut raw = [0; RAW];
         rand::fill(&mut raw[..NONCE]).ok()?;
         let (nonce, mac) = raw.split_at_mut(NONCE);
-        mac.copy_from_slice(&self.bound(session, nonce));
+        mac.copy_from_slice(&self.key.tag(&bound(session, nonce))?);
         Some(BASE64URL_NOPAD.encode(&raw))
     }
 
@@ -93,7 +125,7 @@ impl Tokens {
         }
         let Some(raw) = std::str::from_utf8(token).ok().and_then(decode) else { return false };
         let (nonce, mac) = raw.split_at(NONCE);
-        verify_slices_are_equal(&self.bound(session, nonce), mac).is_ok()
+        self.key.checks(&bound(session, nonce), mac)
     }
 
     /// What the cookie for scripts holds.
@@ -103,26 +135,23 @@ impl Tokens {
             Session::Known(_) => self.token(session),
         }
     }
+}
 
-    fn bound(&self, session: &Session, nonce: &[u8]) -> [u8; MAC] {
-        match session {
-            Session::Known(session) => self.mac(b"session", session, nonce),
-            Session::Cookie(cookie) => self.mac(b"double", cookie.as_bytes(), nonce),
-        }
+fn bound(session: &Session, nonce: &[u8]) -> Vec<u8> {
+    match session {
+        Session::Known(session) => message(b"session", session, nonce),
+        Session::Cookie(cookie) => message(b"double", cookie.as_bytes(), nonce),
     }
+}
 
-    /// Every part with its length before it, so that no two inputs are one text.
-    fn mac(&self, purpose: &[u8], session: &[u8], nonce: &[u8]) -> [u8; MAC] {
-        let mut signing = hmac::Context::with_key(&self.key);
-        for part in [b"palisade csrf 1".as_slice(), purpose, session, nonce] {
-            signing.update(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
-            signing.update(part);
-        }
-        let whole = signing.sign();
-        let mut out = [0; MAC];
-        out.copy_from_slice(&whole.as_ref()[..MAC]);
-        out
+/// What is signed: every part with its length before it, so that no two inputs are one text.
+fn message(purpose: &[u8], session: &[u8], nonce: &[u8]) -> Vec<u8> {
+    let mut message = Vec::with_capacity(96);
+    for part in [b"palisade csrf 2".as_slice(), purpose, session, nonce] {
+        message.extend_from_slice(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+        message.extend_from_slice(part);
     }
+    message
 }
 
 fn decode(text: &str) -> Option<[u8; RAW]> {
@@ -158,7 +187,7 @@ mod tests {
 
     #[test]
     fn tokens_are_bound_to_their_session() {
-        let tokens = Tokens::new(&[7; 32], None);
+        let tokens = Tokens::new(Key::own(&[7; 32]), None);
         let sessions = [
             Session::Known(b"a"[..].into()),
             Session::Known(b"b"[..].into()),
@@ -172,7 +201,7 @@ mod tests {
             for other in &sessions {
                 assert_eq!(tokens.is_valid(other, token.as_bytes()), other == session);
             }
-            assert!(!Tokens::new(&[8; 32], None).is_valid(session, token.as_bytes()), "another key");
+            assert!(!Tokens::new(Key::own(&[8; 32]), None).is_valid(session, token.as_bytes()), "another key");
             for place in 0..LENGTH {
                 let mut bent = token.clone().into_bytes();
                 bent[place] = if bent[place] == b'A' { b'B' } else { b'A' };
@@ -186,7 +215,7 @@ mod tests {
 
     #[test]
     fn the_random_cookie_is_a_token_of_its_own_and_of_nothing_else() {
-        let tokens = Tokens::new(&[7; 32], None);
+        let tokens = Tokens::new(Key::own(&[7; 32]), None);
         let Some(Session::Cookie(value)) = tokens.new_cookie() else { panic!("a cookie") };
         assert!(tokens.is_ours(&value) && !tokens.is_ours(&"A".repeat(LENGTH)));
         assert!(tokens.is_valid(&Session::Cookie(value.clone()), value.as_bytes()));

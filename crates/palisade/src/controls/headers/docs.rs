@@ -9,6 +9,8 @@ use http::HeaderValue;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::Config;
+use crate::context::Context;
 use crate::html::{closing, tag};
 use crate::policy::values::OriginPattern;
 
@@ -18,10 +20,25 @@ use crate::policy::values::OriginPattern;
 pub enum Docs {
     /// Everybody.
     Open,
-    /// Administrators. Nobody, as long as no logins are configured.
+    /// Users with the role `admin`. Needs `[auth]`.
     Admin,
     /// Nobody.
     Closed,
+}
+
+/// Whether a request asks for documentation that these may read.
+pub(crate) fn is_for(whom: Docs, ctx: &Context) -> bool {
+    let config = &ctx.policy.config().headers.config;
+    config.docs(ctx.policy.env().is_development()) == whom && is_docs(config, ctx)
+}
+
+/// Whether the path is one of the documentation's: a page, or the document itself.
+fn is_docs(config: &Config, ctx: &Context) -> bool {
+    let path = ctx.app_path();
+    is_page(&config.docs_pages, path) || {
+        let openapi = &ctx.policy.upstream(ctx.rule().id).openapi;
+        openapi.starts_with('/') && without_slash(path) == without_slash(openapi)
+    }
 }
 
 /// A larger page keeps the usual policy.

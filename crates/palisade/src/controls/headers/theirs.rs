@@ -17,6 +17,8 @@ impl Theirs {
     pub(super) const POLICY: Self = Self(1 << 2);
     pub(super) const COOKIE: Self = Self(1 << 3);
     pub(super) const LOCATION: Self = Self(1 << 4);
+    /// What speaks to caches of content delivery networks only.
+    pub(super) const CDN: Self = Self(1 << 5);
 
     pub(super) fn new(headers: &HeaderMap) -> Self {
         headers.keys().fold(Self(0), |all, name| Self(all.0 | Self::of(name).0))
@@ -29,6 +31,8 @@ impl Theirs {
             "content-security-policy" | "content-security-policy-report-only" | "x-frame-options" => Self::POLICY,
             "set-cookie" => Self::COOKIE,
             "location" => Self::LOCATION,
+            "surrogate-control" | "edge-control" | "x-accel-expires" => Self::CDN,
+            name if name.ends_with("cdn-cache-control") => Self::CDN,
             _ => Self(0),
         }
     }
@@ -38,7 +42,7 @@ impl Theirs {
     }
 }
 
-/// Takes the banners off.
-pub(super) fn remove_banners(headers: &mut HeaderMap) {
-    remove_where(headers, |name| Theirs::of(name) == Theirs::BANNER);
+/// Takes headers of a kind off.
+pub(super) fn remove(headers: &mut HeaderMap, kind: Theirs) {
+    remove_where(headers, |name| Theirs::of(name) == kind);
 }

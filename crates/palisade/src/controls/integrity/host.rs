@@ -38,10 +38,9 @@ pub(crate) fn host(parts: &mut request::Parts) -> Result<Box<str>, &'static str>
 
 /// `uri-host [ ":" port ]` (RFC 9110 §7.2), the name in lower case.
 fn parse(text: &str) -> Option<Box<str>> {
-    let split = match text.rfind(']') {
-        Some(end) => text.get(end + 1..)?.find(':').map(|at| end + 1 + at),
-        None => text.find(':'),
-    };
+    let bytes = text.as_bytes();
+    let behind = if bytes.first() == Some(&b'[') { bytes.iter().position(|&b| b == b']')? } else { 0 };
+    let split = bytes.get(behind..)?.iter().position(|&b| b == b':').map(|at| behind + at);
     let (name, port) = match split {
         Some(at) => (text.get(..at)?, Some(text.get(at + 1..)?)),
         None => (text, None),

@@ -210,7 +210,9 @@ impl Check for Integrity {
             }
             "integrity.grpc" => "the client makes its calls with `POST` over HTTP/2, and names one content type",
             "integrity.expect" => "the client leaves `Expect` out, or sends `100-continue`",
-            "integrity.hidden_file" => "the application serves the file under a name without a leading dot",
+            "integrity.hidden_file" => {
+                "no such name is served; the file needs one without a leading dot that is not that of a key or copy"
+            }
             "integrity.framing" => {
                 "the client, or a proxy before this one, frames the request in one way only: `Content-Length` or chunks, lines that end in CR LF"
             }

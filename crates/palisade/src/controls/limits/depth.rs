@@ -1,40 +1,33 @@
-//! How deep a JSON body is, counted while it streams: no parser, and nothing is kept but a number.
+//! How deep a JSON body is, while it streams: `palisade_base::json` reads it, and nothing is kept but a number.
 //!
 //! Parsers that recurse run out of stack on a few kilobytes of `[` (CVE-2022-45688 and its like; Python's `json` raises
-//! a `RecursionError`, a 500). Malformed JSON is the application's to refuse: so this goes on
-//! where `palisade_base::json`, the reader of rules and validation, stops, as lenient parsers do (Python takes `NaN`).
+//! a `RecursionError`, a 500). Malformed JSON is the application's to refuse: behind the place where it shows, brackets are
+//! counted wherever they are, for parsers that read on (comments, single quotes).
 
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use palisade_base::json::{Limits, Loose, Stop};
 
-use super::media_type;
+use super::{media_type, names};
 
 /// A counter of arrays and objects that lie in each other.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Depth {
-    most: u32,
-    depth: u32,
+    most: usize,
     state: State,
-    /// The body has no type: it is JSON where its first byte says so.
+    /// The body has no type: it is JSON only as long as it reads like that.
     guess: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 enum State {
-    /// Nothing but white space so far.
-    Start,
-    /// Between values.
-    Outside,
-    /// Within a string.
-    Text,
-    /// Behind a backslash within a string.
-    Escape,
-    /// Behind the first byte of what may be a byte order mark of UTF-16.
-    Mark,
-    /// Nothing but zeros so far.
-    Zeros,
-    /// In characters of two or four bytes.
-    Wide,
-    /// Not JSON, or behind the end of the one value.
+    Reading {
+        reader: Box<Loose>,
+        /// Bytes so far.
+        read: usize,
+    },
+    /// No JSON any more, but perhaps to a lenient parser: so deep at most.
+    Counting(usize),
+    /// Not JSON.
     Done,
 }
 
@@ -45,67 +38,49 @@ impl Depth {
         // Of two types nobody knows which one the application believes.
         let names_json =
             |value: &HeaderValue| value.as_bytes().to_ascii_lowercase().windows(4).any(|word| word == b"json");
-        let json = kind.contains("json") || headers.get_all(CONTENT_TYPE).iter().skip(1).any(names_json);
+        let json = names(&kind, "json") || headers.get_all(CONTENT_TYPE).iter().skip(1).any(names_json);
         let guess = kind.is_empty() && !json;
-        (guess || json).then_some(Self { most, depth: 0, state: State::Start, guess })
+        let most = usize::try_from(most).unwrap_or(usize::MAX);
+        // Texts are skipped: none is kept, however long.
+        let reader = || Box::new(Loose::new(Limits { depth: most, text: 0 }));
+        (guess || json).then(|| Self { most, state: State::Reading { reader: reader(), read: 0 }, guess })
     }
 
     /// How deep it may be.
     pub(super) fn most(&self) -> usize {
-        usize::try_from(self.most).unwrap_or(usize::MAX)
+        self.most
     }
 
     /// Counts on. False: deeper than it may be.
     pub(super) fn feed(&mut self, piece: &[u8]) -> bool {
-        for &byte in piece {
-            self.state = match (self.state, byte) {
-                (State::Done, _) => return true,
-                // No JSON of today holds a NUL (RFC 8259 §8.1); that of UTF-16 and UTF-32, which Python reads too, is full
-                // of them. There a quotation mark may be half of another character, so that no bracket is hidden by one.
-                (State::Wide, b'{' | b'[') => {
-                    self.depth += 1;
-                    if self.depth > self.most {
-                        return false;
+        let mut rest = piece;
+        if let State::Reading { reader, read } = &mut self.state {
+            match reader.feed(piece, &mut ()) {
+                Ok(()) => {
+                    *read = read.saturating_add(piece.len());
+                    return true;
+                }
+                Err(Stop::TooDeep) => return false,
+                Err(_) if self.guess => self.state = State::Done,
+                Err(stop) => {
+                    // In wide characters nothing says where in the piece it was: then all of it counts.
+                    if let (Stop::Syntax { at }, false) = (stop, reader.is_wide()) {
+                        rest = piece.get(at.saturating_sub(*read)..).unwrap_or_default();
                     }
-                    State::Wide
+                    self.state = State::Counting(reader.depth());
                 }
-                (State::Wide, b'}' | b']') => {
-                    self.depth = self.depth.saturating_sub(1);
-                    State::Wide
-                }
-                (State::Wide, _) => State::Wide,
-                // Without a type: a byte order mark of UTF-16, or zeros before a bracket. Pictures and films begin otherwise.
-                (State::Start, 0xff | 0xfe) if self.guess => State::Mark,
-                (State::Mark, 0xff | 0xfe) => State::Wide,
-                (State::Start | State::Zeros, 0) if self.guess => State::Zeros,
-                (State::Zeros, b'{' | b'[') => {
-                    self.depth += 1;
-                    State::Wide
-                }
-                (State::Zeros, 0xfe) => State::Mark,
-                (State::Mark | State::Zeros, _) => State::Done,
-                (_, 0) => State::Wide,
-                (State::Text, b'"') => State::Outside,
-                (State::Text, b'\\') => State::Escape,
-                (State::Text | State::Escape, _) => State::Text,
-                // White space and a byte order mark, which Python skips.
-                (State::Start, b' ' | b'\t' | b'\r' | b'\n' | 0xef | 0xbb | 0xbf) => State::Start,
-                (State::Start, first) if self.guess && !matches!(first, b'{' | b'[') => State::Done,
-                (_, b'"') => State::Text,
-                (_, b'{' | b'[') => {
-                    self.depth += 1;
-                    if self.depth > self.most {
-                        return false;
-                    }
-                    State::Outside
-                }
-                (_, b'}' | b']') => {
-                    self.depth = self.depth.saturating_sub(1);
-                    // Behind the value of an untyped body anything may follow; typed ones may be lines of JSON.
-                    if self.depth == 0 && self.guess { State::Done } else { State::Outside }
-                }
-                _ => State::Outside,
-            };
+            }
+        }
+        let State::Counting(depth) = &mut self.state else { return true };
+        for byte in rest {
+            match byte {
+                b'{' | b'[' => *depth += 1,
+                b'}' | b']' => *depth = depth.saturating_sub(1),
+                _ => {}
+            }
+            if *depth > self.most {
+                return false;
+            }
         }
         true
     }
@@ -158,6 +133,11 @@ mod tests {
             ("]]]][[", 2),
             ("[[\n]]\n[[[\n]]]\n", 3),
             ("\u{feff}[[1]]", 2),
+            // Taken by some: the rest is counted, strings and all.
+            ("[NaN,[-Infinity]]", 2),
+            ("{'a':[[1]],/* [ */\"b\":\"]\"}", 3),
+            ("[\"[[[[[[\",\"[[[\",]", 1),
+            ("[[1],'[',]", 2),
         ];
         for (text, depth) in cases {
             assert!(counter(Some("application/json"), depth.max(1)).unwrap().feed(text.as_bytes()), "{text}");
@@ -221,7 +201,8 @@ mod tests {
         assert!(!counter(None, 32).unwrap().feed(deep.as_bytes()));
         assert!(!counter(None, 32).unwrap().feed(format!("\u{feff} {deep}").as_bytes()));
         assert!(counter(None, 32).unwrap().feed(format!("\u{1f}\u{8b}{deep}").as_bytes()), "a file");
-        assert!(counter(None, 32).unwrap().feed(format!("{{}}{deep}").as_bytes()), "behind the value");
+        assert!(!counter(None, 32).unwrap().feed(format!("{{}}{deep}").as_bytes()), "a second document");
+        assert!(counter(None, 32).unwrap().feed(format!("{{}}PK{deep}").as_bytes()), "a file behind it");
         assert!(
             counter(Some("text/plain"), 32).is_none() && counter(Some("multipart/form-data; a=json"), 32).is_none()
         );

@@ -7,7 +7,7 @@
 
 use http::HeaderMap;
 
-use super::media_type;
+use super::{media_type, names};
 
 /// A counter of elements that lie in each other.
 #[derive(Debug, Clone)]
@@ -59,7 +59,7 @@ impl Markup {
     /// A counter for a body with these headers; none where it is not XML.
     pub(super) fn of(headers: &HeaderMap, most: u32) -> Option<Self> {
         let new = Self { most, depth: 0, state: State::Text, wide: Wide::Unknown, loose: false };
-        media_type(headers).contains("xml").then_some(new)
+        names(&media_type(headers), "xml").then_some(new)
     }
 
     /// Counts on. False: deeper than it may be.

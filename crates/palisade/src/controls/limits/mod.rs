@@ -2,6 +2,7 @@
 //!
 //! Guide section 2. Sizes that no correct client reaches are refused before a byte of the body is read.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
@@ -350,13 +351,22 @@ pub(super) fn is_parsed(headers: &HeaderMap) -> bool {
         || kind.starts_with("text/")
         || ["json", "xml", "x-www-form-urlencoded", "yaml", "graphql", "javascript"]
             .iter()
-            .any(|word| kind.contains(word))
+            .any(|word| names(&kind, word))
 }
 
 /// The media type in lower case, without parameters; empty where there is none that can be read.
-pub(super) fn media_type(headers: &HeaderMap) -> String {
+pub(super) fn media_type(headers: &HeaderMap) -> Cow<'_, str> {
     let text = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+    let end = text.bytes().position(|b| b == b';').unwrap_or(text.len());
+    let kind = text.get(..end).unwrap_or_default().trim_ascii();
+    if kind.bytes().any(|b| b.is_ascii_uppercase()) { kind.to_ascii_lowercase().into() } else { kind.into() }
+}
+
+/// Whether a media type has a word in it. The standard library's search is made for long texts, and each body asks.
+fn names(kind: &str, word: &str) -> bool {
+    let (kind, word) = (kind.as_bytes(), word.as_bytes());
+    let first = word.first();
+    (0..kind.len()).any(|at| kind.get(at) == first && kind.get(at..).is_some_and(|rest| rest.starts_with(word)))
 }
 
 #[cfg(test)]

@@ -5,8 +5,11 @@
 //! costs nothing. State outlives policies; a reload refills nothing, also where it changes the rate. Sources: ITU-T I.371
 //! (GCRA), draft-ietf-httpapi-ratelimit-headers-10, RFC 6585 §4; threat 27.
 
+mod client;
 mod config;
+mod facts;
 mod gcra;
+mod plan;
 mod shared;
 #[cfg(all(test, feature = "redis"))]
 mod shared_tests;
@@ -15,8 +18,6 @@ mod table;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::header::RETRY_AFTER;
@@ -30,8 +31,11 @@ use crate::controls::auth::Caller;
 use crate::policy::Env;
 use crate::refusal::{Code, Refusal, Stop};
 
+use client::{BY_HEADER, Client, Subject, V6, V6_WIDE, network};
 pub use config::{By, Config, Keys, Off, RateText, Rates, Route, Store, WhenAway};
-use gcra::{Outcome, Quota};
+pub use facts::Facts;
+use gcra::Outcome;
+use plan::{Limit, Plan, Said, Stage, plan};
 use shared::{Place, Shared};
 use table::{Bucket, Flights, Key, MOST, Table};
 
@@ -69,16 +73,7 @@ pub static AWAY: Code = Code::operator(
 
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
-/// IPv6 networks of /48 get so many times the rate of a /64.
-const WIDE: u64 = 16;
-/// Header values longer than this are refused instead of hashed.
-const KEY_BYTES: usize = 256;
 const NANOS: u64 = 1_000_000_000;
-
-/// What distinguishes the kinds of subjects of one limit.
-const V6: u64 = 0x7636_0000_0000_0064;
-const V6_WIDE: u64 = 0x7636_0000_0000_0048;
-const BY_HEADER: u64 = 0x6865_6164_6572_0000;
 
 /// The control.
 #[derive(Debug)]
@@ -89,42 +84,6 @@ pub struct RateLimit {
     flights: Arc<Flights>,
     /// Where all instances count together, if they do.
     shared: Option<Shared>,
-}
-
-/// What holds for the requests of a rule. Header values are built once.
-#[derive(Debug)]
-struct Plan {
-    limits: Vec<Limit>,
-    /// How many of them are decided at once; the others below the login.
-    at_once: usize,
-    cost: u32,
-    in_flight: Option<(Limit, u32)>,
-    /// `RateLimit-Policy`.
-    policy: Option<HeaderValue>,
-}
-
-#[derive(Debug, Clone)]
-struct Limit {
-    /// The same over reloads.
-    id: u64,
-    /// The same in every instance, of every release.
-    name: [u8; 16],
-    by: By,
-    quota: Quota,
-    wide: Quota,
-    text: Arc<str>,
-    /// The value of `RateLimit` up to the number of units that are left.
-    head: Arc<str>,
-}
-
-/// How much is left to a client: of the limit that has least.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Facts {
-    limit: u8,
-    /// Units left.
-    pub left: u64,
-    /// Nanoseconds until there is one more.
-    pub wait: u64,
 }
 
 /// A place among the requests in flight, given back when it is dropped.
@@ -236,134 +195,6 @@ impl Control for RateLimit {
     }
 }
 
-/// What one place of the policy says.
-struct Said<'p> {
-    path: String,
-    scope: String,
-    rates: &'p [Rate],
-    keys: Keys,
-}
-
-impl Said<'_> {
-    fn by(&self) -> By {
-        self.keys.by.clone().unwrap_or_default()
-    }
-
-    fn is_off(&self) -> bool {
-        matches!(self.keys.limit, Some(Rates::Off(_)))
-    }
-
-    fn limits(&self, problems: &mut Problems) -> Vec<Limit> {
-        let by = self.by();
-        let mut limits: Vec<Limit> = Vec::with_capacity(self.rates.len());
-        for (place, rate) in self.rates.iter().enumerate() {
-            let burst = self.keys.burst.unwrap_or_else(|| rate.amount());
-            let Some(quota) = Quota::new(*rate, burst) else {
-                problems.error(
-                    &self.path,
-                    format!("filling a `burst` of {burst} at `{rate}` takes longer than a hundred years"),
-                    "lower `burst`",
-                );
-                continue;
-            };
-            // By rank, the longest period first, so that state is kept when number or period change, and when a shorter
-            // limit joins: only what was there and is gone may be forgotten.
-            let longer = |(other_place, other): (usize, &Rate)| {
-                other.period() > rate.period() || other.period() == rate.period() && other_place < place
-            };
-            let rank = self.rates.iter().enumerate().filter(|other| longer(*other)).count();
-            let text: Arc<str> = match &by {
-                By::Address => rate.to_string().into(),
-                By::Header(name) => format!("{rate} by {name}").into(),
-                By::User | By::Key => format!("{rate} by {by}").into(),
-            };
-            limits.push(Limit {
-                id: id(&self.scope, &by, rank),
-                name: name(&self.scope, &by, rank),
-                by: by.clone(),
-                quota,
-                wide: quota.times(WIDE),
-                head: format!("\"{text}\";r=").into(),
-                text,
-            });
-        }
-        limits
-    }
-
-    /// The limit that counts requests in flight: only its identity is used.
-    fn in_flight(&self) -> Option<Limit> {
-        let rate = "1/second".parse::<Rate>().ok()?;
-        let quota = Quota::new(rate, 1)?;
-        let by = self.by();
-        let id = id(&self.scope, &by, usize::MAX);
-        Some(Limit { id, name: [0; 16], by, quota, wide: quota, text: "in_flight".into(), head: "".into() })
-    }
-}
-
-fn id(scope: &str, by: &By, rank: usize) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    (scope, by, rank).hash(&mut hasher);
-    hasher.finish()
-}
-
-fn name(scope: &str, by: &By, rank: usize) -> [u8; 16] {
-    let text = format!("{scope}\n{by}\n{rank}");
-    let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
-    let mut name = [0; 16];
-    name.copy_from_slice(&hash.as_ref()[..16]);
-    name
-}
-
-fn plan(limits: Vec<Limit>, cost: u32, in_flight: Option<(Limit, u32)>) -> Option<Arc<Plan>> {
-    if limits.is_empty() && in_flight.is_none() {
-        return None;
-    }
-    let items: Vec<String> = limits
-        .iter()
-        .filter_map(|limit| {
-            let rate: Rate = limit.text.split(" by ").next()?.parse().ok()?;
-            Some(format!("\"{}\";q={};w={}", limit.text, rate.amount(), rate.period().as_secs()))
-        })
-        .collect();
-    let policy = (!items.is_empty()).then(|| HeaderValue::from_str(&items.join(", ")).ok()).flatten();
-    let at_once = limits.iter().position(|limit| limit.by.needs_login()).unwrap_or(limits.len());
-    Some(Arc::new(Plan { limits, at_once, cost, in_flight, policy }))
-}
-
-/// Who a request is counted as.
-struct Client<'r> {
-    address: IpAddr,
-    /// The address stands for many clients, because the proxy in front is not named.
-    unnamed: bool,
-    headers: &'r http::HeaderMap,
-    /// The user, once it is known.
-    user: Option<&'r str>,
-    /// The API key, once it is known.
-    key: Option<&'r str>,
-}
-
-/// Who is counted by a limit.
-#[derive(Debug, Clone, Copy)]
-enum Subject<'r> {
-    /// An address.
-    V4(u32),
-    /// A /64.
-    V6(u64),
-    /// A /48.
-    V6Wide(u64),
-    /// The value of a header, a user or a key, with the address that sent it.
-    Value(&'r [u8], IpAddr),
-}
-
-/// When a limit is decided.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    /// Before anything that costs more than counting.
-    AtOnce,
-    /// Once it is known who sends the request.
-    BelowLogin,
-}
-
 /// The same control once more, below the login: limits by user and by key.
 #[derive(Debug)]
 pub struct BelowLogin(Arc<RateLimit>);
@@ -425,65 +256,6 @@ impl Check for RateLimit {
 
     fn answers(&self) -> bool {
         true
-    }
-}
-
-impl Facts {
-    fn new(limit: u8, outcome: Outcome) -> Self {
-        // Of a refused request with a cost of more than one there may be units left, but not for it.
-        let left = if outcome.store.is_some() { outcome.left } else { 0 };
-        Self { limit, left, wait: outcome.wait }
-    }
-
-    /// `"5/minute";r=4;t=12`, written without formatting: it is on every answer.
-    fn header(&self, head: &str) -> HeaderValue {
-        // Two numbers of up to twenty digits, and what is between; names of headers may be long.
-        let mut text = [0u8; 192];
-        let mut end = 0;
-        let mut put = |bytes: &[u8]| match text.get_mut(end..end + bytes.len()) {
-            Some(place) => {
-                place.copy_from_slice(bytes);
-                end += bytes.len();
-                true
-            }
-            None => false,
-        };
-        let fits = put(head.as_bytes())
-            && put(Digits::of(self.left).as_bytes())
-            && put(b";t=")
-            && put(Digits::of(self.wait.div_ceil(NANOS)).as_bytes());
-        let value = match fits {
-            true => HeaderValue::from_bytes(&text[..end]),
-            false => HeaderValue::try_from(format!("{head}{};t={}", self.left, self.wait.div_ceil(NANOS))),
-        };
-        let mut value = value.unwrap_or(HeaderValue::from_static(""));
-        // Seldom the same twice: in the table of HTTP/2's compression it would push out what is (RFC 7541 §7.1.3).
-        value.set_sensitive(true);
-        value
-    }
-}
-
-/// A number as text, on the stack.
-struct Digits {
-    text: [u8; 20],
-    start: usize,
-}
-
-impl Digits {
-    fn of(mut number: u64) -> Self {
-        let mut digits = Self { text: [b'0'; 20], start: 20 };
-        loop {
-            digits.start -= 1;
-            digits.text[digits.start] = b'0' + (number % 10) as u8;
-            number /= 10;
-            if number == 0 {
-                return digits;
-            }
-        }
-    }
-
-    fn as_bytes(&self) -> &[u8] {
-        &self.text[self.start..]
     }
 }
 
@@ -650,73 +422,5 @@ impl RateLimit {
             }
         }
         Ok(places)
-    }
-}
-
-impl Plan {
-    /// The limits that are decided at a stage, and the number of the first.
-    fn of(&self, stage: Stage) -> (u8, &[Limit]) {
-        let (at_once, below) = self.limits.split_at(self.at_once);
-        match stage {
-            Stage::AtOnce => (0, at_once),
-            Stage::BelowLogin => (u8::try_from(self.at_once).unwrap_or(u8::MAX), below),
-        }
-    }
-
-    /// Whether something is decided at a stage.
-    fn has(&self, stage: Stage) -> bool {
-        !self.of(stage).1.is_empty() || self.in_flight.as_ref().is_some_and(|(limit, _)| limit.stage() == stage)
-    }
-}
-
-impl Limit {
-    fn stage(&self) -> Stage {
-        if self.by.needs_login() { Stage::BelowLogin } else { Stage::AtOnce }
-    }
-
-    fn quota(&self, subject: Subject<'_>) -> &Quota {
-        if matches!(subject, Subject::V6Wide(_)) { &self.wide } else { &self.quota }
-    }
-}
-
-impl<'r> Client<'r> {
-    /// Whom a limit counts: one, two for IPv6, none where nobody can be told apart.
-    fn subjects(&self, limit: &Limit) -> Result<[Option<Subject<'r>>; 2], Refusal> {
-        if let By::Header(name) = &limit.by {
-            let mut values = self.headers.get_all(name).iter();
-            let value = values.next().map(|value| value.as_bytes());
-            if values.next().is_some() || value.is_some_and(|value| value.len() > KEY_BYTES) {
-                return Err(KEY.refuse("twice, or longer than 256 bytes").with("header", name.to_string()));
-            }
-            if let Some(value) = value {
-                return Ok([Some(Subject::Value(value, self.address)), None]);
-            }
-        }
-        let proved = match &limit.by {
-            By::User => self.user,
-            By::Key => self.key,
-            By::Address | By::Header(_) => None,
-        };
-        if let Some(proved) = proved {
-            return Ok([Some(Subject::Value(proved.as_bytes(), self.address)), None]);
-        }
-        if self.unnamed {
-            return Ok([None, None]);
-        }
-        Ok(match self.address {
-            IpAddr::V4(v4) => [Some(Subject::V4(v4.to_bits())), None],
-            IpAddr::V6(v6) => {
-                let prefix = (v6.to_bits() >> 64) as u64;
-                [Some(Subject::V6(prefix)), Some(Subject::V6Wide(prefix >> 16))]
-            }
-        })
-    }
-}
-
-/// The /16 or /48 that an address lies in.
-fn network(address: IpAddr) -> u64 {
-    match address {
-        IpAddr::V4(v4) => u64::from(v4.to_bits() >> 16),
-        IpAddr::V6(v6) => (v6.to_bits() >> 80) as u64 ^ V6,
     }
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use http::Method;
 use palisade_policy::{Problems, Snapshot};
+use palisade_vault::KeyFile;
 
 use super::Config;
 use super::root::overlaps;
@@ -45,8 +46,16 @@ fn private(snapshot: &Snapshot, policy: &Policy) -> Vec<Private> {
             private.push(file(what, Path::new(target)));
         }
     }
-    if let SecretProvider::Dir(path) = &policy.secrets.provider {
-        private.push(folder("the directory of `secrets.provider`", path.clone()));
+    match &policy.secrets.provider {
+        SecretProvider::Dir(path) => private.push(folder("the directory of `secrets.provider`", path.clone())),
+        SecretProvider::File(Some(path)) | SecretProvider::DotEnv(path) => {
+            private.push(file("the file of `secrets.provider`", path))
+        }
+        SecretProvider::File(None) | SecretProvider::Env => {}
+    }
+    // One that development makes lies under `server.state`.
+    if let KeyFile::At(path) = crate::policy::secrets::key_file(policy) {
+        private.push(file("the key of the secrets", &path));
     }
     private
 }

@@ -198,7 +198,11 @@ async fn heads() {
     assert!(older.header("last-modified").ends_with(" GMT"));
     assert_eq!(older.header("content-type"), "application/x-own");
     let personal = get(&site.app("cache = \"1h\"", ""), "/static/app.js", &[("cookie", "s=1")]).await;
-    assert_eq!(personal.header("cache-control"), "max-age=3600, private");
+    let varies: Vec<_> = personal.headers().get_all("vary").iter().map(|value| value.to_str().unwrap()).collect();
+    assert_eq!((personal.header("cache-control"), varies), ("no-store", vec!["Accept-Encoding", "Cookie"]));
+    let shared = "[[route]]\npath = \"/static/*\"\ncache = \"upstream\"";
+    let shared = get(&site.app("cache = \"1h\"", shared), "/static/app.js", &[("cookie", "s=1")]).await;
+    assert_eq!((shared.header("cache-control"), shared.header("vary")), ("max-age=3600", "Accept-Encoding"));
     let silent = get(&site.app("cache = \"off\"", ""), "/static/app.js", &[]).await;
     assert_eq!(silent.header("cache-control"), "");
     let off = get(&site.app("", "[headers]\nmode = \"off\""), "/static/page.html", &[]).await;

@@ -24,6 +24,9 @@ pub struct Config {
     pub exclude: Vec<Exclude>,
     /// How much of a body is inspected at most: of a multipart body the fields, files being no input of rules.
     pub body_limit: ByteSize,
+    /// Encodings of bodies that are undone: rules and the application get the body as it was before. One that becomes more
+    /// than a hundred times as long is refused. So is a body with any other `Content-Encoding`, or with two.
+    pub encodings: Vec<Encoding>,
     /// How long rules may be evaluated for one request; then `beyond_limit` decides.
     pub budget: Interval,
 }
@@ -36,6 +39,7 @@ impl Default for Config {
             threshold: None,
             exclude: Vec::new(),
             body_limit: ByteSize::mib(1),
+            encodings: Vec::new(),
             budget: Interval::millis(50),
         }
     }
@@ -109,9 +113,19 @@ pub struct Route {
     pub threshold: Option<u32>,
     /// How much of a body is inspected at most.
     pub body_limit: Option<ByteSize>,
+    /// Encodings of bodies that are undone on this route.
+    pub encodings: Option<Vec<Encoding>>,
     /// What becomes of a request that could not be inspected wholly: too long a body, too many values, no time left. Where
     /// the API parses the body (JSON, XML, a form, fields of a multipart body), one that is too long is always refused.
     pub beyond_limit: Option<Beyond>,
+}
+
+/// An encoding that is undone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Encoding {
+    /// `Content-Encoding: gzip` (RFC 1952).
+    Gzip,
 }
 
 /// What becomes of a request that could not be inspected wholly.

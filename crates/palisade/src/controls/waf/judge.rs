@@ -135,6 +135,10 @@ impl Shared {
         if *judged.code == LIMIT {
             return Remedy::Route("waf = { body_limit = \"10MiB\" }".to_owned());
         }
+        let gzip = ["Content-Encoding: gzip", "Content-Encoding: x-gzip"];
+        if *judged.code == CONTENT_TYPE_CODE && judged.field("reason").is_some_and(|reason| gzip.contains(&reason)) {
+            return Remedy::Route("waf = { encodings = [\"gzip\"] }".to_owned());
+        }
         if *judged.code != BLOCKED {
             return Remedy::Elsewhere(format!(
                 "the request has to change: {}",

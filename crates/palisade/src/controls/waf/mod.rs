@@ -12,7 +12,7 @@ mod rules;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HOST};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST};
 use http::{HeaderMap, Method, StatusCode, Version, request, response};
 use palisade_policy::Problems;
 use palisade_seclang::{RuleSet, Transaction};
@@ -25,7 +25,7 @@ use crate::controls::limits;
 use crate::policy::Env;
 use crate::refusal::{Code, Refusal, Stop};
 
-pub use config::{Beyond, Config, Exclude, Route, Rules};
+pub use config::{Beyond, Config, Encoding, Exclude, Route, Rules};
 use exclude::Excluded;
 use rules::Variant;
 pub(crate) use rules::files;
@@ -93,6 +93,8 @@ struct OfRule {
     set: usize,
     body_limit: usize,
     beyond: Beyond,
+    /// Whether bodies in gzip are undone.
+    gzip: bool,
 }
 
 /// How far a request has come.
@@ -111,6 +113,8 @@ pub(crate) struct Inspection {
     body: usize,
     /// Whether it was said already what rules that only detect would have refused.
     told: bool,
+    /// Whether the body's gzip is undone.
+    decodes: bool,
 }
 
 impl Control for Waf {
@@ -141,7 +145,9 @@ impl Control for Waf {
                 variants.len() - 1
             });
             let body_limit = route.and_then(|route| route.body_limit).unwrap_or(section.body_limit).len();
-            OfRule { set, body_limit, beyond: route.and_then(|route| route.beyond_limit).unwrap_or_default() }
+            let encodings = route.and_then(|route| route.encodings.as_ref()).unwrap_or(&section.encodings);
+            let gzip = encodings.contains(&Encoding::Gzip);
+            OfRule { set, body_limit, gzip, beyond: route.and_then(|route| route.beyond_limit).unwrap_or_default() }
         });
         if section.budget.duration().is_zero() {
             problems.error("waf.budget", "no rule could be evaluated in no time", "write at least `1ms`");
@@ -179,6 +185,28 @@ fn idle(section: &Config, routes: &Routes<'_, Route>, problems: &mut Problems) {
         if said.paranoia.is_some() || said.threshold.is_some() {
             problems.error(&format!("{route}.waf"), why, fix);
         }
+    }
+}
+
+impl OfRule {
+    /// Whether the encoding of a body is to be undone; a refusal where it has one that stays.
+    fn undoes(self, headers: &HeaderMap) -> Result<bool, Refusal> {
+        let mut encodings = headers.get_all(CONTENT_ENCODING).iter();
+        let first = encodings.next().map_or(&b""[..], |value| value.as_bytes());
+        let one = encodings.next().is_none();
+        if one && first.eq_ignore_ascii_case(b"identity") {
+            return Ok(false);
+        }
+        // RFC 9110 §8.4.1.3: the other name means the same.
+        let gzip = first.eq_ignore_ascii_case(b"gzip") || first.eq_ignore_ascii_case(b"x-gzip");
+        if one && gzip && self.gzip {
+            return Ok(true);
+        }
+        let name = first.escape_ascii().to_string();
+        Err(CONTENT_TYPE_CODE
+            .refuse("the body is encoded, and rules would not read what is sent")
+            .with("reason", format!("Content-Encoding: {name}"))
+            .close())
     }
 }
 
@@ -240,6 +268,7 @@ impl Shared {
             found: 0,
             body: 0,
             told: false,
+            decodes: false,
         })
     }
 
@@ -251,6 +280,18 @@ impl Shared {
         let elapsed = start.elapsed();
         // What took no longer cost no more; the exact clock costs as much as some rules.
         inspection.spent += if elapsed < EXACT { elapsed } else { inspection.transaction.used().min(elapsed) };
+    }
+
+    /// Feeds a piece of the body.
+    fn feed(&self, inspection: &mut Inspection, beyond: Beyond, piece: &[u8]) -> Result<(), Refusal> {
+        inspection.body = inspection.body.saturating_add(piece.len());
+        inspection.transaction.body(piece);
+        let new = inspection.transaction.findings().get(inspection.found..).unwrap_or_default();
+        // What cannot be inspected need not be read to its end.
+        match new.iter().find(|finding| finding.is_limit()) {
+            Some(finding) => self.beyond(beyond, inspection, finding).map_err(Refusal::close),
+            None => Ok(()),
+        }
     }
 
     /// Rules of the last phase record, and all that matched is logged.
@@ -291,27 +332,38 @@ impl Check for Waf {
         }
         let waf = &*self.0;
         let mut inspection = waf.begin(ctx, parts);
-        waf.evaluate(&mut inspection, |transaction| {
-            transaction.request_headers();
-        });
         // A call of gRPC may be a conversation, which holding it back would end, whatever its messages are called.
         let may_read = ctx.has_body && ctx.method != Method::CONNECT && !ctx.grpc;
-        let reads = may_read && reads(&mut inspection.transaction, &parts.headers);
-        if !reads && inspection.transaction.verdict().is_none() {
+        waf.evaluate(&mut inspection, |transaction| {
+            transaction.request_headers();
+            if !may_read {
+                transaction.request_body();
+            }
+        });
+        // What no rule reads by its type may still be JSON to who asks for it: its beginning tells.
+        let reads =
+            may_read && (reads(&mut inspection.transaction, &parts.headers) || inspection.transaction.guess_json());
+        if may_read && !reads && inspection.transaction.verdict().is_none() {
             waf.evaluate(&mut inspection, |transaction| {
                 transaction.request_body();
             });
-            inspection.requested = true;
         }
-        let judged = waf.judge(ctx, &inspection, false).and_then(|()| {
-            let encoded = |value: &http::HeaderValue| !value.as_bytes().eq_ignore_ascii_case(b"identity");
-            match reads && parts.headers.get_all(CONTENT_ENCODING).iter().any(encoded) {
-                true => {
-                    Err(CONTENT_TYPE_CODE.refuse("the body is encoded, and rules would not read what is sent").close())
-                }
-                false => Ok(()),
+        inspection.requested = !reads;
+        let encoded = reads && parts.headers.contains_key(CONTENT_ENCODING);
+        let undone = if encoded { waf.of(ctx).undoes(&parts.headers) } else { Ok(false) };
+        let judged = match (waf.judge(ctx, &inspection, false), undone) {
+            (Err(refusal), _) if !refusal.is_watched() => Err(refusal),
+            (_, Err(refusal)) => Err(refusal),
+            (judged, Ok(decodes)) => {
+                inspection.decodes = decodes;
+                judged
             }
-        });
+        };
+        if inspection.decodes {
+            // What is forwarded has none any more, and nobody knows yet how long it is.
+            parts.headers.remove(CONTENT_ENCODING);
+            parts.headers.remove(CONTENT_LENGTH);
+        }
         inspection.found = inspection.transaction.findings().len();
         match judged {
             Ok(()) => waf.keep(ctx, inspection),
@@ -337,7 +389,11 @@ impl Check for Waf {
         true
     }
 
-    fn inspect(&self, ctx: &Context, _parts: &request::Parts) -> Option<Box<dyn Inspect>> {
+    fn decodes(&self, ctx: &Context) -> bool {
+        ctx.inspection().as_ref().is_some_and(|inspection| inspection.decodes)
+    }
+
+    fn inspect(&self, ctx: &Context, parts: &request::Parts) -> Option<Box<dyn Inspect>> {
         let mut kept = ctx.inspection();
         if kept.as_ref()?.requested {
             return None;
@@ -346,7 +402,14 @@ impl Check for Waf {
         let inspection = kept.take()?;
         let holds =
             if inspection.transaction.is_multipart() { of.body_limit.min(MULTIPART_HELD) } else { of.body_limit };
-        Some(Box::new(Reader { waf: Arc::clone(&self.0), inspection: Some(inspection), beyond: of.beyond, holds }))
+        let is_slow = self.is_slow(ctx, parts);
+        Some(Box::new(Reader {
+            waf: Arc::clone(&self.0),
+            inspection: Some(inspection),
+            beyond: of.beyond,
+            holds,
+            is_slow,
+        }))
     }
 
     fn inspects(&self) -> bool {
@@ -364,7 +427,7 @@ impl Check for Waf {
         let kind = limits::media_type(headers);
         let wanted = settings.response_body
             && status != StatusCode::SWITCHING_PROTOCOLS
-            && settings.response_types.contains(&kind)
+            && settings.response_types.iter().any(|wanted| *wanted == *kind)
             && kind != "text/event-stream"
             && !headers.contains_key(CONTENT_ENCODING);
         let bytes = if wanted { settings.response_body_limit } else { 0 };
@@ -414,25 +477,13 @@ struct Reader {
     inspection: Option<Box<Inspection>>,
     beyond: Beyond,
     holds: usize,
+    /// Whether the head alone takes long.
+    is_slow: bool,
 }
 
 impl Inspect for Reader {
     fn feed(&mut self, piece: &[u8]) -> Result<(), Refusal> {
-        let Some(inspection) = &mut self.inspection else { return Ok(()) };
-        inspection.body = inspection.body.saturating_add(piece.len());
-        inspection.transaction.body(piece);
-        // What cannot be inspected need not be read to its end.
-        match inspection
-            .transaction
-            .findings()
-            .get(inspection.found..)
-            .unwrap_or_default()
-            .iter()
-            .find(|f| f.is_limit())
-        {
-            Some(finding) => self.waf.beyond(self.beyond, inspection, finding).map_err(Refusal::close),
-            None => Ok(()),
-        }
+        self.inspection.as_mut().map_or(Ok(()), |inspection| self.waf.feed(inspection, self.beyond, piece))
     }
 
     fn holds(&self) -> Option<usize> {
@@ -457,8 +508,12 @@ impl Inspect for Reader {
         }
     }
 
+    fn lets_go(&self) -> bool {
+        self.inspection.as_ref().is_some_and(|inspection| inspection.transaction.has_read_enough())
+    }
+
     fn is_slow(&self) -> bool {
-        self.inspection.as_ref().is_some_and(|inspection| inspection.body > INLINE)
+        self.is_slow || self.inspection.as_ref().is_some_and(|inspection| inspection.body > INLINE)
     }
 }
 

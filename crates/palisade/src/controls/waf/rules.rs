@@ -154,6 +154,18 @@ fn warn(rules: &RuleSet, problems: &mut Problems) {
     if settings.engine == EngineMode::Off {
         problems.warn("waf.rules", "`SecRuleEngine Off`: the rules switch themselves off", "remove the directive");
     }
+    let asking = rules.asks_elsewhere();
+    if !asking.is_empty() {
+        let numbers: Vec<String> = asking.iter().take(10).map(u64::to_string).collect();
+        problems.warn(
+            "waf.rules",
+            format!(
+                "`@geoLookup` and `@rbl` know nothing here, so that these rules never match: {}",
+                numbers.join(", ")
+            ),
+            "remove the rules, or block the addresses in front of the gateway",
+        );
+    }
     if !settings.notes.is_empty() {
         let mut notes = settings.notes.iter().take(5).cloned().collect::<Vec<_>>().join("; ");
         if settings.notes.len() > 5 {

@@ -147,6 +147,37 @@ async fn padding_hides_nothing() {
 }
 
 #[tokio::test]
+async fn json_by_another_name_is_read_and_other_octets_stream() {
+    let walled =
+        walled("[limits]\nbody = \"20MiB\"\n[[route]]\npath = \"/ignore\"\nwaf = { beyond_limit = \"pass\" }\n");
+    let bad = r#"{"a":["\u0075nion select"]}"#;
+    for kind in ["image/png", "application/octet-stream", "video/mp4", "application/pdf", "x/y"] {
+        let good = r#"{"a":["hello"]}"#;
+        let passed = walled.post("/echo", &[("content-type", kind)], good).await;
+        assert_eq!((passed.status, &*passed.text), (200, good), "{kind}");
+        for pieces in [vec![bad], vec![" \n", "\t", bad], bad.split("").collect()] {
+            let pieces = pieces.into_iter().map(str::to_owned).collect();
+            let refused = walled.pieces("/echo", kind, pieces).await;
+            assert_eq!((refused.status, refused.code()), blocked(), "{kind}");
+        }
+        let other = format!("\u{89}PNG\r\n{bad}");
+        let passed = walled.post("/echo", &[("content-type", kind)], &other).await;
+        assert_eq!((passed.status, passed.text), (200, other), "{kind}");
+        let white = walled.post("/echo", &[("content-type", kind)], " \n ").await;
+        assert_eq!((white.status, &*white.text), (200, " \n "), "{kind}");
+        // What is no JSON after all is nobody's reading.
+        let broken = walled.post("/echo", &[("content-type", kind)], "[section]\nkey = 1\n").await;
+        assert_eq!(broken.status, 200, "{kind}");
+    }
+    let long =
+        |start: &str| [vec![start.to_owned()], vec![" ".repeat(64 << 10); 40], vec![bad[1..].to_owned()]].concat();
+    let refused = walled.pieces("/echo", "image/png", long("{")).await;
+    assert_eq!((refused.status, refused.code().as_deref()), (413, Some("waf.limit")));
+    assert_eq!(walled.pieces("/echo", "image/png", long(" ")).await.status, 413, "white space alone");
+    assert_eq!(walled.pieces("/ignore", "image/png", long("{")).await.status, 200, "the route says so");
+}
+
+#[tokio::test]
 async fn two_readings_are_refused() {
     let walled = walled("");
     for (headers, body, code) in [
@@ -193,6 +224,98 @@ async fn the_remedy_is_the_exclusion() {
     let toml = decision["remedy"]["toml"].as_str().unwrap().to_owned();
     assert!(toml.contains("{ path = \"/old\", rules = [\"2\"] }"), "{toml}");
     assert!(toml.contains("{ path = \"/echo\", field = \"json.body\", rules = [\"1\"] }"), "{toml}");
+}
+
+/// What a reload leaves behind of the rules before, other engines keep until memory is out (ModSecurity's issue 2848).
+#[tokio::test]
+async fn a_thousand_reloads_leave_one_rule_set() {
+    let dir = tempfile::tempdir().unwrap();
+    let app = App::start(&policy(&dir, ""));
+    let file = dir.path().join("local.conf");
+    let mut old = Vec::new();
+    for round in 0..1000 {
+        let live = app.handle.live();
+        old.push(Arc::downgrade(&live.policy.controls().waf.control.as_ref().unwrap().0.sets[0]));
+        drop(live);
+        std::fs::write(&file, format!("SecRule ARGS \"@streq bad{round}\" \"id:{},phase:2,deny\"\n", round + 1))
+            .unwrap();
+        app.handle.reload().unwrap();
+        let status = app.ask("203.0.113.1", "GET", &format!("/echo?q=bad{round}"), &[]).await.status;
+        assert_eq!(status, 403, "the rules of reload {round} are in force");
+    }
+    assert_eq!(old.iter().filter(|rules| rules.strong_count() > 0).count(), 0);
+}
+
+#[tokio::test]
+async fn rules_that_never_match_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let said = |rules: &str| {
+        let text = policy(&dir, "");
+        std::fs::write(dir.path().join("local.conf"), rules).unwrap();
+        App::problems(&text)
+    };
+    let asks = "SecRule REMOTE_ADDR \"@geoLookup\" \"id:7,phase:1,deny\"\nSecRule REMOTE_ADDR \"@rbl bl.example\" \"id:8,phase:1,deny\"\n";
+    assert!(said(asks).contains("never match: 7, 8"), "{}", said(asks));
+    let gated =
+        "SecRule TX:countries \"!@rx ^$\" \"id:7,phase:1,deny,chain\"\nSecRule REMOTE_ADDR \"@geoLookup\" \"\"\n";
+    assert!(!said(gated).contains("never match"), "configured away: {}", said(gated));
+    assert!(said("SecGeoLookupDb x.dat\n").contains("no country database"));
+}
+
+#[tokio::test]
+async fn an_encoding_is_undone_for_rules_and_application_alike() {
+    use std::io::Write as _;
+    let gzip = |text: &str| {
+        let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        out.write_all(text.as_bytes()).unwrap();
+        out.finish().unwrap()
+    };
+    let walled = walled("[limits]\nbody = \"20MiB\"\n[[route]]\npath = \"/echo\"\nwaf = { encodings = [\"gzip\"] }\n");
+    let send = async |path: &str, kind: &str, encoding: &str, body: Vec<u8>, piece: usize| {
+        let length = body.len().to_string();
+        let headers = [("content-type", kind), ("content-encoding", encoding), ("content-length", &length)];
+        let pieces: Vec<_> = body.chunks(piece).map(|piece| Ok::<_, std::io::Error>(piece.to_vec())).collect();
+        let body = axum::body::Body::from_stream(futures_util::stream::iter(pieces));
+        walled.app.send("203.0.113.1", request("POST", path, &headers, body)).await
+    };
+    for kind in ["application/json", "text/plain", "image/png", "application/octet-stream"] {
+        for (encoding, piece) in [("gzip", 1), ("x-gzip", 7), ("GZIP", 4096)] {
+            let good = format!("{{\"a\":\"{}\"}}", "hello ".repeat(500));
+            let passed = send("/echo", kind, encoding, gzip(&good), piece).await;
+            assert_eq!((passed.status, passed.text), (200, good), "{kind} {encoding}");
+            let refused = send("/echo", kind, encoding, gzip(r#"{"a":"\u0075nion select"}"#), piece).await;
+            assert_eq!((refused.status, refused.code()), blocked(), "{kind} {encoding}");
+        }
+        // Where the route does not say so, only one side might undo it.
+        let refused = send("/ignore", kind, "gzip", gzip("{}"), 4096).await;
+        assert_eq!((refused.status, refused.code().as_deref()), (415, Some("waf.content_type")), "{kind}");
+        for encoding in ["br", "gzip, gzip", "gzip,", "", "deflate"] {
+            let refused = send("/echo", kind, encoding, gzip("{}"), 4096).await;
+            assert_eq!((refused.status, refused.code().as_deref()), (415, Some("waf.content_type")), "{encoding}");
+        }
+        assert_eq!(send("/echo", kind, "identity", b"{}".to_vec(), 9).await.status, 200);
+    }
+    let two = [gzip(r#"{"a":"union "#), gzip(r#"select"}"#)].concat();
+    assert_eq!(send("/echo", "application/json", "gzip", two, 9).await.code(), blocked().1, "two members");
+    let mut cut = gzip("{}");
+    cut.truncate(cut.len() - 1);
+    let mut wrong = gzip("{}");
+    wrong[12] ^= 0x55;
+    for broken in [cut, wrong, b"{}".to_vec(), [gzip("{}"), b"more".to_vec()].concat()] {
+        let refused = send("/echo", "image/png", "gzip", broken, 4096).await;
+        assert_eq!((refused.status, refused.code().as_deref()), (415, Some("waf.ambiguous")));
+    }
+    // A thousand times as long: nobody is sent what becomes of it.
+    for kind in ["application/json", "image/png"] {
+        let refused = send("/echo", kind, "gzip", gzip(&" ".repeat(8 << 20)), 4096).await;
+        assert_eq!((refused.status, refused.code().as_deref()), (413, Some("waf.limit")), "{kind}");
+    }
+    let refused = send("/echo", "image/png", "gzip", gzip(&format!("\u{89}PNG{}", "a".repeat(8 << 20))), 4096).await;
+    assert_eq!((refused.status, refused.code().as_deref()), (413, Some("waf.limit")), "while it streams");
+    let id = send("/ignore", "image/png", "gzip", gzip("{}"), 9).await.header("x-request-id").unwrap();
+    let said = crate::operate::explain(&walled.app.handle, &id);
+    let toml = said["decisions"][0]["remedy"]["toml"].as_str().unwrap();
+    assert!(toml.contains("waf = { encodings = [\"gzip\"] }"), "{toml}");
 }
 
 #[tokio::test]

@@ -3,18 +3,20 @@
 //! Sources: RFC 8414 (authorization server), RFC 9728 (protected resource), RFC 7517 (JWK set).
 
 use http::StatusCode;
+use http::header::{CACHE_CONTROL, HeaderValue};
 use serde_json::{Value, json};
 
 use super::answer::{self, Answer};
 use super::call::Call;
 use super::{At, page};
-use crate::controls::auth::config::SigningAlgorithm;
 use crate::refusal::Refusal;
 
 const OPENAPI: &str = include_str!("../../../templates/auth/openapi.json");
 const STYLE: &str = include_str!("../../../templates/auth/style.css");
-/// Rotations publish a key an hour before it signs.
-const KEYS_KEPT: &str = "public, max-age=300";
+/// How long metadata may be kept.
+const KEPT: &str = "public, max-age=300";
+/// How long keys may be kept at most, in seconds.
+const KEYS_KEPT: u64 = 300;
 
 /// `GET /.well-known/oauth-authorization-server`.
 pub(super) async fn server(_: &mut Call, at: &At<'_>) -> Result<Answer, Refusal> {
@@ -42,7 +44,7 @@ pub(super) async fn server(_: &mut Call, at: &At<'_>) -> Result<Answer, Refusal>
         "authorization_response_iss_parameter_supported": true,
         "service_documentation": format!("{base}/docs"),
     });
-    Ok(answer::document("application/json", document.to_string(), KEYS_KEPT))
+    Ok(answer::document("application/json", document.to_string(), KEPT))
 }
 
 /// `GET /.well-known/oauth-protected-resource`: where tokens for this API come from.
@@ -54,20 +56,18 @@ pub(super) async fn resource(_: &mut Call, at: &At<'_>) -> Result<Answer, Refusa
         "authorization_servers": [issuer],
         "bearer_methods_supported": ["header"],
     });
-    Ok(answer::document("application/json", document.to_string(), KEYS_KEPT))
+    Ok(answer::document("application/json", document.to_string(), KEPT))
 }
 
-/// `GET jwks.json`. A shared secret is never in it.
+/// `GET jwks.json`: also keys that do not sign yet. A shared secret is never in it.
 pub(super) async fn keys(_: &mut Call, at: &At<'_>) -> Result<Answer, Refusal> {
-    let (rings, now) = (at.ready.rings(), at.now());
-    let mut all: Vec<Value> = Vec::new();
-    let shared = at.auth.config().algorithm == SigningAlgorithm::Hs256;
-    for ring in [(!shared).then_some(&rings.access), Some(&rings.assertion)].into_iter().flatten() {
-        if let Some(Value::Array(keys)) = ring.jwk_set(now).get_mut("keys").map(Value::take) {
-            all.extend(keys);
-        }
-    }
-    Ok(answer::document("application/jwk-set+json", json!({ "keys": all }).to_string(), KEYS_KEPT))
+    let mut answer = answer::document("application/jwk-set+json", at.ready.rings().jwk_set().to_string(), KEPT);
+    // No longer than a new key is published before it signs.
+    let kept = format!("public, max-age={}", at.ready.published_for().min(KEYS_KEPT));
+    answer
+        .headers_mut()
+        .insert(CACHE_CONTROL, HeaderValue::try_from(kept).unwrap_or(HeaderValue::from_static("no-store")));
+    Ok(answer)
 }
 
 /// `GET openapi.json`.

@@ -3,13 +3,12 @@
 use std::time::Duration;
 
 use http::StatusCode;
-use palisade_base::Timestamp;
+use palisade_base::{Interval, Timestamp};
 use palisade_identity::opaque::ApiKey;
 use palisade_identity::service::{ApiKeyInfo, KeyError, NewKey, SessionInfo};
 use palisade_store::Uuid;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::At;
@@ -120,8 +119,26 @@ struct Make {
     name: String,
     #[serde(default)]
     scopes: Vec<String>,
+    /// From now on; for ever where absent.
     #[serde(default)]
-    expires_at: Option<String>,
+    expires_in: Option<Within>,
+}
+
+/// A time from now: in seconds, as OAuth has it, or as the policy and the command line write it.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Within {
+    Seconds(u64),
+    Text(Interval),
+}
+
+impl Within {
+    fn duration(&self) -> Duration {
+        match self {
+            Self::Seconds(seconds) => Duration::from_secs(*seconds),
+            Self::Text(text) => text.duration(),
+        }
+    }
 }
 
 /// `POST keys`.
@@ -129,7 +146,10 @@ pub(super) async fn make(call: &mut Call, at: &At<'_>) -> Result<Answer, Refusal
     at.fresh()?;
     at.own_page(call, None)?;
     let body: Make = call.json().await?;
-    let expires_in = body.expires_at.as_deref().map(|text| until(text, at.now())).transpose()?;
+    let expires_in = body.expires_in.as_ref().map(Within::duration);
+    if expires_in.is_some_and(|time| time.is_zero()) {
+        return Err(key_error(KeyError::Expiry));
+    }
     make_one(at, body.name, body.scopes, expires_in).await.map(made)
 }
 
@@ -147,21 +167,14 @@ pub(super) async fn make_one(
     Ok(made)
 }
 
-/// How long it is until a time.
-fn until(text: &str, now: Timestamp) -> Result<Duration, Refusal> {
-    let must = "a time in the future, such as `2030-01-31T00:00:00Z`";
-    let unfit = || codes::INVALID.refuse("`expires_at` is no time in the future").field("expires_at", must);
-    let at = OffsetDateTime::parse(text, &Rfc3339).map_err(|_| unfit())?;
-    let left = (at.unix_timestamp_nanos() / 1_000_000).saturating_sub(i128::from(now.0));
-    u64::try_from(left).ok().filter(|left| *left > 0).map(Duration::from_millis).ok_or_else(unfit)
-}
-
 fn key_error(error: KeyError) -> Refusal {
     let field = |name, must| codes::INVALID.refuse("a key that cannot be made").field(name, must);
     match error {
         KeyError::Name => field("name", "1 to 100 characters, without controls"),
         KeyError::Scopes => field("scopes", "1 to 100 scopes of visible ASCII, without quotes and backslashes"),
-        KeyError::Expiry => field("expires_at", "at most 10 years from now"),
+        KeyError::Expiry => {
+            field("expires_in", "more than nothing, and 10 years at most: seconds, or a text such as `90d`")
+        }
         KeyError::TooMany => codes::FULL.refuse("as many keys as an account may have"),
         KeyError::NoUser | KeyError::NoKey => codes::NOT_FOUND.refuse("no such key"),
         KeyError::Replaced => codes::FULL.refuse("the key was replaced already"),

@@ -295,6 +295,32 @@ async fn spellings_and_identities() {
     }
 }
 
+#[tokio::test]
+async fn keys_expire_when_they_are_told_to() {
+    let app = App::new("");
+    app.register("ann").await;
+    let session = app.session("ann").await;
+    for (expires_in, status) in [
+        (json!(60), 201),
+        (json!("90d"), 201),
+        (Value::Null, 201),
+        (json!(0), 422),
+        (json!(-1), 422),
+        (json!("tomorrow"), 422),
+        (json!(400_000_000_000_u64), 422),
+    ] {
+        let body = json!({ "name": "k", "scopes": ["notes:read"], "expires_in": expires_in });
+        let answer = app.json(Method::POST, "/auth/keys", &[("cookie", &session)], &body).await;
+        assert_eq!(answer.status(), status, "{expires_in}: {}", answer.text());
+        if expires_in == json!(60) {
+            let key = value(&answer)["key"].as_str().unwrap().to_owned();
+            assert_eq!(app.get("/notes", &[("x-api-key", &key)]).await.status(), 200);
+            app.harness.clock().advance(std::time::Duration::from_secs(61));
+            assert_eq!(app.get("/notes", &[("x-api-key", &key)]).await.status(), 401);
+        }
+    }
+}
+
 /// Routes × identities. Threats 4.
 #[tokio::test]
 async fn routes_and_identities() {

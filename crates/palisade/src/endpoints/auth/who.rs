@@ -11,9 +11,8 @@ use palisade_store::Error as StoreError;
 use super::At;
 use super::call::Call;
 use crate::controls::auth::credential::{DEVICE_PLAIN, DEVICE_SECURE, cookie, is_secure};
-use crate::controls::auth::proof::{self, From, TOKEN_HEADER};
 use crate::controls::auth::{By, Caller, codes};
-use crate::controls::csrf;
+use crate::controls::csrf::{self, Site};
 use crate::refusal::Refusal;
 
 /// How long ago a user has to have logged in to manage keys, passwords, sessions and accounts.
@@ -69,9 +68,10 @@ impl At<'_> {
     /// # Errors
     /// [`codes::CROSS_SITE`].
     pub(crate) fn not_foreign(&self, call: &Call) -> Result<(), Refusal> {
-        match proof::from(self.ctx, &call.headers) {
-            From::Own | From::Unknown => Ok(()),
-            From::Foreign => Err(codes::CROSS_SITE.refuse("the browser says that a page of another origin caused it")),
+        match csrf::site(self.ctx, &call.headers) {
+            Site::Own | Site::Unknown => Ok(()),
+            Site::Foreign(why) => Err(codes::CROSS_SITE.refuse(why)),
+            Site::Opaque => Err(codes::CROSS_SITE.refuse("`Origin` is `null`")),
         }
     }
 
@@ -81,21 +81,18 @@ impl At<'_> {
     /// [`codes::CROSS_SITE`].
     pub(crate) fn own_page(&self, call: &Call, token: Option<&str>) -> Result<(), Refusal> {
         let foreign = |why| Err(codes::CROSS_SITE.refuse(why));
-        match proof::from(self.ctx, &call.headers) {
-            From::Own => return Ok(()),
-            From::Foreign => return foreign("the browser says that a page of another origin caused it"),
-            From::Unknown => {}
+        let opaque = match csrf::site(self.ctx, &call.headers) {
+            Site::Own => return Ok(()),
+            Site::Foreign(why) => return foreign(why),
+            Site::Opaque => true,
+            Site::Unknown => false,
+        };
+        if !self.ctx.identity().caller().is_some_and(|caller| caller.by().is_ambient()) {
+            // Nothing that a browser attaches by itself was used. A page that hides where it is shows that a browser was.
+            return if opaque { foreign("`Origin` is `null`") } else { Ok(()) };
         }
-        let Some(session) = self.ctx.identity().caller().filter(|caller| caller.by().is_ambient()) else {
-            // Nothing that a browser attaches by itself was used.
-            return Ok(());
-        };
-        let header = call.headers.get(TOKEN_HEADER).and_then(|value| value.to_str().ok());
-        let session = session.session_id().map(|id| id.to_string()).unwrap_or_default();
-        let good = |token: &str| {
-            csrf::is_session_token(self.ctx, token) || proof::verify(&self.ready.rings().own, &session, token)
-        };
-        if header.or(token).is_some_and(good) {
+        let header = call.headers.get(csrf::X_CSRF_TOKEN).and_then(|value| value.to_str().ok());
+        if header.or(token).is_some_and(|token| csrf::is_session_token(self.ctx, token)) {
             return Ok(());
         }
         foreign("neither `Sec-Fetch-Site` nor `Origin`, and no token of this session")
@@ -103,11 +100,7 @@ impl At<'_> {
 
     /// A token against forged requests, for the session of whoever asks.
     pub(crate) fn form_token(&self) -> String {
-        if let Some(token) = csrf::session_token(self.ctx) {
-            return token;
-        }
-        let session = self.ctx.identity().caller().and_then(Caller::session_id);
-        session.and_then(|id| proof::token(&self.ready.rings().own, &id.to_string())).unwrap_or_default()
+        csrf::session_token(self.ctx).unwrap_or_default()
     }
 
     /// Where an attempt comes from.

@@ -1,0 +1,76 @@
+//! What the filter said of a value before.
+//!
+//! Clients send the same names and headers again and again: what they are candidates for is kept from one transaction to the
+//! next, by the transaction that is used again. Never for what a request is about: the values of its arguments and cookies,
+//! its body and its target.
+
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher as _, Hasher as _};
+
+/// Longer values are not kept: `User-Agent` of today's browsers fits.
+pub(crate) const LONGEST: usize = 160;
+/// How many values are kept. One that comes to the place of another takes it.
+const PLACES: usize = 256;
+
+/// Values with the rules that they are candidates for.
+#[derive(Debug)]
+pub(crate) struct Known {
+    places: Vec<Place>,
+    hasher: RandomState,
+}
+
+#[derive(Debug, Default, Clone)]
+struct Place {
+    class: u8,
+    value: Vec<u8>,
+    rules: Vec<u32>,
+}
+
+impl Known {
+    pub(crate) fn new() -> Known {
+        Known { places: vec![Place::default(); PLACES], hasher: RandomState::new() }
+    }
+
+    /// Where a value of a class belongs.
+    pub(crate) fn place(&self, class: usize, value: &[u8]) -> usize {
+        let mut hasher = self.hasher.build_hasher();
+        hasher.write_usize(class);
+        hasher.write(value);
+        hasher.finish() as usize % PLACES
+    }
+
+    /// The rules of a value that is not empty, if it is known.
+    pub(crate) fn get(&self, place: usize, class: usize, value: &[u8]) -> Option<&[u32]> {
+        let known = self.places.get(place)?;
+        (usize::from(known.class) == class && known.value == value).then_some(&known.rules)
+    }
+
+    /// Keeps the rules of a value.
+    pub(crate) fn put(&mut self, place: usize, class: usize, value: &[u8], rules: &[u32]) {
+        let Some(known) = self.places.get_mut(place) else { return };
+        known.class = class as u8;
+        known.value.clear();
+        known.value.extend_from_slice(value);
+        known.rules.clear();
+        known.rules.extend_from_slice(rules);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_known_in_its_class_and_only_whole() {
+        let mut known = Known::new();
+        for n in 0..10_000u32 {
+            let value = format!("value{n}");
+            let place = known.place(7, value.as_bytes());
+            known.put(place, 7, value.as_bytes(), &[n, n + 1]);
+            assert_eq!(known.get(place, 7, value.as_bytes()), Some(&[n, n + 1][..]));
+            assert_eq!(known.get(place, 8, value.as_bytes()), None);
+            assert_eq!(known.get(place, 7, format!("value{n}0").as_bytes()), None);
+        }
+        assert_eq!(known.places.len(), PLACES);
+    }
+}
