@@ -167,6 +167,10 @@ pub(crate) struct Listening {
     /// Start the controls that judge content or amount in `detect`: they log and change nothing.
     #[arg(long)]
     pub(crate) detect: bool,
+    /// Write this file once requests are served: JSON with the URL of every listener. For scripts that let the system choose
+    /// the ports; it is removed at the end.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ready_file: Option<PathBuf>,
 }
 
 /// `palisade demo`.

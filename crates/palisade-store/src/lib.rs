@@ -32,6 +32,7 @@ mod error;
 mod migrations;
 mod open;
 mod options;
+mod own;
 #[cfg(test)]
 mod source;
 mod tables;
@@ -40,5 +41,8 @@ pub use connection::{Committed, Conn, Tx};
 pub use error::{Error, Result, Unique};
 pub use open::Store;
 pub use options::{BadUrl, Options};
+pub use own::{Change, Tables};
+/// What statements over [`Tables`] are made of.
+pub use sea_orm;
 pub use tables::{attempts, changes, clients, codes, consents, devices, families, keys, links, roles, sessions, users};
 pub use uuid::Uuid;

@@ -26,6 +26,8 @@ pub enum Need {
     Python,
     /// The same environment with what the guide's own app imports, pinned in `tests/apps/guide/requirements.txt`.
     PythonGuide,
+    /// The same environment with pytest, pinned in `examples/fastapi/requirements-test.txt`.
+    PythonExample,
     /// The same environment with a mail server, pinned in `tests/apps/smtp/requirements.txt`.
     PythonSmtp,
     /// `node` and the packages pinned in `tests/node/package-lock.json`.
@@ -50,10 +52,11 @@ pub enum Need {
 
 impl Need {
     /// All of them, in the order `cargo xtask test` installs them.
-    pub const ALL: [Need; 13] = [
+    pub const ALL: [Need; 14] = [
         Need::RustComponents,
         Need::Python,
         Need::PythonGuide,
+        Need::PythonExample,
         Need::PythonSmtp,
         Need::Node,
         Need::Chromium,
@@ -72,6 +75,7 @@ impl Need {
             Need::RustComponents => "rustfmt and clippy",
             Need::Python => "python packages",
             Need::PythonGuide => "python packages of the guide",
+            Need::PythonExample => "pytest",
             Need::PythonSmtp => "python's mail server",
             Need::Node => "node packages",
             Need::Chromium => "chromium",
@@ -90,6 +94,7 @@ impl Need {
             Need::RustComponents => ["fmt", "clippy"].iter().all(|component| has_component(component)),
             Need::Python => stamp_matches(&venv(), &requirements()),
             Need::PythonGuide => stamp_matches(&venv().join("guide"), &guide_requirements()),
+            Need::PythonExample => stamp_matches(&venv().join("example"), &example_requirements()),
             Need::PythonSmtp => stamp_matches(&venv().join("smtp"), &smtp_requirements()),
             Need::Node => has("node") && stamp_matches(&node(), &node_lock()),
             Need::Chromium => chromium().is_file(),
@@ -108,6 +113,7 @@ impl Need {
             Need::RustComponents => install_rust_components(),
             Need::Python => install_python(),
             Need::PythonGuide => install_python_guide(),
+            Need::PythonExample => install_python_example(),
             Need::PythonSmtp => install_python_smtp(),
             Need::Node => install_node(),
             Need::Chromium => apt::install(&["chromium"], "tests open the app's /docs in a browser"),
@@ -216,6 +222,10 @@ fn guide_requirements() -> PathBuf {
     paths::tests("apps/guide/requirements.txt")
 }
 
+fn example_requirements() -> PathBuf {
+    paths::workspace().join("examples/fastapi/requirements-test.txt")
+}
+
 fn smtp_requirements() -> PathBuf {
     paths::tests("apps/smtp/requirements.txt")
 }
@@ -266,6 +276,15 @@ fn install_python_guide() -> Result<()> {
     }
     pip_install(&guide_requirements())?;
     write_stamp(&venv().join("guide"), &guide_requirements())
+}
+
+fn install_python_example() -> Result<()> {
+    if !Need::Python.is_met() {
+        install_python()?;
+    }
+    say("installing: pytest into target/palisade-test/venv (the FastAPI example has tests of its own)");
+    pip_install(&example_requirements())?;
+    write_stamp(&venv().join("example"), &example_requirements())
 }
 
 fn install_python_smtp() -> Result<()> {

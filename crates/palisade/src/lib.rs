@@ -43,6 +43,7 @@ mod testing_local;
 
 pub use embed::{Protected, State};
 pub use error::{Error, Result};
+pub use palisade_store::{Uuid, sea_orm};
 pub use server::Palisade;
 
 /// What an application needs most.
@@ -50,10 +51,11 @@ pub mod prelude {
     pub use axum::Router;
     pub use axum::routing::{delete, get, patch, post, put};
 
-    pub use crate::Palisade;
     pub use crate::context::Context;
     pub use crate::extract::{
-        Admin, ApiKey, ClientIp, CsrfChecked, FreshLogin, HasPermission, HasRole, HasScope, Named, OptionalUser, User,
+        Admin, ApiKey, ClientIp, CsrfChecked, Db, FreshLogin, HasPermission, HasRole, HasScope, Named, OptionalUser,
+        Owned, User, UserId,
     };
     pub use crate::refusal::Refusal;
+    pub use crate::{Palisade, Uuid};
 }

@@ -31,7 +31,7 @@ pub static NO_UPSTREAM: Code =
     Code::operator("upstream.none", StatusCode::BAD_GATEWAY, 21, "no application is configured behind this gateway");
 
 /// Every code that no control owns.
-pub static CODES: &[&Code] = &[&PANIC, &NO_UPSTREAM, &crate::extract::UNPROTECTED];
+pub static CODES: &[&Code] = &[&PANIC, &NO_UPSTREAM];
 
 /// In the extensions of a refused answer: why. For whoever embeds the stack, and for tests.
 #[derive(Debug, Clone, Copy)]

@@ -149,6 +149,25 @@ pub(super) fn idle(site: &Site, gateway: &Gateway) -> Result<Command> {
     Ok(h2load)
 }
 
+/// A hundred requests a second of ten connections to any address, whatever it does: what the median and the 99th percentile
+/// are, in µs, and how many answers were no 200.
+pub(super) fn steady(site: &Site, url: &str, port: u16, seconds: u64) -> Result<(u64, u64, u64)> {
+    const CONNECTIONS: u64 = 10;
+    let mut h2load = process::pinned(site.cores.load, &install::program("h2load")?)?;
+    let times = times(site);
+    let _ = fs::remove_file(&times);
+    h2load.args(["-t1", "--h1", &format!("--connect-to=127.0.0.1:{port}"), &format!("-c{CONNECTIONS}"), "--rps=10"]);
+    h2load.args([format!("-n{}", 100 * seconds), "-r1".into(), "--rate-period=7ms".into()]);
+    h2load.arg(format!("--log-file={}", times.display())).arg(url);
+    let printed =
+        process::output(h2load, &site.folder.join("steady.out"), Duration::from_secs(6 * seconds + 60), || ())?;
+    let seen = parse_h2load(&printed)?;
+    let mut latencies = latencies(&fs::read_to_string(&times)?, Some(100_000));
+    latencies.sort_unstable();
+    let of = |percent| percentile(&latencies, percent).context("h2load wrote no latencies");
+    Ok((of(50)?, of(99)?, seen.errors))
+}
+
 fn times(site: &Site) -> std::path::PathBuf {
     site.folder.join("times")
 }
@@ -175,7 +194,7 @@ end
 "#
 }
 
-fn parse_wrk(printed: &str) -> Result<Seen> {
+pub(super) fn parse_wrk(printed: &str) -> Result<Seen> {
     let line = printed.lines().rfind(|line| line.starts_with('{')).context("wrk printed no summary")?;
     let summary: Value = serde_json::from_str(line)?;
     let number = |key: &str| summary[key].as_u64().with_context(|| format!("wrk printed no `{key}`"));
@@ -252,7 +271,7 @@ fn latencies(log: &str, interval: Option<u64>) -> Vec<u64> {
     latencies
 }
 
-fn percentile(sorted: &[u64], percent: usize) -> Option<u64> {
+pub(super) fn percentile(sorted: &[u64], percent: usize) -> Option<u64> {
     sorted.get((sorted.len() * percent).div_ceil(100).saturating_sub(1)).copied()
 }
 

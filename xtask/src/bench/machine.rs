@@ -19,6 +19,11 @@ pub(super) struct Cores {
 }
 
 impl Cores {
+    /// Both, as a list.
+    pub(super) fn both(self) -> String {
+        format!("{},{}", self.gateway, self.load)
+    }
+
     /// The first two cores this process may use.
     pub(super) fn choose() -> Result<Cores> {
         let status = fs::read_to_string("/proc/self/status")?;

@@ -12,17 +12,20 @@ mod fastapi;
 mod gateway;
 mod generator;
 mod haproxy;
+mod identity;
 mod install;
 mod instructions;
 mod machine;
 mod measure;
 mod nginx;
+mod oracle;
 mod palisade;
 mod process;
 mod redis;
 mod report;
 mod site;
 mod slow;
+mod storm;
 mod summary;
 mod waf;
 
@@ -90,6 +93,16 @@ pub(crate) struct Arguments {
     /// Measures a limit that instances share on Redis beside the same limit counted in process, instead.
     #[arg(long, conflicts_with_all = ["instructions", "fastapi", "slow", "waf"])]
     redis: bool,
+    /// Measures what a caller who is known costs over one who is nobody: by token, session and API key, instead.
+    #[arg(long, conflicts_with_all = ["instructions", "fastapi", "slow", "waf", "redis"])]
+    identity: bool,
+    /// Measures another route beside 64 clients that log in without pause, and FastAPI with bcrypt in the same storm, instead.
+    #[arg(long, conflicts_with_all = ["instructions", "fastapi", "slow", "waf", "redis", "identity"])]
+    storm: bool,
+    /// Compares answers, and the time that they take, for accounts of every kind, so many of each, instead.
+    #[arg(long, value_name = "COUNT", num_args = 0..=1, default_missing_value = "400",
+          conflicts_with_all = ["instructions", "fastapi", "slow", "waf", "redis", "identity", "storm"])]
+    oracle: Option<u64>,
     /// Measures the latency of others beside a thousand slow connections of four kinds and floods of HTTP/2, 30 s each,
     /// instead.
     #[arg(long, conflicts_with = "instructions")]
@@ -162,6 +175,13 @@ pub(crate) fn run(args: &Arguments) -> Result<ExitCode> {
             waf::measure(&mut site, root, binary.as_ref(), &args.profile, args.rounds, args.seconds(), !args.no_write)
         } else if args.redis {
             redis::measure(&mut site, root, binary.as_ref(), args.rounds, args.seconds(), !args.no_write)
+        } else if args.identity {
+            let seconds = args.seconds.unwrap_or(identity::SECONDS);
+            identity::measure(&mut site, root, binary.as_ref(), args.rounds, seconds, !args.no_write)
+        } else if args.storm {
+            storm::measure(&mut site, root, binary.as_ref(), args.seconds.unwrap_or(storm::SECONDS), !args.no_write)
+        } else if let Some(count) = args.oracle {
+            oracle::measure(&mut site, root, binary.as_ref(), count, !args.no_write)
         } else if args.slow {
             let seconds = args.seconds.unwrap_or(slow::SECONDS);
             slow::measure(&mut site, root, subject.unwrap_or(Kind::Palisade), binary.as_ref(), seconds, !args.no_write)

@@ -1,5 +1,7 @@
 //! Palisade itself: built as it is published, started with a policy of the same functions.
 
+use std::fs;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -7,8 +9,8 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use super::gateway::{Launch, Port};
-use super::process;
 use super::site::{HOST, ORIGIN, Site};
+use super::{install, process};
 
 /// Controls the peers' configurations have no counterpart for. They are switched off where the policy knows them,
 /// so that the same work is compared.
@@ -44,14 +46,44 @@ pub(super) fn launch(site: &Site, binary: Option<&PathBuf>, under: &[String]) ->
     let binary = binary.context("there is no palisade binary")?;
     let path = site.folder.join("bench.toml");
     let access_log = site.folder.join("palisade-access.log");
-    let mut command = process::pinned(site.cores.gateway, binary)?;
+    let mut command = match site.both_cores {
+        true => process::on(&site.cores.both(), binary)?,
+        false => process::pinned(site.cores.gateway, binary)?,
+    };
     command.args(["serve", "--policy"]).arg(&path);
     if !under.is_empty() {
         command = process::under(under, &command);
     }
     let text = policy(site, &access_log, &known_sections(binary));
+    if site.auth.is_some() {
+        secrets(site)?;
+    }
     let announced = site.folder.join("palisade.stdout");
     Ok(Launch { command, config: ("bench.toml".to_owned(), text), access_log, port: Port::Announced(announced) })
+}
+
+/// The keys that logins need in production, as an operator makes them.
+fn secrets(site: &Site) -> Result<()> {
+    let folder = site.secrets();
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
+    for (name, make) in [
+        ("signing-key", &["genpkey", "-algorithm", "ed25519"][..]),
+        ("assertion-key", &["genpkey", "-algorithm", "ed25519"]),
+        ("mac-key", &["rand", "-hex", "32"]),
+        ("pepper", &["rand", "-hex", "32"]),
+    ] {
+        let path = folder.join(name);
+        if path.is_file() {
+            continue;
+        }
+        let output = Command::new(install::program("openssl")?).args(make).output()?;
+        if !output.status.success() {
+            bail!("openssl could not make `{name}`:\n{}", String::from_utf8_lossy(&output.stderr));
+        }
+        let mut file = fs::File::options().write(true).create_new(true).mode(0o600).open(path)?;
+        std::io::Write::write_all(&mut file, &output.stdout)?;
+    }
+    Ok(())
 }
 
 fn policy(site: &Site, access_log: &Path, known: &[String]) -> String {
@@ -62,8 +94,8 @@ https = "127.0.0.1:0"
 http = "off"
 admin = "127.0.0.1:0"
 hosts = ["{HOST}", "127.0.0.1"]
-workers = 1
-state = "{folder}/palisade-state"
+workers = {workers}
+state = "{state}"
 lame_duck = "0s"
 
 [upstream]
@@ -87,7 +119,8 @@ connections_per_address = {per_address}
 [log]
 access = "{log}"
 "#,
-        folder = site.folder.display(),
+        state = site.state().display(),
+        workers = if site.both_cores { 2 } else { 1 },
         upstream = site.upstream,
         cert = site.cert().display(),
         key = site.key().display(),
@@ -100,6 +133,13 @@ access = "{log}"
             "[redis]\nurl = \"redis://127.0.0.1:{port}\"\n\n{count}store = \"redis\"\nwhen_away = \"closed\"\n"
         );
         text = text.replace(count, &shared);
+    }
+    if let Some(registration) = site.auth {
+        text.push_str(&format!(
+            "\n[secrets]\nprovider = \"dir:{secrets}\"\n\n[auth]\nissuer = \"https://{HOST}\"\nregistration = \"{registration}\"\n\n[[route]]\npath = \"/\"\npublic = true\n\n\
+             [[route]]\npath = \"/key\"\nkey = true\nscopes = [\"bench\"]\n",
+            secrets = site.secrets().display(),
+        ));
     }
     if let Some(file) = &site.rules {
         text.push_str(&format!("\n[waf]\nrules = \"{}\"\n", file.display()));

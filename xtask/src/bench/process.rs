@@ -16,8 +16,13 @@ const TICK_US: u64 = 10_000;
 
 /// A command bound to one core that dies with us, whatever ends us.
 pub(super) fn pinned(core: usize, program: &Path) -> Result<Command> {
+    on(&core.to_string(), program)
+}
+
+/// The same on a list of cores.
+pub(super) fn on(cores: &str, program: &Path) -> Result<Command> {
     let mut command = Command::new(install::program("setpriv")?);
-    command.args(["--pdeathsig", "TERM"]).arg(install::program("taskset")?).args(["--cpu-list", &core.to_string()]);
+    command.args(["--pdeathsig", "TERM"]).arg(install::program("taskset")?).args(["--cpu-list", cores]);
     command.arg(program).stdin(Stdio::null());
     Ok(command)
 }

@@ -35,6 +35,10 @@ pub(super) struct Site {
     pub(super) rules: Option<PathBuf>,
     /// Port of a Redis server that the gateways started from now on count their limits on.
     pub(super) redis: Option<u16>,
+    /// Whether the gateways started from now on log people in, and who may register there.
+    pub(super) auth: Option<&'static str>,
+    /// Whether the gateways started from now on use both cores, as they do where nobody measures.
+    pub(super) both_cores: bool,
     /// Connections of one address that the gateways started from now on take: many, since all clients have the same one.
     pub(super) per_address: u32,
     upstream_server: Server,
@@ -53,7 +57,17 @@ impl Site {
         fs::write(&config, upstream_config(&folder, upstream))?;
         let mut upstream_server = Server::start("upstream", nginx(cores.load, &folder, &config)?, &folder)?;
         upstream_server.until(READY, || listening(upstream))?;
-        Ok(Site { folder, cores, upstream, rules: None, redis: None, per_address: 10_000, upstream_server })
+        Ok(Site {
+            folder,
+            cores,
+            upstream,
+            rules: None,
+            redis: None,
+            auth: None,
+            both_cores: false,
+            per_address: 10_000,
+            upstream_server,
+        })
     }
 
     /// Certificate chain, PEM.
@@ -64,6 +78,16 @@ impl Site {
     /// Its private key, PEM, mode 0600.
     pub(super) fn key(&self) -> PathBuf {
         self.folder.join("key.pem")
+    }
+
+    /// What Palisade keeps.
+    pub(super) fn state(&self) -> PathBuf {
+        self.folder.join("palisade-state")
+    }
+
+    /// Where Palisade finds its secrets, one a file.
+    pub(super) fn secrets(&self) -> PathBuf {
+        self.folder.join("secrets")
     }
 
     /// Fails when the upstream has ended.

@@ -79,7 +79,7 @@ impl Seen {
     ) -> Result<()> {
         eprintln!("bench: {title}");
         let without = p99(site, gateway, cell, seconds)?;
-        let out = site.folder.join(format!("{}.out", title.replace(' ', "-")));
+        let out = site.folder.join(format!("{}.out", title.replace([' ', '/'], "-")));
         let attack = Attack::start(attack, &out)?;
         std::thread::sleep(RAMP);
         let with = p99(site, gateway, cell, seconds);

@@ -11,6 +11,7 @@ use palisade_identity::service::{NewUser, Origin};
 use palisade_policy::Sources;
 
 use super::policy;
+use super::ready_file::ReadyFile;
 use crate::args::{Demo, Global};
 use crate::exit::{Done, Usage};
 
@@ -34,6 +35,7 @@ pub(crate) fn run(global: &Global, demo: &Demo) -> anyhow::Result<Done> {
         sources = sources.flag("demo", "log.format", "\"pretty\"");
     }
     let sources = policy::with_ports(sources, &demo.listening)?;
+    let ready_file = demo.listening.ready_file.as_deref().map(ReadyFile::new).transpose()?;
     let target = Target::Router(crate::demo::router());
     let (running, _) = Palisade::from_sources(sources).detect(demo.listening.detect).target(target).start()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
@@ -46,6 +48,7 @@ pub(crate) fn run(global: &Global, demo: &Demo) -> anyhow::Result<Done> {
         let text = introduction(https, http, state.path(), &password);
         // In one piece and at once; nobody there to read it is no reason not to serve.
         let _ = std::io::stdout().lock().write_all(text.as_bytes());
+        ready_file.iter().try_for_each(|file| file.write(&running))?;
         running.until_signal().await;
         anyhow::Ok(())
     })?;

@@ -11,6 +11,7 @@ mod openapi;
 pub(crate) mod output;
 mod policy;
 mod prompt;
+mod ready_file;
 mod report;
 mod running;
 mod schema;

@@ -4,6 +4,7 @@ use palisade::Palisade;
 
 use super::output::say;
 use super::policy;
+use super::ready_file::ReadyFile;
 use crate::args::{Global, Serve};
 use crate::exit::Done;
 
@@ -20,6 +21,7 @@ pub(crate) fn run(global: &Global, serve: &Serve) -> anyhow::Result<Done> {
         sources = sources.flag("--", "upstream.command", serde_json::to_string(&serve.command)?);
     }
     let sources = policy::with_ports(sources, &serve.listening)?;
+    let ready_file = serve.listening.ready_file.as_deref().map(ReadyFile::new).transpose()?;
     let (running, problems) = Palisade::from_sources(sources).detect(serve.listening.detect).start()?;
     if !problems.is_empty() {
         say(&problems.render(global.color()));
@@ -37,8 +39,11 @@ pub(crate) fn run(global: &Global, serve: &Serve) -> anyhow::Result<Done> {
     let workers = running.start_workers()?;
     runtime.block_on(async {
         running.ready();
+        ready_file.iter().try_for_each(|file| file.write(&running))?;
         running.until_signal().await;
-    });
+        anyhow::Ok(())
+    })?;
+    drop(ready_file);
     for worker in workers {
         let _ = worker.join();
     }

@@ -23,6 +23,8 @@ const SWEEP: Duration = Duration::from_secs(60);
 const KEPT_MS: i64 = 3_600_000;
 /// A device that was not used for so long is a stranger's.
 const DEVICE_MS: i64 = 400 * 24 * 3_600_000;
+/// What is damaged when the feed begins anew.
+const FEED: &str = "feed of changes";
 
 #[derive(Default)]
 pub(super) struct Feed {
@@ -32,6 +34,19 @@ pub(super) struct Feed {
     /// When it was last read, in milliseconds.
     read_at: AtomicI64,
     swept_at: AtomicI64,
+}
+
+/// What happens while the feed is followed.
+#[derive(Debug)]
+pub enum Notice {
+    /// The database does not answer: what others revoke is not known. Told once.
+    Away(Trouble),
+    /// It answers again.
+    Back,
+    /// The feed begins anew, because a backup was restored: nothing that was kept in memory is believed.
+    Restarted,
+    /// What is over could not be swept out, and stays for now.
+    NotSwept(Trouble),
 }
 
 /// How well this process knows what others changed.
@@ -72,20 +87,24 @@ impl Identity {
         self.shared.announced.notified().await;
     }
 
-    /// Follows the feed until it is dropped, and sweeps out what is over. One task of each process that serves runs it.
-    pub async fn follow(&self) {
+    /// Follows the feed until it is dropped, and sweeps out what is over. One task of each process that serves runs it, and
+    /// is told what happens on the way.
+    pub async fn follow(&self, tell: impl Fn(Notice)) {
         let mut away = false;
         loop {
             match self.catch_up().await {
                 Ok(()) => {
                     if std::mem::take(&mut away) {
-                        tracing::info!(event = "auth.feed_back", "the database answers again");
+                        tell(Notice::Back);
                     }
-                    self.tidy().await;
+                    if let Err(why) = self.tidy().await {
+                        tell(Notice::NotSwept(why));
+                    }
                 }
+                Err(Trouble::Damaged(FEED)) => tell(Notice::Restarted),
                 Err(why) => {
                     if !std::mem::replace(&mut away, true) {
-                        tracing::error!(event = "auth.feed_away", error = %why, "what others revoke is not known");
+                        tell(Notice::Away(why));
                     }
                 }
             }
@@ -123,10 +142,9 @@ impl Identity {
             let new = changes::after(store, place, BATCH).await?;
             if new.is_empty() && place > 0 && changes::head(store).await? < place {
                 // A backup was restored: the feed is another one, and anything may have changed.
-                tracing::warn!(event = "auth.feed_restarted", "the feed of changes begins anew: a backup was restored");
                 feed.started.store(false, Ordering::Release);
                 self.shared.forget_everything();
-                return Err(Trouble::Damaged("feed of changes"));
+                return Err(Trouble::Damaged(FEED));
             }
             for change in &new {
                 self.shared.forget(change, false);
@@ -147,12 +165,12 @@ impl Identity {
     }
 
     /// What has no hurry: uses of sessions and keys, rows that are over, keys of the ring whose time has come.
-    async fn tidy(&self) {
+    async fn tidy(&self) -> Result<(), Trouble> {
         let now = self.now();
         let feed = &self.shared.feed;
         let due = now.0.saturating_sub(feed.swept_at.load(Ordering::Relaxed));
         if u128::try_from(due).unwrap_or(0) < SWEEP.as_millis() {
-            return;
+            return Ok(());
         }
         feed.swept_at.store(now.0, Ordering::Relaxed);
         self.shared.revoked.sweep(now);
@@ -160,9 +178,7 @@ impl Identity {
         if ring.as_of < now {
             self.shared.ring.compare_and_swap(&ring, std::sync::Arc::new(Ring::new(ring.ring.clone(), now)));
         }
-        if let Err(why) = self.sweep().await {
-            tracing::warn!(event = "auth.sweep_failed", error = %why, "what is over stays for now");
-        }
+        self.sweep().await
     }
 
     /// Writes down uses, and forgets rows whose time is over. Once a minute by [`follow`](Self::follow).

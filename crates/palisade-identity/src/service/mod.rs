@@ -56,7 +56,7 @@ pub use authorize::{AskToAuthorize, Authorization, Consent, NotAuthorized};
 pub use caller::{Caller, Credential, NotValid, Unrecognised};
 pub use clients::{Client, ClientError, GrantKind, Method, NewClient, NotClient, Proof};
 pub use error::Trouble;
-pub use feed::FeedState;
+pub use feed::{FeedState, Notice};
 pub use grants::{GrantError, NewGrant, Tokens};
 pub use import::{Field, Format, ImportError, ImportEvent, ImportFailure, ImportOptions, ImportReport};
 pub use issuers::{Issuer, MAX_ISSUERS, NewIssuer, Subject};

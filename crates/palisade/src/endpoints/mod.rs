@@ -20,6 +20,7 @@ pub fn codes() -> impl Iterator<Item = &'static Code> {
         .flat_map(|info| info.codes.iter().copied())
         .chain(crate::gateway::CODES.iter().copied())
         .chain(crate::stack::CODES.iter().copied())
+        .chain(crate::extract::CODES.iter().copied())
         .chain(crate::server::admin::CODES.iter().copied())
         .chain(crate::server::CODES.iter().copied())
         .chain(crate::controls::auth::codes::PASSWORDS.iter().copied())

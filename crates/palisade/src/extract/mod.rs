@@ -15,15 +15,75 @@
 //! let router: Router<palisade::State> = Router::new().route("/me", get(me));
 //! ```
 //!
-//! The same router by itself, as `axum::serve` would take it:
+//! The same router by itself, as `axum::serve` would take it, does not compile; this is so for every one of them:
 //!
 //! ```compile_fail,E0277
-//! # use palisade::extract::ClientIp;
 //! # use palisade::prelude::*;
-//! # async fn me(ClientIp(address): ClientIp) -> String {
-//! #     address.to_string()
-//! # }
+//! # async fn me(_: ClientIp) {}
 //! let router: Router<()> = Router::new().route("/me", get(me));
+//! ```
+//!
+//! ```compile_fail,E0277
+//! # use palisade::prelude::*;
+//! # async fn me(_: User) {}
+//! let router: Router<()> = Router::new().route("/me", get(me));
+//! ```
+//!
+//! ```compile_fail,E0277
+//! # use palisade::prelude::*;
+//! # async fn me(_: OptionalUser) {}
+//! let router: Router<()> = Router::new().route("/me", get(me));
+//! ```
+//!
+//! ```compile_fail,E0277
+//! # use palisade::prelude::*;
+//! # async fn me(_: HasRole<Admin>) {}
+//! let router: Router<()> = Router::new().route("/me", get(me));
+//! ```
+//!
+//! ```compile_fail,E0277
+//! # use palisade::prelude::*;
+//! # async fn me(_: HasPermission<Admin>) {}
+//! let router: Router<()> = Router::new().route("/me", get(me));
+//! ```
+//!
+//! ```compile_fail,E0277
+//! # use palisade::prelude::*;
+//! # async fn me(_: HasScope<Admin>) {}
+//! let router: Router<()> = Router::new().route("/me", get(me));
+//! ```
+//!
+//! ```compile_fail,E0277
+//! # use palisade::prelude::*;
+//! # async fn me(_: ApiKey) {}
+//! let router: Router<()> = Router::new().route("/me", get(me));
+//! ```
+//!
+//! ```compile_fail,E0277
+//! # use palisade::prelude::*;
+//! # async fn me(_: FreshLogin) {}
+//! let router: Router<()> = Router::new().route("/me", get(me));
+//! ```
+//!
+//! ```compile_fail,E0277
+//! # use palisade::prelude::*;
+//! # async fn me(_: CsrfChecked) {}
+//! let router: Router<()> = Router::new().route("/me", get(me));
+//! ```
+//!
+//! ```compile_fail,E0277
+//! # use palisade::prelude::*;
+//! # async fn me(_: Db) {}
+//! let router: Router<()> = Router::new().route("/me", get(me));
+//! ```
+//!
+//! With the state each of them does, so that nothing else is the reason:
+//!
+//! ```
+//! # use palisade::prelude::*;
+//! # async fn a(_: ClientIp, _: User, _: OptionalUser, _: HasRole<Admin>, _: HasPermission<Admin>) {}
+//! # async fn b(_: HasScope<Admin>, _: ApiKey, _: FreshLogin, _: CsrfChecked, _: Db) {}
+//! let router: Router<palisade::State> = Router::new().route("/a", get(a)).route("/b", get(b));
 //! ```
 //!
 //! And nobody but the stack has a state to give it:
@@ -37,6 +97,7 @@
 
 mod client_ip;
 mod csrf_checked;
+mod db;
 mod grants;
 mod user;
 
@@ -47,7 +108,9 @@ use http::{StatusCode, request};
 
 pub use client_ip::ClientIp;
 pub use csrf_checked::CsrfChecked;
+pub use db::{Db, Owned};
 pub use grants::{Admin, ApiKey, FreshLogin, HasPermission, HasRole, HasScope, Named};
+pub use palisade_identity::service::UserId;
 pub use user::{OptionalUser, User};
 
 use crate::context::Context;
@@ -60,6 +123,9 @@ pub static UNPROTECTED: Code = Code::palisade(
     18,
     "this part of the application is not protected",
 );
+
+/// The codes of extractors.
+pub(crate) static CODES: &[&Code] = &[&UNPROTECTED, &db::NO_DATABASE, &db::AWAY, &db::CONFLICT, &db::FAILED];
 
 /// What is known of the request.
 pub(crate) fn context(parts: &request::Parts) -> Result<Arc<Context>, Refusal> {

@@ -64,6 +64,14 @@ events! {
     IDENTITY_AWAY = Error "auth.away";
     /// Accounts can be asked: `database`.
     IDENTITY = Info "auth.ready";
+    /// What other instances revoke is not known, because the database does not answer; `when_away` decides: `reason`.
+    FEED_AWAY = Error "auth.feed_away";
+    /// What other instances revoked is known again.
+    FEED_BACK = Info "auth.feed_back";
+    /// A backup of the database was restored: nothing that was kept in memory is believed any more.
+    FEED_RESTARTED = Warn "auth.feed_restarted";
+    /// Sessions, tokens and attempts whose time is over could not be deleted; it is tried again: `reason`.
+    NOT_SWEPT = Warn "auth.not_swept";
     /// A refresh token came that should not have, and all tokens of its login have ended: `user`, `grant`, `how`, `client`,
     /// `request_id`.
     REPLAYED = Warn "auth.refresh_replayed";

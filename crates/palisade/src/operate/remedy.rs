@@ -4,6 +4,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use crate::control::{Asked, Remedy};
+use crate::controls::headers::DOCS;
 use crate::observe::decisions::{Judged, is_of_policy};
 use crate::policy::Rule;
 use crate::policy::values::PathPattern;
@@ -41,6 +42,10 @@ pub(super) fn remedy(live: &Live, request: Request<'_>, judged: &Judged) -> Valu
 }
 
 fn general(judged: &Judged) -> Remedy {
+    if *judged.code == DOCS {
+        // Enforced with `[headers]` switched off, too: then nobody else answers for it.
+        return Remedy::Section("[headers]\ndocs = \"open\"".to_owned());
+    }
     let info = crate::controls::INFOS.iter().find(|info| info.name == judged.control);
     match info {
         Some(info) if info.judges => Remedy::Route(format!("{} = {{ mode = \"detect\" }}", info.name)),

@@ -281,7 +281,10 @@ impl Palisade {
             descriptors::provide(&handle);
         }
         // Last: a port that is taken must not start an application.
-        let app = handle.take_plan().map(|plan| {
+        let app = handle.take_plan().map(|mut plan| {
+            for (name, value) in crate::controls::auth::told(&handle.live().policy) {
+                plan.tell(name, value);
+            }
             let status = crate::live::app_status(handle.state());
             Supervisor::start(plan, status, Arc::clone(handle.log()))
         });

@@ -30,7 +30,7 @@ use self::credential::Offered;
 use self::needs::Needs;
 use self::operations::{Found, Known, Place, Table};
 use self::service::{Known as Credential, Rejected, Services};
-pub(crate) use self::service::{Ready, Service};
+pub(crate) use self::service::{Ready, Service, told};
 use crate::context::Context;
 use crate::control::{Asked, Begun, Check, Control, Info, Remedy, Routes};
 use crate::controls::csrf::AuthenticatedBy;

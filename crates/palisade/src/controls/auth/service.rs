@@ -15,7 +15,7 @@ use palisade_identity::password::Breached;
 use palisade_identity::password::pool::{Limits, Pool};
 use palisade_identity::password::{Cost, Hasher, Policy as Passwords};
 use palisade_identity::rings::Rings;
-use palisade_identity::service::{FeedState, Issuer, Lifetimes, NotValid, Parts, Settings, Unrecognised};
+use palisade_identity::service::{FeedState, Issuer, Lifetimes, NotValid, Notice, Parts, Settings, Unrecognised};
 use palisade_identity::token::Refused;
 use palisade_store::{Options, Store};
 use palisade_vault::Provider;
@@ -260,8 +260,16 @@ impl Core {
         });
         // Believed from here on; should it fail, the follower goes on trying.
         let _ = identity.catch_up().await;
-        let follower = identity.clone();
-        tokio::spawn(async move { follower.follow().await });
+        let (follower, log) = (identity.clone(), policy.env().log.clone());
+        tokio::spawn(async move {
+            let tell = |notice| match notice {
+                Notice::Away(why) => drop(event::FEED_AWAY.line(&log).show("reason", why)),
+                Notice::Back => drop(event::FEED_BACK.line(&log)),
+                Notice::Restarted => drop(event::FEED_RESTARTED.line(&log)),
+                Notice::NotSwept(why) => drop(event::NOT_SWEPT.line(&log).show("reason", why)),
+            };
+            follower.follow(tell).await;
+        });
         // With `[redis]` other instances look at once, and this one when they say so; without it a little later.
         let (news, looks) = (identity.clone(), identity.clone());
         let announced = move || {
@@ -329,6 +337,26 @@ fn issuer(policy: &Policy, auth: &Config) -> String {
     }
 }
 
+/// What a supervised application needs to believe `Palisade-Assertion`: who signs it, and where the keys are. On ports that
+/// the system chose nobody else could tell it. Nothing of it is secret.
+pub(crate) fn told(policy: &Policy) -> Vec<(&'static str, String)> {
+    let (auth, server) = (&policy.config().auth.config, &policy.config().server);
+    if !auth.present {
+        return Vec::new();
+    }
+    let issuer = issuer(policy, auth);
+    // In development over the plain listener, where there is one: the application need not trust the local authority.
+    let near = crate::server::state(policy.env()).port("http").filter(|_| auth.issuer.is_none() && server.plaintext());
+    let origin = near.map_or_else(|| origin(&issuer).to_owned(), |port| format!("http://localhost:{port}"));
+    vec![("PALISADE_JWKS", format!("{origin}{}/jwks.json", auth.path)), ("PALISADE_ISSUER", issuer)]
+}
+
+/// Scheme, host and port of an issuer.
+fn origin(issuer: &str) -> &str {
+    let from = issuer.find("://").map_or(0, |place| place + 3);
+    issuer[from..].find('/').map_or(issuer, |slash| &issuer[..from + slash])
+}
+
 /// Which passwords may be set.
 pub(super) fn passwords(config: &PolicyConfig) -> Passwords {
     let mut names: Vec<String> = config.server.hosts.iter().map(ToString::to_string).collect();
@@ -350,9 +378,7 @@ impl Ready {
 
     /// Scheme, host and port of the issuer.
     pub(crate) fn origin(&self) -> &str {
-        let issuer = self.issuer();
-        let from = issuer.find("://").map_or(0, |place| place + 3);
-        issuer[from..].find('/').map_or(issuer, |slash| &issuer[..from + slash])
+        origin(self.issuer())
     }
 
     /// The keys.

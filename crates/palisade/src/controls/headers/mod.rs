@@ -282,7 +282,6 @@ impl Check for Headers {
     fn remedy(&self, asked: &Asked<'_>) -> Option<Remedy> {
         match asked.judged.code.name {
             "headers.url_token" => Some(Remedy::Section("[headers]\nurl_tokens = \"off\"".to_owned())),
-            "headers.docs" => Some(Remedy::Section("[headers]\ndocs = \"open\"".to_owned())),
             "headers.location" => {
                 let host = asked.judged.field("to")?.parse::<HostPattern>().ok()?;
                 let mut redirects: Vec<String> = self.redirects.iter().map(ToString::to_string).collect();

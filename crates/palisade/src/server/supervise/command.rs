@@ -49,7 +49,7 @@ pub(super) fn user(name: &str) -> Result<Option<User>> {
 pub(super) fn build(
     words: &[String],
     env: &BTreeMap<String, String>,
-    prefix: Option<&str>,
+    told: &[(&'static str, String)],
     user: Option<&User>,
 ) -> Command {
     let (program, arguments) = words.split_first().map_or(("", [].as_slice()), |(first, rest)| (first, rest));
@@ -58,7 +58,7 @@ pub(super) fn build(
     command
         .args(arguments)
         .env_clear()
-        .envs(environment(std::env::vars_os(), env, prefix, user))
+        .envs(environment(std::env::vars_os(), env, told, user))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -73,7 +73,7 @@ pub(super) fn build(
 fn environment(
     ours: impl Iterator<Item = (OsString, OsString)>,
     policy: &BTreeMap<String, String>,
-    prefix: Option<&str>,
+    told: &[(&'static str, String)],
     user: Option<&User>,
 ) -> BTreeMap<OsString, OsString> {
     let kept = |name: &OsString| name.to_str().is_some_and(|name| KEPT.contains(&name) || name.starts_with("PYTHON"));
@@ -82,8 +82,8 @@ fn environment(
         all.insert("HOME".into(), user.home.clone().into());
     }
     all.extend(GIVEN.map(|(name, value)| (name.into(), value.into())));
-    // What is taken off its paths, so that the links and the documentation it makes are right.
-    all.extend(prefix.map(|prefix| ("UVICORN_ROOT_PATH".into(), prefix.into())));
+    // What it cannot know by itself: the prefix it is reached under, and whose assertions it may believe.
+    all.extend(told.iter().map(|(name, value)| ((*name).into(), value.into())));
     // Last: what the policy says of the application's environment is so.
     all.extend(policy.iter().map(|(name, value)| (name.into(), value.into())));
     all
@@ -111,11 +111,9 @@ mod tests {
         let ours = ours.into_iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
         let policy =
             BTreeMap::from([("MODE".into(), "test".into()), ("UVICORN_TIMEOUT_KEEP_ALIVE".into(), "9".into())]);
+        let told = [("UVICORN_ROOT_PATH", "/v2".to_owned()), ("MODE", "told".to_owned())];
         let text = |text: OsString| text.into_string().unwrap();
-        environment(ours, &policy, Some("/v2"), user)
-            .into_iter()
-            .map(|(name, value)| (text(name), text(value)))
-            .collect()
+        environment(ours, &policy, &told, user).into_iter().map(|(name, value)| (text(name), text(value))).collect()
     }
 
     #[test]

@@ -47,8 +47,8 @@ const REMAINS: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(crate) struct Plan {
     upstream: Upstream,
-    /// The prefix under which it is reached.
-    prefix: Option<String>,
+    /// What it is told beside its address, as variables of its environment.
+    told: Vec<(&'static str, String)>,
     place: Place,
     user: Option<User>,
     output: AppOutput,
@@ -62,7 +62,14 @@ impl Plan {
     pub(crate) fn new(upstream: &Upstream, prefix: Option<&str>, output: AppOutput) -> Result<Self> {
         let user = upstream.user.as_deref().map(command::user).transpose()?.flatten();
         let place = Place::choose(&upstream.command, user.as_ref())?;
-        Ok(Self { upstream: upstream.clone(), prefix: prefix.map(str::to_owned), place, user, output })
+        // What is taken off its paths, so that the links and the documentation it makes are right.
+        let told = prefix.map(|prefix| ("UVICORN_ROOT_PATH", prefix.to_owned())).into_iter().collect();
+        Ok(Self { upstream: upstream.clone(), told, place, user, output })
+    }
+
+    /// Tells the application something more: a variable of its environment, which the policy may set otherwise.
+    pub(crate) fn tell(&mut self, name: &'static str, value: String) {
+        self.told.push((name, value));
     }
 
     /// Where it will listen.
@@ -199,8 +206,7 @@ impl Work {
         self.plan.place.clear();
         let words = self.plan.place.fill(&self.plan.upstream.command);
         let mut child =
-            command::build(&words, &self.plan.upstream.env, self.plan.prefix.as_deref(), self.plan.user.as_ref())
-                .spawn()?;
+            command::build(&words, &self.plan.upstream.env, &self.plan.told, self.plan.user.as_ref()).spawn()?;
         let group = group::pid(child.id());
         let guard = Guard::start(group, &self.plan.place);
         let output = Output::pass(&mut child, self.plan.output);
