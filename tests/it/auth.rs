@@ -212,7 +212,7 @@ async fn the_authorize_button_of_fastapis_own_page_works(kept: Kept) -> Result<(
 }
 
 /// A client as an operator registers one: over the gateway's own database, while it runs.
-async fn add_client(
+pub(crate) async fn add_client(
     gateway: &Palisade,
     kept: &Kept,
     new: NewClient,

@@ -179,6 +179,69 @@ async fn accounts_move_in(kept: Kept) -> Result<()> {
     Ok(())
 }
 
+/// Whatever ends an import in the middle: what was stored is stored, the next one does the rest, and nothing is lost.
+#[tokio::test]
+async fn an_import_that_is_killed_goes_on_where_it_was() -> Result<()> {
+    const ALL: usize = 2_000;
+    let (_upstream, gateway) = gateway().await?;
+    let line = |n: usize| format!("{n},user{n},user{n}@example.com,{DJANGO}\n");
+    let header = "id,username,email,password\n";
+    let whole: String = std::iter::once(header.to_owned()).chain((0..ALL).map(line)).collect();
+    std::fs::write(gateway.directory().join("users.csv"), &whole)?;
+    // One that gets half of the file and waits for the rest.
+    let mut child = Command::new(paths::binary()?)
+        .args(["user", "import", "-", "--format", "csv"])
+        .current_dir(gateway.directory())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()?;
+    let mut input = child.stdin.take().context("a pipe")?;
+    input.write_all(header.as_bytes())?;
+    for n in 0..ALL / 2 {
+        input.write_all(line(n).as_bytes())?;
+    }
+    input.flush()?;
+    let stored = || -> Result<usize> { Ok(done(&gateway, &["user", "list"], "")?.as_array().map_or(0, Vec::len)) };
+    eventually(Duration::from_secs(30), "a part of it is stored", async || stored().is_ok_and(|count| count >= 200))
+        .await?;
+    child.kill()?;
+    child.wait()?;
+    drop(input);
+    let before = stored()?;
+    ensure!((200..=ALL / 2).contains(&before), "{before}");
+    let report = done(&gateway, &["user", "import", "users.csv"], "")?;
+    assert_eq!((&report["read"], &report["failed"]), (&json!(ALL), &json!(0)));
+    assert_eq!((&report["known"], &report["imported"]), (&json!(before), &json!(ALL - before)));
+    assert_eq!(stored()?, ALL);
+    ensure!(token(&gateway.https()?, &format!("user{}", ALL - 1), "correct-horse-battery").await?.is_some());
+    Ok(())
+}
+
+/// At a terminal a person sees how far it is; a script sees nothing of that.
+#[tokio::test]
+async fn an_import_shows_how_far_it_is() -> Result<()> {
+    let (_upstream, gateway) = gateway().await?;
+    let lines = (0..1_000).map(|n| format!("user{n},{DJANGO}\n"));
+    let csv: String = std::iter::once("username,password\n".to_owned()).chain(lines).collect();
+    std::fs::write(gateway.directory().join("users.csv"), csv)?;
+    let pty = "import os, pty, sys\ncode = pty.spawn(sys.argv[1:])\nsys.exit(os.waitstatus_to_exitcode(code))";
+    let output = Command::new("python3")
+        .args(["-c", pty])
+        .arg(paths::binary()?)
+        .args(["user", "import", "users.csv"])
+        .current_dir(gateway.directory())
+        .env("TERM", "xterm")
+        .stdin(Stdio::null())
+        .output()?;
+    let screen = String::from_utf8_lossy(&output.stdout).into_owned();
+    ensure!(output.status.success() && screen.contains("1000 accounts read: 1000 imported"), "{screen}");
+    ensure!(screen.contains('%') && screen.contains("imported, 0 known, 0 failed"), "{screen}");
+    let script = run(gateway.directory(), &["user", "import", "users.csv"], "", &[])?;
+    ensure!(script.stderr.is_empty(), "{}", String::from_utf8_lossy(&script.stderr));
+    Ok(())
+}
+
 /// What is typed wrongly is said with its remedy, and no password is ever an argument.
 async fn what_commands_refuse(kept: Kept) -> Result<()> {
     let (_upstream, gateway) = gateway(&kept).await?;

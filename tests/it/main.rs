@@ -3,6 +3,7 @@
 //! `cargo xtask test --only build,e2e` runs them; `--filter TEXT` picks some.
 
 mod access_log;
+mod account_pages;
 mod apps_alone;
 mod attack;
 mod auth;
@@ -25,6 +26,7 @@ mod identity_commands;
 mod instances;
 mod keepalive;
 mod keys;
+mod mail;
 mod moving;
 mod odd_upstreams;
 mod operate;
@@ -35,6 +37,7 @@ mod server;
 mod shared_limits;
 mod sinks;
 mod static_files;
+mod stream_rights;
 mod streaming;
 mod supervise;
 mod support;

@@ -8,9 +8,10 @@ const { chromium } = require('playwright-core');
 /**
  * Opens a page, hands it to `use`, and closes everything whatever happens. The result is what `use` returned, all that was
  * complained about meanwhile, and `error`: null, or why `use` did not get to its end.
+ * `options` are those of a context of Playwright's, such as `{ javaScriptEnabled: false }`.
  * `answers(url)` gives `{ body | path, contentType }` for a URL outside loopback, or nothing, and the request then fails.
  */
-export async function withPage(answers, use) {
+export async function withPage(answers, use, options = {}) {
   const browser = await chromium.launch({
     executablePath: process.env.PALISADE_CHROMIUM ?? '/usr/bin/chromium',
     headless: true,
@@ -29,7 +30,7 @@ export async function withPage(answers, use) {
   });
   try {
     // The gateway's certificate is of a local authority that this browser does not know; TLS itself is tested elsewhere.
-    const context = await browser.newContext({ ignoreHTTPSErrors: true });
+    const context = await browser.newContext({ ignoreHTTPSErrors: true, ...options });
     const seen = { csp_violations: [], console_errors: [], page_errors: [], outside: [], unanswered: [] };
     await context.exposeFunction('reportViolation', (violation) => seen.csp_violations.push(violation));
     await context.addInitScript(() => {

@@ -4,6 +4,7 @@
 
 mod cidr;
 mod clock;
+pub mod html;
 mod interval;
 pub mod json;
 mod rate;

@@ -34,6 +34,15 @@ pub enum Transport {
     Directory(std::path::PathBuf),
 }
 
+impl std::fmt::Display for Transport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Smtp(smtp) => smtp.fmt(f),
+            Self::Directory(path) => path.display().fmt(f),
+        }
+    }
+}
+
 /// What cannot be used of what the policy says.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

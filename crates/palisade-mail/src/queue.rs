@@ -25,6 +25,9 @@ use crate::{Address, BadTransport, Kind, Mail, Templates, Transport, files};
 const MAX_WAITING: usize = 1000;
 /// The most that are on their way at once.
 const AT_ONCE: usize = 4;
+/// How long a mail rests before its first attempt. TLS and the server take time of the same processor that writes the
+/// answer which the mail goes with: begun at once, they would be heard in the time of that answer.
+const REST: Duration = Duration::from_millis(100);
 
 /// How long the queue tries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,6 +117,8 @@ pub struct Counts {
     pub dropped: u64,
     /// Waiting or on their way.
     pub waiting: u64,
+    /// As many may wait or be on their way.
+    pub room: u64,
 }
 
 /// Why an attempt failed.
@@ -138,7 +143,10 @@ struct Entrance {
 }
 
 struct Shared {
-    setup: Mutex<Arc<Setup>>,
+    /// None once the process ends.
+    setup: Mutex<Option<Arc<Setup>>>,
+    /// The queue's thread: connections live and end there, whoever sets them up or drops them.
+    runtime: tokio::runtime::Handle,
     room: Arc<Semaphore>,
     tell: Box<dyn Fn(Outcome) + Send + Sync>,
     sent: AtomicU64,
@@ -194,8 +202,22 @@ impl Mailer {
         patience: Patience,
         tell: impl Fn(Outcome) + Send + Sync + 'static,
     ) -> Result<Self, BadTransport> {
+        let failed = |error: std::io::Error| BadTransport::Start(error.to_string());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+        let inside = runtime.enter();
+        let setup = Setup::new(name, from, transport, templates, patience);
+        drop(inside);
+        let setup = match setup {
+            Ok(setup) => setup,
+            Err(bad) => {
+                // Whoever starts it may be within a runtime, where another one must not wait for its end.
+                runtime.shutdown_background();
+                return Err(bad);
+            }
+        };
         let shared = Arc::new(Shared {
-            setup: Mutex::new(Arc::new(Setup::new(name, from, transport, templates, patience)?)),
+            setup: Mutex::new(Some(Arc::new(setup))),
+            runtime: runtime.handle().clone(),
             room: Arc::new(Semaphore::new(MAX_WAITING)),
             tell: Box::new(tell),
             sent: AtomicU64::new(0),
@@ -203,8 +225,6 @@ impl Mailer {
             dropped: AtomicU64::new(0),
             number: AtomicU64::new(0),
         });
-        let failed = |error: std::io::Error| BadTransport::Start(error.to_string());
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
         let (jobs, incoming) = mpsc::unbounded_channel();
         let (close, closing) = tokio::sync::oneshot::channel();
         let (ended, end) = blocking::channel();
@@ -230,7 +250,10 @@ impl Mailer {
         templates: Templates,
         patience: Patience,
     ) -> Result<(), BadTransport> {
-        *self.0.shared.setup.lock() = Arc::new(Setup::new(name, from, transport, templates, patience)?);
+        let _inside = self.0.shared.runtime.enter();
+        let next = Arc::new(Setup::new(name, from, transport, templates, patience)?);
+        // The one before ends outside the lock.
+        let _before = self.0.shared.setup.lock().as_mut().map(|setup| std::mem::replace(setup, next));
         Ok(())
     }
 
@@ -241,7 +264,10 @@ impl Mailer {
         let Ok(room) = Arc::clone(&shared.room).try_acquire_owned() else {
             return shared.dropped(mail, Dropped::Full);
         };
-        let until = Instant::now() + shared.setup.lock().patience.total;
+        let Some(total) = shared.setup.lock().as_ref().map(|setup| setup.patience.total) else {
+            return shared.dropped(mail, Dropped::Closing);
+        };
+        let until = Instant::now() + total;
         let job = Job { mail, attempts: 0, until, _room: room };
         if let Err(mpsc::error::SendError(job)) = self.0.jobs.send(job) {
             shared.dropped(job.mail, Dropped::Closing);
@@ -258,6 +284,7 @@ impl Mailer {
             delayed: get(&shared.delayed),
             dropped: get(&shared.dropped),
             waiting: waiting as u64,
+            room: MAX_WAITING as u64,
         }
     }
 
@@ -331,6 +358,14 @@ impl Setup {
     }
 }
 
+/// Connections end by a task, which needs a runtime also where the last mailer goes with the process.
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let _inside = self.runtime.enter();
+        drop(self.setup.get_mut().take());
+    }
+}
+
 impl Shared {
     fn sent(&self, mail: Mail, attempts: u32) {
         self.sent.fetch_add(1, Ordering::Relaxed);
@@ -374,7 +409,7 @@ impl Worker {
                     let within = within.unwrap_or(Duration::from_secs(5));
                     return self.end(within).await;
                 }
-                Some(job) = self.incoming.recv() => self.wait(job, Instant::now()),
+                Some(job) = self.incoming.recv() => self.wait(job, Instant::now() + REST),
                 Some(done) = self.running.join_next_with_id() => self.done(done),
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
             }
@@ -400,7 +435,9 @@ impl Worker {
                 return;
             };
             job.attempts += 1;
-            let setup = Arc::clone(&self.shared.setup.lock());
+            let Some(setup) = self.shared.setup.lock().clone() else {
+                return self.shared.dropped(job.mail, Dropped::Closing);
+            };
             let number = self.shared.number.fetch_add(1, Ordering::Relaxed);
             let named = (job.mail.kind, job.mail.about.clone());
             let task = self.running.spawn(async move {
@@ -431,7 +468,7 @@ impl Worker {
             Err(Failure::Final(reason)) => self.shared.dropped(job.mail, Dropped::Refused(reason)),
             Err(Failure::Again(_)) if self.last => self.shared.dropped(job.mail, Dropped::Closing),
             Err(Failure::Again(reason)) => {
-                let pause = self.shared.setup.lock().patience.pause;
+                let pause = self.shared.setup.lock().as_ref().map_or(Duration::ZERO, |setup| setup.patience.pause);
                 let doubled = pause.saturating_mul(1_u32.checked_shl(job.attempts.min(16) - 1).unwrap_or(u32::MAX));
                 let next = doubled.min(Duration::from_secs(600)).max(pause);
                 let due = Instant::now() + next;
@@ -469,5 +506,6 @@ impl Worker {
         for job in std::mem::take(&mut self.jobs).into_values() {
             self.shared.dropped(job.mail, Dropped::Closing);
         }
+        drop(self.shared.setup.lock().take());
     }
 }

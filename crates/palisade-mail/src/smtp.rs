@@ -41,15 +41,18 @@ pub struct Smtp {
 
 impl Smtp {
     /// Reads `smtps://mail.example.com` (TLS, port 465), `smtp://mail.example.com` (STARTTLS, port 587), or
-    /// `smtp://localhost:25` (without TLS, which only this machine gets).
+    /// `smtp://localhost:25` (without TLS, which only this machine gets). `smtp+starttls://localhost` insists on STARTTLS
+    /// there too.
     ///
     /// # Errors
     /// When it is neither, or holds more than host and port. A password above all: that is a secret, and has another place.
     pub fn at(url: &str) -> Result<Self, BadValue> {
-        let (rest, tls) = match (url.strip_prefix("smtps://"), url.strip_prefix("smtp://")) {
-            (Some(rest), _) => (rest, true),
-            (_, Some(rest)) => (rest, false),
-            _ => return Err(BadValue::new("begins with `smtps://` or `smtp://`")),
+        let by = |scheme: &str| url.strip_prefix(scheme);
+        let (rest, asked) = match (by("smtps://"), by("smtp+starttls://"), by("smtp://")) {
+            (Some(rest), ..) => (rest, Some(Encryption::Tls)),
+            (_, Some(rest), _) => (rest, Some(Encryption::StartTls)),
+            (.., Some(rest)) => (rest, None),
+            _ => return Err(BadValue::new("begins with `smtps://`, `smtp://` or `smtp+starttls://`")),
         };
         if rest.contains('@') {
             return Err(BadValue::new("holds a user; `user` and `password` are keys of their own"));
@@ -64,10 +67,11 @@ impl Smtp {
             return Err(BadValue::new("names no host, such as `smtps://mail.example.com`"));
         }
         let local = host == "localhost" || address.is_some_and(|address| address.is_loopback());
-        let (encryption, standard) = match (tls, local) {
-            (true, _) => (Encryption::Tls, 465),
-            (false, false) => (Encryption::StartTls, 587),
-            (false, true) => (Encryption::None, 25),
+        let encryption = asked.unwrap_or(if local { Encryption::None } else { Encryption::StartTls });
+        let standard = match encryption {
+            Encryption::Tls => 465,
+            Encryption::StartTls => 587,
+            Encryption::None => 25,
         };
         let port = match port {
             Some(port) => port.parse().ok().filter(|port| *port != 0).ok_or(BadValue::new("the port is a number"))?,
@@ -80,22 +84,57 @@ impl Smtp {
 /// Connections to a server, kept for a while.
 pub(crate) struct Server(AsyncSmtpTransport<Tokio1Executor>);
 
-impl Server {
-    pub(crate) fn new(smtp: &Smtp, at_once: u32, timeout: Duration) -> Result<Self, BadTransport> {
-        let tls = || {
-            let mut parameters = TlsParameters::builder(smtp.host.clone());
-            if let Some(pem) = &smtp.authority {
+impl Smtp {
+    /// Judges what can be judged without asking the server: the authority's certificate.
+    ///
+    /// # Errors
+    /// [`BadTransport`].
+    pub fn check(&self) -> Result<(), BadTransport> {
+        self.tls().map(drop)
+    }
+
+    fn tls(&self) -> Result<Tls, BadTransport> {
+        let parameters = || {
+            let mut parameters = TlsParameters::builder(self.host.clone());
+            if let Some(pem) = &self.authority {
+                // Read as none, without an error, and nothing would ever be trusted.
+                let begin = b"-----BEGIN CERTIFICATE-----";
+                if !pem.windows(begin.len()).any(|window| window == begin) {
+                    return Err(BadTransport::Authority("it holds no certificate in PEM".to_owned()));
+                }
                 let authority =
                     Certificate::from_pem(pem).map_err(|error| BadTransport::Authority(error.to_string()))?;
                 parameters = parameters.certificate_store(CertificateStore::None).add_root_certificate(authority);
             }
             parameters.build_rustls().map_err(|error| BadTransport::Tls(error.to_string()))
         };
-        let tls = match smtp.encryption {
-            Encryption::Tls => Tls::Wrapper(tls()?),
-            Encryption::StartTls => Tls::Required(tls()?),
+        Ok(match self.encryption {
+            Encryption::Tls => Tls::Wrapper(parameters()?),
+            Encryption::StartTls => Tls::Required(parameters()?),
             Encryption::None => Tls::None,
+        })
+    }
+}
+
+/// As a target: without the login.
+impl std::fmt::Display for Smtp {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let scheme = match self.encryption {
+            Encryption::Tls => "smtps",
+            Encryption::StartTls => "smtp+starttls",
+            Encryption::None => "smtp",
         };
+        match self.host.contains(':') {
+            true => write!(f, "{scheme}://[{}]:{}", self.host, self.port),
+            false => write!(f, "{scheme}://{}:{}", self.host, self.port),
+        }
+    }
+}
+
+impl Server {
+    /// To be called within a runtime, which keeps the connections.
+    pub(crate) fn new(smtp: &Smtp, at_once: u32, timeout: Duration) -> Result<Self, BadTransport> {
+        let tls = smtp.tls()?;
         let mut builder = AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(smtp.host.clone())
             .port(smtp.port)
             .tls(tls)
@@ -155,6 +194,7 @@ mod tests {
             ("smtp://localhost", "localhost", 25, Encryption::None),
             ("smtp://127.0.0.1:1025", "127.0.0.1", 1025, Encryption::None),
             ("smtps://[::1]:465", "::1", 465, Encryption::Tls),
+            ("smtp+starttls://localhost", "localhost", 587, Encryption::StartTls),
             ("smtp://10.0.0.1", "10.0.0.1", 587, Encryption::StartTls),
             ("smtp://localhost.example.com", "localhost.example.com", 587, Encryption::StartTls),
         ] {

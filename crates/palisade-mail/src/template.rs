@@ -4,10 +4,11 @@
 //! of HTML. Fields stand in double braces: `{{ name }}`. A field in HTML is escaped; a subject knows `service` alone.
 
 use std::collections::HashMap;
-use std::fmt::Write as _;
 use std::fs;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+
+use palisade_base::html::escape;
 
 use crate::message::{Kind, Mail, Value};
 
@@ -81,6 +82,9 @@ impl Templates {
     pub fn read(service: &str, folder: Option<&Path>) -> Result<Self, BadTemplate> {
         // It stands in subjects, and comes from the policy.
         let service = service.chars().filter(|c| !c.is_control()).collect();
+        if let Some(folder) = folder {
+            only_known(folder)?;
+        }
         let mut texts = HashMap::new();
         for (kind, (name, text)) in Kind::ALL.into_iter().zip(BUILTIN) {
             let own = match folder {
@@ -101,7 +105,7 @@ impl Templates {
         Some(Rendered {
             subject: self.fill(&text.subject, mail, str::to_owned),
             plain: self.fill(&text.plain, mail, str::to_owned),
-            html: text.html.as_ref().map(|html| self.fill(html, mail, escaped)),
+            html: text.html.as_ref().map(|html| self.fill(html, mail, escape)),
         })
     }
 
@@ -122,6 +126,28 @@ impl Templates {
     }
 }
 
+/// Refuses files that would replace nothing: a name that is mistyped would go unnoticed until somebody gets the mail.
+fn only_known(folder: &Path) -> Result<(), BadTemplate> {
+    let bad = |path: PathBuf, what: &str| BadTemplate { path, line: 1, what: what.into() };
+    let entries = fs::read_dir(folder).map_err(|error| bad(folder.into(), &error.to_string()))?;
+    for path in entries.flatten().map(|entry| entry.path()) {
+        let end = path.extension().and_then(|end| end.to_str()).unwrap_or_default();
+        let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+        // Editors leave files of their own behind, with a leading dot.
+        if !matches!(end, "txt" | "html") || stem.starts_with('.') {
+            continue;
+        }
+        if !Kind::ALL.iter().any(|kind| kind.name() == stem) {
+            let known: Vec<&str> = Kind::ALL.iter().map(|kind| kind.name()).collect();
+            return Err(bad(path, &format!("there is no mail of this name, only {}", known.join(", "))));
+        }
+        if end == "html" && !path.with_extension("txt").exists() {
+            return Err(bad(path, "it needs the text beside it: a file of this name that ends in `.txt`"));
+        }
+    }
+    Ok(())
+}
+
 fn own(folder: &Path, kind: Kind) -> Result<Option<Text>, BadTemplate> {
     let path = folder.join(format!("{}.txt", kind.name()));
     let Some(text) = file(&path)? else { return Ok(None) };
@@ -137,7 +163,7 @@ fn builtin(kind: Kind, path: &Path, text: &str) -> Result<Text, BadTemplate> {
     let mut frame = FRAME.split("BODY");
     html.push(Piece::Literal(frame.next().unwrap_or_default().to_owned()));
     for paragraph in text.split("\n\n").skip(1).map(str::trim).filter(|paragraph| !paragraph.is_empty()) {
-        let escaped = escaped(paragraph);
+        let escaped = escape(paragraph);
         let linked = escaped.replace("{{ link }}", "<a href=\"{{ link }}\">{{ link }}</a>");
         html.extend(pieces(&format!("<p>{}</p>\n", linked.replace('\n', "<br>\n")), path, 1, &allowed(kind))?);
     }
@@ -204,24 +230,6 @@ fn file(path: &Path) -> Result<Option<String>, BadTemplate> {
     Ok(Some(text))
 }
 
-/// Harmless in text and in a quoted attribute.
-fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => {
-                let _ = write!(out, "&#39;");
-            }
-            c => out.push(c),
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -256,7 +264,7 @@ mod tests {
                     _ => "<b>ada</b>  Bcc: x@example.com",
                 };
                 assert!(mail.plain.contains(value), "{kind:?} {name}: {}", mail.plain);
-                assert!(html.contains(&escaped(value)), "{kind:?} {name}: {html}");
+                assert!(html.contains(&escape(value)), "{kind:?} {name}: {html}");
             }
             assert!(!html.contains("<script>") && !html.contains("<b>ada"), "{html}");
             assert_eq!(
@@ -302,5 +310,17 @@ mod tests {
             let error = Templates::read("x", Some(dir.path())).unwrap_err().to_string();
             assert!(error.contains(said), "{text:?}: {error}");
         }
+        fs::remove_file(dir.path().join("reset.txt")).unwrap();
+        let said = |name: &str| {
+            let path = dir.path().join(name);
+            fs::write(&path, "Subject: a\n\n{{ link }}").unwrap();
+            let said = Templates::read("x", Some(dir.path())).map(drop).map_err(|error| error.to_string());
+            fs::remove_file(path).unwrap();
+            said
+        };
+        assert!(said("rest.txt").unwrap_err().contains("no mail of this name, only verification, "));
+        assert!(said("reset.html").unwrap_err().contains("needs the text beside it"));
+        assert_eq!((said("readme.md"), said(".#rest.txt")), (Ok(()), Ok(())));
+        assert!(Templates::read("x", Some(&dir.path().join("nowhere"))).is_err());
     }
 }

@@ -48,12 +48,13 @@ pub fn folder(number: u8) -> String {
 }
 
 /// The fixed sections of the policy, with the section of the guide that they belong to.
-pub static FIXED: [(&str, u8); 11] = [
+pub static FIXED: [(&str, u8); 12] = [
     ("server", 6),
     ("upstream", 21),
     ("upstreams", 21),
     ("tls", 6),
     ("secrets", 11),
+    ("mail", 1),
     ("log", 16),
     ("route", 1),
     ("session", 10),

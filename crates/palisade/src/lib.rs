@@ -28,6 +28,7 @@ mod grpc;
 pub mod guide;
 mod html;
 pub mod live;
+pub mod mail;
 pub mod observe;
 pub mod operate;
 pub mod policy;

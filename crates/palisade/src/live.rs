@@ -110,6 +110,7 @@ fn resolve(snapshot: &Snapshot, config: &mut Config) {
         upstream.client_cert.iter_mut().for_each(|path| at(&format!("{key}.client_cert"), path));
         upstream.client_key.iter_mut().for_each(|path| at(&format!("{key}.client_key"), path));
     }
+    policy::mail::resolve(&mut config.mail, |key| snapshot.base_dir(key).to_owned());
     config.redis.ca.iter_mut().for_each(|path| at("redis.ca", path));
     config.redis.client_cert.iter_mut().for_each(|path| at("redis.client_cert", path));
     config.redis.client_key.iter_mut().for_each(|path| at("redis.client_key", path));
@@ -219,6 +220,7 @@ impl Handle {
         let held = Mutex::new(Held { situation: situation.clone(), snapshot: checked.snapshot.clone() });
         let (live, problems) = compile(checked, &target, situation, &state, &log, &metrics, &clock, Occasion::Start)
             .map_err(Error::Policy)?;
+        crate::mail::post(live.policy.env()).put_in_force(&live.policy);
         let live = ArcSwap::from_pointee(live);
         Ok((Arc::new(Self { live, sources, target, held, state, log, metrics, clock, started, plan }), problems))
     }
@@ -389,6 +391,7 @@ impl Handle {
                 }
             }
         }
+        crate::mail::post(live.policy.env()).put_in_force(&live.policy);
         self.live.store(Arc::new(live));
         *held = Held { situation, snapshot };
         Ok(problems)

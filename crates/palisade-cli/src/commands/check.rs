@@ -150,6 +150,11 @@ fn away(config: &palisade::controls::Config) -> Vec<Value> {
         };
         rows.push(row("rate_limit", format!("redis: {url}"), behaviour));
     }
+    if config.auth.config.present
+        && let Some(server) = &config.mail.server
+    {
+        rows.push(row("auth", format!("mail: {server}"), palisade::mail::WHEN_AWAY));
+    }
     let auth = &config.auth.config;
     if auth.present {
         let behaviour = match auth.when_away {

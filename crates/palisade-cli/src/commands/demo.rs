@@ -144,7 +144,9 @@ fn introduction(https: u16, http: u16, state: &Path, password: &str) -> String {
     ];
     let mut out = format!(
         "\nThe sample API is behind Palisade, on this machine only:\n\n  {base}/docs\n  http://localhost:{http}/docs\n  {base}/auth/docs\n\n\
-         One account may do everything: admin, password {password}\n"
+         One account may do everything: admin, password {password}\n\
+         Mails, with links that prove an address or set a password, are files in {}\n",
+        file("mail")
     );
     for (what, line) in lines {
         let _ = write!(out, "\n# {what}\n{line}\n");

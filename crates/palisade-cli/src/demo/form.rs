@@ -4,6 +4,7 @@ use axum::extract::rejection::FormRejection;
 use axum::extract::{Form, State};
 use axum::http::StatusCode;
 use axum::response::Html;
+use palisade_base::html::escape;
 
 use super::notes::{NoteIn, Notes};
 use super::pages;
@@ -31,28 +32,4 @@ fn page(said: &str) -> Html<String> {
         <p><label>Text <textarea name=\"text\" maxlength=\"10000\"></textarea></label></p>\
         <p><button>Keep it</button></p></form>";
     Html(pages::page("A note", &format!("{said}{form}")))
-}
-
-/// Text as HTML shows it, so that a title is never markup.
-fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            c => out.push(c),
-        }
-    }
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn text_is_never_markup() {
-        assert_eq!(super::escape("<b a='\"'>&é"), "&lt;b a=&#39;&quot;&#39;&gt;&amp;é");
-    }
 }

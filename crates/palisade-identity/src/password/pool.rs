@@ -121,6 +121,8 @@ struct State {
     running: usize,
     memory: u64,
     shed: u64,
+    /// Jobs that were taken, and the bytes that they asked for.
+    taken: (u64, u64),
     /// How long a job takes, smoothed, in microseconds.
     usual_us: u64,
     closed: bool,
@@ -245,6 +247,7 @@ impl Pool {
             return verdict;
         }
         *state.accounts.entry((asker.account, asker.known)).or_default() += 1;
+        state.taken = (state.taken.0 + 1, state.taken.1.saturating_add(memory));
         let job = Job { asker, memory, since: self.shared.clock.instant(), work: Box::new(work) };
         state.queue(asker.known).push(job);
         drop(state);
@@ -275,6 +278,11 @@ impl Pool {
         let state = self.shared.state.lock();
         let waiting = state.strangers.waiting + state.known.waiting;
         Load { running: state.running, waiting, memory: state.memory, shed: state.shed }
+    }
+
+    /// How many jobs were taken since the start, and how many bytes they asked for in all.
+    pub fn taken(&self) -> (u64, u64) {
+        self.shared.state.lock().taken
     }
 
     /// The time in which half of what waits will be done, in whole seconds from 1 to 30.

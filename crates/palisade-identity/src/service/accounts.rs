@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use moka::sync::Cache;
 use palisade_base::Timestamp;
 use palisade_store::{Conn, Uuid, roles, users};
+use serde_json::{Value, json};
+use time::format_description::well_known::Rfc3339;
 
 use super::error::Trouble;
 
@@ -90,10 +92,32 @@ impl Account {
         self.permissions.binary_search_by(|known| known.as_str().cmp(permission)).is_ok()
     }
 
+    /// What operators see of it, in commands, in the administrators' calls and in an export.
+    pub fn to_json(&self) -> Value {
+        json!({
+            "id": self.id.to_string(),
+            "app_id": self.app_id,
+            "username": self.name,
+            "email": self.email,
+            "email_verified": self.email_verified,
+            "roles": self.roles,
+            "permissions": self.permissions,
+            "created": rfc3339(self.created_at),
+            "disabled": !self.is_enabled(),
+            "disabled_at": self.disabled_at.map(rfc3339),
+        })
+    }
+
     /// Whether it may do anything at all.
     pub const fn is_enabled(&self) -> bool {
         self.disabled_at.is_none()
     }
+}
+
+/// A time as JSON has it, to the second.
+pub fn rfc3339(at: Timestamp) -> String {
+    let whole_seconds = at.date().replace_nanosecond(0).unwrap_or(at.date());
+    whole_seconds.format(&Rfc3339).unwrap_or_default()
 }
 
 pub(super) async fn load(conn: &impl Conn, id: Uuid) -> Result<Option<Account>, Trouble> {

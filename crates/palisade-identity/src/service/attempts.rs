@@ -130,7 +130,7 @@ pub(super) fn keys_of(user: Uuid) -> [[u8; 32]; 2] {
 }
 
 /// The networks that count as one address: IPv4 as it is, of IPv6 the /64 and the /48.
-fn networks(address: IpAddr) -> (Vec<u8>, Option<Vec<u8>>) {
+pub(super) fn networks(address: IpAddr) -> (Vec<u8>, Option<Vec<u8>>) {
     match address.to_canonical() {
         IpAddr::V4(address) => (address.octets().to_vec(), None),
         IpAddr::V6(address) => {

@@ -188,10 +188,11 @@ impl Identity {
     pub async fn sweep(&self) -> Result<(), Trouble> {
         let now = self.now().0;
         self.write_uses().await?;
-        let window_ms = i64::try_from(super::WINDOW.as_millis()).unwrap_or(i64::MAX);
         let store = self.store();
         let tx = store.begin().await?;
-        attempts::sweep(&tx, now - window_ms).await?;
+        // The longest window of all that is counted there.
+        attempts::sweep(&tx, now - super::mails::window_ms()).await?;
+        self.sweep_unproved(&tx).await?;
         sessions::sweep(&tx, now).await?;
         families::sweep(&tx, now).await?;
         devices::sweep(&tx, now - DEVICE_MS).await?;
@@ -199,7 +200,7 @@ impl Identity {
         clients::sweep(&tx, now).await?;
         self.sweep_codes(&tx, now).await?;
         self.sweep_links(&tx, now).await?;
-        let _ = tx.commit().await?;
+        self.apply(tx.commit().await?);
         // An encrypted successor whose grace is over helps nobody but a thief.
         for row in families::used_between(store, now - KEPT_MS, now, BATCH).await? {
             let Some(mut family) = Family::from_bytes(&row.record) else { continue };

@@ -11,6 +11,7 @@ use super::accounts::{Account, UserId, load};
 use super::attempts::{address_number, number};
 use super::error::Trouble;
 use super::login::Origin;
+use super::mails::Room;
 use super::names::Email;
 use super::users::{NewUser, UserError};
 use crate::opaque::{EmailLink, Opaque, ResetLink, SetupLink, VerifyLink, purpose};
@@ -37,6 +38,47 @@ pub struct Letter<P> {
     pub account: Account,
 }
 
+/// What came of asking for a mail. The answer to whoever asked is the same for all of these.
+#[derive(Debug)]
+pub enum Asked<P> {
+    /// There is a mail to send.
+    Letter(Box<Letter<P>>),
+    /// There is nobody to send it to.
+    Nobody,
+    /// The address has got as many as it may ([`PER_RECIPIENT`](super::PER_RECIPIENT)).
+    Enough(Option<UserId>),
+}
+
+impl<P> Asked<P> {
+    /// The mail, if there is one.
+    pub fn letter(self) -> Option<Letter<P>> {
+        match self {
+            Self::Letter(letter) => Some(*letter),
+            Self::Nobody | Self::Enough(_) => None,
+        }
+    }
+}
+
+/// What came of a registration that is to be proved. The answer is the same for all of these.
+#[derive(Debug)]
+pub enum Registered {
+    /// The account was made; the letter proves its address. Until then nobody can use it.
+    New(Box<Letter<purpose::ForVerify>>),
+    /// Somebody has the name (`None`), or the address.
+    Taken(Option<Box<Account>>),
+    /// The address has got as many mails as it may; nothing was made that could not be proved.
+    Enough,
+}
+
+/// An account that has moved to another address.
+#[derive(Debug)]
+pub struct Moved {
+    /// As it is now.
+    pub account: Account,
+    /// The address before, where its owner had proved it.
+    pub from: Option<String>,
+}
+
 /// Why a link did nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -56,6 +98,12 @@ pub enum LinkError {
     /// The account to be made.
     #[error(transparent)]
     User(UserError),
+    /// Whoever asks has caused as many mails as they may: 429 with `Retry-After`.
+    #[error("too many mails were asked for from this address")]
+    Wait {
+        /// When they may go on.
+        retry_after: Duration,
+    },
     /// The database, the pool of hashes, or the machine.
     #[error(transparent)]
     Trouble(#[from] Trouble),
@@ -103,22 +151,27 @@ impl Named for purpose::ForSetup {
 }
 
 impl Identity {
-    /// Somebody forgot the password of the account with this address. `None`: nobody has it; the same answer, after the
-    /// same work.
+    /// Somebody forgot the password of the account with this address. The same work where nobody has it. A link that was
+    /// sent before goes on as long as no other takes its place.
     ///
     /// # Errors
-    /// [`Trouble`].
-    pub async fn ask_reset(&self, email: &str) -> Result<Option<Letter<purpose::ForReset>>, Trouble> {
+    /// [`LinkError::Wait`] or [`LinkError::Trouble`].
+    pub async fn ask_reset(&self, email: &str, origin: &Origin) -> Result<Asked<purpose::ForReset>, LinkError> {
         let key = Email::parse(email).map(|email| email.key().to_owned()).unwrap_or_default();
-        let tx = self.store().begin().await?;
+        let (tx, has_room) = self.begin_mail(&key, origin).await?;
         let row = users::by_email(&tx, &key).await?.filter(|row| row.disabled_at.is_none());
         let roles = palisade_store::roles::of_user(&tx, row.as_ref().map_or(Uuid::nil(), |row| row.id)).await?;
         let account = row.map(|row| Account::of(row, roles));
         let user = account.as_ref().map(|account| account.id.0);
         let to = account.as_ref().and_then(|account| account.email.clone());
+        if !has_room {
+            self.apply(tx.commit().await?);
+            return Ok(Asked::Enough(user.map(UserId)));
+        }
         let link = self.issue_link::<purpose::ForReset>(&tx, user, to.clone(), RESET_LIFE).await?;
         self.apply(tx.commit().await?);
-        Ok(account.zip(to).map(|(account, email)| Letter { link, email, account }))
+        let letter = account.zip(to).map(|(account, email)| Box::new(Letter { link, email, account }));
+        Ok(letter.map_or(Asked::Nobody, Asked::Letter))
     }
 
     /// Sets a new password by a link. Everything that the account was logged in by ends, and so do its API keys and
@@ -149,7 +202,7 @@ impl Identity {
             return Err(LinkError::NotValid);
         }
         let verified_at = row.email_verified_at.or(Some(now.0));
-        let row = users::Model { email_verified_at: verified_at, ..row };
+        let row = users::Model { email_verified_at: verified_at, pending_until: None, ..row };
         self.set_password_in(&tx, row, new_hash, None).await?;
         self.drop_rights_in(&tx, user).await?;
         links::delete_all(&tx, user).await?;
@@ -160,19 +213,67 @@ impl Identity {
         Ok(account)
     }
 
-    /// A link that proves an account's address. `None`: it has none, or it is verified.
+    /// Makes an account that nobody can use until its address is proved, and the link that proves it. Nothing in the work
+    /// or the answer tells whether somebody has the name or the address. Where nobody proves it within a day, it goes, and
+    /// the name is free again.
     ///
     /// # Errors
-    /// [`Trouble`].
-    pub async fn ask_verification(&self, user: UserId) -> Result<Option<Letter<purpose::ForVerify>>, Trouble> {
+    /// [`LinkError`] for a name, an address or a password that could not be anybody's, [`LinkError::Wait`] and
+    /// [`LinkError::Trouble`].
+    pub async fn register_by_mail(&self, new: NewUser<'_>, origin: &Origin) -> Result<Registered, LinkError> {
+        let email = new.email.and_then(|email| Email::parse(email).ok()).ok_or(LinkError::Email)?;
+        let (tx, has_room) = self.begin_mail(email.key(), origin).await?;
+        self.apply(tx.commit().await?);
+        let row = self.new_row(new, false, origin).await?;
+        let pending_until = Some(self.now().plus(VERIFY_LIFE).0);
+        let row = users::Model { pending_until, ..row };
+        if !has_room {
+            return Ok(Registered::Enough);
+        }
+        let id = row.id;
         let tx = self.store().begin().await?;
-        let account = load(&tx, user.0).await?.filter(|account| account.is_enabled() && !account.email_verified);
+        let holder = users::by_email(&tx, email.key()).await?;
+        let taken = users::by_name(&tx, &row.name_key).await?.is_some() || holder.is_some();
+        if !taken {
+            match users::insert(&tx, row).await {
+                // Somebody else did the same at the same moment.
+                Err(StoreError::Conflict(_)) => return Ok(Registered::Taken(None)),
+                done => done?,
+            }
+        }
+        let to = email.shown().to_owned();
+        let link = self.issue_link(&tx, (!taken).then_some(id), Some(to.clone()), VERIFY_LIFE).await?;
+        let account = load(&tx, holder.as_ref().map_or(id, |row| row.id)).await?;
+        self.apply(tx.commit().await?);
+        Ok(match account.filter(|_| !taken || holder.is_some()) {
+            Some(account) if !taken => Registered::New(Box::new(Letter { link, email: to, account })),
+            holder => Registered::Taken(holder.map(Box::new)),
+        })
+    }
+
+    /// A link that proves an account's address; where it has none, or it is proved, there is nobody to send it to.
+    ///
+    /// # Errors
+    /// [`LinkError::Wait`] or [`LinkError::Trouble`].
+    pub async fn ask_verification(
+        &self,
+        user: UserId,
+        origin: &Origin,
+    ) -> Result<Asked<purpose::ForVerify>, LinkError> {
+        let account = load(self.store(), user.0).await?;
+        let account = account.filter(|account| account.is_enabled() && !account.email_verified);
         let Some((email, account)) = account.and_then(|account| Some((account.email.clone()?, account))) else {
-            return Ok(None);
+            return Ok(Asked::Nobody);
         };
+        let key = Email::parse(&email).map_err(|_| LinkError::Email)?;
+        let (tx, has_room) = self.begin_mail(key.key(), origin).await?;
+        if !has_room {
+            self.apply(tx.commit().await?);
+            return Ok(Asked::Enough(Some(user)));
+        }
         let link = self.issue_link(&tx, Some(user.0), Some(email.clone()), VERIFY_LIFE).await?;
         self.apply(tx.commit().await?);
-        Ok(Some(Letter { link, email, account }))
+        Ok(Asked::Letter(Box::new(Letter { link, email, account })))
     }
 
     /// The address is verified. What was there before ends: whoever registered an address that is not theirs may have
@@ -195,36 +296,42 @@ impl Identity {
         Ok(account)
     }
 
-    /// A link that moves an account to another address, to be sent there. `None`: somebody has that address; the same
-    /// answer.
+    /// A link that moves an account to another address, to be sent there. Where somebody has that address there is nobody
+    /// to send it to, and whoever asked does not learn that.
     ///
     /// # Errors
-    /// [`LinkError::Email`], or [`LinkError::Trouble`].
+    /// [`LinkError::Email`], [`LinkError::Wait`] or [`LinkError::Trouble`].
     pub async fn ask_email_change(
         &self,
         user: UserId,
         email: &str,
-    ) -> Result<Option<Letter<purpose::ForEmail>>, LinkError> {
+        origin: &Origin,
+    ) -> Result<Asked<purpose::ForEmail>, LinkError> {
         let email = Email::parse(email).map_err(|_| LinkError::Email)?;
-        let tx = self.store().begin().await?;
+        let (tx, has_room) = self.begin_mail(email.key(), origin).await?;
         let account = load(&tx, user.0).await?.filter(Account::is_enabled).ok_or(LinkError::NotValid)?;
         let taken = users::by_email(&tx, email.key()).await?.is_some_and(|row| row.id != user.0);
         let to = email.shown().to_owned();
+        if !has_room {
+            self.apply(tx.commit().await?);
+            return Ok(Asked::Enough(Some(user)));
+        }
         let link = self.issue_link(&tx, Some(user.0), Some(to.clone()), EMAIL_LIFE).await?;
         self.apply(tx.commit().await?);
-        Ok((!taken).then_some(Letter { link, email: to, account }))
+        Ok(if taken { Asked::Nobody } else { Asked::Letter(Box::new(Letter { link, email: to, account })) })
     }
 
-    /// The account has the address that the link was sent to, verified. The old address is told by whoever calls.
+    /// The account has the address that the link was sent to, verified. The address before is told by whoever calls.
     ///
     /// # Errors
     /// [`LinkError`].
-    pub async fn change_email(&self, link: &EmailLink, keep: Option<Uuid>) -> Result<Account, LinkError> {
+    pub async fn change_email(&self, link: &EmailLink, keep: Option<Uuid>) -> Result<Moved, LinkError> {
         let tx = self.store().begin().await?;
         let (user, sent_to) = self.redeem(&tx, link.stored().as_bytes()).await?;
         let row = users::by_id(&tx, user).await?.filter(|row| row.disabled_at.is_none()).ok_or(LinkError::NotValid)?;
         let email = sent_to.as_deref().and_then(|to| Email::parse(to).ok()).ok_or(LinkError::NotValid)?;
         let first = row.email_verified_at.is_none();
+        let from = row.email.clone().filter(|before| !first && before.as_str() != email.shown());
         let named_after = row.email_key.as_deref() == Some(row.name_key.as_str());
         let mut row =
             users::Model { email: Some(email.shown().to_owned()), email_key: Some(email.key().to_owned()), ..row };
@@ -235,7 +342,7 @@ impl Identity {
         self.verified_in(&tx, row, first, keep).await?;
         let account = load(&tx, user).await?.ok_or(LinkError::NotValid)?;
         self.apply(tx.commit().await?);
-        Ok(account)
+        Ok(Moved { account, from })
     }
 
     /// The link by which the first administrator is made, to be printed once. An earlier one ends. `None`: there is an
@@ -282,6 +389,18 @@ impl Identity {
         let account = load(&tx, id).await?.ok_or(LinkError::NotValid)?;
         self.apply(tx.commit().await?);
         Ok(account)
+    }
+
+    /// Counts a mail that somebody asks for, and goes on in the same transaction. `false`: the recipient has got enough.
+    async fn begin_mail(&self, recipient: &str, origin: &Origin) -> Result<(Tx, bool), LinkError> {
+        let tx = self.store().begin().await?;
+        match self.count_mail(&tx, recipient, origin).await? {
+            Room::Wait(retry_after) => {
+                self.apply(tx.commit().await?);
+                Err(LinkError::Wait { retry_after })
+            }
+            room => Ok((tx, room == Room::Yes)),
+        }
     }
 
     async fn issue_link<P: Named + crate::opaque::Purpose>(
@@ -335,6 +454,7 @@ impl Identity {
             email_verified_at: Some(row.email_verified_at.unwrap_or(now.0)),
             tokens_from,
             updated_at: now.0,
+            pending_until: None,
             ..row
         };
         users::replace(tx, row).await?;
@@ -351,6 +471,17 @@ impl Identity {
     async fn drop_rights_in(&self, tx: &Tx, user: Uuid) -> Result<(), Trouble> {
         self.drop_keys_in(tx, user, self.now()).await?;
         consents::delete_all(tx, user).await?;
+        Ok(())
+    }
+
+    /// Forgets accounts whose address nobody proved in time.
+    pub(super) async fn sweep_unproved(&self, tx: &Tx) -> Result<(), Trouble> {
+        let now = self.now();
+        for row in users::unproved(tx, now.0).await? {
+            if users::delete(tx, row.id).await? {
+                tx.announce(self.changed(palisade_store::changes::Kind::UserRevoked, UserId(row.id), now));
+            }
+        }
         Ok(())
     }
 

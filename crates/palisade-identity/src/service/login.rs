@@ -60,6 +60,8 @@ pub enum Why {
     },
     /// The account is disabled.
     Disabled,
+    /// Nobody has proved the address yet that it was registered with.
+    Unproved,
     /// The account has no password.
     NoPassword,
 }
@@ -177,6 +179,7 @@ impl Identity {
             (_, Some(just)) => Some(Why::Locked { just }),
             (None, None) => Some(Why::Unknown),
             (Some(row), None) if row.disabled_at.is_some() => Some(Why::Disabled),
+            (Some(row), None) if row.pending_until.is_some() => Some(Why::Unproved),
             (Some(row), None) if row.password.is_none() => Some(Why::NoPassword),
             _ => None,
         };

@@ -21,6 +21,8 @@ const SEEN_EVERY_MS: i64 = 60_000;
 const MAX_USES: usize = 50_000;
 /// Sessions of one account; the oldest make room.
 const MAX_SESSIONS: u64 = 100;
+/// So long after its making, or after a new password, the first device of an account is no news to its owner.
+const SETTLED: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
 /// Devices of one account.
 const MAX_DEVICES: u64 = 20;
 
@@ -83,6 +85,17 @@ pub struct Started {
     pub account: Arc<Account>,
     /// For the cookie of the device; `None` where the one that came is good.
     pub device: Option<Device>,
+    /// Whether the account's owner is to hear of it: it was used before, and not on this device.
+    pub is_new_device: bool,
+}
+
+/// A session that goes on under another secret.
+#[derive(Debug)]
+pub struct Rotated {
+    /// For the cookie.
+    pub secret: Session,
+    /// How long the cookie lives; `None`: as long as the browser.
+    pub max_age: Option<std::time::Duration>,
 }
 
 /// A session as its user sees it.
@@ -190,10 +203,13 @@ impl Identity {
             device: origin.shown_agent(),
         };
         sessions::insert(&tx, row).await?;
+        // The first device of an account that was just made, or got a new password just now, is its owner's.
+        let settled = account.created_at.max(account.password_at).plus(SETTLED) < now;
+        let is_new_device = !checked.known_device && (settled || devices::any(&tx, user).await?);
         devices::seen(&tx, user, device.as_bytes(), now.0, MAX_DEVICES).await?;
         self.apply(tx.commit().await?);
         let max_age = how.remember.then_some(absolute);
-        Ok(Started { secret, max_age, id, account: Arc::new(account), device: device_secret })
+        Ok(Started { secret, max_age, id, account: Arc::new(account), device: device_secret, is_new_device })
     }
 
     /// Recognises a session from memory. `None`: ask [`session`](Self::session).
@@ -270,7 +286,7 @@ impl Identity {
         &self,
         secret: &Session,
         checked: Option<&PasswordChecked>,
-    ) -> Result<Session, Unrecognised> {
+    ) -> Result<Rotated, Unrecognised> {
         let now = self.now();
         let next = Session::generate().map_err(Trouble::from)?;
         let tx = self.store().begin().await?;
@@ -290,7 +306,8 @@ impl Identity {
             until: now.0,
         });
         self.apply(tx.commit().await?);
-        Ok(next)
+        let left = std::time::Duration::from_millis(u64::try_from(row.ends_at - now.0).unwrap_or(0));
+        Ok(Rotated { secret: next, max_age: row.remember.then_some(left) })
     }
 
     /// Ends the session of a secret: logout. `false`: there was none.

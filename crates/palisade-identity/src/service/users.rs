@@ -5,9 +5,8 @@ use std::sync::Arc;
 use palisade_base::Timestamp;
 use palisade_store::{Error as StoreError, Tx, Unique, Uuid, changes, devices, keys, roles, users};
 use serde_json::{Value, json};
-use time::format_description::well_known::Rfc3339;
 
-use super::accounts::{Account, UserId, load};
+use super::accounts::{Account, UserId, load, rfc3339};
 use super::attempts::{address_number, number};
 use super::error::Trouble;
 use super::login::{Origin, PasswordChecked};
@@ -29,30 +28,6 @@ pub struct NewUser<'a> {
     pub password: &'a str,
 }
 
-/// Why no account was made.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum RegisterError {
-    /// The name is none.
-    #[error(transparent)]
-    Name(#[from] BadName),
-    /// The address is none.
-    #[error(transparent)]
-    Email(#[from] BadEmail),
-    /// The password may not be set.
-    #[error("the password is too weak: {0:?}")]
-    Weak(Vec<Weakness>),
-    /// Somebody has that name.
-    #[error("the name is taken")]
-    NameTaken,
-    /// Somebody has that address.
-    #[error("the e-mail address is taken")]
-    EmailTaken,
-    /// The database, the pool of hashes, or the machine.
-    #[error(transparent)]
-    Trouble(#[from] Trouble),
-}
-
 /// What is to be changed of an account; `None` leaves it.
 #[derive(Debug, Clone, Default)]
 pub struct Edit<'a> {
@@ -68,7 +43,7 @@ pub struct Edit<'a> {
     pub enabled: Option<bool>,
 }
 
-/// Why an account was not changed.
+/// Why an account was not made, or not changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum UserError {
@@ -98,38 +73,23 @@ pub enum UserError {
     Trouble(#[from] Trouble),
 }
 
-macro_rules! conflicts {
-    ($error:ident) => {
-        impl From<StoreError> for $error {
-            fn from(error: StoreError) -> Self {
-                match error {
-                    StoreError::Conflict(Unique::Name) => Self::NameTaken,
-                    StoreError::Conflict(Unique::Email) => Self::EmailTaken,
-                    other => Self::Trouble(other.into()),
-                }
-            }
+impl From<StoreError> for UserError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Conflict(Unique::Name) => Self::NameTaken,
+            StoreError::Conflict(Unique::Email) => Self::EmailTaken,
+            other => Self::Trouble(other.into()),
         }
-    };
+    }
 }
-
-conflicts!(RegisterError);
-conflicts!(UserError);
 
 impl Identity {
     /// Makes an account without a role.
     ///
     /// # Errors
-    /// [`RegisterError`].
-    pub async fn register(&self, new: NewUser<'_>, origin: &Origin) -> Result<Account, RegisterError> {
-        self.add_user(new, &[], false, origin).await.map_err(|error| match error {
-            UserError::Name(why) => RegisterError::Name(why),
-            UserError::Email(why) => RegisterError::Email(why),
-            UserError::Weak(why) => RegisterError::Weak(why),
-            UserError::NameTaken => RegisterError::NameTaken,
-            UserError::EmailTaken => RegisterError::EmailTaken,
-            UserError::Trouble(why) => RegisterError::Trouble(why),
-            UserError::NoUser | UserError::NoRole(_) => RegisterError::Trouble(Trouble::Damaged("account")),
-        })
+    /// [`UserError`].
+    pub async fn register(&self, new: NewUser<'_>, origin: &Origin) -> Result<Account, UserError> {
+        self.add_user(new, &[], false, origin).await
     }
 
     /// Makes an account with roles: for operators.
@@ -272,6 +232,9 @@ impl Identity {
         if row.name_key.contains('@') && row.email_key.as_deref() != Some(row.name_key.as_str()) {
             return Err(BadName::At.into());
         }
+        if edit.email_verified == Some(true) || edit.enabled == Some(true) {
+            row.pending_until = None;
+        }
         if let Some(verified) = edit.email_verified {
             row.email_verified_at = (verified && row.email.is_some()).then(|| row.email_verified_at.unwrap_or(now.0));
         }
@@ -370,7 +333,7 @@ impl Identity {
     /// [`Trouble`].
     pub async fn export_user(&self, id: UserId) -> Result<Option<Value>, Trouble> {
         let Some(account) = load(self.store(), id.0).await? else { return Ok(None) };
-        let date = |at: Timestamp| at.date().format(&Rfc3339).unwrap_or_default();
+        let date = rfc3339;
         let sessions: Vec<Value> = (self.sessions_of(id).await?.into_iter())
             .map(|one| {
                 json!({ "id": one.id.to_string(), "created": date(one.created_at), "last_seen": date(one.seen_at),
@@ -386,21 +349,12 @@ impl Identity {
         let consents: Vec<Value> = (self.consents_of(id).await?.into_iter())
             .map(|one| json!({ "client": one.client, "scopes": one.scopes, "at": date(one.at) }))
             .collect();
-        Ok(Some(json!({
-            "id": account.id.to_string(),
-            "app_id": account.app_id,
-            "username": account.name,
-            "email": account.email,
-            "email_verified": account.email_verified,
-            "roles": account.roles,
-            "permissions": account.permissions,
-            "created": date(account.created_at),
-            "password_set": date(account.password_at),
-            "disabled": account.disabled_at.map(date),
-            "sessions": sessions,
-            "keys": keys,
-            "consents": consents,
-        })))
+        let mut all = account.to_json();
+        all["password_set"] = date(account.password_at).into();
+        all["sessions"] = sessions.into();
+        all["keys"] = keys.into();
+        all["consents"] = consents.into();
+        Ok(Some(all))
     }
 
     /// Nobody's guesses count against an account any more.

@@ -4,6 +4,7 @@
 //! empty and indexes; what is no longer used is dropped one release later.
 
 mod m2026_11_29_identity;
+mod m2026_11_29_pending;
 
 use sea_orm_migration::prelude::*;
 
@@ -12,7 +13,7 @@ pub(crate) struct Migrator;
 
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(m2026_11_29_identity::Migration)]
+        vec![Box::new(m2026_11_29_identity::Migration), Box::new(m2026_11_29_pending::Migration)]
     }
 
     // A database may be shared with the application: every table of ours begins with `palisade_`.

@@ -37,6 +37,14 @@ pub async fn find(conn: &impl Conn, user: Uuid, hash: &[u8; 32]) -> Result<Optio
     one(conn, Entity::find_by_id((user, hash.to_vec()))).await
 }
 
+/// Whether an account was used on any device.
+///
+/// # Errors
+/// [`Error`](crate::Error).
+pub async fn any(conn: &impl Conn, user: Uuid) -> Result<bool> {
+    Ok(one(conn, Entity::find().filter(Column::User.eq(user)).limit(1)).await?.is_some())
+}
+
 /// Notes a use, and forgets all but the latest `keep` of the account.
 ///
 /// # Errors

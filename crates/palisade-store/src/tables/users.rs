@@ -40,6 +40,8 @@ pub struct Model {
     pub created_at: i64,
     /// When it was changed last.
     pub updated_at: i64,
+    /// Until when its owner has to have proved the address; nobody may use it until then. None: it is to be used.
+    pub pending_until: Option<i64>,
 }
 
 /// Without the hash.
@@ -71,6 +73,7 @@ pub fn new(now: i64) -> Model {
         tokens_from: 0,
         created_at: now,
         updated_at: now,
+        pending_until: None,
     }
 }
 
@@ -162,8 +165,17 @@ pub async fn replace(tx: &Tx, row: Model) -> Result<bool> {
         .col_expr(Column::PasswordAt, Expr::value(row.password_at))
         .col_expr(Column::DisabledAt, Expr::value(row.disabled_at))
         .col_expr(Column::TokensFrom, Expr::value(row.tokens_from))
-        .col_expr(Column::UpdatedAt, Expr::value(row.updated_at));
+        .col_expr(Column::UpdatedAt, Expr::value(row.updated_at))
+        .col_expr(Column::PendingUntil, Expr::value(row.pending_until));
     Ok(update(tx, set.filter(Column::Id.eq(id))).await? == 1)
+}
+
+/// Those whose address was not proved in time, a thousand at most.
+///
+/// # Errors
+/// [`Error`](crate::Error).
+pub async fn unproved(conn: &impl Conn, now: i64) -> Result<Vec<Model>> {
+    all(conn, Entity::find().filter(Column::PendingUntil.lt(now)).limit(1000)).await
 }
 
 /// Deletes it with all that belongs to it. `false`: it was not there.

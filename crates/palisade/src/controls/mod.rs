@@ -54,6 +54,8 @@ macro_rules! registry {
             pub tls: Tls,
             /// Where secrets come from.
             pub secrets: Secrets,
+            /// How Palisade sends mail.
+            pub mail: crate::policy::mail::Mail,
             /// Logs.
             pub log: Logs,
             /// Logins of browsers.

@@ -5,7 +5,9 @@
 pub(crate) mod connect;
 mod fetch;
 mod forward;
+mod frame_ends;
 mod http2;
+mod pipe;
 mod pool;
 pub(crate) mod prefix;
 pub(crate) mod tls;

@@ -3,19 +3,29 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use http::header::{CONNECTION, HeaderValue};
 use http::{Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use palisade_h1::client::Upgraded;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::split;
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use super::connect::Io;
+use super::pipe::Pipe;
 use crate::body::ResponseBody;
 use crate::context::Context;
 use crate::controls::auth::streams;
+
+/// Close code and reason (RFC 6455 section 7.4.1) for whoever may not go on.
+const NO_LONGER: (u16, &str) = (1008, "the login has ended");
+/// How long the frame that is under way may take to its end.
+const LAST_FRAME: Duration = Duration::from_millis(500);
+/// How long a client has to read that it is over.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// The open tunnels of a server: counted, and ended when it has drained.
 #[derive(Debug)]
@@ -74,21 +84,31 @@ struct Open {
 impl Open {
     async fn join(
         &self,
-        mut client: TokioIo<hyper::upgrade::Upgraded>,
-        mut upstream: Io,
+        client: TokioIo<hyper::upgrade::Upgraded>,
+        upstream: Io,
         leftover: bytes::Bytes,
     ) -> io::Result<()> {
         let mut end = self.tunnels.end.subscribe();
-        if !leftover.is_empty() {
-            client.write_all(&leftover).await?;
-        }
+        let ((mut from_client, mut to_client), (mut from_app, mut to_app)) = (split(client), split(upstream));
+        let (mut down, mut up) = (Pipe::new(&leftover), Pipe::new(&[]));
         // Threats 38: it ends with the rights of whoever opened it.
         let ended = streams::ended(&self.ctx).unwrap_or_else(|| Box::pin(std::future::pending()));
+        let both = async {
+            tokio::try_join!(down.run(&mut from_app, &mut to_client), up.run(&mut from_client, &mut to_app)).map(drop)
+        };
         tokio::select! {
-            () = ended => Ok(()),
-            copied = tokio::io::copy_bidirectional(&mut client, &mut upstream) => copied.map(drop),
-            _ = end.wait_for(|end| *end) => Ok(()),
+            () = ended => {}
+            copied = both => return copied,
+            _ = end.wait_for(|end| *end) => return Ok(()),
         }
+        // Both sides are told, each behind the frame that it is getting just now.
+        let mask = rand::random();
+        let tell_client = timeout(LAST_FRAME, down.close(&mut from_app, &mut to_client, NO_LONGER, None));
+        let tell_app = timeout(LAST_FRAME, up.close(&mut from_client, &mut to_app, NO_LONGER, Some(mask)));
+        let _ = tokio::join!(tell_client, tell_app);
+        // Bytes that nobody reads would have the system cut the connection off, and the client would not read why.
+        let _ = timeout(LINGER, tokio::io::copy(&mut from_client, &mut tokio::io::sink())).await;
+        Ok(())
     }
 }
 

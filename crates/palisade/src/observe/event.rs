@@ -75,10 +75,23 @@ events! {
     /// A refresh token came that should not have, and all tokens of its login have ended: `user`, `grant`, `how`, `client`,
     /// `request_id`.
     REPLAYED = Warn "auth.refresh_replayed";
-    /// A mail was not sent: `subject`, `user`, `reason`.
-    MAIL = Warn "mail.not_sent";
+    /// Where mail goes from now on: `transport` (`smtp` or `directory`), `target`.
+    MAIL_READY = Info "mail.ready";
+    /// Mail cannot go where the policy says; it goes on as before, or not at all: `reason`.
+    MAIL_UNUSABLE = Error "mail.unusable";
+    /// A mail was sent: `kind`, `about` (the account's id), `attempts`.
+    MAIL_SENT = Info "mail.sent";
+    /// A mail could not be sent yet, and will be tried again: `kind`, `about`, `reason`, `next_s`.
+    MAIL_DELAYED = Warn "mail.delayed";
+    /// A mail was not sent and will not be: `kind`, `about`, `why` (`full`, `refused`, `late`, `closing`), `reason`.
+    MAIL_DROPPED = Error "mail.dropped";
+    /// A mail was not made: `kind`, `about`, `reason`, `request_id`. Among the reasons is that an address got as many as it
+    /// may within an hour.
+    MAIL_NOT_MADE = Warn "mail.not_made";
     /// Somebody logged in: `user`, `by`, `client`, `request_id`.
     LOGGED_IN = Info "auth.logged_in";
+    /// An open stream or WebSocket was ended, since whoever opened it may not go on: `user`, `path`, `request_id`.
+    STREAM_ENDED = Info "auth.stream_ended";
     /// An account was made, changed, disabled or deleted, or a credential of it made or revoked: `what`, `user`, `by`,
     /// `request_id`.
     ACCOUNT = Info "auth.account";

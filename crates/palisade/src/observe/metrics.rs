@@ -50,6 +50,12 @@ struct AwayLabels {
     when_away: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct MailLabels {
+    kind: &'static str,
+    outcome: &'static str,
+}
+
 /// Shared text as a label value.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct ArcText(Arc<str>);
@@ -71,6 +77,7 @@ pub struct Metrics {
     certificates: Family<CertificateLabels, Gauge>,
     dependencies: Family<DependencyLabels, Gauge>,
     away: Family<AwayLabels, Counter>,
+    mails: Family<MailLabels, Counter>,
 }
 
 /// The times of one route, found once and kept by its policy: a request looks up no label.
@@ -133,7 +140,9 @@ impl Default for Metrics {
         let away = Family::default();
         registry.register("dependency_up", "Whether something that controls depend on answers", dependencies.clone());
         registry.register("away", "Requests decided without something that was away", away.clone());
-        Self { registry, requests, upstream, refusals, saturation, certificates, dependencies, away }
+        let mails = Family::default();
+        registry.register("mails", "Mails by what became of them", mails.clone());
+        Self { registry, requests, upstream, refusals, saturation, certificates, dependencies, away, mails }
     }
 }
 
@@ -173,6 +182,11 @@ impl Metrics {
     /// Counts a request that a control decided without something it depends on.
     pub(crate) fn decided_without(&self, control: &'static str, dependency: &'static str, when_away: &'static str) {
         self.away.get_or_create(&AwayLabels { control, dependency, when_away }).inc();
+    }
+
+    /// Counts what became of a mail: `sent`, `delayed` (an attempt that will be followed by another) or `dropped`.
+    pub(crate) fn mail(&self, kind: &'static str, outcome: &'static str) {
+        self.mails.get_or_create(&MailLabels { kind, outcome }).inc();
     }
 
     /// The text that Prometheus scrapes: OpenMetrics 1.0 for who asks for it, else the format 0.0.4 that everything reads.
@@ -219,6 +233,7 @@ mod tests {
         metrics.saturation("connections", 0.5);
         metrics.dependency("redis", Some(false));
         metrics.decided_without("rate_limit", "redis", "local");
+        metrics.mail("reset", "sent");
         metrics.certificates([(Arc::from("a \"quoted\" name"), -3)].into_iter());
         let rules = crate::policy::Rules::new(std::iter::empty(), |_| "".into());
         let times = RouteTimes::default();
@@ -239,6 +254,7 @@ mod tests {
                 "# TYPE palisade_upstream_seconds histogram\n",
                 "palisade_saturation{resource=\"connections\"} 0.5\n",
                 "palisade_dependency_up{dependency=\"redis\"} 0\n",
+                "palisade_mails_total{kind=\"reset\",outcome=\"sent\"} 1\n",
                 "palisade_away_total{control=\"rate_limit\",dependency=\"redis\",when_away=\"local\"} 1\n",
                 "palisade_certificate_expiry_seconds{certificate=\"a \\\"quoted\\\" name\"} -3\n",
             ] {

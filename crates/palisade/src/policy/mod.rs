@@ -3,6 +3,7 @@
 #[cfg(test)]
 mod access_tests;
 pub mod config;
+pub mod mail;
 pub mod request_headers;
 mod routing;
 #[cfg(test)]
@@ -165,6 +166,7 @@ pub struct Policy {
     times: Vec<RouteTimes>,
     decisions: Arc<Decisions>,
     number: u16,
+    mail: Option<Arc<mail::Setup>>,
     env: Env,
 }
 
@@ -209,6 +211,11 @@ impl Policy {
         };
         let controls = controls::compile(&config, &env, wanted, &mut problems);
         check_server(&config, &mut problems);
+        let mail = match env.rereads {
+            true => mail::Setup::compile(&config, &env, &mut problems),
+            // A switch is put over what is in force, and reads nothing.
+            false => crate::mail::post(&env).setup(),
+        };
         if problems.is_fatal() {
             return Err(problems);
         }
@@ -217,7 +224,10 @@ impl Policy {
         let decisions = env.state.get("decisions", Decisions::default);
         let number = decisions.policy(&hash, &rules, env.clock.now());
         let overrides = situation.overrides;
-        Ok((Self { config, rules, routing, controls, modes, overrides, hash, times, decisions, number, env }, problems))
+        Ok((
+            Self { config, rules, routing, controls, modes, overrides, hash, times, decisions, number, mail, env },
+            problems,
+        ))
     }
 
     /// What was written, with defaults.
@@ -292,6 +302,11 @@ impl Policy {
     /// The switches in force, expired ones included until the next reload.
     pub fn overrides(&self) -> &[Override] {
         &self.overrides
+    }
+
+    /// How mail is sent; `None` where nothing sends any.
+    pub fn mail(&self) -> Option<&Arc<mail::Setup>> {
+        self.mail.as_ref()
     }
 
     /// The directory for what Palisade writes.

@@ -31,6 +31,8 @@ pub static FORMATS: &[Format] = &[
     Format::of::<crate::controls::auth::config::Grant>(),
     Format::of::<crate::controls::auth::moving::Until>(),
     Format::of::<crate::redis::OpenUrl>(),
+    Format::of::<super::mail::Server>(),
+    Format::of::<super::mail::Sender>(),
     Format::of::<crate::controls::rate_limit::By>(),
     Format::of::<crate::controls::rate_limit::RateText>(),
     Format::of::<crate::controls::static_files::FilesPath>(),

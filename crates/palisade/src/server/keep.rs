@@ -99,6 +99,7 @@ impl Watch {
             .chain(redis)
             .filter_map(Clone::clone)
             .chain(crate::controls::waf::files(live.policy.env()))
+            .chain(crate::policy::mail::files(&live.policy.config().mail))
             .collect();
         Self {
             policy: Watched::with_folders(handle.snapshot().files()),

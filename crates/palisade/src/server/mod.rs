@@ -49,6 +49,9 @@ use supervise::Supervisor;
 /// its client is just sending; within this time that one is answered, with `Connection: close`.
 const IDLE_GRACE: Duration = Duration::from_secs(1);
 
+/// How long mail that waits keeps a developer who pressed Ctrl-C.
+const LAST_MAIL: Duration = Duration::from_secs(2);
+
 /// How a server is doing.
 #[derive(Debug)]
 pub struct ServerState {
@@ -348,6 +351,9 @@ impl Running {
         if let Some(control) = &self.control {
             control.serve_here(&self.handle);
         }
+        // In development that is a directory, and its line says where.
+        let live = self.handle.live();
+        let _ = crate::mail::post(live.policy.env()).mailer(live.policy.env());
         // The database is opened before anybody logs in, and its changes are followed on this runtime.
         let handle = Arc::clone(&self.handle);
         tokio::spawn(async move {
@@ -388,7 +394,7 @@ impl Running {
         tokio::select! {
             () = self.drain() => {}
             // Whoever asks twice does not want to wait for the application either.
-            () = signals.once_more() => self.end(Duration::ZERO).await,
+            () = signals.once_more() => self.end(Duration::ZERO, Duration::ZERO).await,
         }
     }
 
@@ -413,22 +419,31 @@ impl Running {
         let tunnels = tunnels(&self.handle);
         // What was queued by the kernel is accepted after this moment: connections may still come for an instant.
         tokio::time::sleep(listen::LAST_LOOK).await;
-        while state.connections() > tunnels.count() && tokio::time::Instant::now() < end {
+        let mail = crate::mail::post(live.policy.env());
+        let busy = || state.connections() > tunnels.count() || mail.is_busy();
+        while busy() && tokio::time::Instant::now() < end {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        self.end(live.policy.config().upstream.stop_timeout.duration()).await;
+        let left = end.saturating_duration_since(tokio::time::Instant::now());
+        let for_mail = if server.is_development() { left.min(LAST_MAIL) } else { left };
+        self.end(live.policy.config().upstream.stop_timeout.duration(), for_mail).await;
     }
 
-    /// Ends at once: what still runs is cut. A supervised application gets this long before it is killed.
-    async fn end(&self, patience: Duration) {
+    /// Ends at once: what still runs is cut. A supervised application gets this long before it is killed, and mail that
+    /// waits so long for its last attempt.
+    async fn end(&self, patience: Duration, for_mail: Duration) {
         tunnels(&self.handle).end();
         let state = self.state();
         let cut = state.connections();
         state.enter(Phase::Ended);
         let app = self.app.lock().take();
-        if let Some(app) = app {
-            app.stop(patience).await;
-        }
+        let mail = crate::mail::post(self.handle.live().policy.env());
+        let stop = async {
+            if let Some(app) = app {
+                app.stop(patience).await;
+            }
+        };
+        tokio::join!(stop, mail.close(for_mail));
         drop(event::STOPPED.line(self.handle.log()).u64("cut", cut as u64));
         self.handle.log().flush();
     }

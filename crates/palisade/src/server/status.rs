@@ -14,7 +14,7 @@ use crate::controls::rate_limit::Store;
 use crate::gateway::Gateway;
 use crate::live::Handle;
 use crate::operate::{self, rfc3339};
-use crate::redis::State;
+use crate::redis::{Health, State};
 use crate::stack::{Inner, Live};
 
 /// Everything about a server that an operator asks for, as JSON.
@@ -86,7 +86,20 @@ pub async fn status(handle: &Arc<Handle>) -> Value {
 
 /// What controls depend on besides applications, how it is, and what happens without it.
 fn dependencies(policy: &crate::policy::Policy) -> Vec<Value> {
-    redis(policy).into_iter().chain(database(policy)).collect()
+    let env = policy.env();
+    let limits = &policy.config().rate_limit.config;
+    let limits = (limits.store == Store::Redis)
+        .then(|| json!({ "control": "rate_limit", "when_away": limits.when_away.as_str() }));
+    let redis = env.redis.as_ref().map(|redis| dependency(redis.health(), limits.into_iter().collect()));
+    let mail = crate::mail::post(env).health().map(|(health, counts)| {
+        let used = json!({ "control": "auth", "when_away": crate::mail::WHEN_AWAY });
+        let mut mail = dependency(&health, vec![used]);
+        mail["mails"] = json!({
+            "waiting": counts.waiting, "sent": counts.sent, "delayed": counts.delayed, "dropped": counts.dropped,
+        });
+        mail
+    });
+    redis.into_iter().chain(database(policy)).chain(mail).collect()
 }
 
 /// The database of accounts, as whoever follows its changes sees it.
@@ -108,27 +121,22 @@ fn database(policy: &crate::policy::Policy) -> Option<Value> {
     }))
 }
 
-fn redis(policy: &crate::policy::Policy) -> Option<Value> {
-    let redis = policy.env().redis.as_ref()?;
-    let health = redis.health();
+fn dependency(health: &Health, used_by: Vec<Value>) -> Value {
     let (state, since) = health.state();
     let (state, reason) = match state {
         State::Unknown => ("unknown", None),
         State::Up => ("up", None),
         State::Away(away) => ("away", Some(away.why().to_owned())),
     };
-    let limits = &policy.config().rate_limit.config;
-    let used = (limits.store == Store::Redis)
-        .then(|| json!({ "control": "rate_limit", "when_away": limits.when_away.as_str() }));
-    Some(json!({
+    json!({
         "dependency": health.name(),
         "target": health.target(),
         "state": state,
         "since": rfc3339(since),
         "reason": reason,
-        "used_by": used.into_iter().collect::<Vec<_>>(),
+        "used_by": used_by,
         "decided_without": health.decided_without(),
-    }))
+    })
 }
 
 /// The applications of `[upstreams.NAME]`, asked side by side: one that does not answer delays no other.
@@ -180,6 +188,13 @@ pub(super) fn observe(handle: &Handle) {
     let metrics = handle.metrics();
     metrics.saturation("connections", share(server.connections(), limit));
     metrics.saturation("handshakes", share(server.admission.handshakes(), handshake_limit(&server, &live.policy)));
+    let mail = crate::mail::post(env).health();
+    if let Some((_, counts)) = &mail {
+        #[expect(clippy::cast_possible_truncation, reason = "a thousand at most")]
+        metrics.saturation("mail", share(counts.waiting as usize, counts.room as usize));
+    }
+    // Unknown until the first mail: that counts as up, for nothing waits for it.
+    metrics.dependency("mail", mail.map(|(health, _)| !matches!(health.state().0, State::Away(_))));
     metrics.dependency("redis", env.redis.as_ref().map(|redis| redis.health().is_up()));
     metrics.certificates(
         certificates(env).facts().iter().map(|fact| (Arc::clone(&fact.source), (fact.not_after.0 - now.0) / 1000)),

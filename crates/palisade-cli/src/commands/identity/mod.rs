@@ -14,9 +14,8 @@ use std::net::Ipv4Addr;
 use anyhow::{Context as _, bail};
 use palisade_base::Timestamp;
 use palisade_identity::Identity;
-use palisade_identity::service::{Account, Origin, UserId};
-use serde_json::{Value, json};
-use time::format_description::well_known::Rfc3339;
+use palisade_identity::service::{Account, Origin, UserId, rfc3339};
+use serde_json::Value;
 
 use super::policy;
 use crate::args::Global;
@@ -55,23 +54,9 @@ fn parse_id(text: &str) -> anyhow::Result<UserId> {
 }
 
 fn date(at: Timestamp) -> Value {
-    at.date().replace_millisecond(0).ok().and_then(|date| date.format(&Rfc3339).ok()).into()
+    rfc3339(at).into()
 }
 
 fn dates(at: Option<Timestamp>) -> Value {
     at.map_or(Value::Null, date)
-}
-
-fn account(account: &Account) -> Value {
-    json!({
-        "id": account.id.to_string(),
-        "app_id": account.app_id,
-        "username": account.name,
-        "email": account.email,
-        "email_verified": account.email_verified,
-        "roles": account.roles,
-        "permissions": account.permissions,
-        "created": date(account.created_at),
-        "disabled": dates(account.disabled_at),
-    })
 }

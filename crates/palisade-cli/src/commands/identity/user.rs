@@ -2,12 +2,12 @@
 
 use anyhow::bail;
 use palisade_identity::Identity;
-use palisade_identity::service::{Edit, NewUser, UserError};
+use palisade_identity::service::{Account, Edit, NewUser, UserError};
 use serde_json::{Value, json};
 
 use super::super::output::{self, items, print, table, text};
 use super::super::prompt;
-use super::{account, find, here, import, with};
+use super::{find, here, import, with};
 use crate::args::{Global, User, UserAdd, UserDelete, UserSet};
 use crate::exit::Done;
 
@@ -35,7 +35,7 @@ fn add(global: &Global, add: &UserAdd) -> anyhow::Result<Done> {
         let new = NewUser { name: &add.name, email: add.email.as_deref(), password: password.expose() };
         identity.add_user(new, &add.roles, add.email_verified, &here()).await.map_err(said)
     })?;
-    one(global, &account(&made))
+    one(global, &made.to_json())
 }
 
 /// A weak password is told as a person would.
@@ -56,7 +56,7 @@ fn list(global: &Global, role: Option<&str>) -> anyhow::Result<Done> {
             let page = identity.list_users(after, PAGE).await?;
             after = page.last().map(|last| last.id);
             let over = (page.len() as u64) < PAGE;
-            all.extend(page.iter().filter(|one| role.is_none_or(|role| one.has_role(role))).map(account));
+            all.extend(page.iter().filter(|one| role.is_none_or(|role| one.has_role(role))).map(Account::to_json));
             if over {
                 return Ok(Value::Array(all));
             }
@@ -68,7 +68,7 @@ fn list(global: &Global, role: Option<&str>) -> anyhow::Result<Done> {
     }
     let mut rows = vec![["NAME", "E-MAIL", "ROLES", "STATE", "ID"].map(String::from).to_vec()];
     for one in items(&list) {
-        let state = if one["disabled"].is_null() { "enabled" } else { "disabled" };
+        let state = if one["disabled"] == false { "enabled" } else { "disabled" };
         rows.push(vec![
             text(&one["username"]),
             text(&one["email"]),
@@ -82,7 +82,7 @@ fn list(global: &Global, role: Option<&str>) -> anyhow::Result<Done> {
 }
 
 fn show(global: &Global, name: &str) -> anyhow::Result<Done> {
-    let shown = with(global, async |identity: Identity| Ok(account(&find(&identity, name).await?)))?;
+    let shown = with(global, async |identity: Identity| Ok(find(&identity, name).await?.to_json()))?;
     one(global, &shown)
 }
 
@@ -100,7 +100,7 @@ fn set(global: &Global, set: &UserSet) -> anyhow::Result<Done> {
             roles: (set.no_roles || !set.roles.is_empty()).then_some(set.roles.as_slice()),
             enabled: None,
         };
-        Ok(account(&identity.edit_user(known.id, edit).await?))
+        Ok(identity.edit_user(known.id, edit).await?.to_json())
     })?;
     one(global, &changed)
 }
@@ -109,7 +109,7 @@ fn enable(global: &Global, name: &str, enabled: bool) -> anyhow::Result<Done> {
     let changed = with(global, async |identity: Identity| {
         let known = find(&identity, name).await?;
         let edit = Edit { enabled: Some(enabled), ..Edit::default() };
-        Ok(account(&identity.edit_user(known.id, edit).await?))
+        Ok(identity.edit_user(known.id, edit).await?.to_json())
     })?;
     one(global, &changed)
 }

@@ -32,7 +32,7 @@ on_both! {
         for name in ["\0", "alice\0", "alice@example.com\0", "\0@\0", "a\0@example.com"] {
             assert_eq!(why(identity, name, PASSWORD, &from(1)).await, Err(Why::Unknown), "{name:?}");
             assert_eq!(identity.find_user(name).await, Ok(None), "{name:?}");
-            assert!(identity.ask_reset(name).await.expect("asked").is_none(), "{name:?}");
+            assert!(identity.ask_reset(name, &from(250)).await.expect("asked").letter().is_none(), "{name:?}");
         }
         let nul = "a\0";
         assert_eq!(why(identity, "alice", nul, &from(1)).await, Err(Why::Wrong));
@@ -170,5 +170,47 @@ on_both! {
         let row = palisade_store::users::by_id(identity.store(), account.id.0).await.expect("read").expect("there");
         assert!(row.password.expect("a hash").starts_with("$argon2id$"));
         assert_eq!(why(identity, "alice", "password1", &from(1)).await, Ok(()));
+    }
+}
+
+on_both! {
+    /// No oracle: whatever keeps somebody out, one hash of the same size is made, and the answer is one variant.
+    async fn whatever_keeps_somebody_out_is_as_much_work(world: World) {
+        let identity = &world.identity;
+        for name in ["wrong", "disabled", "locked", "empty"] {
+            world.user(name).await;
+        }
+        let find = |name: &'static str| async move { identity.find_user(name).await.expect("asked").expect("there") };
+        let off = Edit { enabled: Some(false), ..Edit::default() };
+        identity.edit_user(find("disabled").await.id, off).await.expect("disabled");
+        let new = NewUser { name: "unproved", email: Some("unproved@example.com"), password: PASSWORD };
+        let made = identity.register_by_mail(new, &from(1)).await.expect("registered");
+        assert!(matches!(made, Registered::New(_)), "{made:?}");
+        let row = palisade_store::users::by_id(identity.store(), find("empty").await.id.0).await.expect("read").expect("there");
+        let tx = identity.store().begin().await.expect("a transaction");
+        palisade_store::users::replace(&tx, palisade_store::users::Model { password: None, ..row }).await.expect("set");
+        let _ = tx.commit().await.expect("committed");
+        for n in 0..PER_ACCOUNT {
+            assert_eq!(why(identity, "locked", "wrong-password", &from(n as u8)).await, Err(Why::Wrong));
+        }
+        let mut works = Vec::new();
+        for (name, password, reason) in [
+            ("nobody", PASSWORD, Why::Unknown),
+            ("nobody@example.com", PASSWORD, Why::Unknown),
+            ("wrong", "wrong-password", Why::Wrong),
+            ("disabled", PASSWORD, Why::Disabled),
+            ("unproved", PASSWORD, Why::Unproved),
+            ("unproved@example.com", PASSWORD, Why::Unproved),
+            ("empty", PASSWORD, Why::NoPassword),
+            ("locked", PASSWORD, Why::Locked { just: true }),
+            ("locked", PASSWORD, Why::Locked { just: false }),
+        ] {
+            let before = identity.pool().taken();
+            assert_eq!(why(identity, name, password, &from(100)).await, Err(reason), "{name}");
+            let after = identity.pool().taken();
+            works.push((after.0 - before.0, after.1 - before.1));
+        }
+        assert_eq!(works[0].0, 1, "one hash");
+        assert!(works.iter().all(|work| *work == works[0]), "{works:?}");
     }
 }

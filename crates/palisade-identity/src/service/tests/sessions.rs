@@ -85,7 +85,9 @@ on_both! {
         assert!(valid(identity, &started.secret).await.is_ok() && valid(&other, &started.secret).await.is_ok());
         world.clock.advance(Duration::from_secs(600));
         let checked = world.login("alice").await;
-        let next = identity.rotate_session(&started.secret, Some(&checked)).await.expect("rotated");
+        let rotated = identity.rotate_session(&started.secret, Some(&checked)).await.expect("rotated");
+        assert_eq!(rotated.max_age, None);
+        let next = rotated.secret;
         assert_eq!(valid(identity, &started.secret).await.err(), Some(NotValid::Unknown));
         let caller = valid(identity, &next).await.expect("the new one");
         assert!(caller.fresh(world.clock.now(), Duration::from_secs(60)).is_some(), "proved again");
@@ -152,4 +154,26 @@ async fn a_dump_holds_no_session() {
     }
     let hash = started.secret.stored();
     assert!(dump.windows(32).any(|window| window == hash.as_bytes()), "its hash is there: the dump is one");
+}
+
+on_both! {
+    /// One that is remembered stays so, whatever secret it has, and for no longer than it was to last.
+    async fn a_session_that_is_remembered(world: World) {
+        let day = Duration::from_secs(24 * 3600);
+        world.user("alice").await;
+        let checked = world.login("alice").await;
+        let how = StartSession { remember: true, ..StartSession::default() };
+        let started = world.identity.start_session(&checked, how, &from(1)).await.expect("a session");
+        assert_eq!(started.max_age, Some(30 * day));
+        world.clock.advance(20 * day);
+        assert!(valid(&world.identity, &started.secret).await.is_ok(), "idle for twenty days");
+        let rotated = world.identity.rotate_session(&started.secret, None).await.expect("rotated");
+        // The clock goes on by itself as well.
+        let minute = Duration::from_secs(60);
+        assert!(rotated.max_age.is_some_and(|left| left <= 10 * day && left > 10 * day - minute), "{rotated:?}");
+        world.clock.advance(10 * day - minute);
+        assert!(valid(&world.identity, &rotated.secret).await.is_ok());
+        world.clock.advance(minute);
+        assert_eq!(valid(&world.identity, &rotated.secret).await.err(), Some(NotValid::Expired));
+    }
 }

@@ -1,7 +1,7 @@
 use super::*;
 use crate::password::Weakness;
 
-async fn register(world: &World, name: &str, email: Option<&str>, password: &str) -> Result<Account, RegisterError> {
+async fn register(world: &World, name: &str, email: Option<&str>, password: &str) -> Result<Account, UserError> {
     world.identity.register(NewUser { name, email, password }, &from(1)).await
 }
 
@@ -11,23 +11,23 @@ on_both! {
         assert!(alice.roles.is_empty() && !alice.email_verified && alice.verified_email().is_none());
         assert_eq!(alice.name, "Alice");
         for (name, email, why) in [
-            ("ALICE", None, RegisterError::NameTaken),
-            ("\u{ff21}lice", None, RegisterError::NameTaken),
-            ("bob", Some("Alice@EXAMPLE.com"), RegisterError::EmailTaken),
-            ("bob ", None, RegisterError::Name(BadName::Character)),
-            ("\u{430}lice", None, RegisterError::Name(BadName::MixedScripts)),
-            ("bob", Some("nonsense"), RegisterError::Email(BadEmail)),
-            ("victim@example.com", None, RegisterError::Name(BadName::At)),
-            ("victim@example.com", Some("mallory@example.com"), RegisterError::Name(BadName::At)),
+            ("ALICE", None, UserError::NameTaken),
+            ("\u{ff21}lice", None, UserError::NameTaken),
+            ("bob", Some("Alice@EXAMPLE.com"), UserError::EmailTaken),
+            ("bob ", None, UserError::Name(BadName::Character)),
+            ("\u{430}lice", None, UserError::Name(BadName::MixedScripts)),
+            ("bob", Some("nonsense"), UserError::Email(BadEmail)),
+            ("victim@example.com", None, UserError::Name(BadName::At)),
+            ("victim@example.com", Some("mallory@example.com"), UserError::Name(BadName::At)),
         ] {
             assert_eq!(register(&world, name, email, PASSWORD).await.err(), Some(why), "{name}");
         }
         let own = register(&world, "carol@example.com", Some("Carol@example.com"), PASSWORD).await;
         assert!(own.is_ok(), "one's own address: {own:?}");
         let weak = register(&world, "bob", None, "password").await.err();
-        assert!(matches!(&weak, Some(RegisterError::Weak(why)) if why.contains(&Weakness::Short)), "{weak:?}");
+        assert!(matches!(&weak, Some(UserError::Weak(why)) if why.contains(&Weakness::Short)), "{weak:?}");
         let context = register(&world, "bartholomew", None, "bartholomew-12").await.err();
-        assert!(matches!(&context, Some(RegisterError::Weak(why)) if why.contains(&Weakness::Context)), "{context:?}");
+        assert!(matches!(&context, Some(UserError::Weak(why)) if why.contains(&Weakness::Context)), "{context:?}");
     }
 }
 

@@ -14,7 +14,7 @@ macro_rules! codes {
 }
 
 codes! {
-    CODES [&AWAY, &BUSY, &DOCUMENT];
+    CODES [&AWAY, &BUSY, &DOCUMENT, &NO_MAIL];
     /// The route needs a login, and the request brings none.
     REQUIRED = "auth.required", UNAUTHORIZED, 1, "authn_login_fail", "this needs a login";
     /// An access token that is none of ours, or no longer.
@@ -89,6 +89,9 @@ pub static DOCUMENT: Code = Code::operator(
     1,
     "it is not known yet whom this is for; try again later",
 );
+/// A link would have to go by mail, and nothing sends any. The same for every address.
+pub static NO_MAIL: Code =
+    Code::operator("auth.no_mail", StatusCode::NOT_IMPLEMENTED, 1, "this service sends no mail; ask those who run it");
 /// The pool of password hashes is full.
 pub static BUSY: Code =
     Code::client("auth.busy", StatusCode::SERVICE_UNAVAILABLE, 4, "too many logins at once; try again in a moment")

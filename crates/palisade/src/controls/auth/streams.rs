@@ -15,6 +15,7 @@ use palisade_identity::service::Unrecognised;
 use super::caller::Caller;
 use crate::body::{BodyError, ResponseBody};
 use crate::context::Context;
+use crate::observe::event;
 
 /// How often it is asked.
 const EVERY: Duration = Duration::from_secs(1);
@@ -29,6 +30,11 @@ pub(crate) fn ended(ctx: &Arc<Context>) -> Option<Ended> {
         loop {
             tokio::time::sleep(EVERY).await;
             if !goes_on(&ctx).await {
+                event::STREAM_ENDED
+                    .line(&ctx.policy.env().log)
+                    .str("user", ctx.identity().caller().map_or("", Caller::subject))
+                    .str("path", ctx.path())
+                    .str("request_id", ctx.request_id().as_str());
                 return;
             }
         }

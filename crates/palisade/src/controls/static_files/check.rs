@@ -57,6 +57,9 @@ fn private(snapshot: &Snapshot, policy: &Policy) -> Vec<Private> {
     if let KeyFile::At(path) = crate::policy::secrets::key_file(policy) {
         private.push(file("the key of the secrets", &path));
     }
+    if let Some(path) = &policy.mail.directory {
+        private.push(folder("the mail of `mail.directory`", path.clone()));
+    }
     private
 }
 

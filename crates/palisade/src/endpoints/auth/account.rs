@@ -1,17 +1,18 @@
 //! Accounts, by their users: registration, login and logout, who one is, one's password.
 
-use std::sync::Arc;
-
 use http::StatusCode;
 use palisade_identity::opaque::Session;
-use palisade_identity::service::{Account, Edit, NewUser, RegisterError, StartSession, Started, UserError};
+use palisade_identity::service::{
+    Account, Edit, NewUser, PasswordChecked, Registered, StartSession, Started, UserError,
+};
+use palisade_mail::Kind;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::At;
 use super::answer::{self, Answer};
 use super::call::Call;
-use super::mail::{self, Subject};
+use super::links::{VERIFY, refused};
 use super::who::{login, trouble, unrecognised, weak};
 use crate::controls::auth::codes;
 use crate::controls::auth::config::Registration;
@@ -50,49 +51,40 @@ pub(super) async fn make(
     email: &str,
     password: &str,
 ) -> Result<Option<Account>, Refusal> {
-    let verified = match at.auth.config().registration {
-        Registration::Closed => return Err(codes::CLOSED.refuse("`registration` is closed")),
-        Registration::Open => false,
-        Registration::Verified => true,
-    };
     let new = NewUser { name, email: Some(email), password };
-    let registered = at.ready.identity.register(new, &at.origin(call)).await;
-    if verified && matches!(registered, Err(RegisterError::NameTaken | RegisterError::EmailTaken)) {
-        // The owner of the address is not told either: anybody could fill their inbox.
-        at.log_refused(&codes::TAKEN.refuse("the name or address is taken"));
-        return Ok(None);
-    }
-    let account = registered.map_err(|error| match error {
-        RegisterError::Name(_) => {
-            let must = "1 to 128 letters, digits and signs of one script, without spaces";
-            codes::INVALID.refuse("the name is none").field("username", must)
-        }
-        RegisterError::Email(_) => codes::INVALID.refuse("the address is none").field("email", "an e-mail address"),
-        RegisterError::Weak(why) => weak(&why),
-        RegisterError::NameTaken => codes::TAKEN.refuse("the name is taken").field("username", "a name of its own"),
-        RegisterError::EmailTaken => {
-            codes::TAKEN.refuse("the address is taken").field("email", "an address of its own")
-        }
-        RegisterError::Trouble(why) => trouble(why),
-        _ => codes::INVALID.refuse("the account cannot be made"),
-    })?;
-    at.note("registered", &account);
-    if !verified {
-        return Ok(Some(account));
-    }
-    // Beside the answer, which takes as long for a name that is taken.
-    let (identity, ctx, base) = (at.ready.identity.clone(), Arc::clone(at.ctx), at.base_url());
-    tokio::spawn(async move {
-        match identity.ask_verification(account.id).await {
-            Ok(Some(letter)) => {
-                let link = format!("{base}/email/verify?token={}", letter.link.reveal().expose());
-                mail::post(&ctx, &letter.email, &letter.account, Subject::Verify, &link);
+    let (identity, origin) = (&at.ready.identity, at.origin(call));
+    match at.auth.config().registration {
+        Registration::Closed => Err(codes::CLOSED.refuse("`registration` is closed")),
+        Registration::Open => {
+            let account = identity.register(new, &origin).await.map_err(user_error)?;
+            at.note("registered", &account);
+            if let Ok(desk) = at.desk() {
+                match identity.ask_verification(account.id, &origin).await {
+                    Ok(asked) => desk.asked(Kind::Verification, VERIFY, asked),
+                    // The account is made all the same; the link can be asked for again on its page.
+                    Err(why) => desk.not_made(Kind::Verification, &account.id.to_string(), &why.to_string()),
+                }
             }
-            Ok(None) => {}
-            Err(why) => mail::not_sent(&ctx, Subject::Verify, &account.id.to_string(), &why.to_string()),
+            Ok(Some(account))
         }
-    });
-    Ok(None)
+        Registration::Verified => {
+            let desk = at.desk()?;
+            match identity.register_by_mail(new, &origin).await.map_err(refused)? {
+                Registered::New(letter) => {
+                    at.note("registered", &letter.account);
+                    desk.letter(Kind::Verification, VERIFY, &letter);
+                }
+                Registered::Taken(holder) => {
+                    at.log_refused(&codes::TAKEN.refuse("the name or address is taken"));
+                    if let Some(account) = &holder {
+                        desk.already_registered(account);
+                    }
+                }
+                Registered::Enough => desk.enough(Kind::Verification, None),
+            }
+            Ok(None)
+        }
+    }
 }
 
 /// The body of `POST login`.
@@ -127,7 +119,7 @@ pub(super) async fn start(
     remember: bool,
 ) -> Result<Started, Refusal> {
     let (origin, identity) = (at.origin(call), &at.ready.identity);
-    let failed = |error| login(error, &codes::FAILED);
+    let failed = |error| login(at.failed(error), &codes::FAILED);
     let checked = identity.check_password(name, password, &origin).await.map_err(failed)?;
     let how = StartSession { remember, replaces: presented(call, at) };
     let started = identity.start_session(&checked, how, &origin).await.map_err(unrecognised)?;
@@ -138,6 +130,9 @@ pub(super) async fn start(
         .str("by", "password")
         .str("client", at.ctx.client_text())
         .str("request_id", at.ctx.request_id().as_str());
+    if started.is_new_device {
+        at.notice(Kind::NewDevice, started.account.id, &origin.agent);
+    }
     Ok(started)
 }
 
@@ -154,6 +149,20 @@ pub(super) fn set_cookies(answer: &mut Answer, at: &At<'_>, started: &Started) {
     if let Some(device) = &started.device {
         answer::set_device(answer, at.ctx, device.reveal().expose());
     }
+}
+
+/// Gives the session of a browser another secret, since its user may do more from now on, or has proved more: whoever
+/// knew the one before is out. It lasts as long as it was to last.
+pub(super) async fn rotate(
+    call: &Call,
+    at: &At<'_>,
+    checked: Option<&PasswordChecked>,
+    answer: &mut Answer,
+) -> Result<(), Refusal> {
+    let Some(session) = presented(call, at) else { return Ok(()) };
+    let next = at.ready.identity.rotate_session(&session, checked).await.map_err(unrecognised)?;
+    answer::set_session(answer, at.ctx, &next.secret.reveal(), next.max_age.map(|age| age.as_secs()));
+    Ok(())
 }
 
 /// `POST logout`.
@@ -207,13 +216,40 @@ pub(super) async fn change(call: &mut Call, at: &At<'_>) -> Result<Answer, Refus
     let (_, account) = at.fresh()?;
     at.own_page(call, None)?;
     let body: Change = call.json().await?;
-    let edit = Edit { name: body.username.as_deref(), email: body.email.as_deref().map(Some), ..Edit::default() };
+    // First, for it may be refused, and then nothing has changed.
+    if let Some(email) = &body.email {
+        move_to(call, at, email).await?;
+    }
+    if body.username.is_none() {
+        return Ok(answer::json(StatusCode::OK, &user(account)));
+    }
+    let edit = Edit { name: body.username.as_deref(), ..Edit::default() };
     let changed = at.ready.identity.edit_user(account.id, edit).await.map_err(user_error)?;
     at.note("changed", &changed);
     Ok(answer::json(StatusCode::OK, &user(&changed)))
 }
 
-/// Why an account was not changed.
+/// Sends a link to another address that the account is to have. Until it is opened nothing changes, and whether somebody
+/// has that address is not said.
+pub(super) async fn move_to(call: &Call, at: &At<'_>, email: &str) -> Result<(), Refusal> {
+    let (_, account) = at.fresh()?;
+    let desk = at.desk()?;
+    let asked = at.ready.identity.ask_email_change(account.id, email, &at.origin(call)).await.map_err(refused)?;
+    at.note("address asked for", account);
+    desk.asked(Kind::Verification, VERIFY, asked);
+    Ok(())
+}
+
+/// Sends the link once more that proves the account's address.
+pub(super) async fn prove_again(call: &Call, at: &At<'_>) -> Result<(), Refusal> {
+    let (_, account) = at.user()?;
+    let desk = at.desk()?;
+    let asked = at.ready.identity.ask_verification(account.id, &at.origin(call)).await.map_err(refused)?;
+    desk.asked(Kind::Verification, VERIFY, asked);
+    Ok(())
+}
+
+/// Why an account was not made or changed.
 pub(super) fn user_error(error: UserError) -> Refusal {
     match error {
         UserError::NoUser => codes::NOT_FOUND.refuse("no such user"),
@@ -266,13 +302,12 @@ pub(super) async fn set_password(
 ) -> Result<(), Refusal> {
     let (caller, account) = at.fresh()?;
     let (identity, origin) = (&at.ready.identity, at.origin(call));
-    let failed = |error| login(error, &codes::FAILED);
+    let failed = |error| login(at.failed(error), &codes::FAILED);
     let checked = identity.check_password_again(account, current, &origin).await.map_err(failed)?;
     identity.change_password(&checked, new, caller.session_id(), &origin).await.map_err(user_error)?;
     at.note("password", account);
-    if let Some(session) = presented(call, at) {
-        let next = identity.rotate_session(&session, Some(&checked)).await.map_err(unrecognised)?;
-        answer::set_session(answer, at.ctx, &next.reveal(), None);
+    if let (Ok(desk), Some(email)) = (at.desk(), account.verified_email()) {
+        desk.tell(Kind::PasswordChanged, email, account, "");
     }
-    Ok(())
+    rotate(call, at, Some(&checked), answer).await
 }

@@ -3,30 +3,14 @@
 use http::StatusCode;
 use palisade_identity::service::{Account, Edit, UserId};
 use serde::Deserialize;
-use serde_json::{Value, json};
 
 use super::At;
 use super::account::user_error;
 use super::answer::{self, Answer};
 use super::call::Call;
-use super::sessions::rfc3339;
 use super::who::trouble;
 use crate::controls::auth::codes;
 use crate::refusal::Refusal;
-
-fn shown(account: &Account) -> Value {
-    json!({
-        "id": account.id.to_string(),
-        "app_id": account.app_id,
-        "username": account.name,
-        "email": account.email,
-        "email_verified": account.email_verified,
-        "roles": account.roles,
-        "permissions": account.permissions,
-        "disabled": !account.is_enabled(),
-        "created": rfc3339(account.created_at),
-    })
-}
 
 fn id(call: &Call) -> Result<UserId, Refusal> {
     UserId::parse(&call.id).ok_or_else(|| codes::NOT_FOUND.refuse("no such user"))
@@ -50,7 +34,7 @@ pub(super) async fn list(call: &mut Call, at: &At<'_>) -> Result<Answer, Refusal
             .ok_or_else(|| unfit("limit", "a number from 1 to 200"))?,
     };
     let users = at.ready.identity.list_users(after, limit).await.map_err(trouble)?;
-    Ok(answer::json(StatusCode::OK, &users.iter().map(shown).collect()))
+    Ok(answer::json(StatusCode::OK, &users.iter().map(Account::to_json).collect()))
 }
 
 /// `GET users/{id}`.
@@ -58,7 +42,7 @@ pub(super) async fn show(call: &mut Call, at: &At<'_>) -> Result<Answer, Refusal
     at.administrator()?;
     let user = at.ready.identity.user(id(call)?).await.map_err(trouble)?;
     let user = user.ok_or_else(|| codes::NOT_FOUND.refuse("no such user"))?;
-    Ok(answer::json(StatusCode::OK, &shown(&user)))
+    Ok(answer::json(StatusCode::OK, &user.to_json()))
 }
 
 /// The body of `PATCH users/{id}`.
@@ -83,7 +67,7 @@ pub(super) async fn change(call: &mut Call, at: &At<'_>) -> Result<Answer, Refus
         Edit { roles: body.roles.as_deref(), enabled: body.disabled.map(|disabled| !disabled), ..Edit::default() };
     let account = at.ready.identity.edit_user(id, edit).await.map_err(user_error)?;
     at.note("changed", &account);
-    Ok(answer::json(StatusCode::OK, &shown(&account)))
+    Ok(answer::json(StatusCode::OK, &account.to_json()))
 }
 
 /// `DELETE users/{id}`.

@@ -16,8 +16,9 @@ use crate::context::Context;
 use crate::controls::auth::codes;
 use crate::refusal::Refusal;
 
-/// The largest body that an endpoint reads, in bytes. A password of 4,096 characters of four bytes fits.
-const MAX_BODY: usize = 64 * 1024;
+/// The largest body that an endpoint reads, in bytes: two passwords of 5,000 characters of four bytes each, with all of
+/// them escaped as a form does, fit.
+const MAX_BODY: usize = 192 * 1024;
 /// The most fields of a form.
 const MAX_FIELDS: usize = 64;
 

@@ -3,30 +3,36 @@
 //! Asking for one always answers the same. What leads to an account is in the mail, and the mail's links begin with the
 //! issuer, whatever the request called this host (threats 20).
 
-use std::sync::Arc;
-
 use http::StatusCode;
-use palisade_identity::opaque::{ResetLink, VerifyLink};
-use palisade_identity::service::LinkError;
+use palisade_identity::opaque::{EmailLink, ResetLink, VerifyLink};
+use palisade_identity::service::{Account, LinkError, Moved};
+use palisade_mail::Kind;
 use serde::Deserialize;
 
 use super::At;
 use super::account::user_error;
 use super::answer::{self, Answer};
 use super::call::Call;
-use super::mail::{self, Subject};
-use super::who::{trouble, weak};
-use super::{page, pages};
+use super::who::{seconds, trouble, weak};
+use super::{account, page, pages};
 use crate::controls::auth::codes;
 use crate::refusal::Refusal;
 
-fn refused(error: LinkError) -> Refusal {
+/// Where the link of a mail leads that proves an address.
+pub(super) const VERIFY: &str = "email/verify";
+/// Where the link of a mail leads that sets a password.
+const RESET: &str = "password/reset/confirm";
+
+pub(super) fn refused(error: LinkError) -> Refusal {
     match error {
         LinkError::NotValid => codes::LINK.refuse("unknown, used, over, or of another address by now"),
         LinkError::Weak(why) => weak(&why),
         LinkError::EmailTaken => codes::TAKEN.refuse("the address became somebody else's"),
         LinkError::Email => codes::INVALID.refuse("the address is none").field("email", "an e-mail address"),
         LinkError::User(why) => user_error(why),
+        LinkError::Wait { retry_after } => {
+            codes::ATTEMPTS.refuse("too many mails asked for from this address").retry_after(seconds(retry_after))
+        }
         LinkError::Trouble(why) => trouble(why),
         _ => codes::LINK.refuse("the link did nothing"),
     }
@@ -46,11 +52,17 @@ pub(super) async fn ask_reset(call: &mut Call, at: &At<'_>) -> Result<Answer, Re
     } else {
         (call.form().await?.get("email").unwrap_or_default().to_owned(), true)
     };
-    if let Some(letter) = at.ready.identity.ask_reset(&email).await.map_err(trouble)? {
-        let link = format!("{}/password/reset/confirm?token={}", at.base_url(), letter.link.reveal().expose());
-        let ctx = Arc::clone(at.ctx);
-        // Beside the answer, which takes as long for nobody.
-        tokio::spawn(async move { mail::post(&ctx, &letter.email, &letter.account, Subject::Reset, &link) });
+    let asked = match at.desk() {
+        Ok(desk) => at.ready.identity.ask_reset(&email, &at.origin(call)).await.map_err(refused).map(|it| (desk, it)),
+        Err(refusal) => Err(refusal),
+    };
+    match asked {
+        Ok((desk, asked)) => desk.asked(Kind::Reset, RESET, asked),
+        Err(refusal) if page && pages::is_for_the_page(&refusal) => {
+            at.log_refused(&refusal);
+            return Ok(reset_page(at, refusal.code().status, None, Some(refusal.code().sentence)));
+        }
+        Err(refusal) => return Err(refusal),
     }
     if page {
         let text = "If there is an account with this address, a mail with a link is on its way. It works for an hour.";
@@ -104,6 +116,9 @@ pub(super) async fn confirm(call: &mut Call, at: &At<'_>) -> Result<Answer, Refu
     match set {
         Ok(account) => {
             at.note("password reset", &account);
+            if let (Ok(desk), Some(email)) = (at.desk(), account.verified_email()) {
+                desk.tell(Kind::PasswordChanged, email, &account, "");
+            }
             if !page {
                 return Ok(answer::empty(StatusCode::NO_CONTENT));
             }
@@ -113,7 +128,9 @@ pub(super) async fn confirm(call: &mut Call, at: &At<'_>) -> Result<Answer, Refu
         Err(refusal) if page && pages::is_for_the_page(&refusal) => {
             at.log_refused(&refusal);
             let error = refusal.said().first().map_or(refusal.code().sentence, |(_, must)| *must);
-            Ok(reset_page(at, refusal.code().status, Some(&body.token), Some(error)))
+            // A link that is no longer good sets nothing: what helps is another one.
+            let token = Some(body.token.as_str()).filter(|_| *refusal.code() != codes::LINK);
+            Ok(reset_page(at, refusal.code().status, token, Some(error)))
         }
         Err(refusal) => Err(refusal),
     }
@@ -132,7 +149,7 @@ pub(super) async fn show_verify(call: &mut Call, at: &At<'_>) -> Result<Answer, 
     let html = page::render(&page::Confirm {
         frame: at.frame(),
         title: "Is this your e-mail address?",
-        text: "Confirm that you made an account with this address.",
+        text: "Confirm that you gave this address to us.",
         action: &action,
         token: Some(query.get("token").unwrap_or_default()),
         csrf_token: None,
@@ -150,13 +167,45 @@ pub(super) async fn verify(call: &mut Call, at: &At<'_>) -> Result<Answer, Refus
     } else {
         call.json::<Verify>().await?.token
     };
-    let link = VerifyLink::parse(&token).ok_or_else(|| codes::LINK.refuse("not the spelling of a link"))?;
-    let keep = at.ctx.identity().caller().and_then(|caller| caller.session_id());
-    let account = at.ready.identity.verify_email(&link, keep).await.map_err(refused)?;
-    at.note("address proved", &account);
-    if page {
-        let notice = Some("The address is confirmed. Log in.");
-        return Ok(pages::show_login(at, StatusCode::OK, &pages::Login { notice, ..pages::Login::default() }));
+    match prove(at, &token).await {
+        Ok(account) if !page || at.user().is_ok_and(|(_, user)| user.id == account.id) => {
+            let mut answer = match page {
+                true => answer::see_other(&format!("{}/account", at.base())),
+                false => answer::empty(StatusCode::NO_CONTENT),
+            };
+            if at.user().is_ok_and(|(caller, user)| user.id == account.id && caller.session_id().is_some()) {
+                account::rotate(call, at, None, &mut answer).await?;
+            }
+            Ok(answer)
+        }
+        Ok(_) => {
+            let notice = Some("The address is confirmed. Log in.");
+            Ok(pages::show_login(at, StatusCode::OK, &pages::Login { notice, ..pages::Login::default() }))
+        }
+        Err(refusal) if page && pages::is_for_the_page(&refusal) => {
+            at.log_refused(&refusal);
+            let text =
+                "Links work once, for a day, and the latest one only. Ask for another one on the page of your account.";
+            Ok(pages::message(at, refusal.code().status, "This link does not work", text))
+        }
+        Err(refusal) => Err(refusal),
     }
-    Ok(answer::empty(StatusCode::NO_CONTENT))
+}
+
+/// Proves the address that a link was sent to: that of the account, or the one that it moves to.
+async fn prove(at: &At<'_>, token: &str) -> Result<Account, Refusal> {
+    let keep = at.ctx.identity().caller().and_then(|caller| caller.session_id());
+    let identity = &at.ready.identity;
+    if let Some(link) = EmailLink::parse(token) {
+        let Moved { account, from } = identity.change_email(&link, keep).await.map_err(refused)?;
+        at.note("address changed", &account);
+        if let (Ok(desk), Some(before)) = (at.desk(), from) {
+            desk.tell(Kind::EmailChanged, &before, &account, "");
+        }
+        return Ok(account);
+    }
+    let link = VerifyLink::parse(token).ok_or_else(|| codes::LINK.refuse("not the spelling of a link"))?;
+    let account = identity.verify_email(&link, keep).await.map_err(refused)?;
+    at.note("address proved", &account);
+    Ok(account)
 }

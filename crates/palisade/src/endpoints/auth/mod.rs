@@ -26,6 +26,8 @@ mod tests_access;
 mod tests_links;
 #[cfg(test)]
 mod tests_oauth;
+#[cfg(test)]
+mod tests_sessions;
 mod token;
 pub(crate) mod who;
 

@@ -25,6 +25,7 @@ pub(crate) struct Login<'a> {
     pub(crate) return_to: &'a str,
     pub(crate) username: &'a str,
     pub(crate) registration: bool,
+    pub(crate) sends_mail: bool,
 }
 
 #[derive(Template)]
@@ -119,6 +120,7 @@ pub(crate) struct Account<'a> {
     pub(crate) notice: Option<&'a str>,
     pub(crate) error: Option<&'a str>,
     pub(crate) new_key: Option<&'a str>,
+    pub(crate) sends_mail: bool,
     pub(crate) user: AccountUser,
     pub(crate) sessions: Vec<AccountSession>,
     pub(crate) keys: Vec<AccountKey>,

@@ -1,10 +1,11 @@
 //! Pages for people: login, registration, one's account. Every form works without a script.
 
 use http::StatusCode;
+use palisade_identity::service::rfc3339;
 
 use super::answer::{self, Answer};
 use super::call::{Call, encode};
-use super::sessions::{self, rfc3339};
+use super::sessions;
 use super::who::trouble;
 use super::{At, account, page};
 use crate::controls::auth::codes;
@@ -25,9 +26,18 @@ pub(super) fn return_to(text: Option<&str>) -> Option<&str> {
 /// The refusals that a person can mend on the page; everything else is answered as anywhere.
 pub(super) fn is_for_the_page(refusal: &Refusal) -> bool {
     let code = refusal.code();
-    [&codes::FAILED, &codes::ATTEMPTS, &codes::BUSY, &codes::INVALID, &codes::TAKEN, &codes::FULL]
-        .iter()
-        .any(|known| **known == *code)
+    [
+        &codes::FAILED,
+        &codes::ATTEMPTS,
+        &codes::BUSY,
+        &codes::INVALID,
+        &codes::TAKEN,
+        &codes::FULL,
+        &codes::LINK,
+        &codes::NO_MAIL,
+    ]
+    .iter()
+    .any(|known| **known == *code)
         || codes::PASSWORDS.contains(&code)
 }
 
@@ -63,6 +73,7 @@ pub(super) fn show_login(at: &At<'_>, status: StatusCode, login: &Login<'_>) -> 
         return_to: login.return_to,
         username: login.username,
         registration: at.auth.config().registration != Registration::Closed,
+        sends_mail: at.sends_mail(),
     });
     answer::page(status, html, login.target)
 }
@@ -182,6 +193,7 @@ async fn show_account(at: &At<'_>, status: StatusCode, said: &Said<'_>) -> Resul
         notice: said.notice,
         error: said.error,
         new_key: said.new_key,
+        sends_mail: at.sends_mail(),
         user: page::AccountUser {
             name: user.name.clone(),
             email: user.email.clone(),
@@ -240,6 +252,22 @@ pub(super) async fn change(call: &mut Call, at: &At<'_>) -> Result<Answer, Refus
         "password" => {
             account::set_password(call, at, secret("current_password"), secret("new_password"), &mut answer).await
         }
+        "email" => match account::move_to(call, at, field("email")).await {
+            Ok(()) => {
+                let notice = "If nobody has this address yet, a mail with a link is on its way to it. Until you open it nothing changes.";
+                let said = Said { notice: Some(notice), ..Said::default() };
+                return show_account(at, StatusCode::ACCEPTED, &said).await;
+            }
+            Err(refusal) => Err(refusal),
+        },
+        "verify" => match account::prove_again(call, at).await {
+            Ok(()) => {
+                let notice = "A mail with a link is on its way to your address. It works for a day.";
+                let said = Said { notice: Some(notice), ..Said::default() };
+                return show_account(at, StatusCode::ACCEPTED, &said).await;
+            }
+            Err(refusal) => Err(refusal),
+        },
         "create-key" => {
             let scopes = field("scopes").split_whitespace().map(Into::into).collect();
             match sessions::make_one(at, field("name").to_owned(), scopes, None).await {

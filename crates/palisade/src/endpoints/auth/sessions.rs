@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::StatusCode;
 use palisade_base::{Interval, Timestamp};
 use palisade_identity::opaque::ApiKey;
-use palisade_identity::service::{ApiKeyInfo, KeyError, NewKey, SessionInfo};
+use palisade_identity::service::{ApiKeyInfo, KeyError, NewKey, SessionInfo, rfc3339};
 use palisade_store::Uuid;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -17,12 +17,6 @@ use super::call::Call;
 use super::who::trouble;
 use crate::controls::auth::codes;
 use crate::refusal::Refusal;
-
-/// A time as JSON has it.
-pub(super) fn rfc3339(at: Timestamp) -> String {
-    let whole_seconds = at.date().replace_nanosecond(0).unwrap_or(at.date());
-    whole_seconds.format(&Rfc3339).unwrap_or_default()
-}
 
 /// The sessions of whoever asks.
 pub(super) async fn of(at: &At<'_>) -> Result<Vec<SessionInfo>, Refusal> {
@@ -58,6 +52,7 @@ pub(super) async fn end(call: &mut Call, at: &At<'_>) -> Result<Answer, Refusal>
     let mut answer = answer::empty(StatusCode::NO_CONTENT);
     if at.caller()?.session_id().is_some_and(|own| own.to_string() == call.id) {
         answer::clear_session(&mut answer, at.ctx);
+        answer::clear_site_data(&mut answer);
     }
     Ok(answer)
 }

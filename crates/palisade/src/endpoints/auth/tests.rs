@@ -152,7 +152,7 @@ pub(super) fn value(answer: &Answer) -> Value {
     serde_json::from_str(&answer.text()).unwrap_or_else(|_| panic!("{}", answer.text()))
 }
 
-fn cookie(answer: &Answer) -> Option<String> {
+pub(super) fn cookie(answer: &Answer) -> Option<String> {
     let cookies = answer.headers().get_all("set-cookie").iter().filter_map(|value| value.to_str().ok());
     let ours = cookies.filter_map(|cookie| cookie.split(';').next());
     ours.filter(|pair| pair.starts_with("__Host-palisade=")).map(str::to_owned).next_back()
@@ -646,4 +646,46 @@ async fn without_the_section_nothing_is_there() {
     assert_eq!(answer.status(), 200);
     assert!(answer.text().contains("authorization: Bearer x"), "the application's own: {}", answer.text());
     assert!(!harness.handle().live().controls().contains(&"auth"));
+}
+
+/// Nothing is cut, whichever door it comes through: not at 72 bytes, not at a NUL, not by the size of a form.
+#[tokio::test]
+async fn passwords_are_taken_whole() {
+    let app = App::new("");
+    let long: String = "many different words \u{1f427} that nobody says ".chars().cycle().take(5_000).collect();
+    let escaped: String = long.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    let register = |name: &'static str, password: String| {
+        let app = &app;
+        let body = json!({ "username": name, "email": format!("{name}@example.com"), "password": password });
+        async move { app.json(Method::POST, "/auth/register", &[], &body).await }
+    };
+    assert_eq!(register("ann", long.clone()).await.status(), 201);
+    let origin = [("origin", "https://localhost")];
+    let page = |password: &str| format!("username=ann&password={password}");
+    assert_eq!(app.form("/auth/login", &origin, &page(&escaped)).await.status(), 303);
+    assert_eq!(app.form("/auth/login", &origin, &page(&escaped[..escaped.len() - 3])).await.status(), 401);
+    let grant = format!("grant_type=password&{}", page(&escaped));
+    assert_eq!(app.form("/auth/token", &[], &grant).await.status(), 200);
+    let session = cookie(&app.form("/auth/login", &origin, &page(&escaped)).await).unwrap();
+    let other: String = long.chars().rev().collect();
+    let other_escaped: String = other.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    let both = format!("current_password={escaped}&new_password={other_escaped}");
+    let changed = app.form("/auth/account/password", &[("cookie", &session), origin[0]], &both).await;
+    assert_eq!(changed.status(), 303, "{}", changed.text());
+    assert_eq!(app.form("/auth/login", &origin, &page(&other_escaped)).await.status(), 303);
+    // The same text in other characters, as keyboards and systems write it.
+    assert_eq!(register("bob", "schöne neue \u{fb01}sche im Teich".into()).await.status(), 201);
+    let composed = "username=bob&password=scho%CC%88ne+neue+fische+im+Teich";
+    assert_eq!(app.form("/auth/login", &origin, composed).await.status(), 303);
+    for (password, code) in [
+        ("zj3$Kx!9vQ2m\0 and more", "password.control"),
+        ("password1234", "password.common"),
+        ("carol-carol-9!x", "password.context"),
+        ("qwertyuiopasdf", "password.weak"),
+        ("kurz", "password.short"),
+        (&"long ".repeat(8_000), "password.long"),
+    ] {
+        let answer = register("carol", password.into()).await;
+        assert_eq!(answer.refusal().map(|code| code.name), Some(code), "{}", answer.text());
+    }
 }

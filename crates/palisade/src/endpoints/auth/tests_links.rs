@@ -3,34 +3,56 @@
 use http::Method;
 use serde_json::{Value, json};
 
-use super::tests::{App, PASSWORD, value};
+use super::tests::{App, PASSWORD, cookie, value};
 
 const OTHER: &str = "sieben blaue Dächer am Hang";
 
-/// The mails that were written, oldest first.
+/// The mails that were written, oldest first, as their readers see them.
 fn mails(app: &App) -> Vec<String> {
     let Ok(folder) = std::fs::read_dir(app.state.path().join("mail")) else { return Vec::new() };
     let mut files: Vec<_> = folder.flatten().map(|file| file.path()).collect();
+    files.retain(|file| file.extension().is_some_and(|end| end == "eml"));
     files.sort();
-    files.iter().map(|file| std::fs::read_to_string(file).unwrap()).collect()
+    let decoded = |text: String| text.replace("=\r\n", "").replace("=3D", "=");
+    files.iter().map(|file| decoded(std::fs::read_to_string(file).unwrap())).collect()
 }
 
-/// Waits until there are so many: they are written beside the answer.
-async fn wait_for(app: &App, count: usize) {
+/// Those to this address.
+async fn mails_to(app: &App, to: &str, count: usize) -> Vec<String> {
     for _ in 0..500 {
-        if mails(app).len() >= count {
-            return;
+        let mails: Vec<_> = mails(app).into_iter().filter(|mail| mail.contains(&format!("To: {to}\r\n"))).collect();
+        if mails.len() >= count {
+            return mails;
         }
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
-    panic!("{} mails", mails(app).len());
+    panic!("not {count} mails to {to}: {:#?}", mails(app));
 }
 
-/// The token of the last mail's link.
-fn token(app: &App) -> String {
-    let mails = mails(app);
-    let link = mails.last().unwrap().lines().find(|line| line.starts_with("https://localhost/auth/")).unwrap();
+/// The token of a mail's link.
+fn token(mail: &str) -> String {
+    let link = mail.lines().find(|line| line.starts_with("https://localhost/auth/")).unwrap();
     link.split_once("?token=").unwrap().1.to_owned()
+}
+
+/// Nothing else is on its way: a mail that is asked for now is the next one.
+async fn quiet(app: &App, known: usize) {
+    let before = mails(app).len();
+    assert_eq!(before, known, "{:#?}", mails(app));
+    app.json(Method::POST, "/auth/register", &[], &json!({ "username": format!("quiet{known}"), "email": format!("quiet{known}@example.com"), "password": PASSWORD })).await;
+    mails_to(app, &format!("quiet{known}@example.com"), 1).await;
+    assert_eq!(mails(app).len(), known + 1, "{:#?}", mails(app));
+}
+
+/// All that the files of the database hold.
+fn dump(app: &App) -> Vec<u8> {
+    let files = std::fs::read_dir(app.state.path()).unwrap().flatten().map(|file| file.path());
+    let files = files.filter(|file| file.file_name().unwrap().to_string_lossy().starts_with("palisade.db"));
+    files.flat_map(|file| std::fs::read(file).unwrap()).collect()
+}
+
+fn holds(dump: &[u8], text: &str) -> bool {
+    dump.windows(text.len()).any(|window| window == text.as_bytes())
 }
 
 #[tokio::test]
@@ -45,8 +67,16 @@ async fn a_forgotten_password() {
     };
     let (known, unknown) = (ask("Ann@Example.com").await, ask("nobody@example.com").await);
     assert_eq!((known.status(), known.text()), (unknown.status(), unknown.text()), "no oracle");
-    wait_for(&app, 1).await;
-    let link = token(&app);
+    let mails = mails_to(&app, "ann@example.com", 2).await;
+    assert!(mails[1].contains("Subject: A new password for localhost") && mails[1].contains("Hello ann@example.com,"));
+    let link = token(&mails[1]);
+    assert!(link.starts_with("palp_"), "{link}");
+    let dump = dump(&app);
+    assert!(holds(&dump, "ann@example.com"), "the dump is one");
+    let raw = data_encoding::BASE64URL_NOPAD.decode(link.trim_start_matches("palp_").as_bytes());
+    assert!(!holds(&dump, &link) && !holds(&dump, link.trim_start_matches("palp_")), "hashed at rest");
+    let raw = raw.unwrap();
+    assert!(!dump.windows(raw.len()).any(|window| window == raw), "hashed at rest");
     let confirm = |token: &str, password: &str| {
         let body = json!({ "token": token, "new_password": password });
         let app = &app;
@@ -66,6 +96,8 @@ async fn a_forgotten_password() {
         async move { app.json(Method::POST, "/auth/login", &[], &body).await.status() }
     };
     assert_eq!((log_in(PASSWORD).await, log_in(OTHER).await), (401, 200));
+    let told = mails_to(&app, "ann@example.com", 3).await;
+    assert!(told[2].contains("Subject: Your password at localhost was changed") && told[2].contains("192.0.2.7"));
     for junk in ["", "palp_x", &link.replace("palp_", "palv_"), "palv_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"] {
         let answer = confirm(junk, OTHER).await;
         assert_eq!(answer.refusal().map(|code| code.name), Some("auth.link"), "{junk}");
@@ -87,21 +119,224 @@ async fn registration_that_is_verified_tells_nobody_who_has_an_account() {
         assert_eq!((answer.status(), answer.text()), (first.status(), first.text()));
     }
     assert_eq!(first.status(), 202);
-    wait_for(&verified, 1).await;
+    let first = mails_to(&verified, "ann@example.com", 2).await;
+    assert!(first[1].contains("You already have an account at localhost"), "the owner is told: {}", first[1]);
+    assert!(!first[1].contains("token="), "and gets nothing that works");
     let seen = |token: String| {
         let app = &verified;
         async move { app.get("/any", &[("authorization", &token)]).await.text() }
     };
     let bearer = |tokens: &Value| format!("Bearer {}", tokens["access_token"].as_str().unwrap());
-    let before = bearer(&verified.token("ann", "").await);
-    assert!(!seen(before.clone()).await.contains("x-forwarded-email"), "not proved yet");
-    let link = token(&verified);
+    // Until then nobody can use it, and that is not to be seen: else whoever registers an address learns whether they
+    // could, and so whether it has an account.
+    let log_in = |name: &'static str, password: &'static str| {
+        let app = &verified;
+        let body = json!({ "username": name, "password": password });
+        async move { app.json(Method::POST, "/auth/login", &[], &body).await }
+    };
+    let (right, wrong, nobody) =
+        (log_in("ann", PASSWORD).await, log_in("ann", OTHER).await, log_in("nobody", PASSWORD).await);
+    let said = |answer: &crate::testing::Answer| {
+        let mut value = value(answer);
+        value["request_id"] = Value::Null;
+        (answer.status(), value, answer.header("www-authenticate").to_owned())
+    };
+    assert_eq!((said(&right), said(&wrong)), (said(&nobody), said(&nobody)));
+    let link = token(&first[0]);
     let shown = verified.get(&format!("/auth/email/verify?token={link}"), &[("accept", "text/html")]).await;
     assert!(shown.text().contains("It is mine"), "following the link alone changes nothing");
-    let proved = verified.json(Method::POST, "/auth/email/verify", &[], &json!({ "token": link })).await;
+    let verify = json!({ "token": link });
+    let prove = || verified.json(Method::POST, "/auth/email/verify", &[], &verify);
+    let proved = prove().await;
     assert_eq!(proved.status(), 204, "{}", proved.text());
-    let ended = verified.get("/any", &[("authorization", &before)]).await;
-    assert_eq!(ended.status(), 401, "what was there before the proof has ended: {}", value(&ended));
+    assert_eq!(prove().await.refusal().map(|code| code.name), Some("auth.link"), "once");
     let after = bearer(&verified.token("ann", "").await);
     assert!(seen(after).await.contains("x-forwarded-email: ann@example.com"));
+}
+
+#[tokio::test]
+async fn what_was_there_before_the_proof_ends_with_it() {
+    let app = App::new("");
+    app.register("ann").await;
+    let mail = mails_to(&app, "ann@example.com", 1).await;
+    let session = app.session("ann").await;
+    let tokens = app.token("ann", "").await;
+    let before = format!("Bearer {}", tokens["access_token"].as_str().unwrap());
+    assert!(
+        !app.get("/any", &[("authorization", &before)]).await.text().contains("x-forwarded-email"),
+        "not proved yet"
+    );
+    let proved = app.json(Method::POST, "/auth/email/verify", &[], &json!({ "token": token(&mail[0]) })).await;
+    assert_eq!(proved.status(), 204, "{}", proved.text());
+    for credential in [("authorization", before.as_str()), ("cookie", session.as_str())] {
+        assert_eq!(app.get("/any", &[credential]).await.status(), 401, "{credential:?}");
+    }
+    assert!(app.get("/any", &[("cookie", &app.session("ann").await)]).await.text().contains("x-forwarded-email: ann@"));
+}
+
+#[tokio::test]
+async fn nobody_fills_an_inbox_and_nobody_is_told_who_has_one() {
+    let app = App::new("");
+    app.register("ann").await;
+    // The link of the registration is the first of three.
+    let ask = |email: &'static str| {
+        let app = &app;
+        async move { app.json(Method::POST, "/auth/password/reset", &[], &json!({ "email": email })).await }
+    };
+    for _ in 0..5 {
+        let (known, unknown) = (ask("ann@example.com").await, ask("nobody@example.com").await);
+        assert_eq!((known.status(), known.text()), (202, unknown.text()));
+        assert_eq!(unknown.status(), 202);
+    }
+    let mails = mails_to(&app, "ann@example.com", 3).await;
+    // The last link that was sent still works: whoever asks on does not take it away.
+    let body = json!({ "token": token(&mails[2]), "new_password": OTHER });
+    assert_eq!(app.json(Method::POST, "/auth/password/reset/confirm", &[], &body).await.status(), 204);
+    mails_to(&app, "ann@example.com", 4).await;
+    quiet(&app, 4).await;
+    // Whoever asks for mail to everybody has to wait, and hears so: that says nothing of any account.
+    let mut refused = None;
+    for n in 0..20 {
+        let body = json!({ "email": format!("n{n}@example.com") });
+        let answer = app.json(Method::POST, "/auth/password/reset", &[], &body).await;
+        if answer.status() == 429 {
+            refused = Some(answer);
+            break;
+        }
+    }
+    let refused = refused.expect("never refused");
+    assert_eq!(refused.refusal().map(|code| code.name), Some("auth.attempts"));
+    assert_ne!(refused.header("retry-after"), "");
+    let page = app.form("/auth/password/reset", &[("origin", "https://localhost")], "email=ann%40example.com").await;
+    assert_eq!(page.status(), 429);
+    assert!(page.text().contains("too many attempts"), "{}", page.text());
+    let elsewhere = App { harness: app.harness.clone().from("198.51.100.9"), state: tempfile::tempdir().unwrap() };
+    let body = json!({ "email": "ann@example.com" });
+    assert_eq!(elsewhere.json(Method::POST, "/auth/password/reset", &[], &body).await.status(), 202);
+}
+
+#[tokio::test]
+async fn an_account_moves_to_another_address() {
+    let app = App::new("");
+    app.register("ann").await;
+    app.register("bob").await;
+    let link = token(&mails_to(&app, "ann@example.com", 1).await[0]);
+    app.json(Method::POST, "/auth/email/verify", &[], &json!({ "token": link })).await;
+    let session = app.session("ann").await;
+    let headers = [("cookie", session.as_str()), ("sec-fetch-site", "same-origin")];
+    let change = |email: &'static str| {
+        let app = &app;
+        async move { app.json(Method::PATCH, "/auth/me", &headers, &json!({ "email": email })).await }
+    };
+    // In this order, for the latest link is the one that works.
+    let (taken, free) = (change("bob@example.com").await, change("ann@elsewhere.example").await);
+    assert_eq!((free.status(), free.text()), (200, taken.text()), "who has an address is not said");
+    assert_eq!(value(&free)["email"], "ann@example.com", "nothing yet");
+    assert_eq!(change("nonsense").await.status(), 422, "which ends no link");
+    let mail = mails_to(&app, "ann@elsewhere.example", 1).await;
+    let link = token(&mail[0]);
+    assert!(link.starts_with("palm_") && !holds(&dump(&app), link.trim_start_matches("palm_")), "{link}");
+    let verify = json!({ "token": link });
+    let prove = || app.json(Method::POST, "/auth/email/verify", &[], &verify);
+    assert_eq!(prove().await.status(), 204);
+    assert_eq!(prove().await.refusal().map(|code| code.name), Some("auth.link"), "once");
+    let told = mails_to(&app, "ann@example.com", 2).await;
+    assert!(told[1].contains("Your address at localhost was changed"), "the old address is told: {}", told[1]);
+    assert_eq!(value(&app.get("/auth/me", &[("cookie", &session)]).await)["email"], "ann@elsewhere.example");
+    assert_eq!(mails_to(&app, "bob@example.com", 1).await.len(), 1, "bob hears nothing of it");
+}
+
+#[tokio::test]
+async fn the_account_page_moves_an_account() {
+    let app = App::new("");
+    app.register("ann").await;
+    let first = app.session("ann").await;
+    let by = |session: &str| [("cookie", session.to_owned()), ("origin", "https://localhost".to_owned())];
+    let send = |path: &'static str, session: String, body: String| {
+        let app = &app;
+        let headers = by(&session);
+        async move {
+            let headers = headers.each_ref().map(|(name, value)| (*name, value.as_str()));
+            app.form(path, &headers, &body).await
+        }
+    };
+    let page = |session: String| {
+        let app = &app;
+        async move { app.get("/auth/account", &[("cookie", &session)]).await.text() }
+    };
+    let shown = page(first.clone()).await;
+    assert!(shown.contains("Send the link again") && shown.contains("New address"), "{shown}");
+    assert_eq!(send("/auth/account/verify", first.clone(), String::new()).await.status(), 202);
+    let mails = mails_to(&app, "ann@example.com", 2).await;
+    let proved = send("/auth/email/verify", first.clone(), format!("token={}", token(&mails[1]))).await;
+    assert_eq!((proved.status(), proved.header("location")), (303, "/auth/account"), "{}", proved.text());
+    let second = cookie(&proved).expect("another secret: more is proved from now on");
+    assert_ne!(first, second);
+    assert_eq!(app.get("/any", &[("cookie", &first)]).await.status(), 401, "whoever knew the one before is out");
+    assert!(!page(second.clone()).await.contains("Send the link again"));
+    let asked = send("/auth/account/email", second.clone(), "email=ann%40elsewhere.example".into()).await;
+    assert!(asked.status() == 202 && asked.text().contains("on its way to it"), "{}", asked.text());
+    let link = token(&mails_to(&app, "ann@elsewhere.example", 1).await[0]);
+    let moved = send("/auth/email/verify", second.clone(), format!("token={link}")).await;
+    assert_eq!(moved.status(), 303);
+    let third = cookie(&moved).expect("another secret");
+    assert_eq!(app.get("/any", &[("cookie", &second)]).await.status(), 401);
+    let again = send("/auth/email/verify", third.clone(), format!("token={link}")).await;
+    assert!(again.status() == 400 && again.text().contains("This link does not work"), "{}", again.text());
+    assert!(page(third).await.contains("ann@elsewhere.example"));
+}
+
+#[tokio::test]
+async fn owners_hear_of_new_devices_and_lock_outs() {
+    let app = App::new("");
+    let ann = app.register("ann").await;
+    let link = token(&mails_to(&app, "ann@example.com", 1).await[0]);
+    app.json(Method::POST, "/auth/email/verify", &[], &json!({ "token": link })).await;
+    let log_in = |password: &'static str, cookies: String| {
+        let app = &app;
+        async move {
+            let body = json!({ "username": "ann", "password": password });
+            let headers = [("cookie", cookies.as_str()), ("user-agent", "Firefox on Linux")];
+            let headers = if cookies.is_empty() { &headers[1..] } else { &headers[..] };
+            app.json(Method::POST, "/auth/login", headers, &body).await
+        }
+    };
+    let first = log_in(PASSWORD, String::new()).await;
+    assert_eq!(first.status(), 200);
+    let device = first.headers().get_all("set-cookie").iter().filter_map(|cookie| cookie.to_str().ok());
+    let device = device.filter(|cookie| cookie.contains("-device=")).next_back().unwrap();
+    let device = device.split(';').next().unwrap().to_owned();
+    assert_eq!(log_in(PASSWORD, device.clone()).await.status(), 200, "known: no news");
+    assert_eq!(log_in(PASSWORD, String::new()).await.status(), 200);
+    let mails = mails_to(&app, "ann@example.com", 2).await;
+    assert!(mails[1].contains("Subject: A new login to localhost") && mails[1].contains("address: 192.0.2.7"));
+    for _ in 0..11 {
+        assert_eq!(log_in("wrong wrong wrong", String::new()).await.status(), 401);
+    }
+    let mails = mails_to(&app, "ann@example.com", 3).await;
+    assert!(mails[2].contains("Subject: Your account at localhost is locked for a while"), "{}", mails[2]);
+    assert_eq!(log_in(PASSWORD, String::new()).await.status(), 401, "locked");
+    assert_eq!(log_in(PASSWORD, device).await.status(), 200, "and not on the owner's device");
+    // Of the next lock-out within the hour nobody hears: it is the same stranger.
+    app.harness.clock().advance(std::time::Duration::from_secs(16 * 60));
+    for _ in 0..11 {
+        log_in("wrong wrong wrong", String::new()).await;
+    }
+    quiet(&app, 3).await;
+    assert!(ann["id"].is_string());
+}
+
+#[tokio::test]
+async fn whoever_has_not_proved_an_address_hears_nothing_of_it() {
+    let app = App::new("");
+    app.register("ann").await;
+    mails_to(&app, "ann@example.com", 1).await;
+    for _ in 0..2 {
+        app.session("ann").await;
+    }
+    for _ in 0..11 {
+        let body = json!({ "username": "ann", "password": "wrong wrong wrong" });
+        app.json(Method::POST, "/auth/login", &[], &body).await;
+    }
+    quiet(&app, 1).await;
 }

@@ -73,7 +73,7 @@ async fn password(call: &mut Call, at: &At<'_>, form: &Form) -> Result<Answer, R
     let checked = identity
         .check_password(name, secret, &origin)
         .await
-        .map_err(|error| as_grant(login(error, &codes::OAUTH_GRANT)))?;
+        .map_err(|error| as_grant(login(at.failed(error), &codes::OAUTH_GRANT)))?;
     let confidential = client.as_ref().is_some_and(|client| client.is_confidential());
     let client = client.map(|client| client.id.clone());
     let grant = NewGrant { client, confidential, scopes, audience: Vec::new() };

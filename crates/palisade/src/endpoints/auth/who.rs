@@ -148,6 +148,7 @@ pub(crate) fn login(error: LoginError, refused: &'static crate::refusal::Code) -
                 Why::Locked { just: true } => "too many attempts: locked from now on",
                 Why::Locked { just: false } => "locked",
                 Why::Disabled => "disabled",
+                Why::Unproved => "nobody has proved the address yet",
                 _ => "no password",
             });
             match user {

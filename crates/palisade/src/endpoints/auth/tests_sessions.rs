@@ -1,0 +1,147 @@
+//! Sessions of browsers: fixation, theft, replay. Guide section 10.
+
+use http::Method;
+use serde_json::json;
+
+use super::tests::{App, PASSWORD, cookie, value};
+use crate::testing::Answer;
+
+const OTHER: &str = "sieben blaue Dächer am Hang";
+
+/// Logs in with these cookies.
+async fn log_in(app: &App, name: &str, cookies: &str, remember: bool) -> Answer {
+    let body = json!({ "username": name, "password": PASSWORD, "remember": remember });
+    let answer = app.json(Method::POST, "/auth/login", &[("cookie", cookies)], &body).await;
+    assert_eq!(answer.status(), 200, "{}", answer.text());
+    answer
+}
+
+async fn opens(app: &App, session: &str) -> bool {
+    app.get("/any", &[("cookie", session)]).await.status() == 200
+}
+
+/// The whole line that sets the session's cookie.
+fn line(answer: &Answer) -> String {
+    let lines = answer.headers().get_all("set-cookie").iter().filter_map(|line| line.to_str().ok());
+    lines.filter(|line| line.starts_with("__Host-palisade=")).next_back().expect("a session").to_owned()
+}
+
+#[tokio::test]
+async fn nobody_chooses_the_session_of_somebody_else() {
+    let app = App::new("");
+    for name in ["ann", "mallory"] {
+        app.register(name).await;
+    }
+    // One that was made up, and one that is good, planted in the browser of whoever logs in next.
+    let planted = cookie(&log_in(&app, "mallory", "a=1", false).await).expect("a session");
+    let made_up = format!("__Host-palisade={}", "A".repeat(43));
+    for before in [made_up.as_str(), planted.as_str()] {
+        let own = cookie(&log_in(&app, "ann", before, false).await).expect("a session");
+        assert_ne!(own, before);
+        assert!(opens(&app, &own).await && !opens(&app, before).await, "{before}");
+    }
+    // Each login has its own.
+    let (one, two) = (app.session("ann").await, app.session("ann").await);
+    assert!(one != two && opens(&app, &one).await && opens(&app, &two).await);
+}
+
+#[tokio::test]
+async fn what_was_stolen_ends_with_what_its_owner_does() {
+    let app = App::new("");
+    app.register("ann").await;
+    let same_site = ("sec-fetch-site", "same-origin");
+    // A logout.
+    let stolen = app.session("ann").await;
+    let out = app.harness.send(Method::POST, "/auth/logout", &[("cookie", &stolen), same_site], "").await;
+    assert_eq!(out.header("clear-site-data"), "\"cache\", \"storage\"");
+    assert!(line(&out).contains("Max-Age=0") && !opens(&app, &stolen).await, "replayed");
+    // Another password: the browser goes on under another secret, whoever has a copy of the old one does not.
+    let (stolen, elsewhere) = (app.session("ann").await, app.session("ann").await);
+    let body = json!({ "current_password": PASSWORD, "new_password": OTHER });
+    let changed = app.json(Method::POST, "/auth/password", &[("cookie", &stolen)], &body).await;
+    assert_eq!(changed.status(), 204, "{}", changed.text());
+    let own = cookie(&changed).expect("another secret");
+    assert!(opens(&app, &own).await && !opens(&app, &stolen).await && !opens(&app, &elsewhere).await);
+    let back = json!({ "current_password": OTHER, "new_password": PASSWORD });
+    let own = cookie(&app.json(Method::POST, "/auth/password", &[("cookie", &own)], &back).await).expect("a session");
+    // The list, on which a stranger is seen and ended; one's own by this way too.
+    let stolen = app.session("ann").await;
+    let list = value(&app.get("/auth/sessions", &[("cookie", &own)]).await);
+    let all = list.as_array().unwrap();
+    assert_eq!(all.len(), 2, "{list}");
+    assert!(all.iter().all(|one| one["address"] == "192.0.2.7" && one["created"].is_string()), "{list}");
+    let id =
+        |current: bool| all.iter().find(|one| one["current"] == current).unwrap()["id"].as_str().unwrap().to_owned();
+    let end = async |session: &str, id: &str| {
+        let path = format!("/auth/sessions/{id}");
+        app.harness.send(Method::DELETE, &path, &[("cookie", session), same_site], "").await
+    };
+    assert_eq!(end(&own, &id(false)).await.status(), 204);
+    assert!(!opens(&app, &stolen).await && opens(&app, &own).await);
+    assert_eq!(end(&own, &id(false)).await.status(), 404, "once");
+    let last = end(&own, &id(true)).await;
+    assert!(line(&last).contains("Max-Age=0") && !last.header("clear-site-data").is_empty());
+    assert!(!opens(&app, &own).await);
+    // All others at once.
+    let (one, two, own) = (app.session("ann").await, app.session("ann").await, app.session("ann").await);
+    let all = app.harness.send(Method::DELETE, "/auth/sessions", &[("cookie", &own), same_site], "").await;
+    assert_eq!(all.status(), 204);
+    assert!(!opens(&app, &one).await && !opens(&app, &two).await && opens(&app, &own).await);
+}
+
+#[tokio::test]
+async fn a_stolen_session_makes_nothing_that_outlives_it() {
+    let app = App::new("");
+    app.register("ann").await;
+    let stolen = app.session("ann").await;
+    app.harness.clock().advance(std::time::Duration::from_secs(11 * 60));
+    assert!(opens(&app, &stolen).await);
+    let headers = [("cookie", stolen.as_str())];
+    for (method, path, body) in [
+        (Method::POST, "/auth/keys", json!({ "name": "k", "scopes": ["a"] })),
+        (Method::POST, "/auth/password", json!({ "current_password": PASSWORD, "new_password": OTHER })),
+        (Method::PATCH, "/auth/me", json!({ "email": "thief@example.com" })),
+        (Method::DELETE, "/auth/sessions", json!({})),
+    ] {
+        let answer = app.json(method, path, &headers, &body).await;
+        assert_eq!(answer.refusal().map(|code| code.name), Some("auth.step_up"), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn how_long_a_cookie_lasts() {
+    let app = App::with("registration = \"open\"\n[session]\nidle = \"30m\"\nabsolute = \"2h\"\nremember = \"10d\"");
+    app.register("ann").await;
+    let minutes = |n: u64| app.harness.clock().advance(std::time::Duration::from_secs(n * 60));
+    let plain = log_in(&app, "ann", "a=1", false).await;
+    let text = line(&plain);
+    assert!(text.ends_with("; Path=/; Secure; HttpOnly; SameSite=Lax") && !text.contains("Max-Age"), "{text}");
+    let remembered = log_in(&app, "ann", "a=1", true).await;
+    assert!(line(&remembered).contains("; Max-Age=864000"), "{}", line(&remembered));
+    let (plain, remembered) = (cookie(&plain).unwrap(), cookie(&remembered).unwrap());
+    // It stays so under another secret, for the rest of its time.
+    let body = json!({ "current_password": PASSWORD, "new_password": OTHER });
+    let changed = app.json(Method::POST, "/auth/password", &[("cookie", &remembered)], &body).await;
+    let text = line(&changed);
+    let left: u64 = text.split_once("; Max-Age=").expect("it lasts").1.parse().unwrap();
+    assert!((863_900..=864_000).contains(&left), "{text}");
+    let remembered = cookie(&changed).unwrap();
+    assert!(!opens(&app, &plain).await, "a new password ends it");
+    let back = json!({ "current_password": OTHER, "new_password": PASSWORD });
+    let changed = app.json(Method::POST, "/auth/password", &[("cookie", &remembered)], &back).await;
+    let remembered = cookie(&changed).unwrap();
+    let plain = app.session("ann").await;
+    minutes(29);
+    assert!(opens(&app, &plain).await);
+    minutes(31);
+    assert!(!opens(&app, &plain).await && opens(&app, &remembered).await, "idle");
+    let busy = app.session("ann").await;
+    for _ in 0..5 {
+        minutes(20);
+        assert!(opens(&app, &busy).await);
+    }
+    minutes(20);
+    assert!(!opens(&app, &busy).await && opens(&app, &remembered).await, "absolute");
+    minutes(10 * 24 * 60);
+    assert!(!opens(&app, &remembered).await);
+}

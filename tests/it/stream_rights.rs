@@ -1,0 +1,129 @@
+//! Streams do not outlive the rights of whoever opened them (threats 38): real clients of WebSockets and of events.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use http::Method;
+use palisade_test::python::App;
+use palisade_test::{Client, Palisade, WebSocket};
+use serde_json::json;
+
+use crate::support::written;
+
+const PASSWORD: &str = "vier alte Kutschen im Nebel";
+/// Within it nothing more may be delivered.
+const AT_MOST: Duration = Duration::from_secs(2);
+
+async fn gateway(auth: &str) -> Result<(App, Palisade)> {
+    let app = App::plausible().await?;
+    let gateway = written(&app.url(), &format!("[auth]\nregistration = \"open\"\n{auth}")).await?;
+    Ok((app, gateway))
+}
+
+/// A session, as a browser sends it, and its id.
+async fn session(client: &Client, name: &str) -> Result<(String, String)> {
+    let account = json!({ "username": name, "email": format!("{name}@example.com"), "password": PASSWORD });
+    let made = client.post("/auth/register").json(&account).send().await?.status();
+    ensure!(made == 201 || made == 409, "{made}");
+    let login = json!({ "username": name, "password": PASSWORD });
+    let answer = client.post("/auth/login").json(&login).send().await?;
+    let cookies = answer.all("set-cookie");
+    let cookie = cookies.iter().find(|cookie| cookie.starts_with("__Host-palisade=")).context("no session")?;
+    let cookie = cookie.split(';').next().unwrap_or_default().to_owned();
+    let list = client.get("/auth/sessions").header("cookie", &cookie).send().await?.json().await?;
+    let all = list.as_array().context("a list")?;
+    let id = all.iter().find(|one| one["current"] == true).context("its own")?["id"].as_str().context("an id")?;
+    Ok((cookie, id.to_owned()))
+}
+
+async fn end(client: &Client, by: &str, id: &str) -> Result<()> {
+    let path = format!("/auth/sessions/{id}");
+    let request = client.request(Method::DELETE, &path).header("cookie", by).header("sec-fetch-site", "same-origin");
+    let status = request.send().await?.status();
+    ensure!(status == 204, "{status}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_websocket_is_closed_with_1008_when_its_session_ends() -> Result<()> {
+    let (_app, gateway) = gateway("").await?;
+    let client = gateway.https()?;
+    let ((one, own), (two, _)) = (session(&client, "ann").await?, session(&client, "ann").await?);
+    let url = format!("{}/ws", gateway.websocket_url("https")?);
+    let mut ends = WebSocket::open(&url, Some(&gateway.trust()?), &[("cookie", &one)]).await?;
+    let mut goes_on = WebSocket::open(&url, Some(&gateway.trust()?), &[("cookie", &two)]).await?;
+    for socket in [&mut ends, &mut goes_on] {
+        socket.text("still here").await?;
+        ensure!(socket.next().await?.is_some());
+    }
+    let begun = Instant::now();
+    end(&client, &two, &own).await?;
+    assert_eq!(ends.closed().await?, Some((1008, "the login has ended".to_owned())));
+    ensure!(begun.elapsed() < AT_MOST, "{:?}", begun.elapsed());
+    goes_on.text("and here").await?;
+    ensure!(goes_on.next().await?.is_some(), "another session goes on");
+    gateway.event("auth.stream_ended", |line| line["path"] == "/ws").await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_websocket_is_closed_with_1008_when_its_token_expires_or_the_account_is_disabled() -> Result<()> {
+    let (_app, gateway) = gateway("access_token = \"1m\"\n").await?;
+    let client = gateway.https()?;
+    let (cookie, _) = session(&client, "ann").await?;
+    let form = format!("grant_type=password&username=ann&password={}", PASSWORD.replace(' ', "+"));
+    let token = async || {
+        let request = client.post("/auth/token").header("content-type", "application/x-www-form-urlencoded");
+        let tokens = request.body(form.clone()).send().await?.json().await?;
+        anyhow::Ok(format!("Bearer {}", tokens["access_token"].as_str().context("no token")?))
+    };
+    let first = token().await?;
+    let begun = Instant::now();
+    let url = format!("{}/ws", gateway.websocket_url("https")?);
+    let mut expires = WebSocket::open(&url, Some(&gateway.trust()?), &[("authorization", &first)]).await?;
+    // A minute is the shortest life of a token.
+    let mut last = 0;
+    loop {
+        expires.text("still here").await?;
+        match expires.next().await? {
+            Some(palisade_test::websocket::Message::Close(frame)) => {
+                assert_eq!(frame.map(|frame| u16::from(frame.code)), Some(1008));
+                break;
+            }
+            other => ensure!(other.is_some() && begun.elapsed() < Duration::from_secs(63), "{other:?} after {last}"),
+        }
+        last += 1;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    ensure!(begun.elapsed() > Duration::from_secs(55), "{:?}", begun.elapsed());
+    let second = token().await?;
+    let mut by_token = WebSocket::open(&url, Some(&gateway.trust()?), &[("authorization", &second)]).await?;
+    let mut by_session = WebSocket::open(&url, Some(&gateway.trust()?), &[("cookie", &cookie)]).await?;
+    let begun = Instant::now();
+    let ran = gateway.run(&["user", "disable", "ann"]).await?;
+    ensure!(ran.code == Some(0), "{ran:?}");
+    for socket in [&mut by_token, &mut by_session] {
+        assert_eq!(socket.closed().await?.map(|(code, _)| code), Some(1008));
+    }
+    ensure!(begun.elapsed() < AT_MOST + Duration::from_secs(1), "{:?}", begun.elapsed());
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_event_stream_ends_with_its_session() -> Result<()> {
+    let (_app, gateway) = gateway("").await?;
+    let client = gateway.https()?;
+    for client in [client.clone(), client.http2()] {
+        let ((one, own), (two, _)) = (session(&client, "ann").await?, session(&client, "ann").await?);
+        let mut stream = client.get("/events?count=600").header("cookie", &one).send().await?;
+        assert_eq!(stream.status(), 200);
+        // A minute of them, if nobody ends it.
+        ensure!(stream.chunk().await?.is_some());
+        end(&client, &two, &own).await?;
+        let begun = Instant::now();
+        while stream.chunk().await?.is_some() {
+            ensure!(begun.elapsed() < AT_MOST, "it goes on after {:?}", begun.elapsed());
+        }
+    }
+    Ok(())
+}
