@@ -183,7 +183,7 @@ async fn accounts_move_in(kept: Kept) -> Result<()> {
 #[tokio::test]
 async fn an_import_that_is_killed_goes_on_where_it_was() -> Result<()> {
     const ALL: usize = 2_000;
-    let (_upstream, gateway) = gateway().await?;
+    let (_upstream, gateway) = gateway(&Kept::Embedded).await?;
     let line = |n: usize| format!("{n},user{n},user{n}@example.com,{DJANGO}\n");
     let header = "id,username,email,password\n";
     let whole: String = std::iter::once(header.to_owned()).chain((0..ALL).map(line)).collect();
@@ -221,7 +221,7 @@ async fn an_import_that_is_killed_goes_on_where_it_was() -> Result<()> {
 /// At a terminal a person sees how far it is; a script sees nothing of that.
 #[tokio::test]
 async fn an_import_shows_how_far_it_is() -> Result<()> {
-    let (_upstream, gateway) = gateway().await?;
+    let (_upstream, gateway) = gateway(&Kept::Embedded).await?;
     let lines = (0..1_000).map(|n| format!("user{n},{DJANGO}\n"));
     let csv: String = std::iter::once("username,password\n".to_owned()).chain(lines).collect();
     std::fs::write(gateway.directory().join("users.csv"), csv)?;

@@ -3,13 +3,12 @@
 use std::time::Duration;
 
 use http::StatusCode;
-use palisade_base::{Interval, Timestamp};
+use palisade_base::Interval;
 use palisade_identity::opaque::ApiKey;
 use palisade_identity::service::{ApiKeyInfo, KeyError, NewKey, SessionInfo, rfc3339};
 use palisade_store::Uuid;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use time::format_description::well_known::Rfc3339;
 
 use super::At;
 use super::answer::{self, Answer};
