@@ -165,12 +165,6 @@ impl Auth {
         self.services.identity()
     }
 
-    /// The services, where somebody has asked for them before.
-    #[cfg(test)]
-    pub(crate) fn ready(&self) -> Option<&Arc<Ready>> {
-        self.services.get()
-    }
-
     /// The services of identity; opens the database the first time.
     ///
     /// # Errors
