@@ -310,7 +310,10 @@ mod tests {
 
     #[test]
     fn hostile_documents() {
-        let deep = format!(r#"{{"openapi":"3.1.0","x":{}1{}}}"#, "[".repeat(200), "]".repeat(200));
+        let nested = format!("{}1{}", "[".repeat(200), "]".repeat(200));
+        let deep = format!(
+            r#"{{"openapi":"3.1.0","components":{{"securitySchemes":{{"b":{{"type":"http","x":{nested}}}}}}}}}"#
+        );
         let many: Vec<String> = (0..=MAX_OPERATIONS).map(|n| format!(r#""/{n}":{{"get":{{}}}}"#)).collect();
         let many = format!(r#"{{"openapi":"3.1.0","paths":{{{}}}}}"#, many.join(","));
         let scopes = format!(
@@ -344,6 +347,9 @@ mod tests {
             assert!(said.contains(expected), "{text:.80}: {said}");
         }
         assert_eq!(Document::parse(&vec![b' '; MAX_BYTES + 1]).err(), Some(Bad::TooLong));
+        // What is not read may be as deep as it likes: it is skipped without recursion.
+        let skipped = format!(r#"{{"openapi":"3.1.0","x":{}1{}}}"#, "[".repeat(1 << 20), "]".repeat(1 << 20));
+        assert!(Document::parse(skipped.as_bytes()).is_ok());
         // A null security is none of its own.
         assert!(
             document(r#""/a":{"get":{"security":null},"GET":{},"Get":{"security":[{"b":[]}]}}"#).operations().len()

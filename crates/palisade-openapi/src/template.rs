@@ -68,8 +68,9 @@ fn normal(text: &str) -> Box<str> {
 /// The segments of a path: a slash at its end makes no difference.
 pub(crate) fn split(path: &str) -> impl Iterator<Item = &str> {
     let path = path.strip_prefix('/').unwrap_or(path);
-    let path = path.strip_suffix('/').unwrap_or(path);
-    path.split('/').filter(move |_| !path.is_empty())
+    // `//` is no other spelling of `/`: it has a segment, an empty one.
+    let is_root = path.is_empty();
+    path.strip_suffix('/').unwrap_or(path).split('/').filter(move |_| !is_root)
 }
 
 impl Template {
@@ -143,6 +144,8 @@ mod tests {
             ("/caf\u{e9} x", "/caf%C3%A9%20x", true),
             ("/a:b@c", "/a:b@c", true),
             ("/{a}", "/", false),
+            ("/", "//", false),
+            ("/{a}", "//", false),
         ] {
             assert_eq!(matches(template, path), expected, "{template} {path}");
         }

@@ -277,7 +277,7 @@ mod tests {
         for (bad, why) in [
             ("{hots}", "did you mean `{host}`?"),
             ("{header.x}", "known are `{client.address}`"),
-            ("{user.claims.tenant}", "known are"),
+            ("{user.claims.}", "known are"),
             ("{user.nam}", "did you mean `{user.name}`?"),
             ("{host", "without its other half"),
             ("host}", "without its other half"),
@@ -289,6 +289,7 @@ mod tests {
             assert!(wrong.contains(why), "{bad:?}: {wrong}");
         }
         assert!("x{user.id|-}".parse::<Template>().unwrap().needs_login());
+        assert!("{user.claims.tenant}".parse::<Template>().unwrap().needs_login());
         let template: Template = "{path.id}{path.part|x}".parse().unwrap();
         assert!(!template.needs_login());
         assert_eq!(template.segments().collect::<Vec<_>>(), ["id"]);
