@@ -84,7 +84,7 @@ impl Moving {
         path.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()));
         let mut shell = Command::new("sh");
         shell.arg("-c").arg(line).current_dir(gateway.directory()).env("PATH", std::env::join_paths(path)?);
-        shell.env("PALISADE_SECRET_OLD_JWT_KEY", KEY).env("APP_DATABASE", self.database());
+        shell.env("APP_SECRET_KEY", KEY).env("APP_DATABASE", self.database());
         shell.env("PYTHONDONTWRITEBYTECODE", "1");
         let process = Process::spawn(shell)?;
         let status = process.wait(Duration::from_secs(60)).await?;
@@ -209,14 +209,15 @@ async fn an_application_moves_in_and_out_and_nobody_notices() -> Result<()> {
     let moving = Moving::new().await?;
     let before = moving.version("before", None).await?;
     let policy = written_policy(&before.url(), "");
-    let gateway = Palisade::serve().policy(&policy).env("PALISADE_SECRET_OLD_JWT_KEY", KEY).start().await?;
+    let gateway = Palisade::serve().policy(&policy).start().await?;
     std::fs::copy(paths::tests("apps/moving/items.py"), gateway.directory().join("items.py"))?;
     let mut load = Load::start(&gateway, true).await?;
     load.goes_on().await?;
     let client = gateway.https()?;
     let old = log_in(&client, 1).await?;
 
-    // 1 and 2: the policy is written, and the application takes both.
+    // 1 and 2: the key is stored, the policy is written, and the application takes both.
+    moving.page(&gateway, "printf %s \"$APP_SECRET_KEY\" | palisade secret set old-jwt-key").await?;
     let between = moving.version("between", Some(&gateway)).await?;
     std::fs::write(gateway.directory().join("next.toml"), written_policy(&between.url(), &policies[0]))?;
     for line in lines(&commands[0]) {
@@ -306,7 +307,7 @@ fn algorithm(bearer: &str) -> Result<String> {
 /// The secret is looked at when the policy is read.
 #[tokio::test]
 async fn a_key_that_can_be_guessed_is_no_key() -> Result<()> {
-    let policy = written_policy("http://127.0.0.1:1", &blocks("toml")?[0]);
+    let policy = written_policy("http://127.0.0.1:1", &blocks("toml")?[0]) + "\n[secrets]\nprovider = \"env\"\n";
     for (key, message) in [
         // The guide's own, as printed there.
         ("your-secret-key-keep-it-secret", "the key is too short"),
