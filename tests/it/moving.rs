@@ -215,6 +215,7 @@ async fn an_application_moves_in_and_out_and_nobody_notices() -> Result<()> {
     load.goes_on().await?;
     let client = gateway.https()?;
     let old = log_in(&client, 1).await?;
+    let revocable = log_in(&client, 2).await?;
 
     // 1 and 2: the key is stored, the policy is written, and the application takes both.
     moving.page(&gateway, "printf %s \"$APP_SECRET_KEY\" | palisade secret set old-jwt-key").await?;
@@ -267,17 +268,16 @@ async fn an_application_moves_in_and_out_and_nobody_notices() -> Result<()> {
     })
     .await?;
     gateway.run(&["user", "enable", "user1"]).await?;
-    eventually(SOON, "and is good again", async || {
-        let answer = client.get("/me").header("authorization", &old).send().await.ok()?;
-        (answer.status() == 200).then_some(())
-    })
-    .await?;
+    // Disabling ended it, as it ends our own; a login is possible again.
+    eventually(SOON, "an enabled account logs in", async || log_in(&client, 1).await.ok()).await?;
+    assert_eq!(client.get("/me").header("authorization", &old).send().await?.status(), 401);
     // Revoked, it stays so.
-    let body = format!("token={}", old.trim_start_matches("Bearer "));
+    assert_eq!(client.get("/me").header("authorization", &revocable).send().await?.status(), 200);
+    let body = format!("token={}", revocable.trim_start_matches("Bearer "));
     let form = ("content-type", "application/x-www-form-urlencoded");
     let revoked = client.post("/auth/revoke").header(form.0, form.1).body(body).send().await?;
     assert_eq!(revoked.status(), 200);
-    assert_eq!(client.get("/me").header("authorization", &old).send().await?.status(), 401);
+    assert_eq!(client.get("/me").header("authorization", &revocable).send().await?.status(), 401);
 
     // The way back.
     let mut load = Load::start(&gateway, false).await?;
