@@ -42,7 +42,7 @@ struct Moving {
 impl Moving {
     async fn new() -> Result<Self> {
         let moving = Self { folder: tempfile::Builder::new().prefix("palisade-moving-").tempdir()? };
-        moving.python(&["items.py", "make", &USERS.to_string()]).await?;
+        moving.python(&["items.py", "make", &(USERS + 1).to_string()]).await?;
         Ok(moving)
     }
 
@@ -215,7 +215,7 @@ async fn an_application_moves_in_and_out_and_nobody_notices() -> Result<()> {
     load.goes_on().await?;
     let client = gateway.https()?;
     let old = log_in(&client, 1).await?;
-    let revocable = log_in(&client, 2).await?;
+    let (revocable, ended) = (log_in(&client, 2).await?, log_in(&client, USERS).await?);
 
     // 1 and 2: the key is stored, the policy is written, and the application takes both.
     moving.page(&gateway, "printf %s \"$APP_SECRET_KEY\" | palisade secret set old-jwt-key").await?;
@@ -260,17 +260,17 @@ async fn an_application_moves_in_and_out_and_nobody_notices() -> Result<()> {
     load.stop().await?;
 
     // An account that is disabled here has no use of its old token either.
-    let disabled = gateway.run(&["user", "disable", "user1"]).await?;
+    let disabled = gateway.run(&["user", "disable", &format!("user{USERS}")]).await?;
     ensure!(disabled.code == Some(0), "{disabled:?}");
     eventually(SOON, "the old token of a disabled account is refused", async || {
-        let answer = client.get("/me").header("authorization", &old).send().await.ok()?;
+        let answer = client.get("/me").header("authorization", &ended).send().await.ok()?;
         (answer.status() == 401).then_some(())
     })
     .await?;
-    gateway.run(&["user", "enable", "user1"]).await?;
+    gateway.run(&["user", "enable", &format!("user{USERS}")]).await?;
     // Disabling ended it, as it ends our own; a login is possible again.
-    eventually(SOON, "an enabled account logs in", async || log_in(&client, 1).await.ok()).await?;
-    assert_eq!(client.get("/me").header("authorization", &old).send().await?.status(), 401);
+    eventually(SOON, "an enabled account logs in", async || log_in(&client, USERS).await.ok()).await?;
+    assert_eq!(client.get("/me").header("authorization", &ended).send().await?.status(), 401);
     // Revoked, it stays so.
     assert_eq!(client.get("/me").header("authorization", &revocable).send().await?.status(), 200);
     let body = format!("token={}", revocable.trim_start_matches("Bearer "));
