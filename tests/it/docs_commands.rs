@@ -1,7 +1,8 @@
 //! The commands in the documentation and the README: run as they stand there, or marked with the reason why not.
 //!
 //! A block of shell is run line by line, those behind `$ `, in a folder with a FastAPI application. A block that can't be
-//! run here says so behind its language: ```` ```console not-run: builds for minutes ````.
+//! run here says so behind its language: ```` ```console not-run: builds for minutes ````. One that another test
+//! runs, in a place that has what it needs, names that test's module: ```` ```console run-by: moving ````.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,6 +17,7 @@ const SHELLS: [&str; 4] = ["console", "sh", "bash", "shell"];
 struct Block {
     place: String,
     not_run: Option<String>,
+    run_by: Option<String>,
     lines: Vec<String>,
 }
 
@@ -47,9 +49,10 @@ fn blocks(page: &Path) -> Result<Vec<Block>> {
             fenced = !fenced;
             if fenced {
                 let (language, rest) = info.split_once([' ', ',']).unwrap_or((info, ""));
-                let not_run = rest.trim().strip_prefix("not-run:").map(|reason| reason.trim().to_owned());
+                let said = |what: &str| rest.trim().strip_prefix(what).map(|said| said.trim().to_owned());
+                let (not_run, run_by) = (said("not-run:"), said("run-by:"));
                 let place = format!("{}:{}", page.display(), number + 1);
-                open = SHELLS.contains(&language).then(|| Block { place, not_run, lines: Vec::new() });
+                open = SHELLS.contains(&language).then(|| Block { place, not_run, run_by, lines: Vec::new() });
             } else {
                 blocks.extend(open.take());
             }
@@ -96,6 +99,13 @@ async fn every_command_in_the_documentation_runs_or_says_why_not() -> Result<()>
     for page in pages()? {
         for block in blocks(&page)? {
             ensure!(!block.lines.is_empty(), "{}: no line begins with `$ `", block.place);
+            if let Some(module) = block.run_by {
+                let source = std::fs::read_to_string(paths::tests("it").join(format!("{module}.rs")));
+                let name = page.file_name().context("a page")?.to_string_lossy();
+                let reads = source.is_ok_and(|source| source.contains(&*name));
+                ensure!(reads, "{}: no module `{module}` of the tests reads this page", block.place);
+                continue;
+            }
             if let Some(reason) = block.not_run {
                 ensure!(!reason.is_empty(), "{}: not run, without a reason", block.place);
                 left += block.lines.len();

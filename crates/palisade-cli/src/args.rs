@@ -121,6 +121,9 @@ pub(crate) enum Command {
     /// Try the rules of the WAF: on one request, or with the regression tests of a rule set.
     #[command(subcommand)]
     Waf(Waf),
+    /// What the application's OpenAPI document says of who may do what.
+    #[command(subcommand)]
+    Openapi(Openapi),
     /// Manage accounts.
     #[command(subcommand)]
     User(User),
@@ -175,6 +178,26 @@ pub(crate) struct Listening {
 pub(crate) struct Demo {
     #[command(flatten)]
     pub(crate) listening: Listening,
+}
+
+/// `palisade openapi`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Openapi {
+    /// Print whom each operation is for, and what waits to be accepted. Exit code 1 when something does.
+    Access,
+    /// Accept what a changed document opens.
+    Accept(OpenapiAccept),
+}
+
+/// `palisade openapi accept`.
+#[derive(Debug, Clone, ClapArgs)]
+pub(crate) struct OpenapiAccept {
+    /// Of which application: a name of `[upstreams.NAME]`. Default: `[upstream]`.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) upstream: Option<String>,
+    /// The operations, as `palisade openapi access` prints them: `"GET /items/{id}"`. Default: all that wait.
+    #[arg(value_name = "OPERATION")]
+    pub(crate) operations: Vec<String>,
 }
 
 /// `palisade serve`.

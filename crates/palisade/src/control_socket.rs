@@ -63,6 +63,17 @@ pub enum Request {
     Overrides,
     /// [`operate::seen`].
     Seen,
+    /// What the applications' documents say of who may do what.
+    OpenapiAccess,
+    /// Accepts what a document opens.
+    OpenapiAccept {
+        /// Of which application; `upstream` where none is named.
+        #[serde(default)]
+        upstream: Option<String>,
+        /// Which operations; all that wait where empty.
+        #[serde(default)]
+        operations: Vec<String>,
+    },
 }
 
 /// Why a command got no answer.
@@ -335,5 +346,9 @@ fn respond(handle: &Handle, request: Request, by: &str) -> std::result::Result<V
         Request::Clear { control, route } => operate::clear(handle, &control, route.as_deref(), by),
         Request::Overrides => Ok(operate::list(handle)),
         Request::Seen => Ok(operate::seen(handle)),
+        Request::OpenapiAccess => crate::controls::auth::operations::shown(handle),
+        Request::OpenapiAccept { upstream, operations } => {
+            crate::controls::auth::operations::accept(handle, upstream.as_deref(), &operations, by)
+        }
     }
 }

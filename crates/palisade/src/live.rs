@@ -101,6 +101,11 @@ fn resolve(snapshot: &Snapshot, config: &mut Config) {
     for (key, upstream) in std::iter::once(("upstream".to_owned(), &mut config.upstream))
         .chain(config.upstreams.iter_mut().map(|(name, upstream)| (format!("upstreams.{name}"), upstream)))
     {
+        // A path of the application begins with a slash.
+        if upstream.openapi != "off" && !upstream.openapi.starts_with(['/']) {
+            let file = snapshot.base_dir(&format!("{key}.openapi")).join(&upstream.openapi);
+            upstream.openapi = format!("file:{}", file.display());
+        }
         upstream.ca.iter_mut().for_each(|path| at(&format!("{key}.ca"), path));
         upstream.client_cert.iter_mut().for_each(|path| at(&format!("{key}.client_cert"), path));
         upstream.client_key.iter_mut().for_each(|path| at(&format!("{key}.client_key"), path));

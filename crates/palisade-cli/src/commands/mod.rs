@@ -7,6 +7,7 @@ mod demo;
 mod explain;
 mod identity;
 mod init;
+mod openapi;
 pub(crate) mod output;
 mod policy;
 mod prompt;
@@ -38,6 +39,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Done> {
         Command::Set(set) => set::run(&args.global, &set),
         Command::Secret(secret) => secret::run(&args.global, &secret),
         Command::Waf(waf) => waf::run(&args.global, &waf),
+        Command::Openapi(openapi) => openapi::run(&args.global, &openapi),
         Command::User(user) => identity::user::run(&args.global, &user),
         Command::Role(role) => identity::role::run(&args.global, &role),
         Command::Key(key) => identity::key::run(&args.global, &key),

@@ -7,6 +7,7 @@ use palisade_base::{Rate, Timestamp};
 use palisade_store::Uuid;
 
 use super::accounts::Account;
+use crate::token::Signed;
 
 /// Whoever a valid credential belongs to, and what that credential is good for. Made only where one was checked; not to
 /// be kept beyond the request.
@@ -16,6 +17,8 @@ pub struct Caller {
     pub(super) credential: Credential,
     pub(super) scopes: Arc<[String]>,
     pub(super) narrow: bool,
+    /// The token of another issuer.
+    pub(super) claims: Option<Arc<Signed>>,
 }
 
 /// By what somebody proved who they are.
@@ -38,6 +41,17 @@ pub enum Credential {
         /// The client that it was given to; `None` for a password login.
         client: Option<String>,
         /// When it ends.
+        expires_at: Timestamp,
+    },
+    /// An access token of another issuer.
+    Issued {
+        /// What the policy calls that issuer.
+        issuer: Arc<str>,
+        /// Its own name, out of the whole token.
+        id: Uuid,
+        /// When it was made, in milliseconds, where it says so.
+        issued_at: Option<i64>,
+        /// When it ends, or its issuer does.
         expires_at: Timestamp,
     },
     /// An API key.

@@ -298,6 +298,7 @@ impl Identity {
             account: Some(account),
             scopes: known.scopes.clone(),
             narrow: true,
+            claims: None,
             credential: Credential::Key { id: key.id().to_owned(), rate: known.rate },
         })
     }

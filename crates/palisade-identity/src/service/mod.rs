@@ -23,6 +23,7 @@ mod error;
 mod feed;
 mod grants;
 mod import;
+mod issuers;
 mod keys;
 mod links;
 mod login;
@@ -59,6 +60,7 @@ pub use error::Trouble;
 pub use feed::{FeedState, Notice};
 pub use grants::{GrantError, NewGrant, Tokens};
 pub use import::{Field, Format, ImportError, ImportEvent, ImportFailure, ImportOptions, ImportReport};
+pub use issuers::{Issuer, MAX_ISSUERS, NewIssuer, Subject};
 pub use keys::{ApiKeyInfo, KeyError, NewKey};
 pub use links::{Asked, Letter, LinkError, Moved, Registered};
 pub use login::{LoginError, Origin, PasswordChecked, Why};
@@ -81,7 +83,7 @@ const MAX_ACCOUNTS: u64 = 50_000;
 const MAX_ROWS: u64 = 100_000;
 /// Clients that are remembered.
 const MAX_CLIENTS: u64 = 10_000;
-/// Tokens whose signature is remembered. About 1 KiB each.
+/// Tokens whose signature is remembered, ours and those of other issuers. About 1 KiB each.
 const MAX_SIGNED: u64 = 50_000;
 
 /// Users, sessions, tokens and keys over one database. A clone is another handle to the same.
@@ -109,6 +111,9 @@ struct Shared {
     keys: accounts::Rows<String, Arc<keys::Known>>,
     clients: accounts::Rows<String, Arc<clients::Client>>,
     signed: Cache<[u8; 32], Arc<Signed>>,
+    foreign: Cache<[u8; 32], Arc<issuers::Foreign>>,
+    /// Whom the tokens of other issuers named when they were last looked up. Proof of nothing.
+    meant: Cache<Uuid, Uuid>,
     revoked: revoked::Revoked,
     feed: feed::Feed,
     nudged: Notify,
@@ -167,6 +172,8 @@ impl Identity {
             keys: accounts::Rows::new(MAX_ROWS),
             clients: accounts::Rows::new(MAX_CLIENTS),
             signed: Cache::new(MAX_SIGNED),
+            foreign: Cache::new(MAX_SIGNED),
+            meant: Cache::new(MAX_SIGNED),
             revoked: revoked::Revoked::default(),
             feed: feed::Feed::default(),
             nudged: Notify::new(),

@@ -274,6 +274,7 @@ impl Identity {
             credential: Credential::Session { id: known.id, authenticated_at: known.authenticated_at },
             scopes: Arc::from([]),
             narrow: false,
+            claims: None,
         })
     }
 

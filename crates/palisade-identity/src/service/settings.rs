@@ -1,6 +1,9 @@
 //! What the policy says about identity, in the types of this crate.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use super::issuers::Issuer;
 
 /// Names, audiences and lifetimes.
 #[derive(Debug, Clone)]
@@ -13,6 +16,8 @@ pub struct Settings {
     pub lifetimes: Lifetimes,
     /// The second part of an API key, for people: `live`, `dev`.
     pub environment: String,
+    /// Whose tokens are accepted besides our own.
+    pub issuers: Arc<[Issuer]>,
 }
 
 /// How long what lives.
@@ -57,6 +62,7 @@ impl Settings {
             audience: vec![issuer.into()],
             lifetimes: Lifetimes::default(),
             environment: "live".into(),
+            issuers: Arc::default(),
         }
     }
 }

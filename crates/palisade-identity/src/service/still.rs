@@ -32,6 +32,14 @@ impl Identity {
                     self.client(client).await?.ok_or(NotValid::Revoked)?;
                 }
             }
+            Credential::Issued { id, expires_at, .. } => {
+                if self.shared.revoked.has(*id, None, *expires_at) {
+                    return Err(NotValid::Revoked.into());
+                }
+                if now >= *expires_at {
+                    return Err(NotValid::Expired.into());
+                }
+            }
             Credential::Key { id, .. } => {
                 let row = keys::by_id(self.store(), id).await?.ok_or(NotValid::Unknown)?;
                 if row.expires_at.is_some_and(|end| now.0 >= end) {
@@ -48,6 +56,11 @@ impl Identity {
                 }
                 if let Credential::Token { id, .. } = caller.credential()
                     && made_at(*id).is_none_or(|made| made <= account.tokens_from)
+                {
+                    return Err(NotValid::Revoked.into());
+                }
+                if let Credential::Issued { issued_at, .. } = caller.credential()
+                    && super::issuers::is_before(*issued_at, &account)
                 {
                     return Err(NotValid::Revoked.into());
                 }

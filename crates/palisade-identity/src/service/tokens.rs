@@ -12,6 +12,7 @@ use super::accounts::{Account, UserId};
 use super::caller::{Caller, Credential, NotValid, Unrecognised};
 use super::clients::Client;
 use super::error::Trouble;
+use super::issuers::may_be_foreign;
 use super::{Identity, made_at, new_id};
 use crate::opaque::hash;
 use crate::token::{Claims, Refused, Rules, Signed, kind};
@@ -107,6 +108,7 @@ impl Identity {
     pub fn token_cached(&self, text: &str, audience: &[String]) -> Option<Result<Caller, NotValid>> {
         let (signed, parts) = match self.judge_token(text, audience) {
             Ok(judged) => judged,
+            Err(why) if may_be_foreign(&why) => return self.foreign_cached(text, why),
             Err(why) => return Some(Err(why)),
         };
         let account = match parts.user {
@@ -125,7 +127,11 @@ impl Identity {
     /// # Errors
     /// [`Unrecognised`].
     pub async fn token(&self, text: &str, audience: &[String]) -> Result<Caller, Unrecognised> {
-        let (signed, parts) = self.judge_token(text, audience)?;
+        let (signed, parts) = match self.judge_token(text, audience) {
+            Ok(judged) => judged,
+            Err(why) if may_be_foreign(&why) => return self.foreign_token(text, why).await,
+            Err(why) => return Err(why.into()),
+        };
         let account = match parts.user {
             None => None,
             Some(user) => {
@@ -193,7 +199,13 @@ impl Identity {
     /// # Errors
     /// [`Trouble`].
     pub async fn revoke_token(&self, text: &str, client: Option<&str>) -> Result<bool, Trouble> {
-        let Ok(signed) = self.signed(text) else { return Ok(false) };
+        let Ok(signed) = self.signed(text) else {
+            // One of another issuer is no client's.
+            return match self.foreign_id(text).filter(|_| client.is_none()) {
+                Some((id, until)) => self.announce_revoked(id, until).await,
+                None => Ok(false),
+            };
+        };
         let now = self.now();
         // For whomever it is: revoking needs no audience.
         let rules = |audience: Vec<String>| Rules::access(&self.settings().issuer, audience);
@@ -204,13 +216,12 @@ impl Identity {
         if client.is_some_and(|client| parts.client.as_deref() != Some(client)) {
             return Ok(false);
         }
+        self.announce_revoked(parts.id, parts.expires_at.0.saturating_add(LEEWAY_MS)).await
+    }
+
+    async fn announce_revoked(&self, id: Uuid, until: i64) -> Result<bool, Trouble> {
         let tx = self.store().begin().await?;
-        tx.announce(changes::New {
-            kind: changes::Kind::Token,
-            subject: parts.id.to_string(),
-            at: now.0,
-            until: parts.expires_at.0.saturating_add(LEEWAY_MS),
-        });
+        tx.announce(changes::New { kind: changes::Kind::Token, subject: id.to_string(), at: self.now().0, until });
         self.apply(tx.commit().await?);
         Ok(true)
     }
@@ -276,6 +287,7 @@ fn finish(
         account,
         scopes: scopes.cloned().collect(),
         narrow,
+        claims: None,
         credential: Credential::Token {
             id: parts.id,
             grant: parts.grant,

@@ -27,9 +27,12 @@ const LEEWAY: Duration = Duration::from_secs(30);
 /// What one verifier takes.
 #[derive(Debug, Clone)]
 pub struct Rules {
-    issuer: String,
+    /// `None`: a token that names one is refused.
+    issuer: Option<String>,
     audience: Vec<String>,
     kinds: Vec<String>,
+    /// Claims that the operator has looked at: their values are judged elsewhere.
+    known: Vec<String>,
     untyped: bool,
     own: bool,
     leeway: Duration,
@@ -45,9 +48,10 @@ impl Rules {
     /// For our own tokens of one [`kind`]. They have `sub`, `iat` and `jti`.
     pub fn of_kind(kind: &str, issuer: &str, audience: impl IntoIterator<Item: Into<String>>) -> Self {
         Self {
-            issuer: issuer.into(),
+            issuer: Some(issuer.into()),
             audience: audience.into_iter().map(Into::into).collect(),
             kinds: vec![kind.into()],
+            known: Vec::new(),
             untyped: false,
             own: true,
             leeway: LEEWAY,
@@ -65,6 +69,18 @@ impl Rules {
     ) -> Self {
         let kinds = kinds.into_iter().map(Into::into).collect();
         Self { kinds, untyped, own: false, ..Self::of_kind("", issuer, audience) }
+    }
+
+    /// For access tokens that an application made itself before it moved here. Few of these have a kind, an issuer or an
+    /// audience; what is not expected must not be there (RFC 7519 section 4.1.3 for `aud`). `known`: claims whose value
+    /// somebody else judges, so that they do not show a token to be of another kind.
+    pub fn moved_in(
+        issuer: Option<&str>,
+        audience: impl IntoIterator<Item: Into<String>>,
+        known: impl IntoIterator<Item: Into<String>>,
+    ) -> Self {
+        let known = known.into_iter().map(Into::into).collect();
+        Self { issuer: issuer.map(Into::into), known, ..Self::external("", audience, [kind::ACCESS, "JWT"], true) }
     }
 
     /// Another leeway than 30 s; at most 5 minutes.
@@ -87,13 +103,18 @@ impl Rules {
     /// [`Refused`], the first reason in the order kind, issuer, audience, presence, time.
     pub fn check<'a>(&self, token: &'a Signed, now: Timestamp) -> Result<Accepted<'a>, Refused> {
         let claims = token.claims.as_ref().map_err(|why| *why)?;
-        if !self.is_kind(token.kind.as_deref()) || (!self.own && is_something_else(claims)) {
+        if !self.is_kind(token.kind.as_deref()) || (!self.own && self.is_something_else(claims)) {
             return Err(Refused::Kind);
         }
-        if claims.issuer.as_deref() != Some(self.issuer.as_str()) {
+        if claims.issuer != self.issuer {
             return Err(Refused::Issuer);
         }
-        if !claims.audience.iter().any(|audience| self.audience.contains(audience)) {
+        let expected = if self.own || !self.audience.is_empty() {
+            claims.audience.iter().any(|audience| self.audience.contains(audience))
+        } else {
+            claims.audience.is_empty()
+        };
+        if !expected {
             return Err(Refused::Audience);
         }
         let expires = claims.expires_at.ok_or(Refused::Missing)?;
@@ -122,6 +143,13 @@ impl Rules {
         Ok(Accepted { claims })
     }
 
+    /// Claims that only other kinds of tokens have: hashes of an ID token, a nonce, a logout's events, another kind.
+    fn is_something_else(&self, claims: &Claims) -> bool {
+        let other = |name: &str| claims.other.get(name).filter(|_| !self.known.iter().any(|known| known == name));
+        ["at_hash", "c_hash", "s_hash", "nonce", "events"].iter().any(|name| other(name).is_some())
+            || KINDS.iter().any(|name| other(name).is_some_and(|kind| !is_access(kind)))
+    }
+
     /// RFC 7515 section 4.1.9: case does not matter, and `application/` may be left out.
     fn is_kind(&self, kind: Option<&str>) -> bool {
         let Some(kind) = kind else { return self.untyped };
@@ -133,11 +161,12 @@ impl Rules {
     }
 }
 
-/// Claims that only other kinds of tokens have: hashes of an ID token, a nonce, a logout's events, Keycloak's own `typ`.
-fn is_something_else(claims: &Claims) -> bool {
-    let other = &claims.other;
-    ["at_hash", "c_hash", "s_hash", "nonce", "events"].iter().any(|name| other.contains_key(*name))
-        || other.get("typ").and_then(Value::as_str).is_some_and(|kind| !kind.eq_ignore_ascii_case("bearer"))
+/// Claims in which issuers say of what kind a token is: Keycloak, FastAPI's and Flask's JWT extensions, Cognito.
+const KINDS: [&str; 5] = ["typ", "type", "token_type", "token_use", "purpose"];
+
+/// Whether the value of such a claim is that of an access token.
+fn is_access(kind: &Value) -> bool {
+    kind.as_str().is_some_and(|kind| ["bearer", "access", "access_token"].iter().any(|a| kind.eq_ignore_ascii_case(a)))
 }
 
 /// A token that a verifier accepted, now. Not to be kept.

@@ -3,6 +3,7 @@
 //! One exchange is one connection, polled in the task of the request: no channel, no spawn. Sources: RFC 9110 §7.6.
 
 pub(crate) mod connect;
+mod fetch;
 mod forward;
 mod frame_ends;
 mod http2;

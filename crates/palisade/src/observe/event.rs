@@ -95,6 +95,15 @@ events! {
     /// An account was made, changed, disabled or deleted, or a credential of it made or revoked: `what`, `user`, `by`,
     /// `request_id`.
     ACCOUNT = Info "auth.account";
+    /// An application's OpenAPI document was read, and is another one: `upstream`, `operations`, `waiting`.
+    OPENAPI = Info "openapi.read";
+    /// An operation of the document asks for less than before; that waits for `palisade openapi accept`: `upstream`,
+    /// `operation`.
+    OPENAPI_WAITS = Warn "openapi.waits";
+    /// What waited is in force: `upstream`, `operation`, `by`.
+    OPENAPI_ACCEPTED = Info "openapi.accepted";
+    /// The document cannot be read or kept; the one before stays in force: `upstream`, `reason`.
+    OPENAPI_AWAY = Warn "openapi.away";
     /// A new policy is in force: `policy_hash`.
     RELOADED = Info "policy.reloaded";
     /// A policy was not taken, the old one stays in force: `problems`.

@@ -32,7 +32,7 @@ pub struct RequestHeaders {
     /// Headers that are set: `{ X-Tenant = "{path.tenant}" }`. The value is text with names in braces:
     /// `{client.address}`, `{scheme}`, `{host}`, `{method}`, `{path}`, `{path.NAME}` (a segment of the route's path),
     /// `{request_id}`, `{route}`, `{tls.server_name}`, `{tls.version}`, and with `[auth]` `{user.id}`, `{user.app_id}`,
-    /// `{user.name}`, `{user.email}` (where it was proved). A request without the value is refused, unless
+    /// `{user.name}`, `{user.email}` (where it was proved), `{user.claims.NAME}` (of another issuer's token). A request without the value is refused, unless
     /// a default is written: `{tls.server_name|none}`. Or a secret: `{ secret = "billing-token" }`.
     pub set: BTreeMap<String, Value>,
     /// Headers that are taken away.

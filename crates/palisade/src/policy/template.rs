@@ -46,6 +46,8 @@ enum Source {
     UserAppId,
     UserName,
     UserEmail,
+    /// A claim of another issuer's token.
+    Claim(Box<str>),
 }
 
 /// The fixed names, in the order of the documentation.
@@ -73,12 +75,18 @@ impl Source {
         if let Some(segment) = name.strip_prefix("path.") {
             return Ok(Self::Segment(segment.into()));
         }
+        if let Some(claim) = name.strip_prefix("user.claims.").filter(|claim| !claim.is_empty()) {
+            return Ok(Self::Claim(claim.into()));
+        }
         let likely = palisade_policy::closest(name, NAMES.iter().map(|(known, _)| *known));
         Err(BadValue::new(match likely {
             Some(likely) => format!("there is no value `{{{name}}}`: did you mean `{{{likely}}}`?"),
             None => {
                 let known: Vec<String> = NAMES.iter().map(|(known, _)| format!("`{{{known}}}`")).collect();
-                format!("there is no value `{{{name}}}`: known are {} and `{{path.NAME}}`", known.join(", "))
+                format!(
+                    "there is no value `{{{name}}}`: known are {}, `{{path.NAME}}` and `{{user.claims.NAME}}`",
+                    known.join(", ")
+                )
             }
         }))
     }
@@ -86,6 +94,7 @@ impl Source {
     fn name(&self) -> &str {
         match self {
             Self::Segment(_) => "path.NAME",
+            Self::Claim(_) => "user.claims.NAME",
             other => NAMES.iter().find(|(_, source)| source == other).map_or("", |(name, _)| name),
         }
     }
@@ -110,6 +119,7 @@ impl Source {
             Self::UserAppId => user().and_then(|(_, account)| account.app_id.as_deref()),
             Self::UserName => user().map(|(_, account)| account.name.as_str()),
             Self::UserEmail => user().and_then(|(_, account)| account.verified_email()),
+            Self::Claim(name) => user().and_then(|(caller, _)| caller.claim(name)),
         };
         let value = value.filter(|value| !value.is_empty());
         if let Some(value) = value {
@@ -161,7 +171,8 @@ impl Template {
     /// Whether it names somebody who is logged in.
     pub(crate) fn needs_login(&self) -> bool {
         let of_login = [Source::UserId, Source::UserAppId, Source::UserName, Source::UserEmail];
-        self.parts.iter().any(|part| matches!(part, Part::Value { source, .. } if of_login.contains(source)))
+        let needs = |source: &Source| matches!(source, Source::Claim(_)) || of_login.contains(source);
+        self.parts.iter().any(|part| matches!(part, Part::Value { source, .. } if needs(source)))
     }
 
     /// The segments of a route's path that it needs and has no default for.
@@ -266,7 +277,7 @@ mod tests {
         for (bad, why) in [
             ("{hots}", "did you mean `{host}`?"),
             ("{header.x}", "known are `{client.address}`"),
-            ("{user.claims.tenant}", "known are"),
+            ("{user.claims.}", "known are"),
             ("{user.nam}", "did you mean `{user.name}`?"),
             ("{host", "without its other half"),
             ("host}", "without its other half"),
@@ -278,6 +289,7 @@ mod tests {
             assert!(wrong.contains(why), "{bad:?}: {wrong}");
         }
         assert!("x{user.id|-}".parse::<Template>().unwrap().needs_login());
+        assert!("{user.claims.tenant}".parse::<Template>().unwrap().needs_login());
         let template: Template = "{path.id}{path.part|x}".parse().unwrap();
         assert!(!template.needs_login());
         assert_eq!(template.segments().collect::<Vec<_>>(), ["id"]);

@@ -29,6 +29,7 @@ pub static FORMATS: &[Format] = &[
     Format::of::<crate::controls::auth::config::DatabaseText>(),
     Format::of::<crate::controls::auth::config::Issuer>(),
     Format::of::<crate::controls::auth::config::Grant>(),
+    Format::of::<crate::controls::auth::moving::Until>(),
     Format::of::<crate::redis::OpenUrl>(),
     Format::of::<super::mail::Server>(),
     Format::of::<super::mail::Sender>(),

@@ -347,6 +347,7 @@ impl Running {
         *self.signals.lock() = Signals::new().ok();
         tokio::spawn(keep::keep(Arc::clone(&self.handle)));
         tokio::spawn(keep::look(Arc::clone(&self.handle)));
+        tokio::spawn(crate::controls::auth::operations::follow(Arc::downgrade(&self.handle)));
         if let Some(control) = &self.control {
             control.serve_here(&self.handle);
         }

@@ -63,6 +63,19 @@ const CASES: &[(&str, &str)] = &[
     ("detect_on_logins", "[auth]\nissuer = \"https://a.example\"\nmode = \"detect\""),
     ("role_with_a_comma", "[[route]]\npath = \"/\"\nroles = [\"admin,user\"]"),
     ("database_with_a_password", "[database]\nurl = \"postgres://palisade:hunter2@db/palisade\""),
+    ("address_of_an_unknown_endpoint", "[auth]\nissuer = \"https://a.example\"\npaths = { tokn = \"/token\" }"),
+    (
+        "old_tokens_for_ever",
+        "[[auth.issuers]]\nname = \"old-app\"\nhs256 = { secret = \"old-jwt-key\" }\nsubject = \"app_id\"",
+    ),
+    (
+        "old_tokens_until_some_day",
+        "[[auth.issuers]]\nname = \"old-app\"\nhs256 = { secret = \"old-jwt-key\" }\nsubject = \"id\"\nuntil = \"soon\"",
+    ),
+    (
+        "old_key_in_the_policy",
+        "[[auth.issuers]]\nname = \"old-app\"\nhs256 = \"hunter2-hunter2\"\nsubject = \"app_id\"\nuntil = 2099-12-31",
+    ),
     ("several_at_once", "[server]\nhtps = 1\ndrain = \"x\"\n\n[limits]\nbody = true"),
 ];
 
@@ -163,6 +176,26 @@ const WHOLE: &[(&str, &str)] = &[
     ("tokens_for_a_day", "[server]\nmode = \"development\"\n[auth]\naccess_token = \"1d\"\nrefresh_token = \"1h\""),
     ("logins_on_many_hosts", "[server]\nmode = \"development\"\n[auth]\nhost = \"*.example.com\""),
     ("logins_under_our_own_path", "[server]\nmode = \"development\"\n[auth]\npath = \"/.palisade/auth\""),
+    (
+        "two_endpoints_at_one_address",
+        "[server]\nmode = \"development\"\n[auth]\npaths = { token = \"/in\", login = \"/in\" }",
+    ),
+    (
+        "address_that_is_taken",
+        "[server]\nmode = \"development\"\n[auth]\npaths = { token = \"/auth/old\", me = \"/.well-known/me\" }",
+    ),
+    (
+        "route_over_an_address",
+        "[server]\nmode = \"development\"\n[auth]\npaths = { token = \"/token\" }\n[[route]]\npath = \"/token\"\npublic = true",
+    ),
+    (
+        "old_key_that_is_not_stored",
+        "[server]\nmode = \"development\"\n[auth]\n[[auth.issuers]]\nname = \"old-app\"\nhs256 = { secret = \"old-jwt-key\" }\nsubject = \"app_id\"\nuntil = 2099-12-31",
+    ),
+    (
+        "document_that_is_not_there",
+        "[server]\nmode = \"development\"\n[upstream]\nopenapi = \"off\"\n[auth]\naccess = \"openapi\"",
+    ),
     ("header_limit_over_the_ceiling", "[server]\nmode = \"development\"\n[limits]\nheader_bytes = \"1MiB\""),
 ];
 

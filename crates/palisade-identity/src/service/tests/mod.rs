@@ -25,6 +25,7 @@ macro_rules! on_both {
 mod authorize;
 mod durability;
 mod import;
+mod issuers;
 mod keys;
 mod links;
 mod login;

@@ -61,7 +61,7 @@ pub struct Caller {
 impl Caller {
     pub(super) fn new(proved: palisade_identity::service::Caller) -> Self {
         let by = match proved.credential() {
-            Credential::Token { .. } => By::Token,
+            Credential::Token { .. } | Credential::Issued { .. } => By::Token,
             Credential::Key { .. } => By::Key,
             // A kind that comes later is at first treated as what needs most proof.
             _ => By::Session,
@@ -98,6 +98,21 @@ impl Caller {
     /// that was asked for with scopes.
     pub fn scopes(&self) -> Option<&[String]> {
         self.proved.is_narrow().then(|| self.proved.scopes())
+    }
+
+    /// What the token of another issuer says besides what every token does.
+    pub fn claims(&self) -> Option<&serde_json::Map<String, serde_json::Value>> {
+        self.proved.claims()
+    }
+
+    /// A claim of such a token that is a text.
+    pub fn claim(&self, name: &str) -> Option<&str> {
+        self.claims()?.get(name)?.as_str()
+    }
+
+    /// The issuer of a token that is not Palisade's own, as the policy calls it.
+    pub fn issuer(&self) -> Option<&str> {
+        self.proved.issuer()
     }
 
     /// The id of the API key.

@@ -14,7 +14,7 @@ macro_rules! codes {
 }
 
 codes! {
-    CODES [&AWAY, &BUSY, &NO_MAIL];
+    CODES [&AWAY, &BUSY, &DOCUMENT, &NO_MAIL];
     /// The route needs a login, and the request brings none.
     REQUIRED = "auth.required", UNAUTHORIZED, 1, "authn_login_fail", "this needs a login";
     /// An access token that is none of ours, or no longer.
@@ -25,6 +25,8 @@ codes! {
     FAILED = "auth.failed", UNAUTHORIZED, 1, "authn_login_fail", "the name or the password is wrong";
     /// Known, and not allowed.
     FORBIDDEN = "auth.forbidden", FORBIDDEN, 1, "authz_fail", "you may not do this";
+    /// With `access = "openapi"`: neither a route nor the application's document names it.
+    UNDECLARED = "auth.undeclared", FORBIDDEN, 1, "authz_fail", "this is not one of the operations that the application describes";
     /// Allowed after a fresh login of one's own only.
     STEP_UP = "auth.step_up", FORBIDDEN, 1, "authz_fail", "this needs a fresh login in a browser session";
     /// Two credentials that say different things.
@@ -79,6 +81,13 @@ pub static AWAY: Code = Code::operator(
     StatusCode::SERVICE_UNAVAILABLE,
     15,
     "logins cannot be checked just now; try again later",
+);
+/// With `access = "openapi"`: the application's document was never read.
+pub static DOCUMENT: Code = Code::operator(
+    "auth.document",
+    StatusCode::SERVICE_UNAVAILABLE,
+    1,
+    "it is not known yet whom this is for; try again later",
 );
 /// A link would have to go by mail, and nothing sends any. The same for every address.
 pub static NO_MAIL: Code =

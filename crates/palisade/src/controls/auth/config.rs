@@ -8,6 +8,7 @@ use palisade_base::{BadValue, Interval, SecretRef, TextValue, text_value};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::moving::{External, Paths};
 use crate::policy::values::{HostPattern, PathPattern, PathPrefix, host_name};
 
 /// `[auth]`: logins of Palisade's own. Absent: nobody logs in here, and the application's own authentication passes.
@@ -24,13 +25,19 @@ pub struct Config {
     pub audience: Vec<String>,
     /// The path under which logins, tokens and accounts are served.
     pub path: PathPrefix,
-    /// The one host under which `path` is served, so that no page of the application shares its origin. Default: every
+    /// Further addresses under which endpoints answer, such as `{ token = "/token" }`: those that an application's clients
+    /// know from before it moved here.
+    pub paths: Paths,
+    /// Whose access tokens are accepted besides Palisade's own: an application's that moves here.
+    pub issuers: Vec<External>,
+    /// The one host under which `path` and `paths` are served, so that no page of the application shares its origin. Default: every
     /// host.
     pub host: Option<HostPattern>,
     /// The paths that are protected. Default: all. What is left out is the application's own business, credentials
     /// included.
     pub routes: Vec<PathPattern>,
-    /// What decides who may use a route: `routes`, the `[[route]]` sections.
+    /// What decides who may use a route: `routes`, the `[[route]]` sections; or `openapi`, what the application's document
+    /// (`upstream.openapi`) says of its operations, where no route says it.
     pub access: AccessBy,
     /// How access tokens are signed.
     pub algorithm: SigningAlgorithm,
@@ -63,6 +70,8 @@ impl Default for Config {
             issuer: None,
             audience: Vec::new(),
             path: "/auth".parse().unwrap_or_else(|_| unreachable!("a prefix")),
+            paths: Paths::default(),
+            issuers: Vec::new(),
             host: None,
             routes: Vec::new(),
             access: AccessBy::Routes,
@@ -104,6 +113,9 @@ pub enum AccessBy {
     /// The `[[route]]` sections.
     #[default]
     Routes,
+    /// The `security` of the operations in the application's OpenAPI document, and routes over it. What is not in the
+    /// document is for nobody; what it opens waits in production for `palisade openapi accept`.
+    Openapi,
 }
 
 impl WhenAway {

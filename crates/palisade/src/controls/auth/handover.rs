@@ -6,6 +6,7 @@
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use palisade_base::Timestamp;
+use palisade_identity::service::Credential;
 use palisade_identity::token::{Claims, kind};
 use serde_json::Value;
 
@@ -121,6 +122,9 @@ fn key(caller: &Caller, asked: &Asked<'_>) -> Box<str> {
         user.permissions.iter().for_each(|permission| add(permission));
     }
     add("");
+    if let Some(Credential::Issued { id, .. }) = caller.claims().map(|_| caller.proved().credential()) {
+        add(&id.to_string());
+    }
     match caller.scopes() {
         None => add("all"),
         Some(scopes) => scopes.iter().for_each(|scope| add(scope)),
@@ -142,6 +146,11 @@ fn sign(ready: &Ready, caller: &Caller, asked: &Asked<'_>, now: Timestamp) -> Op
     more("by", caller.by().as_str().into());
     if let Some(at) = caller.logged_in() {
         more("auth_time", at.0.div_euclid(1000).into());
+    }
+    // Under a name of their own: none of them stands for one of ours.
+    if let (Some(issuer), Some(said)) = (caller.issuer(), caller.claims()) {
+        more("issuer", issuer.into());
+        more("claims", said.clone().into());
     }
     if caller.scopes().is_some() {
         more("narrowed", true.into());

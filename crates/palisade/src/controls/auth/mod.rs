@@ -10,12 +10,14 @@ pub mod config;
 pub mod credential;
 mod handover;
 pub(crate) mod keys;
+pub mod moving;
 pub mod needs;
+pub(crate) mod operations;
 mod service;
 pub(crate) mod streams;
 pub mod when;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use http::header::{AUTHORIZATION, HeaderValue, LOCATION, SET_COOKIE, WWW_AUTHENTICATE};
 use http::{HeaderMap, Method, StatusCode, request};
@@ -23,16 +25,17 @@ use palisade_policy::Problems;
 
 pub use self::caller::{By, Caller, Identity};
 pub use self::command::{open, open_store};
-use self::config::{Config, Issuer, Route, WhenAway};
+use self::config::{AccessBy, Config, Issuer, Route, WhenAway};
 use self::credential::Offered;
 use self::needs::Needs;
-use self::service::{Known, Rejected, Services};
+use self::operations::{Found, Known, Place, Table};
+use self::service::{Known as Credential, Rejected, Services};
 pub(crate) use self::service::{Ready, Service, told};
 use crate::context::Context;
 use crate::control::{Asked, Begun, Check, Control, Info, Remedy, Routes};
 use crate::controls::csrf::AuthenticatedBy;
 use crate::controls::headers::{Docs, docs_are_for};
-use crate::controls::integrity::preflight_method;
+use crate::controls::integrity::{is_websocket, preflight_method};
 use crate::endpoints::auth::call::encode;
 use crate::policy::Env;
 use crate::policy::config::Route as PolicyRoute;
@@ -48,6 +51,8 @@ pub struct Auth {
     config: Config,
     forward: Vec<bool>,
     services: Services,
+    /// With `access = "openapi"`, of each application by its number; made when it is first asked for.
+    documents: OnceLock<Vec<(Arc<Known>, Place)>>,
 }
 
 impl Control for Auth {
@@ -72,10 +77,17 @@ impl Control for Auth {
             return None;
         }
         check(section, env, problems);
+        moving::check_paths(section, problems);
+        let issuers = moving::compile(section, env, problems);
         let forward =
             routes.map(|said| said.and_then(|said| said.forward_credentials).unwrap_or(section.forward_credentials));
         let service = env.state.get("auth", Service::default);
-        Some(Self { config: section.clone(), forward, services: Services::new(service) })
+        Some(Self {
+            config: section.clone(),
+            forward,
+            services: Services::new(service, issuers),
+            documents: OnceLock::new(),
+        })
     }
 }
 
@@ -128,6 +140,7 @@ pub(crate) fn own_routes(policy: &crate::controls::Config) -> Vec<PolicyRoute> {
         format!("/.well-known/oauth-protected-resource{behind}"),
     ]
     .into_iter()
+    .chain(config.paths.all().map(|(_, _, path)| path.to_string()))
     .filter_map(|path| {
         let path: PathPattern = path.parse().ok()?;
         Some(PolicyRoute { path, host: config.host.clone(), ..PolicyRoute::default() })
@@ -238,17 +251,84 @@ impl Auth {
             Outcome::Away => Some(away()),
         };
         // The endpoints say themselves whom they are for, and one that needs nobody works with an old credential.
-        let verdict = if rule.own || (rule.needs.public && !docs_are_for(Docs::Admin, ctx)) {
-            Ok(())
-        } else {
-            match (ctx.identity().caller(), rejected) {
-                (Some(_), _) if needs_news(ctx) && self.is_unsure() => Err(away()),
-                (Some(caller), _) => admits(ctx, caller),
-                (None, Some(refusal)) => Err(refusal),
-                (None, None) => Err(self.required(ctx, parts)),
+        if rule.own || (rule.needs.public && !docs_are_for(Docs::Admin, ctx)) {
+            return Ok(());
+        }
+        let table = match self.asks_document(ctx).then(|| self.table(ctx)) {
+            None => None,
+            Some(Some(table)) => Some(table),
+            Some(None) => {
+                let refusal = codes::DOCUMENT.refuse("the application's OpenAPI document was never read");
+                return Err(refusal.retry_after(1).into());
             }
         };
+        let found = table.as_deref().map(|table| table.find(ctx.app_path(), ctx.method.as_str()));
+        if matches!(found, Some(Found::Open)) {
+            return Ok(());
+        }
+        let verdict = match (ctx.identity().caller(), rejected) {
+            (Some(_), _) if needs_news(ctx) && self.is_unsure() => Err(away()),
+            // No document describes a WebSocket's handshake: it needs a login.
+            (Some(_), _) if matches!(found, Some(Found::Undeclared)) && !is_websocket(parts) => {
+                Err(codes::UNDECLARED.refuse("neither a route nor the application's document names it"))
+            }
+            (Some(caller), _) => admits(ctx, caller, found),
+            (None, Some(refusal)) => Err(refusal),
+            (None, None) => Err(self.required(ctx, parts)),
+        };
         verdict.map_err(Stop::from)
+    }
+
+    /// Whether the application's document says whom a request is for: no route does, and it is not for the documentation
+    /// itself, which no document describes.
+    fn asks_document(&self, ctx: &Context) -> bool {
+        let rule = ctx.rule();
+        if self.config.access != AccessBy::Openapi || rule.implied || rule.when.is_some() || !rule.needs.is_silent() {
+            return false;
+        }
+        let path = ctx.app_path();
+        let path = path.strip_suffix('/').unwrap_or(path);
+        let document = &ctx.policy.upstream(rule.id).openapi;
+        path != document && !matches!(path, "/docs" | "/docs/oauth2-redirect" | "/redoc")
+    }
+
+    /// The operations of the application that a request goes to.
+    fn table(&self, ctx: &Context) -> Option<Arc<Table>> {
+        let number = usize::from(ctx.policy.destination(ctx.rule().id).upstream);
+        self.all_documents(&ctx.policy).get(number)?.0.table()
+    }
+
+    fn all_documents(&self, policy: &crate::policy::Policy) -> &[(Arc<Known>, Place)] {
+        self.documents.get_or_init(|| {
+            let names = std::iter::once("upstream").chain(policy.config().upstreams.keys().map(String::as_str));
+            let known = |name: &str| {
+                let waits = !policy.env().is_development();
+                let place = Place { name: name.to_owned(), state: policy.state_dir(), waits };
+                let known = policy.env().state.get(&format!("openapi {name}"), Known::default);
+                known.open(&place, &policy.env().log);
+                (known, place)
+            };
+            names.map(known).collect()
+        })
+    }
+
+    /// The documents that are to be read: of each application its number, what is known of it, and where that is kept.
+    pub(crate) fn documents(&self, policy: &crate::policy::Policy) -> Vec<(u16, Arc<Known>, Place)> {
+        if self.config.access != AccessBy::Openapi {
+            return Vec::new();
+        }
+        let sources = std::iter::once(&policy.config().upstream).chain(policy.config().upstreams.values());
+        let all = (0_u16..).zip(self.all_documents(policy)).zip(sources);
+        all.filter(|(_, upstream)| upstream.openapi != "off")
+            .map(|((number, (known, place)), _)| (number, Arc::clone(known), place.clone()))
+            .collect()
+    }
+
+    /// Whether a request that was let in may go on, with its caller as they are now.
+    fn still_admits(&self, ctx: &Context, caller: &Caller) -> Result<(), Refusal> {
+        let table = self.asks_document(ctx).then(|| self.table(ctx)).flatten();
+        let found = table.as_deref().map(|table| table.find(ctx.app_path(), ctx.method.as_str()));
+        admits(ctx, caller, found)
     }
 
     fn forwards(&self, ctx: &Context) -> bool {
@@ -283,13 +363,16 @@ fn needs_news(ctx: &Context) -> bool {
         || docs_are_for(Docs::Admin, ctx)
 }
 
-/// Whether the route of a request is for its caller. The condition comes last: what can be said without the request's
-/// values has been said.
-fn admits(ctx: &Context, caller: &Caller) -> Result<(), Refusal> {
+/// Whether the route of a request is for its caller, or what the application's document says of it. The condition comes
+/// last: what can be said without the request's values has been said.
+fn admits(ctx: &Context, caller: &Caller, found: Option<Found<'_>>) -> Result<(), Refusal> {
     let (rule, now) = (ctx.rule(), ctx.policy.clock().now());
     if docs_are_for(Docs::Admin, ctx) {
         // On top of what the route asks, never instead: a `public` one opens the documentation to nobody else.
         Needs { roles: vec![ADMIN.into()], ..Needs::default() }.judge(caller, now)?;
+    }
+    if let Some(Found::Asks(all)) = found {
+        return all.into_iter().try_for_each(|any_of| operations::judge(any_of, caller, now));
     }
     rule.needs.judge(caller, now)?;
     rule.when.as_ref().map_or(Ok(()), |when| when.judge(ctx, caller))
@@ -379,12 +462,12 @@ impl Check for Auth {
             return Begun::Done(self.decide(ctx, parts, Outcome::Nobody));
         }
         match self.services.known(&offered) {
-            Known::Caller(caller) => Begun::Done(self.decide(ctx, parts, Outcome::Caller(caller))),
-            Known::Rejected(rejected) => {
+            Credential::Caller(caller) => Begun::Done(self.decide(ctx, parts, Outcome::Caller(caller))),
+            Credential::Rejected(rejected) => {
                 let outcome = outcome(&offered, rejected);
                 Begun::Done(self.decide(ctx, parts, outcome))
             }
-            Known::Ask(question) => Begun::Waits(Box::pin(async move {
+            Credential::Ask(question) => Begun::Waits(Box::pin(async move {
                 let offered = credential::offered(&parts.headers, credential::is_secure(ctx))?;
                 let outcome = match self.services.ask(&ctx.policy, &question).await {
                     Ok(caller) => Outcome::Caller(caller),
@@ -399,6 +482,9 @@ impl Check for Auth {
         let code = asked.judged.code;
         if *code == codes::REQUIRED {
             return Some(Remedy::Route("public = true".into()));
+        }
+        if *code == codes::UNDECLARED {
+            return Some(Remedy::Route("user = true".into()));
         }
         if *code == codes::FORBIDDEN {
             return Some(Remedy::Elsewhere(format!(

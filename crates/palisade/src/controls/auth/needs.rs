@@ -12,6 +12,7 @@ use palisade_policy::Problems;
 
 use super::caller::{By, Caller};
 use super::codes;
+use super::config::AccessBy;
 use crate::controls::Config as Policy;
 use crate::controls::headers::Docs;
 use crate::policy::config::Route;
@@ -162,6 +163,23 @@ fn insufficient_scope(scopes: &[Box<str>]) -> http::HeaderValue {
 /// What the routes of a policy say of access that cannot be meant.
 pub(crate) fn check(policy: &Policy, problems: &mut Problems) {
     let on = policy.auth.config.present;
+    if on && policy.auth.config.access == AccessBy::Openapi && policy.upstream.openapi == "off" {
+        problems.error(
+            "auth.access",
+            "the application's document is to decide, and `upstream.openapi` says that it has none",
+            "name the document in `upstream.openapi`: a path of the application, or a file",
+        );
+    }
+    for (place, route) in policy.route.iter().enumerate() {
+        let taken = policy.auth.config.paths.all().find(|(_, _, own)| own.as_str() == route.route.path.as_str());
+        if let Some((key, _, own)) = taken.filter(|_| on) {
+            problems.error(
+                &format!("route[{place}].path"),
+                format!("`{own}` is an endpoint of Palisade's, by `auth.paths.{key}`: no route says who may use it"),
+                "take the route out, or the address",
+            );
+        }
+    }
     if let Some(file) = &policy.password.breached
         && let Err(error) = Breached::open(file)
     {

@@ -15,7 +15,7 @@ use palisade_identity::password::Breached;
 use palisade_identity::password::pool::{Limits, Pool};
 use palisade_identity::password::{Cost, Hasher, Policy as Passwords};
 use palisade_identity::rings::Rings;
-use palisade_identity::service::{FeedState, Lifetimes, NotValid, Notice, Parts, Settings, Unrecognised};
+use palisade_identity::service::{FeedState, Issuer, Lifetimes, NotValid, Notice, Parts, Settings, Unrecognised};
 use palisade_identity::token::Refused;
 use palisade_store::{Options, Store};
 use palisade_vault::Provider;
@@ -95,12 +95,13 @@ pub(crate) struct Ready {
 #[derive(Debug)]
 pub(super) struct Services {
     service: Arc<Service>,
+    issuers: Arc<[Issuer]>,
     ready: OnceLock<Arc<Ready>>,
 }
 
 impl Services {
-    pub(super) fn new(service: Arc<Service>) -> Self {
-        Self { service, ready: OnceLock::new() }
+    pub(super) fn new(service: Arc<Service>, issuers: Vec<Issuer>) -> Self {
+        Self { service, issuers: issuers.into(), ready: OnceLock::new() }
     }
 
     /// Users, sessions, tokens and keys, once the database was opened under any policy.
@@ -129,7 +130,8 @@ impl Services {
             let keys = keys.clone();
             let _ = tokio::task::spawn_blocking(move || keys.adopt()).await;
         }
-        let identity = core.identity.with(settings(policy.config(), issuer(policy, &policy.config().auth.config)));
+        let settings = settings(policy.config(), issuer(policy, &policy.config().auth.config));
+        let identity = core.identity.with(Settings { issuers: Arc::clone(&self.issuers), ..settings });
         identity.set_password_policy(passwords(policy.config()));
         let ready = Ready { identity, rings: core.rings.clone(), keys, assertions: core.assertions.clone() };
         Ok(self.ready.get_or_init(|| Arc::new(ready)))
@@ -317,6 +319,7 @@ pub(super) fn settings(config: &PolicyConfig, issuer: String) -> Settings {
             session_remembered: session.remember.duration(),
             ..Lifetimes::default()
         },
+        issuers: Arc::default(),
         environment: if config.server.is_development() { "dev".into() } else { "live".into() },
     }
 }
@@ -399,7 +402,7 @@ impl Ready {
     }
 
     /// An id that nobody guesses.
-    pub(super) fn fresh_id(&self) -> String {
+    pub(crate) fn fresh_id(&self) -> String {
         palisade_store::Uuid::now_v7().to_string()
     }
 }

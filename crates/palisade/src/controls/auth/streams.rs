@@ -47,7 +47,7 @@ async fn goes_on(ctx: &Context) -> bool {
     };
     let Some(ready) = auth.services.get() else { return false };
     match ready.identity.still(caller.proved()).await {
-        Ok(now) => super::admits(ctx, &Caller::new(now)).is_ok(),
+        Ok(now) => auth.still_admits(ctx, &Caller::new(now)).is_ok(),
         Err(Unrecognised::NotValid(_)) => false,
         // The database is away: what was allowed goes on until it ends by itself.
         Err(Unrecognised::Trouble(_)) => true,

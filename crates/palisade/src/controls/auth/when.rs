@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use palisade_cel::{Activation, Environment, Expression, Found, Members, Refused, Type, Value};
+use palisade_cel::{Activation, Environment, Expression, Found, List, Members, Refused, Type, Value};
 use palisade_policy::Problems;
 
 use super::caller::Caller;
@@ -102,6 +102,7 @@ impl When {
             segments: &self.segments,
             query: Query(ctx.target.query().unwrap_or_default()),
             scopes: caller.scopes(),
+            claims: caller.claims().map(Claims),
         };
         match self.expression.passes(&asked) {
             Ok(()) => Ok(()),
@@ -123,6 +124,7 @@ struct Asked<'a> {
     segments: &'a [Box<str>],
     query: Query<'a>,
     scopes: Option<&'a [String]>,
+    claims: Option<Claims<'a>>,
 }
 
 impl Asked<'_> {
@@ -161,10 +163,29 @@ impl Activation for Asked<'_> {
             Name::Roles => account.map(|account| Value::texts(&account.roles)),
             Name::Permissions => account.map(|account| Value::texts(&account.permissions)),
             // Accounts have none; they come with tokens of other issuers.
-            Name::Claims => None,
+            Name::Claims => self.claims.as_ref().map(|claims| Value::Members(claims)),
             Name::Scopes => self.scopes.as_ref().map(|scopes| Value::texts(scopes)),
         }
         .into()
+    }
+}
+
+/// The claims of a token of another issuer.
+#[derive(Debug)]
+struct Claims<'c>(&'c serde_json::Map<String, serde_json::Value>);
+
+impl Members for Claims<'_> {
+    fn member(&self, name: &str) -> Found<'_> {
+        match self.0.get(name) {
+            None => Found::Missing,
+            Some(serde_json::Value::String(text)) => Found::Value(Value::text(text.as_str())),
+            // A list of anything but texts is no list of texts: what is asked about it refuses.
+            Some(serde_json::Value::Array(items)) if items.iter().all(serde_json::Value::is_string) => {
+                let texts = items.iter().filter_map(serde_json::Value::as_str).map(Value::text);
+                Found::Value(Value::List(List::Written(texts.collect())))
+            }
+            Some(_) => Found::Value(Value::Other),
+        }
     }
 }
 

@@ -192,7 +192,10 @@ fn find(auth: &Auth, path: &str, method: &Method) -> Result<(Handler, String), R
     if let Some((_, handler)) = WELL_KNOWN.iter().find(|(known, _)| path.starts_with(known)) {
         return if *asked == Method::GET { Ok((*handler, String::new())) } else { Err(other_method(&["GET", "HEAD"])) };
     }
-    let rest = auth.config().path.strip(path).ok_or_else(nothing)?;
+    let rest = match auth.config().paths.find(path) {
+        Some(endpoint) => endpoint,
+        None => auth.config().path.strip(path).ok_or_else(nothing)?,
+    };
     let rest = if rest == "/" { "/account" } else { rest.strip_suffix('/').unwrap_or(rest) };
     let mut allowed = Vec::new();
     for (method, pattern, handler) in ENDPOINTS {

@@ -158,7 +158,7 @@ pub(super) fn cookie(answer: &Answer) -> Option<String> {
     ours.filter(|pair| pair.starts_with("__Host-palisade=")).map(str::to_owned).next_back()
 }
 
-fn bearer(tokens: &Value) -> String {
+pub(super) fn bearer(tokens: &Value) -> String {
     format!("Bearer {}", tokens["access_token"].as_str().unwrap())
 }
 
@@ -212,6 +212,86 @@ async fn from_registration_to_a_key() {
         assert_eq!(seen.status(), 200, "{}", seen.text());
         assert!(!seen.text().contains(&key), "{}", seen.text());
         assert_eq!(app.get("/any", &headers).await.status(), 403);
+    }
+}
+
+/// Spellings of one path, by every identity and method: the verdict of the path itself, or none of an application's.
+/// Threats 1, 4, 6 and 8.
+#[tokio::test]
+async fn spellings_and_identities() {
+    let app = App::new("[rate_limit]\ndefault = \"off\"\n");
+    let root = app.register("root").await;
+    app.register("ann").await;
+    app.make_admin(root["id"].as_str().unwrap()).await;
+    let (ann, admin) = (app.session("ann").await, app.session("root").await);
+    let key = app.key(&admin, &["notes:read"]).await;
+    let (token, narrow) = (bearer(&app.token("ann", "").await), bearer(&app.token("root", "&scope=notes:read").await));
+    let callers: [(&str, &str); 6] = [
+        ("accept", "*/*"),
+        ("cookie", &ann),
+        ("cookie", &admin),
+        ("authorization", &token),
+        ("authorization", &narrow),
+        ("x-api-key", &key),
+    ];
+    let same = [
+        (
+            "/admin/x",
+            vec![
+                "/admin/x/",
+                "//admin/x",
+                "/admin//x",
+                "/./admin/x",
+                "/a/../admin/x",
+                "/%61dmin/%78",
+                "/open/../admin/x",
+                "/open/%2e%2e/admin/x",
+                "/admin/./x?_method=GET",
+            ],
+        ),
+        ("/admin", vec!["/admin/", "/admin//", "/admin/x/..", "/%61%64min", "/admin/%2e"]),
+        ("/scoped-admin", vec!["/scoped-admin/", "/scoped%2Dadmin", "//scoped-admin"]),
+        ("/keys-only", vec!["/keys-only/", "/keys%2donly"]),
+        // Another case is another path, which nobody named: it needs a login.
+        ("/any", vec!["/Admin/x", "/ADMIN", "/adminx", "/Open", "/open/x"]),
+    ];
+    let never = [
+        "/admin%2Fx",
+        "/open%2F..%2Fadmin",
+        "/admin;x/x",
+        "/open;/../admin",
+        "/open/..;/admin",
+        "/admin%00",
+        "/open%0a",
+        "/admin%5Cx",
+        "/open/%252e%252e/admin",
+        "/open/%c0%ae%c0%ae/admin",
+        "/admin%",
+        "/admin%zz",
+    ];
+    let methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+    for (name, value) in callers {
+        let headers = [(name, value), ("sec-fetch-site", "same-origin"), ("x-http-method-override", "GET")];
+        let ask = async |method: &str, target: &str| {
+            app.harness.send(method.parse().unwrap(), target, &headers, "").await.status()
+        };
+        for method in methods {
+            for (path, spellings) in &same {
+                let expected = ask(method, path).await;
+                for spelling in spellings {
+                    assert_eq!(ask(method, spelling).await, expected, "{method} {spelling} by {name}, as {path}");
+                }
+            }
+            for path in never {
+                assert_eq!(ask(method, path).await, 400, "{method} {path} by {name}");
+            }
+        }
+        for method in ["get", "PROPFIND", "TRACE", "CONNECT", "XYZ"] {
+            for path in ["/open", "/any", "/admin/x", "/notes", "/auth/me", "/auth/token"] {
+                let got = ask(method, path).await;
+                assert!(matches!(got, 400 | 405), "{method} {path} by {name}: {got}");
+            }
+        }
     }
 }
 

@@ -16,13 +16,13 @@ fn challenge() -> String {
     BASE64URL_NOPAD.encode(digest::digest(&digest::SHA256, VERIFIER.as_bytes()).as_ref())
 }
 
-struct Registered {
-    id: String,
-    secret: String,
+pub(super) struct Registered {
+    pub(super) id: String,
+    pub(super) secret: String,
 }
 
 impl App {
-    async fn client(&self, method: Proves, grants: &[GrantKind]) -> Registered {
+    pub(super) async fn client(&self, method: Proves, grants: &[GrantKind]) -> Registered {
         let live = self.harness.handle().live();
         let auth = live.policy.controls().auth.control.as_ref().unwrap();
         let ready = auth.open(&live.policy).await.unwrap();
