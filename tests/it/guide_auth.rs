@@ -40,6 +40,7 @@ public = true
 [[route]]
 path = "/glued/ping"
 public = true
+rate_limit = "100000/minute"
 
 [[route]]
 path = "/with-key"
@@ -415,7 +416,7 @@ async fn hashing_blocks(site: &Site) -> Seen {
     let (during, stormed) = tokio::join!(pings, storm);
     stormed?;
     let during = median(during?)?;
-    Ok((during > Duration::from_millis(150).max(idle * 4)).then(|| format!("{idle:?} and then {during:?}")))
+    Ok((during > Duration::from_millis(60).max(idle * 4)).then(|| format!("{idle:?} and then {during:?}")))
 }
 
 async fn guesses_without_end(site: &Site) -> Seen {

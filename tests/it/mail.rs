@@ -53,7 +53,7 @@ async fn links_come_through_a_server_that_wants_starttls_and_a_login() -> Result
     let (cert, key) = (cert.to_string_lossy(), key.to_string_lossy());
     let server = App::smtp(&["--tls", "starttls", "--cert", &cert, "--key", &key, "--password", "s3cret"]).await?;
     let more = format!(
-        "[auth]\nissuer = \"https://api.example.com\"\nregistration = \"verified\"\n[secrets]\nprovider = \"env\"\n\
+        "[auth]\nissuer = \"https://api.example.com\"\nregistration = \"verified\"\n\
          [mail]\nserver = \"smtp+starttls://localhost:{}\"\nca = \"ca.pem\"\nuser = \"palisade\"\n\
          password = {{ secret = \"mail-password\" }}\nfrom = \"no-reply@example.com\"\nname = \"Example, Inc.\"\n\
          templates = \"texts\"\n",
@@ -64,7 +64,7 @@ async fn links_come_through_a_server_that_wants_starttls_and_a_login() -> Result
         .policy(&written_policy("http://127.0.0.1:9", &more))
         .file("ca.pem", authority.pem())
         .file("texts/verification.txt", text)
-        .env("PALISADE_SECRET_MAIL_PASSWORD", "s3cret")
+        .secret("mail-password", "s3cret")
         .start()
         .await?;
     let ready = gateway.event("mail.ready", |_| true).await?;

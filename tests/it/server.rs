@@ -159,13 +159,15 @@ async fn a_login_does_not_vanish_with_its_file() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let (cert, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
     authority.server(&["127.0.0.1"])?.write(&cert, &key)?;
-    // With the store of secrets that is there without being asked for: logins are signed with keys of it.
+    // With the usual store of secrets: logins are signed with keys of it.
     let policy = production(&upstream, "").replace("[secrets]\nprovider = \"env\"\n", "");
     let policy = policy.replace("admin_token = { secret = \"admin-token\" }\n", "");
     let policy = policy.replace("cert.pem", &cert.to_string_lossy());
     let policy = format!("include = [\"conf.d/*.toml\"]\n{}", policy.replace("key.pem", &key.to_string_lossy()));
     let auth = "[auth]\nissuer = \"https://127.0.0.1\"\n";
     let setup = Palisade::serve().policy(&policy).file("conf.d/auth.toml", auth);
+    let key = folder.path().join("secrets.key");
+    let setup = setup.env("PALISADE_SECRETS_KEY_FILE", &key.to_string_lossy()).first(&["secret", "init"], "");
     let palisade = setup.start().await?;
     let client = Client::https(&palisade.url("https")?, &Trust::pem(authority.pem().as_bytes())?)?;
     ensure!(client.get("/").send().await?.status() == 401);

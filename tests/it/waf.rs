@@ -157,7 +157,8 @@ async fn a_reload_of_the_rule_set_holds_no_request_up() -> Result<()> {
 async fn a_hard_body_holds_no_other_request_up() -> Result<()> {
     let _timed = crate::support::timed().await;
     let upstream = Upstream::answering(|_| Reply::text("app")).await?;
-    let waf = format!("[waf]\nrules = \"{}\"\nparanoia = 1\nbudget = \"60s\"\n", rules()?);
+    let waf =
+        format!("[waf]\nrules = \"{}\"\nparanoia = 1\nbudget = \"60s\"\n[rate_limit]\ndefault = \"off\"\n", rules()?);
     let gateway = written(&upstream.url(), &waf).await?;
     let (cores, begin) = (std::thread::available_parallelism()?.get(), Instant::now());
     // More of them than may be evaluated at once: the others wait, and whoever costs little goes past.
