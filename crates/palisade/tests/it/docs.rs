@@ -197,7 +197,9 @@ fn links_lead_somewhere() {
                 continue;
             }
             let file = if file.is_empty() { page.clone() } else { page.parent().unwrap().join(file) };
-            let found = std::fs::read_to_string(&file).ok().filter(|text| {
+            // Pictures too.
+            let text = std::fs::read(&file).ok().map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+            let found = text.filter(|text| {
                 heading.is_empty() || text.lines().any(|line| line.starts_with('#') && anchor(line) == heading)
             });
             links += 1;
