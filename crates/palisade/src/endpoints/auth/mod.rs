@@ -23,6 +23,8 @@ mod tests;
 #[cfg(test)]
 mod tests_access;
 #[cfg(test)]
+mod tests_everyone;
+#[cfg(test)]
 mod tests_links;
 #[cfg(test)]
 mod tests_oauth;
