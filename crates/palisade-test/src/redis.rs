@@ -168,6 +168,12 @@ impl Redis {
     /// # Errors
     /// When it does not come to pass.
     pub async fn fail_over_to(&self, replica: &Redis) -> Result<()> {
+        // Until it has caught up nothing is handed over.
+        let online = format!("port={},state=online", replica.port);
+        eventually(PATIENCE, "the replica is online", async || {
+            self.command(&["INFO", "replication"]).await.is_ok_and(|text| text.contains(&online))
+        })
+        .await?;
         self.command(&["FAILOVER", "TO", "127.0.0.1", &replica.port.to_string(), "TIMEOUT", "20000"]).await?;
         replica.eventually_says("replication", "role:master").await?;
         self.eventually_says("replication", "role:slave").await
