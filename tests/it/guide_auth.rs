@@ -416,7 +416,6 @@ async fn hashing_blocks(site: &Site) -> Seen {
     let (during, stormed) = tokio::join!(pings, storm);
     stormed?;
     let during = during?;
-    println!("{idle:?} while nothing is asked, {during:?} beside hashes");
     // Most are lucky: what stands still does so for some hashes in a row.
     let during = during.into_iter().max().context("no answer")?;
     Ok((during > Duration::from_millis(400).max(idle * 4)).then(|| format!("{idle:?} and then {during:?}")))
