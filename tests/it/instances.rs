@@ -50,10 +50,9 @@ impl Pair {
 /// One of them: in a directory of its own, with the secrets that both share.
 fn instance(kept: &Kept, upstream: &Upstream, folder: &Path, secrets: &str, auth: &str) -> Setup {
     let (file, key) = (folder.join("secrets.age"), folder.join("secrets.key"));
-    let setup =
-        Palisade::serve().env("PALISADE_SECRETS_KEY_FILE", &key.to_string_lossy()).first(&["secret", "init"], "");
     // A setting of a section that others write as well.
-    let setup = setup
+    let setup = Palisade::serve()
+        .secrets_key(&key)
         .env("PALISADE__REDIS__TIMEOUT", &format!("\"{}ms\"", REDIS_TIMEOUT.as_millis()))
         .env("PALISADE__DATABASE__TIMEOUT", &format!("\"{}s\"", DATABASE_TIMEOUT.as_secs()));
     let more = format!(

@@ -158,9 +158,7 @@ async fn in_production_what_opens_waits_for_somebody() -> Result<()> {
     let app = App::uvicorn("operations", &[]).await?;
     let folder = tempfile::tempdir()?;
     let key = folder.path().join("secrets.key");
-    let setup = Palisade::serve().policy(&policy(&app.url(), ""));
-    let setup = setup.env("PALISADE_SECRETS_KEY_FILE", &key.to_string_lossy()).first(&["secret", "init"], "");
-    let gateway = setup.start().await?;
+    let gateway = Palisade::serve().policy(&policy(&app.url(), "")).secrets_key(&key).start().await?;
     let first = read(&gateway, 0).await?;
     let waiting = first["waiting"].as_str().and_then(|count| count.parse::<u64>().ok());
     ensure!(waiting >= Some(2), "{first}");
@@ -206,8 +204,7 @@ async fn in_production_what_opens_waits_for_somebody() -> Result<()> {
     let away = policy("http://127.0.0.1:9", "");
     gateway.write_policy(&away)?;
     gateway.terminate().await?;
-    let again = Palisade::serve().after(&gateway).policy(&away);
-    let again = again.env("PALISADE_SECRETS_KEY_FILE", &key.to_string_lossy()).start().await?;
+    let again = Palisade::serve().after(&gateway).policy(&away).secrets_key(&key).start().await?;
     let client = again.https()?.host("localhost");
     assert_eq!(status(&client, "GET", "/open", None).await?, 401);
     assert_eq!(status(&client, "GET", "/hidden", full).await?, 403, "the last good document");

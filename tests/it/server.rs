@@ -167,8 +167,7 @@ async fn a_login_does_not_vanish_with_its_file() -> Result<()> {
     let auth = "[auth]\nissuer = \"https://127.0.0.1\"\n";
     let setup = Palisade::serve().policy(&policy).file("conf.d/auth.toml", auth);
     let key = folder.path().join("secrets.key");
-    let setup = setup.env("PALISADE_SECRETS_KEY_FILE", &key.to_string_lossy()).first(&["secret", "init"], "");
-    let palisade = setup.start().await?;
+    let palisade = setup.secrets_key(&key).start().await?;
     let client = Client::https(&palisade.url("https")?, &Trust::pem(authority.pem().as_bytes())?)?;
     ensure!(client.get("/").send().await?.status() == 401);
     let load = Load::expecting(&client, 2, 401);

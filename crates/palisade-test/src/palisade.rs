@@ -151,6 +151,13 @@ impl Setup {
         self.first(&["secret", "set", name], value)
     }
 
+    /// The file with the key of the secret store. In production it must be named; where there is none yet, it is made.
+    #[must_use]
+    pub fn secrets_key(self, file: &Path) -> Setup {
+        let setup = self.env("PALISADE_SECRETS_KEY_FILE", &file.to_string_lossy());
+        if file.exists() { setup } else { setup.first(&["secret", "init"], "") }
+    }
+
     /// Starts in the directory of one that ran before, with its state.
     #[must_use]
     pub fn after(mut self, before: &Palisade) -> Setup {

@@ -106,12 +106,7 @@ pub(super) fn measure(
     println!("{table}");
     if write {
         let facts = machine::facts(binary);
-        let mut text = String::from("## A FastAPI app\n\n");
-        for name in ["date", "commit", "cpu", "palisade", "nginx"] {
-            if let Some(value) = facts.get(name) {
-                text.push_str(&format!("- {name}: {value}\n"));
-            }
-        }
+        let mut text = report::heading("A FastAPI app", &facts, &["date", "commit", "cpu", "palisade", "nginx"]);
         text.push_str(&format!(
             "\nGET of 200 bytes over HTTP/1.1 with TLS, 16 connections, one uvicorn worker on the gateway's core, {rounds} rounds of {seconds} s in turn. The guide's sections 7, 8, 9 and 16 as Python middleware behind nginx with TLS, and the same app without them behind Palisade, which does their work.\n\n{table}"
         ));

@@ -92,13 +92,8 @@ pub(super) fn measure(
     );
     println!("{text}");
     if write {
-        let mut head = String::from("## Callers who are known\n\n");
         let facts = machine::facts(Some(binary));
-        for name in ["date", "commit", "cpu", "palisade"] {
-            if let Some(value) = facts.get(name) {
-                head.push_str(&format!("- {name}: {value}\n"));
-            }
-        }
+        let mut head = report::heading("Callers who are known", &facts, &["date", "commit", "cpu", "palisade"]);
         head.push_str(&format!(
             "\nThe policy of the first table with `[auth]`, `GET` of 200 B over HTTP/1.1 with TLS on {CONNECTIONS} connections, {rounds} rounds of {seconds} s of each kind in turn. CPU is user + system time of the gateway's process; what is over nobody holds the look-up, the route's needs, and the headers and the signed assertion for the application.\n\n"
         ));

@@ -300,13 +300,12 @@ fn count(
     let table = instructions::table(&counts, kinds, subject);
     println!("{table}");
     if !args.no_write && !args.unchecked && args.only.is_empty() {
-        let mut text = String::from("## Instructions and system calls\n\n");
         let facts = machine::facts(binary.filter(|_| kinds.contains(&Kind::Palisade)));
-        for name in ["date", "commit", "palisade", "nginx", "haproxy", "valgrind"] {
-            if let Some(value) = facts.get(name) {
-                text.push_str(&format!("- {name}: {value}\n"));
-            }
-        }
+        let mut text = report::heading(
+            "Instructions and system calls",
+            &facts,
+            &["date", "commit", "palisade", "nginx", "haproxy", "valgrind"],
+        );
         text.push_str(&format!("\nIn user space by callgrind, system calls by strace: 400 and 1,600 requests (1 MiB: 40 and 160) over 8 TLS connections, the difference for each request more. Over HTTP/2 with as many streams as under load. Repeatable to about 1 %; what the kernel does in a call is not seen.\n\n{table}"));
         report::write_section(&root.join("docs/benchmarks.md"), "instructions", &text)?;
     }

@@ -35,13 +35,9 @@ pub(super) fn measure(site: &mut Site, root: &Path, binary: Option<&PathBuf>, co
     let (table, told) = table(&found)?;
     println!("{table}");
     if write {
-        let mut head = String::from("## What an answer says of an account\n\n");
         let facts = machine::facts(Some(binary));
-        for name in ["date", "commit", "cpu", "palisade"] {
-            if let Some(value) = facts.get(name) {
-                head.push_str(&format!("- {name}: {value}\n"));
-            }
-        }
+        let mut head =
+            report::heading("What an answer says of an account", &facts, &["date", "commit", "cpu", "palisade"]);
         head.push_str(&format!(
             "\n{count} different accounts of each kind, those of a comparison in random order, `registration = \"verified\"`. Status, headers and bytes of the answers are the same but for the request's id; the times may differ by {:.0} % in the median, or by no more than chance does (p of Kolmogorov and Smirnov above {LIKELY}).\n\n",
             WITHIN * 100.0

@@ -56,12 +56,7 @@ pub(super) fn measure(
     println!("{table}");
     if write {
         let facts = machine::facts(binary);
-        let mut text = String::from("## A limit that instances share\n\n");
-        for name in ["date", "commit", "cpu", "palisade"] {
-            if let Some(value) = facts.get(name) {
-                text.push_str(&format!("- {name}: {value}\n"));
-            }
-        }
+        let mut text = report::heading("A limit that instances share", &facts, &["date", "commit", "cpu", "palisade"]);
         let version = machine::said("redis-server", &["--version"]).unwrap_or_default();
         text.push_str(&format!(
             "- redis: {version}\n\nThe policy of the first table, `GET` of 200 B over HTTP/1.1 with TLS, {rounds} rounds of about {seconds} s each in turn, a fixed number of requests a round; the limit counted in process and, with `store = \"redis\"`, by one script on a Redis server on the core of the load generator. CPU is user + system time of the gateway's process tree, and of the server.\n\n{table}\n"

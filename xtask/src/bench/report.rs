@@ -21,6 +21,12 @@ pub(super) struct Footprint {
     pub(super) connections_mib: Option<f64>,
 }
 
+/// The head of a section of the document: its title, and those of the machine's facts that count for it.
+pub(super) fn heading(title: &str, facts: &BTreeMap<&'static str, String>, names: &[&str]) -> String {
+    let listed = names.iter().filter_map(|name| facts.get(name).map(|value| format!("- {name}: {value}\n")));
+    format!("## {title}\n\n{}", listed.collect::<String>())
+}
+
 /// The main table: CPU per request and its ratios.
 pub(super) fn cpu_table(rows: &[Row], kinds: &[Kind], subject: Option<Kind>) -> String {
     let peers: Vec<Kind> = kinds.iter().copied().filter(|&kind| subject.is_some() && Some(kind) != subject).collect();

@@ -177,12 +177,7 @@ pub(super) fn measure(
     ensure!(starved.is_empty(), "others were not served beside: {}", starved.join(", "));
     if write {
         let facts = machine::facts(binary);
-        let mut text = String::from("## Slow connections and floods\n\n");
-        for name in ["date", "commit", "cpu", "palisade"] {
-            if let Some(value) = facts.get(name) {
-                let _ = writeln!(text, "- {name}: {value}");
-            }
-        }
+        let mut text = report::heading("Slow connections and floods", &facts, &["date", "commit", "cpu", "palisade"]);
         let _ = write!(
             text,
             "\nThe 99th percentile of 2,000 GETs a second over HTTP/1.1 with TLS, for {seconds} s each, alone and beside `slowhttptest` in its four modes, and beside ten floods of HTTP/2 from 127.0.0.2 (`xtask/src/bench/floods.py`), whose connections come again as often as they are ended.\n\n{table}"

@@ -50,13 +50,8 @@ pub(super) fn measure(site: &mut Site, root: &Path, binary: Option<&PathBuf>, se
     let text = table(&all, seconds)?;
     println!("{text}");
     if write {
-        let mut head = String::from("## A login storm\n\n");
         let facts = machine::facts(Some(binary));
-        for name in ["date", "commit", "cpu", "palisade"] {
-            if let Some(value) = facts.get(name) {
-                head.push_str(&format!("- {name}: {value}\n"));
-            }
-        }
+        let mut head = report::heading("A login storm", &facts, &["date", "commit", "cpu", "palisade"]);
         head.push_str(&format!(
             "\n{CLIENTS} clients log in for {seconds} s, each with an account of its own, an address of its own where nothing else is said, and the right password; one that is turned away comes again after 200 ms. Beside them another route is asked 100 times a second on 10 connections, whatever it does; an answer that came late also counts for the requests it held back. Server and clients share both cores. Palisade hashes with argon2id (19 MiB, 2 rounds, 1 lane), passlib with bcrypt (cost 12). Palisade's other route is a GET of 200 B over TLS that nginx answers behind it, FastAPI's is one of its own without TLS.\n\n"
         ));

@@ -200,12 +200,8 @@ pub(super) fn measure(
     println!("{alone}\n{steps}");
     if write {
         let facts = machine::facts(binary);
-        let mut text = String::from("## With the Core Rule Set\n\n");
-        for name in ["date", "commit", "cpu", "palisade", "nginx"] {
-            if let Some(value) = facts.get(name) {
-                text.push_str(&format!("- {name}: {value}\n"));
-            }
-        }
+        let mut text =
+            report::heading("With the Core Rule Set", &facts, &["date", "commit", "cpu", "palisade", "nginx"]);
         for package in ["libmodsecurity3", "libnginx-mod-http-modsecurity", "modsecurity-crs"] {
             let version = machine::said("dpkg-query", &["-W", "-f", "${Version}", package]).unwrap_or_default();
             text.push_str(&format!("- {package}: {version}\n"));

@@ -215,17 +215,35 @@ async fn from_registration_to_a_key() {
     }
 }
 
+/// A user and an administrator: the session of each, a token of the user, and what of the administrator is for notes alone,
+/// a key and a token.
+struct Cast {
+    ann: String,
+    admin: String,
+    key: String,
+    token: String,
+    narrow: String,
+}
+
+impl Cast {
+    async fn of(app: &App) -> Self {
+        let root = app.register("root").await;
+        app.register("ann").await;
+        app.make_admin(root["id"].as_str().unwrap()).await;
+        let (ann, admin) = (app.session("ann").await, app.session("root").await);
+        let key = app.key(&admin, &["notes:read"]).await;
+        let token = bearer(&app.token("ann", "").await);
+        let narrow = bearer(&app.token("root", "&scope=notes:read").await);
+        Self { ann, admin, key, token, narrow }
+    }
+}
+
 /// Spellings of one path, by every identity and method: the verdict of the path itself, or none of an application's.
 /// Threats 1, 4, 6 and 8.
 #[tokio::test]
 async fn spellings_and_identities() {
     let app = App::new("[rate_limit]\ndefault = \"off\"\n");
-    let root = app.register("root").await;
-    app.register("ann").await;
-    app.make_admin(root["id"].as_str().unwrap()).await;
-    let (ann, admin) = (app.session("ann").await, app.session("root").await);
-    let key = app.key(&admin, &["notes:read"]).await;
-    let (token, narrow) = (bearer(&app.token("ann", "").await), bearer(&app.token("root", "&scope=notes:read").await));
+    let Cast { ann, admin, key, token, narrow } = Cast::of(&app).await;
     let callers: [(&str, &str); 6] = [
         ("accept", "*/*"),
         ("cookie", &ann),
@@ -325,12 +343,7 @@ async fn keys_expire_when_they_are_told_to() {
 #[tokio::test]
 async fn routes_and_identities() {
     let app = App::new("");
-    let root = app.register("root").await;
-    app.register("ann").await;
-    app.make_admin(root["id"].as_str().unwrap()).await;
-    let (ann, admin) = (app.session("ann").await, app.session("root").await);
-    let key = app.key(&admin, &["notes:read"]).await;
-    let (token, narrow) = (bearer(&app.token("ann", "").await), bearer(&app.token("root", "&scope=notes:read").await));
+    let Cast { ann, admin, key, token, narrow } = Cast::of(&app).await;
     let admin_token = bearer(&app.token("root", "").await);
     let callers: [(&str, &str, &str); 8] = [
         ("nobody", "accept", "*/*"),
