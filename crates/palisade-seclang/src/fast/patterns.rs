@@ -3,10 +3,9 @@
 use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 use regex_automata::util::pool::Pool;
 use regex_automata::{Input, MatchKind as RegexMatchKind, PatternSet, meta};
-use regex_syntax::hir::{Class, Hir, HirKind};
+use regex_syntax::hir::{Capture, Class, ClassBytes, ClassBytesRange, ClassUnicodeRange, Hir, HirKind, Repetition};
 
 use super::mask::{self, PLAIN};
-use crate::regex::syntax_config;
 
 /// Bytes of a lazy automaton's states, each for one thread at a time. Too little is a cliff, not a slope.
 const CACHE: usize = 2 << 20;
@@ -36,15 +35,16 @@ pub(crate) struct Set {
 impl Set {
     /// Compiles the patterns; with `plain`, only those that can match text made of plain bytes.
     pub(crate) fn new(patterns: &[Pattern], plain: bool) -> Result<Set, String> {
-        let mut sources = Vec::new();
+        let mut parsed = Vec::new();
         let mut numbers = Vec::new();
         let mut words: Vec<&[u8]> = Vec::new();
         let mut word_numbers = Vec::new();
         for (n, pattern) in patterns.iter().enumerate() {
             match pattern {
                 Pattern::Regex(source) => {
-                    if !plain || parse(source)?.is_plain() {
-                        sources.push(source.as_str());
+                    let pattern = parse(source)?;
+                    if !plain || pattern.is_plain() {
+                        parsed.push(pattern.0);
                         numbers.push(n as u16);
                     }
                 }
@@ -58,7 +58,7 @@ impl Set {
                 }
             }
         }
-        let regex = if sources.is_empty() {
+        let regex = if parsed.is_empty() {
             None
         } else {
             let config = meta::Regex::config()
@@ -70,11 +70,8 @@ impl Set {
                 .backtrack(false)
                 .auto_prefilter(false)
                 .utf8_empty(false);
-            let regex = meta::Regex::builder()
-                .configure(config)
-                .syntax(syntax_config(true).case_insensitive(true))
-                .build_many(&sources)
-                .map_err(|e| e.to_string())?;
+            let regex =
+                meta::Regex::builder().configure(config).build_many_from_hir(&parsed).map_err(|e| e.to_string())?;
             Some((regex, numbers))
         };
         let words = if words.is_empty() {
@@ -129,19 +126,57 @@ impl Set {
 /// Questions about a pattern's language.
 pub(crate) struct Parsed(Hir);
 
-/// Parses a translated pattern as the sets compile it.
+/// Parses a translated pattern as the sets compile it: it matches a text whenever the pattern matches the text in some
+/// spelling of its letters, since transformations that change nothing but case are left out.
 pub(crate) fn parse(source: &str) -> Result<Parsed, String> {
     regex_syntax::ParserBuilder::new()
         .unicode(false)
         .utf8(false)
         .dot_matches_new_line(true)
         .multi_line(true)
-        .case_insensitive(true)
         .nest_limit(200)
         .build()
         .parse(source)
-        .map(Parsed)
+        .map(|hir| Parsed(in_any_case(hir)))
         .map_err(|e| e.to_string())
+}
+
+/// Adds to each letter its other case. Not the same as parsing without regard to case, which takes `A` out of `[^a-z]`.
+fn in_any_case(hir: Hir) -> Hir {
+    match hir.into_kind() {
+        HirKind::Empty => Hir::empty(),
+        HirKind::Look(look) => Hir::look(look),
+        HirKind::Literal(literal) => Hir::concat(literal.0.iter().map(|byte| either_case(*byte)).collect()),
+        HirKind::Class(Class::Bytes(mut class)) => {
+            class.case_fold_simple();
+            Hir::class(Class::Bytes(class))
+        }
+        HirKind::Class(Class::Unicode(mut class)) => {
+            let letters = |c: &char| c.is_ascii_alphabetic();
+            let inside = class.iter().flat_map(|range| (range.start()..=range.end()).take_while(char::is_ascii));
+            let others: Vec<char> = inside.filter(letters).map(other_case).collect();
+            others.into_iter().for_each(|c| class.push(ClassUnicodeRange::new(c, c)));
+            Hir::class(Class::Unicode(class))
+        }
+        HirKind::Repetition(Repetition { min, max, greedy, sub }) => {
+            Hir::repetition(Repetition { min, max, greedy, sub: Box::new(in_any_case(*sub)) })
+        }
+        HirKind::Capture(Capture { index, name, sub }) => {
+            Hir::capture(Capture { index, name, sub: Box::new(in_any_case(*sub)) })
+        }
+        HirKind::Concat(parts) => Hir::concat(parts.into_iter().map(in_any_case).collect()),
+        HirKind::Alternation(parts) => Hir::alternation(parts.into_iter().map(in_any_case).collect()),
+    }
+}
+
+fn either_case(byte: u8) -> Hir {
+    let mut class = ClassBytes::new([ClassBytesRange::new(byte, byte)]);
+    class.case_fold_simple();
+    Hir::class(Class::Bytes(class))
+}
+
+fn other_case(letter: char) -> char {
+    if letter.is_ascii_lowercase() { letter.to_ascii_uppercase() } else { letter.to_ascii_lowercase() }
 }
 
 impl Parsed {
@@ -193,6 +228,17 @@ mod tests {
             (r"^\w*$", true),
         ] {
             assert_eq!(parse(pattern).unwrap().is_plain(), want, "{pattern}");
+        }
+    }
+
+    /// A letter that a class leaves out is there in its other case, and the text may have been written in either.
+    #[test]
+    fn case_never_hides_a_match() {
+        for pattern in ["[^a-z]cc", "(?i:[^a-z]c)|[^a-b]cc", "(?u:[^a-z]cc)", "Acc", "aCC"] {
+            let set = Set::new(&[Pattern::Regex(pattern.into())], false).unwrap();
+            let mut hits = 0;
+            set.scan(b"Acc", |_| hits += 1);
+            assert_eq!(hits, 1, "{pattern}");
         }
     }
 
