@@ -157,8 +157,11 @@ impl Source {
             (Some(text), Some(store)) => {
                 let ring = self.read(name, &text)?;
                 let due = |ring: Option<&Ring>| ring.and_then(|ring| self.due(name, ring, now));
-                let rotated =
-                    due(Some(&ring)).is_some() && make::change(store, name, now, self.algorithm(name), &due)?.is_some();
+                // Whoever comes second changes nothing, and reads what the first has written.
+                let rotated = due(Some(&ring)).is_some();
+                if rotated {
+                    make::change(store, name, now, self.algorithm(name), &due)?;
+                }
                 let pruned = self.prune(store, name, ring, now)?;
                 Ok(Some(if rotated || pruned { store.get(secret)? } else { text }))
             }
@@ -178,19 +181,18 @@ impl Source {
         (other || old).then_some(rotation)
     }
 
-    /// A private key that signs nothing any more is only good for being stolen.
+    /// A private key that signs nothing any more is only good for being stolen. Says whether the store's text may be
+    /// another now.
     fn prune(&self, store: &dyn Store, name: Name, mut ring: Ring, now: Timestamp) -> Result<bool, Error> {
         let life = self.settings.life(name).saturating_add(PRUNE_AFTER);
         if !ring.prune(now, life) {
             return Ok(false);
         }
-        let mut pruned = false;
         store.update(name.secret(), &mut |text| {
             let Some(Ok(mut ring)) = text.map(|text| self.read(name, text)) else { return Ok(Change::Keep) };
-            pruned = ring.prune(now, life);
-            Ok(if pruned { Change::Set(ring.write()) } else { Change::Keep })
+            Ok(if ring.prune(now, life) { Change::Set(ring.write()) } else { Change::Keep })
         })?;
-        Ok(pruned)
+        Ok(true)
     }
 
     fn algorithm(&self, name: Name) -> Algorithm {
