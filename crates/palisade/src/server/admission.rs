@@ -252,7 +252,7 @@ pub(super) fn note(handle: &Handle, state: &ServerState, code: &'static Code, pe
     drop(line.u64("others", admission.unlogged.swap(0, Ordering::Relaxed)));
 }
 
-/// Counts a refused connection, logs at most one a second, and tells a client that speaks plain HTTP.
+/// Counts a refused connection, logs at most one a second, and tells a client that speaks plain HTTP once it asks.
 pub(super) async fn refuse(
     handle: &Handle,
     state: &ServerState,
@@ -277,6 +277,8 @@ pub(super) async fn refuse(
         .into_bytes();
         answer.extend_from_slice(&document);
         let tell = async {
+            // Clients that keep connections (hyper's for one) fail on bytes that come before they have asked.
+            stream.readable().await?;
             stream.write_all(&answer).await?;
             stream.shutdown().await?;
             // Closing over unread bytes would reset the connection and take the answer out of the client's hands.
