@@ -7,7 +7,7 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::{Context as Task, Poll, ready};
+use std::task::{Context as Task, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -168,6 +168,16 @@ impl RequestBody {
     /// A body from a connection of ours.
     pub fn incoming(body: hyper::body::Incoming) -> Self {
         Self::new(if body.is_end_stream() { RequestInner::Empty } else { RequestInner::Incoming(body) })
+    }
+
+    /// Asks an HTTP/1 connection for the body while its head is being handed over. What came with the head is there then
+    /// at the first look; else the connection would be polled once more for it.
+    pub(crate) fn asked_for(mut self) -> Self {
+        if let RequestInner::Incoming(body) = &mut self.inner {
+            let asked = Pin::new(body).poll_frame(&mut Task::from_waker(Waker::noop()));
+            assert!(asked.is_pending(), "a connection reads nothing of a body before its head is handed over");
+        }
+        self
     }
 
     /// A body from an axum application.

@@ -9,8 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
-use http::header::{CONNECTION, HeaderValue};
+use http::header::{CONNECTION, EXPECT, HeaderValue};
 use http::{Request, Response, StatusCode};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -29,7 +30,7 @@ use super::proxy_protocol::{self, Failure};
 use super::streams::{Streams, Taking, Tasks};
 use super::tls::Certificates;
 use super::{Phase, ServerState};
-use crate::body::{RequestBody, ResponseBody};
+use crate::body::RequestBody;
 use crate::context::{Connection, Listener, Tls};
 use crate::controls::client_ip::PROXY_PROTOCOL;
 use crate::live::Handle;
@@ -150,15 +151,6 @@ fn failed(handle: &Handle, peer: SocketAddr, reason: &str) {
     event::CONNECTION.line(handle.log()).show("peer", palisade_base::canonical_ip(peer.ip())).str("reason", reason);
 }
 
-async fn request(
-    handle: Arc<Handle>,
-    connection: Arc<Connection>,
-    request: Request<RequestBody>,
-) -> Result<Response<ResponseBody>, Infallible> {
-    let live = handle.live();
-    Ok(live.serve(&connection, request).await)
-}
-
 /// A request over HTTP/1, with what its connection has to know about the answer.
 async fn request_http1(
     handle: Arc<Handle>,
@@ -191,7 +183,12 @@ where
     let guarded = guard.handle();
     let service = service_fn(|incoming: Request<Incoming>| {
         let token = guarded.begin();
-        let incoming = incoming.map(|body| RequestBody::incoming(body).tell_abandoned(&abandoned));
+        // Who waits for a word first gets it when somebody wants the body (RFC 9110 §10.1.1).
+        let waits = !incoming.body().is_end_stream() && incoming.headers().contains_key(EXPECT);
+        let incoming = incoming.map(|body| {
+            let body = RequestBody::incoming(body).tell_abandoned(&abandoned);
+            if waits { body } else { body.asked_for() }
+        });
         request_http1(Arc::clone(handle), Arc::clone(&connection), incoming, token, &guarded, state)
     });
     // Not with `pipeline_flush`: hyper then buffers an answer without bound for a client that does not read, and forgets
@@ -260,15 +257,12 @@ async fn http2_requests(
     let stream = Calm::new(stream, Arc::clone(&streams), times, framing::refusals(&handle, &connection));
     let service = service_fn(move |incoming: Request<Incoming>| {
         let running = streams.begin();
-        let answered = request(
-            Arc::clone(&handle),
-            Arc::clone(&connection),
-            incoming.map(|body| RequestBody::incoming(body).drain_when_dropped()),
-        );
+        let (handle, connection) = (Arc::clone(&handle), Arc::clone(&connection));
         // Boxed: each stream becomes a task, and a task moves its future several times on the way.
         Box::pin(async move {
-            let answer = answered.await?;
-            Ok::<_, std::convert::Infallible>(answer.map(|body| Taking::new(body, running)))
+            let request = incoming.map(|body| RequestBody::incoming(body).drain_when_dropped());
+            let answer = handle.live().serve(&connection, request).await;
+            Ok::<_, Infallible>(answer.map(|body| Taking::new(body, running)))
         })
     });
     let served = hyper::server::conn::http2::Builder::new(Tasks(answer_time))

@@ -7,7 +7,7 @@
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use palisade_base::json::{Limits, Loose, Stop};
 
-use super::{media_type, names};
+use super::names;
 
 /// A counter of arrays and objects that lie in each other.
 #[derive(Debug)]
@@ -20,6 +20,8 @@ pub(super) struct Depth {
 
 #[derive(Debug)]
 enum State {
+    /// Nothing read, so that no reader is needed yet.
+    Unread,
     Reading {
         reader: Box<Loose>,
         /// Bytes so far.
@@ -32,18 +34,16 @@ enum State {
 }
 
 impl Depth {
-    /// A counter for a body with these headers; none where it is not JSON. Without a type it may be: FastAPI reads it so.
-    pub(super) fn of(headers: &HeaderMap, most: u32) -> Option<Self> {
-        let kind = media_type(headers);
+    /// A counter for a body with these headers and the media type that they say; none where it is not JSON. Without a type
+    /// it may be: FastAPI reads it so.
+    pub(super) fn of(kind: &str, headers: &HeaderMap, most: u32) -> Option<Self> {
         // Of two types nobody knows which one the application believes.
         let names_json =
             |value: &HeaderValue| value.as_bytes().to_ascii_lowercase().windows(4).any(|word| word == b"json");
-        let json = names(&kind, "json") || headers.get_all(CONTENT_TYPE).iter().skip(1).any(names_json);
+        let json = names(kind, "json") || headers.get_all(CONTENT_TYPE).iter().skip(1).any(names_json);
         let guess = kind.is_empty() && !json;
         let most = usize::try_from(most).unwrap_or(usize::MAX);
-        // Texts are skipped: none is kept, however long.
-        let reader = || Box::new(Loose::new(Limits { depth: most, text: 0 }));
-        (guess || json).then(|| Self { most, state: State::Reading { reader: reader(), read: 0 }, guess })
+        (guess || json).then_some(Self { most, state: State::Unread, guess })
     }
 
     /// How deep it may be.
@@ -54,6 +54,11 @@ impl Depth {
     /// Counts on. False: deeper than it may be.
     pub(super) fn feed(&mut self, piece: &[u8]) -> bool {
         let mut rest = piece;
+        if let State::Unread = self.state {
+            // Texts are skipped: none is kept, however long.
+            let reader = Box::new(Loose::new(Limits { depth: self.most, text: 0 }));
+            self.state = State::Reading { reader, read: 0 };
+        }
         if let State::Reading { reader, read } = &mut self.state {
             match reader.feed(piece, &mut ()) {
                 Ok(()) => {
@@ -96,12 +101,13 @@ pub(super) fn openings(piece: &[u8]) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use super::super::media_type;
     use super::*;
     use proptest::prelude::*;
 
     fn counter(kind: Option<&'static str>, most: u32) -> Option<Depth> {
         let headers: HeaderMap = kind.map(|kind| (CONTENT_TYPE, HeaderValue::from_static(kind))).into_iter().collect();
-        Depth::of(&headers, most)
+        Depth::of(&media_type(&headers), &headers, most)
     }
 
     fn depth_of(value: &serde_json::Value) -> u32 {
@@ -191,7 +197,10 @@ mod tests {
         {
             let headers: HeaderMap =
                 kinds.into_iter().map(|kind| (CONTENT_TYPE, HeaderValue::from_static(kind))).collect();
-            assert!(!Depth::of(&headers, 32).unwrap().feed("[".repeat(40).as_bytes()), "{kinds:?}");
+            assert!(
+                !Depth::of(&media_type(&headers), &headers, 32).unwrap().feed("[".repeat(40).as_bytes()),
+                "{kinds:?}"
+            );
         }
     }
 

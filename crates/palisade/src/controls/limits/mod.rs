@@ -219,8 +219,9 @@ impl Check for Limits {
         // An announced length was judged with the head, and the HTTP library lets no byte more through.
         let left = if announced.is_some() { u64::MAX } else { self.body_limit(ctx, &parts.headers) };
         let most = |of: &[u32]| of.get(usize::from(ctx.rule().id)).copied().unwrap_or(u32::MAX);
-        let depth = Depth::of(&parts.headers, most(&self.json_depth));
-        let markup = Markup::of(&parts.headers, most(&self.xml_depth));
+        let kind = media_type(&parts.headers);
+        let depth = Depth::of(&kind, &parts.headers, most(&self.json_depth));
+        let markup = Markup::of(&kind, most(&self.xml_depth));
         if left == u64::MAX && depth.is_none() && markup.is_none() {
             return None;
         }
