@@ -216,12 +216,12 @@ fn measure(
             gateway = Gateway::start(kind, &site, binary, &[])?;
             start = start.min(gateway.start);
         }
-        let idle_mib = gateway.server.memory_kib() as f64 / 1024.0;
+        let alone_mib = gateway.server.memory_kib() as f64 / 1024.0;
         match check::check(&site, &gateway) {
             Err(error) if args.unchecked => eprintln!("bench: {error:#}"),
             checked => checked?,
         }
-        footprints.push(Footprint { kind, start_ms: start.as_secs_f64() * 1e3, idle_mib, connections_mib: None });
+        footprints.push(Footprint { kind, start_ms: start.as_secs_f64() * 1e3, alone_mib, thousand: None });
         gateways.push(gateway);
     }
     for gateway in &gateways {
@@ -233,8 +233,8 @@ fn measure(
     let runs = measure::rounds(&mut site, &mut gateways, cells, args.rounds, args.seconds())?;
     for (gateway, footprint) in gateways.iter().zip(&mut footprints) {
         eprintln!("bench: {} with 1,000 connections", gateway.kind.name());
-        match generator::memory_under_idle(&site, gateway, &site.folder.join("generator.out")) {
-            Ok(kib) => footprint.connections_mib = Some(kib as f64 / 1024.0),
+        match generator::thousand_connections(&site, gateway, &site.folder.join("generator.out")) {
+            Ok(thousand) => footprint.thousand = Some(thousand),
             Err(error) => eprintln!("bench: not counted: {} with 1,000 connections: {error:#}", gateway.kind.name()),
         }
     }

@@ -10,7 +10,8 @@ use palisade_test::{Need, need, paths};
 use serde_json::Value;
 
 use super::gateway::{Gateway, Kind};
-use super::site::Site;
+use super::process::Server;
+use super::site::{self, Site};
 use super::{identity, machine, process, report};
 
 /// The most by which a median may differ from that of the first kind …
@@ -20,11 +21,12 @@ const LIKELY: f64 = 0.001;
 
 /// Compares, with so many accounts of each kind.
 pub(super) fn measure(site: &mut Site, root: &Path, binary: Option<&PathBuf>, count: u64, write: bool) -> Result<()> {
-    need(Need::Python)?;
+    need(Need::PythonSmtp)?;
     let binary = binary.context("there is no palisade binary")?;
-    site.auth = Some("verified");
+    let (_mail, port) = mail_server(site)?;
+    (site.auth, site.mail) = (Some("verified"), Some(port));
     let gateway = Gateway::start(Kind::Palisade, site, Some(binary), &[]);
-    site.auth = None;
+    (site.auth, site.mail) = (None, None);
     let gateway = gateway?;
     identity::add_user(site, binary, identity::NAME, &["--email", "bench@example.com"])?;
     let mut python = process::pinned(site.cores.load, &python_program("python"))?;
@@ -46,6 +48,17 @@ pub(super) fn measure(site: &mut Site, root: &Path, binary: Option<&PathBuf>, co
     }
     ensure!(told.is_empty(), "accounts can be told apart:\n{}", told.join("\n"));
     Ok(())
+}
+
+/// Takes all mail, on the core of the clients.
+fn mail_server(site: &Site) -> Result<(Server, u16)> {
+    let port = site::free_port()?;
+    let mut python = process::pinned(site.cores.load, &python_program("python"))?;
+    python.env("PYTHONDONTWRITEBYTECODE", "1").arg(paths::tests("apps/smtp/server.py"));
+    python.args(["--port", &port.to_string()]);
+    let mut server = Server::start("mail", python, &site.folder)?;
+    server.until(site::READY, || site::listening(port))?;
+    Ok((server, port))
 }
 
 fn run(python: Command, site: &Site) -> Result<String> {

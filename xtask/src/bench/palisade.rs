@@ -134,6 +134,9 @@ access = "{log}"
         );
         text = text.replace(count, &shared);
     }
+    if let Some(port) = site.mail {
+        text.push_str(&format!("\n[mail]\nserver = \"smtp://localhost:{port}\"\nfrom = \"bench@example.com\"\n"));
+    }
     if let Some(registration) = site.auth {
         text.push_str(&format!(
             "\n[secrets]\nprovider = \"dir:{secrets}\"\n\n[auth]\nissuer = \"https://{HOST}\"\nregistration = \"{registration}\"\n\n[[route]]\npath = \"/\"\npublic = true\n\n\

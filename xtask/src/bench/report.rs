@@ -7,6 +7,7 @@ use std::path::Path;
 use anyhow::Result;
 
 use super::gateway::{Gateway, Kind};
+use super::generator::Thousand;
 use super::summary::{Figures, Row, Spread, mean_ratio};
 
 /// Start and memory of one gateway.
@@ -16,9 +17,9 @@ pub(super) struct Footprint {
     /// From the start of its process to the first accepted connection, ms.
     pub(super) start_ms: f64,
     /// Resident memory before any load, MiB.
-    pub(super) idle_mib: f64,
-    /// With 1,000 open connections, MiB.
-    pub(super) connections_mib: Option<f64>,
+    pub(super) alone_mib: f64,
+    /// With 1,000 open connections.
+    pub(super) thousand: Option<Thousand>,
 }
 
 /// The head of a section of the document: its title, and those of the machine's facts that count for it.
@@ -88,8 +89,9 @@ pub(super) fn footprint_table(footprints: &[Footprint], rows: &[Row]) -> String 
         [
             "",
             "start to listening, ms (best of 3)",
-            "memory idle, MiB",
-            "with 1,000 connections, MiB",
+            "memory alone, MiB",
+            "with 1,000 idle connections, MiB",
+            "with 1,000 and a request a second on each, MiB",
             "after load, most, MiB",
         ]
         .map(str::to_owned)
@@ -97,11 +99,15 @@ pub(super) fn footprint_table(footprints: &[Footprint], rows: &[Row]) -> String 
     ];
     for footprint in footprints {
         let most = rows.iter().filter_map(|row| Some(row.of(footprint.kind)?.memory_mib)).fold(0.0, f64::max);
+        let thousand = |kib: fn(&Thousand) -> u64| {
+            footprint.thousand.as_ref().map_or("-".to_owned(), |seen| format!("{:.1}", kib(seen) as f64 / 1024.0))
+        };
         lines.push(vec![
             footprint.kind.name().to_owned(),
             format!("{:.0}", footprint.start_ms),
-            format!("{:.1}", footprint.idle_mib),
-            footprint.connections_mib.map_or("-".to_owned(), |mib| format!("{mib:.1}")),
+            format!("{:.1}", footprint.alone_mib),
+            thousand(|seen| seen.idle),
+            thousand(|seen| seen.slow),
             format!("{most:.1}"),
         ]);
     }

@@ -37,6 +37,8 @@ pub(super) struct Site {
     pub(super) redis: Option<u16>,
     /// Whether the gateways started from now on log people in, and who may register there.
     pub(super) auth: Option<&'static str>,
+    /// Port of the mail server of the gateways started from now on.
+    pub(super) mail: Option<u16>,
     /// Whether the gateways started from now on use both cores, as they do where nobody measures.
     pub(super) both_cores: bool,
     /// Connections of one address that the gateways started from now on take: many, since all clients have the same one.
@@ -64,6 +66,7 @@ impl Site {
             rules: None,
             redis: None,
             auth: None,
+            mail: None,
             both_cores: false,
             per_address: 10_000,
             upstream_server,
