@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use futures_util::future::join_all;
 use palisade_test::redis::Options;
 use palisade_test::upstream::Reply;
-use palisade_test::{Palisade, Redis, Relay, Upstream, eventually};
+use palisade_test::{Client, Palisade, Redis, Relay, Upstream, eventually};
 use serde_json::Value;
 
 use crate::support::{SOON, heavy, written_policy};
@@ -273,8 +273,9 @@ async fn a_server_that_hangs_holds_nobody_up() -> Result<()> {
 async fn users_and_keys_are_counted_on_top_of_the_address() -> Result<()> {
     let upstream = Upstream::answering(|_| Reply::text("ok")).await?;
     let redis = Redis::start().await?;
-    let more = "default = \"1000/day\"\n[auth]\nregistration = \"open\"\n\n[[route]]\npath = \"/mine\"\nrate_limit = { limit = \"3/day\", by = \"user\" }\n";
-    let gateway = Palisade::serve().policy(&policy(&upstream, &redis.url(), more)).start().await?;
+    let more = "default = \"1000/day\"\n[auth]\nregistration = \"open\"\n\n[[route]]\npath = \"/mine\"\nrate_limit = { limit = \"3/day\", by = \"user\" }\n[[route]]\npath = \"/keys\"\nscopes = [\"x\"]\n";
+    let policy = policy(&upstream, &redis.url(), more);
+    let gateway = Palisade::serve().policy(&policy).start().await?;
     let client = gateway.https()?;
     let mut bearers = Vec::new();
     for name in ["ada", "bob"] {
@@ -308,5 +309,26 @@ async fn users_and_keys_are_counted_on_top_of_the_address() -> Result<()> {
     }
     let after: usize = redis.command(&["DBSIZE"]).await?.parse()?;
     assert_eq!(before, after, "no key for a made-up credential");
+
+    // A key's own limit is kept there as well: another instance goes on where this one ended.
+    let key = gateway.run(&["key", "create", "--user", "ada", "--scope", "x", "--rate", "4/day", "--json"]).await?;
+    let key = key.json()?["key"].as_str().context("a key")?.to_owned();
+    let asked = async |client: &Client| -> Result<usize> {
+        let mut passed = 0;
+        for _ in 0..3 {
+            let mut answer = client.get("/keys").header("x-api-key", &key).send().await?;
+            passed += usize::from(answer.status() == 200);
+            if answer.status() != 200 {
+                let stands = answer.header("ratelimit").unwrap_or_default().to_owned();
+                ensure!(stands.starts_with("\"4/day of the key\";r=0;t=21"), "{stands}");
+                assert_eq!(answer.json().await?["code"], "rate_limit.exceeded");
+            }
+        }
+        Ok(passed)
+    };
+    assert_eq!(asked(&client).await?, 3);
+    gateway.terminate().await?;
+    let again = Palisade::serve().after(&gateway).policy(&policy).start().await?;
+    assert_eq!(asked(&again.https()?).await?, 1);
     Ok(())
 }

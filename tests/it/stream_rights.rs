@@ -58,7 +58,7 @@ async fn a_websocket_is_closed_with_1008_when_its_session_ends() -> Result<()> {
     }
     let begun = Instant::now();
     end(&client, &two, &own).await?;
-    assert_eq!(ends.closed().await?, Some((1008, "the login has ended".to_owned())));
+    assert_eq!(ends.closed().await?, Some((1008, "no longer allowed".to_owned())));
     ensure!(begun.elapsed() < AT_MOST, "{:?}", begun.elapsed());
     goes_on.text("and here").await?;
     ensure!(goes_on.next().await?.is_some(), "another session goes on");
@@ -125,5 +125,61 @@ async fn an_event_stream_ends_with_its_session() -> Result<()> {
             ensure!(begun.elapsed() < AT_MOST, "it goes on after {:?}", begun.elapsed());
         }
     }
+    Ok(())
+}
+
+/// A policy that comes in force ends what it would not let in, and nothing else: of users and of nobody, at once.
+#[tokio::test]
+async fn a_stricter_policy_ends_what_is_open() -> Result<()> {
+    let app = App::plausible().await?;
+    let policy = |routes: &str| {
+        let auth = "[auth]\nregistration = \"open\"\n";
+        crate::support::written_policy(&app.url(), &format!("{auth}{routes}"))
+    };
+    let route = |path: &str, more: &str| format!("[[route]]\npath = \"{path}\"\n{more}\n");
+    let open = [route("/events", "public = true"), route("/ws", "")].concat();
+    let gateway = Palisade::serve().policy(&policy(&open)).start().await?;
+    let client = gateway.https()?;
+    let (ann, _) = session(&client, "ann").await?;
+    let url = format!("{}/ws", gateway.websocket_url("https")?);
+    let trust = gateway.trust()?;
+    let put = async |routes: String| -> Result<()> {
+        let position = gateway.output().position();
+        gateway.write_policy(&policy(&routes))?;
+        gateway.event_since(position, "policy.reloaded", |_| true).await.map(drop)
+    };
+
+    let mut nobodys = client.get("/events?count=600").send().await?;
+    let mut hers = client.get("/events?count=600").header("cookie", &ann).send().await?;
+    let mut socket = WebSocket::open(&url, Some(&trust), &[("cookie", &ann)]).await?;
+    // What is as strict, or laxer, ends none of them.
+    put([open.clone(), route("/elsewhere", "roles = [\"admin\"]")].concat()).await?;
+    put([route("/events", "public = true"), route("/ws", "public = true")].concat()).await?;
+    put(open).await?;
+    for stream in [&mut nobodys, &mut hers] {
+        for _ in 0..20 {
+            ensure!(stream.chunk().await?.is_some(), "it goes on");
+        }
+    }
+    socket.text("still here").await?;
+    ensure!(socket.next().await?.is_some());
+
+    // A login, which one of them has.
+    put([route("/events", ""), route("/ws", "")].concat()).await?;
+    let begun = Instant::now();
+    while nobodys.chunk().await?.is_some() {
+        ensure!(begun.elapsed() < AT_MOST, "it goes on after {:?}", begun.elapsed());
+    }
+    for _ in 0..20 {
+        ensure!(hers.chunk().await?.is_some(), "a login is what it has");
+    }
+    // A role, which she has not; and another method.
+    put([route("/events", "roles = [\"admin\"]"), route("/ws", "methods = [\"POST\"]")].concat()).await?;
+    let begun = Instant::now();
+    while hers.chunk().await?.is_some() {
+        ensure!(begun.elapsed() < AT_MOST, "it goes on after {:?}", begun.elapsed());
+    }
+    assert_eq!(socket.closed().await?, Some((1008, "no longer allowed".to_owned())));
+    ensure!(begun.elapsed() < AT_MOST, "{:?}", begun.elapsed());
     Ok(())
 }

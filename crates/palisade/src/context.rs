@@ -18,7 +18,7 @@ use crate::controls::auth::Identity;
 use crate::controls::{csrf, rate_limit, waf};
 use crate::grpc;
 use crate::observe::event;
-use crate::policy::{Policy, Rule};
+use crate::policy::{Found, Policy, Rule};
 use crate::refusal::{Code, Refusal};
 use crate::server::request_id::RequestId;
 
@@ -338,6 +338,29 @@ impl Context {
             verdicts: Mutex::default(),
             upstream: OnceLock::new(),
         }
+    }
+
+    /// The same request as another policy sees it, as far as it does not depend on headers and nobody was identified; none
+    /// where its routes would not take it.
+    pub(crate) fn under(&self, policy: &Arc<Policy>) -> Option<(Self, http::request::Parts)> {
+        let mut parts = http::Request::new(()).into_parts().0;
+        parts.method.clone_from(&self.method);
+        parts.uri.clone_from(&self.target);
+        let rule = match policy.rules().find(self.host(), self.path(), &self.method) {
+            Found::Rule(rule) => rule,
+            Found::OtherMethods(..) | Found::Respelled(_) => return None,
+        };
+        let connection = Arc::clone(&self.connection);
+        let again = Self::new(Arc::clone(policy), connection, self.request_id, &parts, self.has_body);
+        again.set_host(self.host().into());
+        again.set_target(Some(self.path().into()), rule);
+        if let Some(path) = self.stripped_path() {
+            again.set_app_path(path.into());
+        }
+        if let Some(client) = self.client.get() {
+            again.set_client(client.clone());
+        }
+        Some((again, parts))
     }
 
     /// Whether its head carries a credential: `Authorization`, `Cookie`, `X-API-Key` or the like.

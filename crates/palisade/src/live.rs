@@ -18,7 +18,7 @@ use crate::observe::metrics::Metrics;
 use crate::observe::sink::Sink;
 use crate::policy::config::Upstream;
 use crate::policy::values::{SecretProvider, UpstreamUrl};
-use crate::policy::{self, Env, Override, Policy, Situation, State};
+use crate::policy::{self, Env, InForce, Override, Policy, Situation, State};
 use crate::server::startup::{self, Occasion};
 use crate::server::supervise::{AppStatus, Plan};
 use crate::server::tls;
@@ -221,6 +221,7 @@ impl Handle {
         let (live, problems) = compile(checked, &target, situation, &state, &log, &metrics, &clock, Occasion::Start)
             .map_err(Error::Policy)?;
         crate::mail::post(live.policy.env()).put_in_force(&live.policy);
+        InForce::of(live.policy.env()).put(&live.policy);
         let live = ArcSwap::from_pointee(live);
         Ok((Arc::new(Self { live, sources, target, held, state, log, metrics, clock, started, plan }), problems))
     }
@@ -392,7 +393,10 @@ impl Handle {
             }
         }
         crate::mail::post(live.policy.env()).put_in_force(&live.policy);
-        self.live.store(Arc::new(live));
+        let live = Arc::new(live);
+        self.live.store(Arc::clone(&live));
+        // Behind it: what a stream is told then is what a new request meets.
+        InForce::of(live.policy.env()).put(&live.policy);
         *held = Held { situation, snapshot };
         Ok(problems)
     }

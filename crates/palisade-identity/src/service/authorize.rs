@@ -292,6 +292,10 @@ impl Identity {
     /// # Errors
     /// [`Trouble`].
     pub async fn revoke_consent(&self, user: UserId, client: &str) -> Result<bool, Trouble> {
+        // Logins without a client have no name, and are nobody's consent.
+        if client.is_empty() {
+            return Ok(false);
+        }
         let now = self.now();
         let tx = self.store().begin().await?;
         let gone = consents::delete(&tx, user.0, client).await?;

@@ -194,7 +194,8 @@ impl Identity {
     }
 
     /// Revokes one access token, by what it says of itself once its signature was checked (RFC 7009). A token that is
-    /// not ours or over is no error: it is worth nothing already. `client`: only a token of that client is revoked.
+    /// not ours or over is no error: it is worth nothing already. `client`: a token that a client obtained is revoked by
+    /// that client; one that no client obtained, by whoever holds it.
     ///
     /// # Errors
     /// [`Trouble`].
@@ -213,7 +214,7 @@ impl Identity {
         let rules = rules(claims.audience.clone());
         let Ok(accepted) = rules.check(&signed, now) else { return Ok(false) };
         let Ok(parts) = Parts::read(accepted.claims()) else { return Ok(false) };
-        if client.is_some_and(|client| parts.client.as_deref() != Some(client)) {
+        if parts.client.as_deref() != client {
             return Ok(false);
         }
         self.announce_revoked(parts.id, parts.expires_at.0.saturating_add(LEEWAY_MS)).await

@@ -50,6 +50,7 @@ impl Client {
     }
 
     /// What a connection that is not HTTP is made with.
+    #[cfg(feature = "redis")]
     pub(crate) fn parts(&self) -> (ServerName<'static>, ClientConfig) {
         (self.name.clone(), ClientConfig::clone(&self.config))
     }

@@ -21,7 +21,7 @@ use crate::context::Context;
 use crate::controls::auth::streams;
 
 /// Close code and reason (RFC 6455 section 7.4.1) for whoever may not go on.
-const NO_LONGER: (u16, &str) = (1008, "the login has ended");
+const NO_LONGER: (u16, &str) = (1008, "no longer allowed");
 /// How long the frame that is under way may take to its end.
 const LAST_FRAME: Duration = Duration::from_millis(500);
 /// How long a client has to read that it is over.
@@ -92,7 +92,7 @@ impl Open {
         let ((mut from_client, mut to_client), (mut from_app, mut to_app)) = (split(client), split(upstream));
         let (mut down, mut up) = (Pipe::new(&leftover), Pipe::new(&[]));
         // Threats 38: it ends with the rights of whoever opened it.
-        let ended = streams::ended(&self.ctx).unwrap_or_else(|| Box::pin(std::future::pending()));
+        let ended = streams::ended(&self.ctx);
         let both = async {
             tokio::try_join!(down.run(&mut from_app, &mut to_client), up.run(&mut from_client, &mut to_app)).map(drop)
         };

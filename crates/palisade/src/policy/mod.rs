@@ -3,6 +3,7 @@
 #[cfg(test)]
 mod access_tests;
 pub mod config;
+mod in_force;
 pub mod mail;
 pub mod request_headers;
 mod routing;
@@ -25,6 +26,7 @@ use palisade_policy::{Origin, Problems, Snapshot};
 use parking_lot::Mutex;
 
 use self::config::{Deployment, Server};
+pub(crate) use self::in_force::InForce;
 pub use self::routing::Destination;
 pub(crate) use self::routing::{Routing, supervised_prefix, upstreams};
 pub(crate) use self::rules::USUAL;

@@ -99,6 +99,11 @@ impl Source {
         }
     }
 
+    /// Whether its values are percent-encoded already, as parts of a target are.
+    fn is_encoded(&self) -> bool {
+        matches!(self, Self::Host | Self::Path | Self::Segment(_) | Self::Route)
+    }
+
     /// Gives the value, where this request has it.
     fn value(&self, ctx: &Context, take: impl FnOnce(&str)) -> bool {
         let tls = || ctx.connection.tls.as_ref();
@@ -146,7 +151,7 @@ impl Template {
             match part {
                 Part::Text(text) => out.push_str(text),
                 Part::Value { source, default } => {
-                    if !source.value(ctx, |value| encode(value, &mut out)) {
+                    if !source.value(ctx, |value| encode(value, source.is_encoded(), &mut out)) {
                         out.push_str(default.as_deref().ok_or(NoValue::Missing(source.name()))?);
                     }
                 }
@@ -184,12 +189,13 @@ impl Template {
     }
 }
 
-/// Puts a value in, with everything percent-encoded that a reader of headers could take for more than text. `%` stays:
-/// in hosts and paths it is the mark of what is encoded already.
-fn encode(value: &str, out: &mut String) {
+/// Puts a value in, with everything percent-encoded that a reader of headers could take for more than text. `%` stays
+/// where it is the mark of what is encoded already; elsewhere `a,b` and `a%2Cb` would become one.
+fn encode(value: &str, encoded: bool, out: &mut String) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
     for byte in value.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~:/@+=[]!$&*()%{}".contains(&byte) {
+        let plain = byte.is_ascii_alphanumeric() || b"-._~:/@+=[]!$&*(){}".contains(&byte) || encoded && byte == b'%';
+        if plain {
             out.push(char::from(byte));
         } else {
             out.push('%');
@@ -308,8 +314,12 @@ mod tests {
             ("\0\u{7f}", "%00%7F"),
         ] {
             let mut out = String::new();
-            encode(value, &mut out);
+            encode(value, true, &mut out);
             assert_eq!(out, encoded);
         }
+        // What is not encoded yet stays apart from what would look like it.
+        let mut out = String::new();
+        encode("a%2Cb", false, &mut out);
+        assert_eq!(out, "a%252Cb");
     }
 }

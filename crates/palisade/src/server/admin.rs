@@ -84,7 +84,7 @@ pub static CODES: &[&Code] = &[&HOST, &CROSS_SITE, &TOKEN, &NO_TOKEN, &METHOD, &
 
 /// Which of the two listeners.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Door {
+pub(crate) enum Door {
     /// HTTPS, own names, token.
     Admin,
     /// Plain HTTP on a network of the operator's own: kubelet and Prometheus ask by address, without a token.
@@ -184,6 +184,29 @@ enum Place {
     Metrics,
 }
 
+/// What is served behind each door.
+static PLACES: &[(Door, &str, Place)] = &[
+    (Door::Admin, "/health", Place::Health),
+    (Door::Admin, "/ready", Place::Ready),
+    (Door::Admin, "/status", Place::Status),
+    (Door::Admin, "/metrics", Place::Metrics),
+    (Door::Probes, "/health", Place::Health),
+    (Door::Probes, "/ready", Place::Ready),
+    (Door::Probes, "/metrics", Place::Metrics),
+];
+
+/// Every place by its door and path, for tests that try them all.
+#[cfg(test)]
+pub(crate) fn places() -> impl Iterator<Item = (Door, &'static str)> {
+    PLACES.iter().map(|(door, path, _)| (*door, *path))
+}
+
+/// Why a request for one of them is refused.
+#[cfg(test)]
+pub(crate) fn refusal(handle: &Handle, door: Door, parts: &mut request::Parts) -> Option<&'static Code> {
+    judge(handle, door, parts).err()
+}
+
 /// Which place a request asks for, if it may.
 fn judge(handle: &Handle, door: Door, parts: &mut request::Parts) -> Result<Place, &'static Code> {
     let live = handle.live();
@@ -191,17 +214,14 @@ fn judge(handle: &Handle, door: Door, parts: &mut request::Parts) -> Result<Plac
     if door == Door::Admin {
         check_names(server, parts)?;
     }
-    let place = match (parts.uri.path(), door) {
-        ("/health", _) => Place::Health,
-        ("/ready", _) => Place::Ready,
-        ("/metrics", _) => Place::Metrics,
-        ("/status", Door::Admin) => Place::Status,
-        _ => return Err(&NOT_FOUND),
+    let asked = (door, parts.uri.path());
+    let Some((.., place)) = PLACES.iter().find(|(door, path, _)| (*door, *path) == asked) else {
+        return Err(&NOT_FOUND);
     };
     if !matches!(parts.method, Method::GET | Method::HEAD) {
         return Err(&METHOD);
     }
-    if door == Door::Admin && place != Place::Health {
+    if door == Door::Admin && *place != Place::Health {
         let Some(named) = &server.admin_token else { return Err(&NO_TOKEN) };
         // Asked for on every request, so that a token that was replaced holds no longer.
         let token = live.policy.env().secrets.get(&named.secret).map_err(|_| &TOKEN)?;
@@ -209,7 +229,7 @@ fn judge(handle: &Handle, door: Door, parts: &mut request::Parts) -> Result<Plac
             return Err(&TOKEN);
         }
     }
-    Ok(place)
+    Ok(*place)
 }
 
 /// Own names only, and nothing that a page of another site caused.

@@ -1,6 +1,6 @@
 //! Who sends a request, as far as it was proved.
 
-use palisade_base::Timestamp;
+use palisade_base::{Rate, Timestamp};
 use palisade_identity::service::{Account, Credential};
 
 /// Who sends a request. Evidence: there is a [`Caller`] only where the identification step accepted a credential.
@@ -119,6 +119,14 @@ impl Caller {
     pub fn key_id(&self) -> Option<&str> {
         match self.proved.credential() {
             Credential::Key { id, .. } => Some(id),
+            _ => None,
+        }
+    }
+
+    /// The limit of its own that the API key has.
+    pub fn key_rate(&self) -> Option<Rate> {
+        match self.proved.credential() {
+            Credential::Key { rate, .. } => *rate,
             _ => None,
         }
     }

@@ -45,7 +45,10 @@ pub(crate) fn add(ready: &Ready, caller: &Caller, asked: &Asked<'_>, now: Timest
             put(EMAIL, email);
         }
         let mut roles = String::new();
-        for role in &user.roles {
+        // Threats 4: a narrow credential carries its user's roles only where it was asked for one of its scopes, and this
+        // header cannot say that it is one, as the assertion does.
+        let carried = if caller.scopes().is_some() && !asked.judged { &[][..] } else { &user.roles[..] };
+        for role in carried {
             if !roles.is_empty() {
                 roles.push(',');
             }
@@ -69,6 +72,8 @@ pub(crate) struct Asked<'a> {
     pub(crate) method: &'a str,
     /// The path as the application gets it.
     pub(crate) path: &'a str,
+    /// Whether the caller was let in for what they may do, and not because anybody is.
+    pub(crate) judged: bool,
 }
 
 /// Everything that a list, a quoted text or a line could end at is percent-encoded; so is `%` itself.
@@ -125,10 +130,9 @@ fn key(caller: &Caller, asked: &Asked<'_>) -> Box<str> {
     if let Some(Credential::Issued { id, .. }) = caller.claims().map(|_| caller.proved().credential()) {
         add(&id.to_string());
     }
-    match caller.scopes() {
-        None => add("all"),
-        Some(scopes) => scopes.iter().for_each(|scope| add(scope)),
-    }
+    // A word of its own for each of the two, since any word can be a scope.
+    add(if caller.scopes().is_some() { "narrow" } else { "whole" });
+    caller.scopes().unwrap_or_default().iter().for_each(|scope| add(scope));
     key.into()
 }
 

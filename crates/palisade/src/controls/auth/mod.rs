@@ -36,6 +36,7 @@ use crate::control::{Asked, Begun, Check, Control, Info, Remedy, Routes};
 use crate::controls::csrf::AuthenticatedBy;
 use crate::controls::headers::{Docs, docs_are_for};
 use crate::controls::integrity::{is_websocket, preflight_method};
+use crate::endpoints;
 use crate::endpoints::auth::call::encode;
 use crate::policy::Env;
 use crate::policy::config::Route as PolicyRoute;
@@ -192,6 +193,7 @@ impl Auth {
             upstream: ctx.policy.upstream_name(ctx.rule().id),
             method: ctx.method.as_str(),
             path: parts.uri.path(),
+            judged: parts.extensions.get::<Unasked>().is_none(),
         };
         handover::add(ready, caller, &asked, ctx.policy.clock().now(), &mut parts.headers);
     }
@@ -251,7 +253,8 @@ impl Auth {
             Outcome::Away => Some(away()),
         };
         // The endpoints say themselves whom they are for, and one that needs nobody works with an old credential.
-        if rule.own || (rule.needs.public && !docs_are_for(Docs::Admin, ctx)) {
+        if rule.own || endpoints::is_ours(ctx) || (rule.needs.public && !docs_are_for(Docs::Admin, ctx)) {
+            parts.extensions.insert(Unasked);
             return Ok(());
         }
         let table = match self.asks_document(ctx).then(|| self.table(ctx)) {
@@ -264,6 +267,7 @@ impl Auth {
         };
         let found = table.as_deref().map(|table| table.find(ctx.app_path(), ctx.method.as_str()));
         if matches!(found, Some(Found::Open)) {
+            parts.extensions.insert(Unasked);
             return Ok(());
         }
         let verdict = match (ctx.identity().caller(), rejected) {
@@ -325,10 +329,18 @@ impl Auth {
     }
 
     /// Whether a request that was let in may go on, with its caller as they are now.
-    fn still_admits(&self, ctx: &Context, caller: &Caller) -> Result<(), Refusal> {
+    fn still_admits(&self, ctx: &Context, caller: Option<&Caller>) -> Result<(), Refusal> {
+        let rule = ctx.rule();
+        if !self.owns(ctx) || rule.own || (rule.needs.public && !docs_are_for(Docs::Admin, ctx)) {
+            return Ok(());
+        }
         let table = self.asks_document(ctx).then(|| self.table(ctx)).flatten();
         let found = table.as_deref().map(|table| table.find(ctx.app_path(), ctx.method.as_str()));
-        admits(ctx, caller, found)
+        match (caller, found) {
+            (_, Some(Found::Open)) => Ok(()),
+            (Some(caller), found) => admits(ctx, caller, found),
+            (None, _) => Err(codes::REQUIRED.refuse("by now a login is asked for")),
+        }
     }
 
     fn forwards(&self, ctx: &Context) -> bool {
@@ -418,6 +430,10 @@ enum Outcome {
 /// Marks a request with a credential of ours that is worth nothing: it does not reach the application either.
 #[derive(Debug, Clone, Copy)]
 struct Worthless(By);
+
+/// Marks a request that anybody may send: nobody has asked its caller for anything.
+#[derive(Debug, Clone, Copy)]
+struct Unasked;
 
 /// Takes the header of a credential out.
 fn cut(by: By, headers: &mut HeaderMap) {

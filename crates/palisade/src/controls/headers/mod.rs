@@ -32,6 +32,7 @@ pub use self::docs::Docs;
 pub(crate) use self::docs::is_for as docs_are_for;
 use self::location::{Here, Verdict};
 pub(crate) use self::location::{Target, read as read_location};
+pub(crate) use self::reports::PATH as REPORTS;
 use self::reports::Reports;
 use self::set::{Page, Set};
 use self::stricter::Hsts;

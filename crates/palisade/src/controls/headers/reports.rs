@@ -19,7 +19,7 @@ use crate::policy::Env;
 use crate::refusal::Refusal;
 
 /// The path of the endpoint.
-pub(super) const PATH: &str = "/.palisade/csp-reports";
+pub(crate) const PATH: &str = "/.palisade/csp-reports";
 /// A browser sends what it has gathered in a minute.
 const MAX_BYTES: usize = 64 << 10;
 /// Of one request.

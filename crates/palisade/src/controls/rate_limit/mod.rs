@@ -79,6 +79,8 @@ const NANOS: u64 = 1_000_000_000;
 #[derive(Debug)]
 pub struct RateLimit {
     plans: Vec<Option<Arc<Plan>>>,
+    /// Whether there may be API keys, which may have a limit of their own.
+    has_keys: bool,
     exempt: Vec<Cidr>,
     table: Arc<Table>,
     flights: Arc<Flights>,
@@ -185,8 +187,9 @@ impl Control for RateLimit {
                 None
             }
         };
-        plans.iter().any(Option::is_some).then(|| Self {
+        (env.has_login || plans.iter().any(Option::is_some)).then(|| Self {
             plans,
+            has_keys: env.has_login,
             exempt: section.exempt.clone(),
             table: env.state.get("rate_limit", || Table::new(env.clock.instant())),
             flights: env.state.get("rate_limit", Flights::default),
@@ -195,15 +198,15 @@ impl Control for RateLimit {
     }
 }
 
-/// The same control once more, below the login: limits by user and by key.
+/// The same control once more, below the login: limits by user and by key, and those that keys have by themselves.
 #[derive(Debug)]
 pub struct BelowLogin(Arc<RateLimit>);
 
 impl BelowLogin {
-    /// Where some route is limited so.
+    /// Where some request may be limited so.
     pub(crate) fn of(control: &Arc<RateLimit>) -> Option<Self> {
         let late = |plan: &Arc<Plan>| plan.has(Stage::BelowLogin);
-        control.plans.iter().flatten().any(late).then(|| Self(Arc::clone(control)))
+        (control.has_keys || control.plans.iter().flatten().any(late)).then(|| Self(Arc::clone(control)))
     }
 }
 
@@ -236,11 +239,17 @@ impl Check for RateLimit {
 
     fn response(&self, ctx: &Context, parts: &mut response::Parts) -> Result<(), Refusal> {
         let Some(facts) = ctx.rate() else { return Ok(()) };
-        let Some(plan) = self.plan(ctx) else { return Ok(()) };
-        if let Some(policy) = &plan.policy {
-            parts.headers.insert(RATE_LIMIT_POLICY, policy.clone());
+        let plan = self.plan(ctx);
+        let own = own(ctx);
+        let policy = plan.and_then(|plan| plan.policy.as_ref());
+        if let Some(policy) = with_own(policy, own.as_ref()) {
+            parts.headers.insert(RATE_LIMIT_POLICY, policy);
         }
-        if let Some(limit) = plan.limits.get(usize::from(facts.limit)) {
+        let limit = match (facts.limit, &own) {
+            (OWN, Some((_, own))) => Some(own),
+            (number, _) => plan.and_then(|plan| plan.limits.get(usize::from(number))),
+        };
+        if let Some(limit) = limit {
             parts.headers.insert(RATE_LIMIT, facts.header(&limit.head));
         }
         if parts.status == StatusCode::TOO_MANY_REQUESTS
@@ -259,6 +268,47 @@ impl Check for RateLimit {
     }
 }
 
+/// The number of the limit that an API key has by itself; those of a plan are counted from zero.
+const OWN: u8 = u8::MAX;
+
+/// The limit of the API key that a request came with.
+fn own(ctx: &Context) -> Option<(Rate, Limit)> {
+    let rate = ctx.identity().caller()?.key_rate()?;
+    Some((rate, Limit::of_key(rate)?))
+}
+
+/// `RateLimit-Policy` with the limit of the key.
+fn with_own(policy: Option<&HeaderValue>, own: Option<&(Rate, Limit)>) -> Option<HeaderValue> {
+    let Some((rate, own)) = own else { return policy.cloned() };
+    let own = own.policy(*rate);
+    let all = match policy.and_then(|policy| policy.to_str().ok()) {
+        Some(policy) => format!("{policy}, {own}"),
+        None => own,
+    };
+    HeaderValue::try_from(all).ok()
+}
+
+/// A request at a stage: what it is counted by, and as whom.
+struct Counted<'a> {
+    stage: Stage,
+    plan: Option<&'a Plan>,
+    /// The limit of its API key.
+    own: Option<Limit>,
+    client: Client<'a>,
+}
+
+impl Counted<'_> {
+    fn cost(&self) -> u32 {
+        self.plan.map_or(1, |plan| plan.cost)
+    }
+
+    /// Its limits, with their numbers.
+    fn limits(&self) -> impl Iterator<Item = (u8, &Limit)> {
+        let (first, limits) = self.plan.map_or((0, &[][..]), |plan| plan.of(self.stage));
+        (first..).zip(limits).chain(self.own.iter().map(|own| (OWN, own)))
+    }
+}
+
 impl RateLimit {
     fn plan(&self, ctx: &Context) -> Option<&Plan> {
         self.plans.get(usize::from(ctx.rule().id))?.as_deref()
@@ -266,26 +316,26 @@ impl RateLimit {
 
     /// Decides in this process.
     fn decide(&self, stage: Stage, ctx: &Context, parts: &request::Parts) -> Result<(), Stop> {
-        let Some((plan, client)) = self.counted(stage, ctx, parts) else { return Ok(()) };
-        self.enter(stage, ctx, plan, &client)?;
-        self.decide_here(stage, ctx, plan, &client)
+        let Some(counted) = self.counted(stage, ctx, parts) else { return Ok(()) };
+        self.enter(ctx, &counted)?;
+        self.decide_here(ctx, &counted)
     }
 
     /// Decides where the policy says.
     fn start<'a>(&'a self, stage: Stage, ctx: &'a Arc<Context>, parts: &'a request::Parts) -> Begun<'a> {
         let Some(shared) = &self.shared else { return Begun::Done(self.decide(stage, ctx, parts)) };
-        let Some((plan, client)) = self.counted(stage, ctx, parts) else { return Begun::Done(Ok(())) };
-        let entered = self.enter(stage, ctx, plan, &client);
-        match entered.and_then(|()| Self::places(shared, stage, plan, &client).map_err(Stop::from)) {
+        let Some(counted) = self.counted(stage, ctx, parts) else { return Begun::Done(Ok(())) };
+        let entered = self.enter(ctx, &counted);
+        match entered.and_then(|()| Self::places(shared, &counted).map_err(Stop::from)) {
             Err(stop) => Begun::Done(Err(stop)),
             Ok(places) if places.is_empty() => Begun::Done(Ok(())),
             Ok(places) => Begun::Waits(Box::pin(async move {
-                match shared.take(&places, plan.cost).await {
-                    Ok(taken) => Self::verdict(stage, ctx, plan, taken),
+                match shared.take(&places, counted.cost()).await {
+                    Ok(taken) => Self::verdict(ctx, &counted, taken),
                     Err(_away) => {
                         shared.without();
                         match shared.when_away {
-                            WhenAway::Local => self.decide_here(stage, ctx, plan, &client),
+                            WhenAway::Local => self.decide_here(ctx, &counted),
                             WhenAway::Open => Ok(()),
                             WhenAway::Closed => Err(AWAY.refuse("the store of limits is away").retry_after(1).into()),
                         }
@@ -296,13 +346,12 @@ impl RateLimit {
     }
 
     /// What a request is counted by, and as whom; none where it is not.
-    fn counted<'a>(
-        &'a self,
-        stage: Stage,
-        ctx: &'a Context,
-        parts: &'a request::Parts,
-    ) -> Option<(&'a Plan, Client<'a>)> {
-        let plan = self.plan(ctx).filter(|plan| plan.has(stage))?;
+    fn counted<'a>(&'a self, stage: Stage, ctx: &'a Context, parts: &'a request::Parts) -> Option<Counted<'a>> {
+        let plan = self.plan(ctx);
+        let own = if stage == Stage::BelowLogin { own(ctx).map(|(_, limit)| limit) } else { None };
+        if own.is_none() && !plan.is_some_and(|plan| plan.has(stage)) {
+            return None;
+        }
         let address = ctx.client_ip();
         if self.exempt.iter().any(|network| network.contains(address)) {
             return None;
@@ -310,20 +359,22 @@ impl RateLimit {
         let unnamed = ctx.is_behind_unnamed_proxy();
         let caller = ctx.identity().caller();
         let (user, key) = (caller.map(Caller::subject), caller.and_then(Caller::key_id));
-        Some((plan, Client { address, unnamed, headers: &parts.headers, user, key }))
+        let client = Client { address, unnamed, headers: &parts.headers, user, key };
+        Some(Counted { stage, plan, own, client })
     }
 
     /// Takes a place among the requests in flight, which are counted here wherever the rest is.
-    fn enter(&self, stage: Stage, ctx: &Context, plan: &Plan, client: &Client<'_>) -> Result<(), Stop> {
-        if let Some((limit, most)) = &plan.in_flight
-            && limit.stage() == stage
-            && let Some(bucket) = self.buckets(0, limit, client)?.into_iter().flatten().next()
+    fn enter(&self, ctx: &Context, counted: &Counted<'_>) -> Result<(), Stop> {
+        if let Some((limit, most)) = counted.plan.and_then(|plan| plan.in_flight.as_ref())
+            && limit.stage() == counted.stage
+            && let Some(bucket) = self.buckets(0, limit, &counted.client)?.into_iter().flatten().next()
         {
             if !self.flights.take(bucket.key, *most) {
                 // It takes nothing of the limits, and says all the same how they stand where that is known here.
                 if self.shared.is_none() {
-                    let stand = self.take(stage, plan, client, 0, self.table.time(ctx.start))?;
-                    stand.into_iter().for_each(|(limit, outcome)| Self::say(stage, ctx, Facts::new(limit, outcome)));
+                    let stand = self.take(counted, 0, self.table.time(ctx.start))?;
+                    let stand = stand.map(|(limit, outcome)| Facts::new(limit, outcome));
+                    stand.into_iter().for_each(|facts| Self::say(counted.stage, ctx, facts));
                 }
                 return Err(IN_FLIGHT.refuse("more requests at once than `in_flight`").retry_after(1).into());
             }
@@ -333,9 +384,9 @@ impl RateLimit {
     }
 
     /// Counts a request in this process.
-    fn decide_here(&self, stage: Stage, ctx: &Context, plan: &Plan, client: &Client<'_>) -> Result<(), Stop> {
-        let taken = self.take(stage, plan, client, plan.cost, self.table.time(ctx.start))?;
-        Self::verdict(stage, ctx, plan, taken)
+    fn decide_here(&self, ctx: &Context, counted: &Counted<'_>) -> Result<(), Stop> {
+        let taken = self.take(counted, counted.cost(), self.table.time(ctx.start))?;
+        Self::verdict(ctx, counted, taken)
     }
 
     /// Keeps for the answer how the client stands.
@@ -347,41 +398,38 @@ impl RateLimit {
     }
 
     /// What became of an attempt, said to the client.
-    fn verdict(stage: Stage, ctx: &Context, plan: &Plan, taken: Option<(u8, Outcome)>) -> Result<(), Stop> {
+    fn verdict(ctx: &Context, counted: &Counted<'_>, taken: Option<(u8, Outcome)>) -> Result<(), Stop> {
         let Some((number, outcome)) = taken else { return Ok(()) };
         let facts = Facts::new(number, outcome);
-        Self::say(stage, ctx, facts);
+        Self::say(counted.stage, ctx, facts);
         if outcome.store.is_some() {
             return Ok(());
         }
         let refusal = EXCEEDED.refuse("more requests than the limit allows").retry_after(facts.wait.div_ceil(NANOS));
-        Err(match plan.limits.get(usize::from(number)) {
-            Some(limit) => refusal.with("limit", limit.text.to_string()).into(),
+        Err(match counted.limits().find(|(known, _)| *known == number) {
+            Some((_, limit)) => refusal.with("limit", limit.text.to_string()).into(),
             None => refusal.into(),
         })
     }
 
     /// Takes `cost` units of each limit, or of none. Says which limit has least left, or which refused.
-    fn take(
-        &self,
-        stage: Stage,
-        plan: &Plan,
-        client: &Client<'_>,
-        cost: u32,
-        now: u64,
-    ) -> Result<Option<(u8, Outcome)>, Refusal> {
-        let (first, limits) = plan.of(stage);
-        let taken = match limits {
-            [] => None,
-            [limit] => self.table.take_all(self.buckets(first, limit, client)?.iter().flatten(), cost, now),
-            limits => {
-                let mut buckets = [None; MOST];
-                for (number, (pair, limit)) in (first..).zip(buckets.chunks_exact_mut(2).zip(limits)) {
-                    pair.copy_from_slice(&self.buckets(number, limit, client)?);
-                }
-                self.table.take_all(buckets.iter().flatten(), cost, now)
-            }
+    fn take(&self, counted: &Counted<'_>, cost: u32, now: u64) -> Result<Option<(u8, Outcome)>, Refusal> {
+        let mut limits = counted.limits();
+        let Some((number, limit)) = limits.next() else { return Ok(None) };
+        let first = self.buckets(number, limit, &counted.client)?;
+        let Some(second) = limits.next() else {
+            let taken = self.table.take_all(first.iter().flatten(), cost, now);
+            return Ok(taken.map(|(bucket, outcome)| (bucket.limit, outcome)));
         };
+        let mut buckets = [None; MOST];
+        let mut pairs = buckets.chunks_exact_mut(2);
+        if let Some(pair) = pairs.next() {
+            pair.copy_from_slice(&first);
+        }
+        for ((number, limit), pair) in std::iter::once(second).chain(limits).zip(pairs) {
+            pair.copy_from_slice(&self.buckets(number, limit, &counted.client)?);
+        }
+        let taken = self.table.take_all(buckets.iter().flatten(), cost, now);
         Ok(taken.map(|(bucket, outcome)| (bucket.limit, outcome)))
     }
 
@@ -408,17 +456,11 @@ impl RateLimit {
     }
 
     /// The buckets in the shared store that a request is counted in.
-    fn places<'l>(
-        shared: &Shared,
-        stage: Stage,
-        plan: &'l Plan,
-        client: &Client<'_>,
-    ) -> Result<Vec<Place<'l>>, Refusal> {
-        let (first, limits) = plan.of(stage);
-        let mut places = Vec::with_capacity(limits.len() * 2);
-        for (number, limit) in (first..).zip(limits) {
-            for subject in client.subjects(limit)?.into_iter().flatten() {
-                places.push(Place { key: shared.key(limit, &subject), quota: limit.quota(subject), limit: number });
+    fn places(shared: &Shared, counted: &Counted<'_>) -> Result<Vec<Place>, Refusal> {
+        let mut places = Vec::with_capacity(counted.limits().count() * 2);
+        for (number, limit) in counted.limits() {
+            for subject in counted.client.subjects(limit)?.into_iter().flatten() {
+                places.push(Place { key: shared.key(limit, &subject), quota: *limit.quota(subject), limit: number });
             }
         }
         Ok(places)

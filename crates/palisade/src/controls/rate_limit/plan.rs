@@ -1,7 +1,7 @@
 //! What holds for the requests of a rule: its limits, compiled.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use http::HeaderValue;
 use palisade_base::Rate;
@@ -72,6 +72,22 @@ impl Limit {
 
     pub(super) fn quota(&self, subject: Subject<'_>) -> &Quota {
         if matches!(subject, Subject::V6Wide(_)) { &self.wide } else { &self.quota }
+    }
+
+    /// The limit that an API key has by itself, wherever it is used.
+    pub(super) fn of_key(rate: Rate) -> Option<Self> {
+        static SAME: LazyLock<(u64, [u8; 16])> =
+            LazyLock::new(|| (id("its own", &By::Key, 0), name("its own", &By::Key, 0)));
+        let (id, name) = *SAME;
+        // Of a period of a hundred years one at a time, which is the longest that is counted.
+        let quota = Quota::new(rate, rate.amount()).or_else(|| Quota::new(rate, 1))?;
+        let text: Arc<str> = format!("{rate} of the key").into();
+        Some(Self { id, name, by: By::Key, quota, wide: quota, head: format!("\"{text}\";r=").into(), text })
+    }
+
+    /// Its item of `RateLimit-Policy`.
+    pub(super) fn policy(&self, rate: Rate) -> String {
+        format!("\"{}\";q={};w={}", self.text, rate.amount(), rate.period().as_secs())
     }
 }
 
@@ -162,7 +178,7 @@ pub(super) fn plan(limits: Vec<Limit>, cost: u32, in_flight: Option<(Limit, u32)
         .iter()
         .filter_map(|limit| {
             let rate: Rate = limit.text.split(" by ").next()?.parse().ok()?;
-            Some(format!("\"{}\";q={};w={}", limit.text, rate.amount(), rate.period().as_secs()))
+            Some(limit.policy(rate))
         })
         .collect();
     let policy = (!items.is_empty()).then(|| HeaderValue::from_str(&items.join(", ")).ok()).flatten();

@@ -34,9 +34,9 @@ pub(super) struct Shared {
 
 /// One bucket that a request is counted in.
 #[derive(Debug)]
-pub(super) struct Place<'q> {
+pub(super) struct Place {
     pub(super) key: Vec<u8>,
-    pub(super) quota: &'q Quota,
+    pub(super) quota: Quota,
     /// Which limit of the plan this is.
     pub(super) limit: u8,
 }
@@ -80,7 +80,7 @@ impl Shared {
     }
 
     /// Takes `cost` units from each of the buckets, or from none. Says which has least left, or which refused.
-    pub(super) async fn take(&self, places: &[Place<'_>], cost: u32) -> Result<Option<(u8, Outcome)>, Away> {
+    pub(super) async fn take(&self, places: &[Place], cost: u32) -> Result<Option<(u8, Outcome)>, Away> {
         let mut arguments = Vec::with_capacity(places.len() * 4);
         for place in places {
             for nanos in [place.quota.worth(cost), place.quota.tolerance()] {
@@ -100,7 +100,7 @@ impl Shared {
 }
 
 /// What a script's answer means. `None`: it is no answer to this.
-pub(super) fn decided(places: &[Place<'_>], cost: u32, answer: &[i64]) -> Option<Option<(u8, Outcome)>> {
+pub(super) fn decided(places: &[Place], cost: u32, answer: &[i64]) -> Option<Option<(u8, Outcome)>> {
     let (passed, lacks) = answer.split_first()?;
     if lacks.len() != places.len() * 2 {
         return None;

@@ -80,11 +80,11 @@ fn the_script_is_the_table_in_process() {
                     Bucket { key, neighbours: key, quota: quota(place), limit: place as u8 }
                 })
                 .collect();
-            let places: Vec<Place<'_>> = chosen
+            let places: Vec<Place> = chosen
                 .iter()
                 .map(|&place| Place {
                     key: format!("test:{run}:{place}").into(),
-                    quota: quota(place),
+                    quota: *quota(place),
                     limit: place as u8,
                 })
                 .collect();

@@ -242,7 +242,7 @@ pub(super) async fn move_to(call: &Call, at: &At<'_>, email: &str) -> Result<(),
 
 /// Sends the link once more that proves the account's address.
 pub(super) async fn prove_again(call: &Call, at: &At<'_>) -> Result<(), Refusal> {
-    let (_, account) = at.user()?;
+    let (_, account) = at.fresh()?;
     let desk = at.desk()?;
     let asked = at.ready.identity.ask_verification(account.id, &at.origin(call)).await.map_err(refused)?;
     desk.asked(Kind::Verification, VERIFY, asked);
@@ -269,7 +269,7 @@ pub(super) fn user_error(error: UserError) -> Refusal {
 
 /// `GET csrf`.
 pub(super) async fn csrf(_: &mut Call, at: &At<'_>) -> Result<Answer, Refusal> {
-    at.caller()?;
+    at.user()?;
     Ok(answer::json(StatusCode::OK, &json!({ "csrf_token": at.form_token() })))
 }
 

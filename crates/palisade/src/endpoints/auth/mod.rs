@@ -10,6 +10,7 @@ pub(crate) mod answer;
 mod authorize;
 pub(crate) mod call;
 mod client;
+mod forms;
 mod links;
 mod mail;
 mod metadata;
@@ -22,6 +23,10 @@ mod sessions;
 mod tests;
 #[cfg(test)]
 mod tests_access;
+#[cfg(test)]
+mod tests_everyone;
+#[cfg(test)]
+mod tests_handover;
 #[cfg(test)]
 mod tests_links;
 #[cfg(test)]
@@ -45,6 +50,7 @@ use crate::body::{RequestBody, ResponseBody};
 use crate::context::Context;
 use crate::control::Mode;
 use crate::controls::auth::{Auth, Ready, codes};
+use crate::endpoints::fits;
 use crate::observe::event;
 use crate::refusal::Refusal;
 
@@ -125,7 +131,13 @@ endpoints! {
     GET "/login" => pages::login,
     POST "/logout" => account::log_out,
     GET "/account" => pages::account,
-    POST "/account/{id}" => pages::change,
+    POST "/account/end-session" => forms::end_session,
+    POST "/account/revoke-key" => forms::revoke_key,
+    POST "/account/revoke-consent" => forms::revoke_consent,
+    POST "/account/password" => forms::password,
+    POST "/account/email" => forms::email,
+    POST "/account/verify" => forms::verify,
+    POST "/account/create-key" => forms::create_key,
     GET "/me" => account::me,
     PATCH "/me" => account::change,
     GET "/csrf" => account::csrf,
@@ -162,10 +174,16 @@ static WELL_KNOWN: &[(&str, Handler)] = &[
     ("/.well-known/oauth-protected-resource", |call, at| Box::pin(metadata::resource(call, at))),
 ];
 
-/// Every endpoint by method and path, for tests that try them all.
+/// Every endpoint by method and path behind `[auth] path`, for tests that try them all.
 #[cfg(test)]
 pub(crate) fn all() -> impl Iterator<Item = (&'static Method, &'static str)> {
     ENDPOINTS.iter().map(|(method, path, _)| (method, *path))
+}
+
+/// Those that lie elsewhere.
+#[cfg(test)]
+pub(crate) fn well_known() -> impl Iterator<Item = &'static str> {
+    WELL_KNOWN.iter().map(|(path, _)| *path)
 }
 
 /// Answers a request for an endpoint.
@@ -213,11 +231,4 @@ fn find(auth: &Auth, path: &str, method: &Method) -> Result<(Handler, String), R
 
 fn other_method(allowed: &[&str]) -> Refusal {
     codes::METHOD.refuse("the endpoint answers to other methods").allow(&allowed.join(", "))
-}
-
-/// Whether a path is of a pattern with one `{id}` at most, and what stands for it.
-fn fits<'p>(pattern: &str, path: &'p str) -> Option<&'p str> {
-    let Some((before, after)) = pattern.split_once("{id}") else { return (pattern == path).then_some("") };
-    let id = path.strip_prefix(before)?.strip_suffix(after)?;
-    (!id.is_empty() && id.len() <= 64 && !id.contains(['/', '%'])).then_some(id)
 }

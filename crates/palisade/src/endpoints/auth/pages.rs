@@ -151,10 +151,10 @@ pub(super) async fn register(call: &mut Call, at: &At<'_>) -> Result<Answer, Ref
 
 /// What the account page says besides.
 #[derive(Default)]
-struct Said<'a> {
-    notice: Option<&'a str>,
-    error: Option<&'a str>,
-    new_key: Option<&'a str>,
+pub(super) struct Said<'a> {
+    pub(super) notice: Option<&'a str>,
+    pub(super) error: Option<&'a str>,
+    pub(super) new_key: Option<&'a str>,
 }
 
 /// `GET account`, and `/auth` itself.
@@ -171,7 +171,8 @@ pub(super) fn to_login(at: &At<'_>, back: &str) -> Answer {
     answer::see_other(&format!("{}/login?again=1&return_to={}", at.base(), encode(back)))
 }
 
-async fn show_account(at: &At<'_>, status: StatusCode, said: &Said<'_>) -> Result<Answer, Refusal> {
+/// The account page.
+pub(super) async fn show_account(at: &At<'_>, status: StatusCode, said: &Said<'_>) -> Result<Answer, Refusal> {
     let (caller, user) = at.user()?;
     let current = caller.session_id();
     let sessions = sessions::of(at).await?;
@@ -223,78 +224,6 @@ async fn show_account(at: &At<'_>, status: StatusCode, said: &Said<'_>) -> Resul
         csrf_token: &csrf_token,
     });
     Ok(answer::page(status, html, None))
-}
-
-/// `POST account/{id}`: a form of the account page.
-pub(super) async fn change(call: &mut Call, at: &At<'_>) -> Result<Answer, Refusal> {
-    at.caller()?;
-    let form = call.form().await?;
-    at.own_page(call, form.get("csrf_token"))?;
-    let field = |name: &str| form.get(name).unwrap_or_default();
-    let secret = |name: &str| form.secret(name).map_or("", |secret| secret.expose());
-    let mut answer = answer::see_other(&format!("{}/account", at.base()));
-    let done = match call.id.as_str() {
-        "end-session" => sessions::end_one(at, field("id")).await,
-        "revoke-key" => sessions::revoke_one(at, field("id")).await,
-        "revoke-consent" => {
-            let (_, account) = match at.fresh() {
-                Ok(fresh) => fresh,
-                Err(_) => return Ok(to_login(at, &format!("{}/account", at.base()))),
-            };
-            match at.ready.identity.revoke_consent(account.id, field("id")).await.map_err(trouble)? {
-                true => {
-                    at.note("consent taken back", account);
-                    Ok(())
-                }
-                false => Err(codes::NOT_FOUND.refuse("no such consent")),
-            }
-        }
-        "password" => {
-            account::set_password(call, at, secret("current_password"), secret("new_password"), &mut answer).await
-        }
-        "email" => match account::move_to(call, at, field("email")).await {
-            Ok(()) => {
-                let notice = "If nobody has this address yet, a mail with a link is on its way to it. Until you open it nothing changes.";
-                let said = Said { notice: Some(notice), ..Said::default() };
-                return show_account(at, StatusCode::ACCEPTED, &said).await;
-            }
-            Err(refusal) => Err(refusal),
-        },
-        "verify" => match account::prove_again(call, at).await {
-            Ok(()) => {
-                let notice = "A mail with a link is on its way to your address. It works for a day.";
-                let said = Said { notice: Some(notice), ..Said::default() };
-                return show_account(at, StatusCode::ACCEPTED, &said).await;
-            }
-            Err(refusal) => Err(refusal),
-        },
-        "create-key" => {
-            let scopes = field("scopes").split_whitespace().map(Into::into).collect();
-            match sessions::make_one(at, field("name").to_owned(), scopes, None).await {
-                Ok((key, _)) => {
-                    let text = key.reveal();
-                    return show_account(
-                        at,
-                        StatusCode::CREATED,
-                        &Said { new_key: Some(text.expose()), ..Said::default() },
-                    )
-                    .await;
-                }
-                Err(refusal) => Err(refusal),
-            }
-        }
-        _ => Err(codes::NOT_FOUND.refuse("no such form")),
-    };
-    match done {
-        Ok(()) => Ok(answer),
-        Err(refusal) if *refusal.code() == codes::STEP_UP => Ok(to_login(at, &format!("{}/account", at.base()))),
-        Err(refusal) if is_for_the_page(&refusal) => {
-            at.log_refused(&refusal);
-            let error = refusal.said().first().map_or(refusal.code().sentence, |(_, must)| *must);
-            show_account(at, refusal.code().status, &Said { error: Some(error), ..Said::default() }).await
-        }
-        Err(refusal) => Err(refusal),
-    }
 }
 
 #[cfg(test)]

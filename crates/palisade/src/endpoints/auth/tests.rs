@@ -11,7 +11,7 @@ use crate::testing::{Answer, Harness};
 pub(super) const PASSWORD: &str = "vier alte Kutschen im Nebel";
 
 /// Says every header that it gets, a line each, and tries to set cookies.
-fn echo() -> Router {
+pub(super) fn echo() -> Router {
     async fn say(request: Request) -> axum::response::Response {
         let mut text = String::new();
         for (name, value) in request.headers() {
@@ -76,6 +76,10 @@ key = true
 [[route]]
 path = "/fresh"
 max_age = "5m"
+
+[[route]]
+path = "/permitted"
+permissions = ["notes:edit"]
 "#;
 
 impl App {
@@ -85,12 +89,16 @@ impl App {
 
     /// With these lines in `[auth]`.
     pub(super) fn with(auth: &str) -> Self {
+        Self::round(auth, Harness::new)
+    }
+
+    fn round(auth: &str, start: impl FnOnce(&str, Router) -> Harness) -> Self {
         let state = tempfile::tempdir().unwrap();
         let policy = format!(
             "[server]\nstate = {:?}\nhosts = [\"localhost\"]\n[auth]\nissuer = \"https://localhost\"\n{auth}\n{ROUTES}",
             state.path()
         );
-        Self { harness: Harness::new(&policy, echo()), state }
+        Self { harness: start(&policy, echo()), state }
     }
 
     pub(super) async fn json(&self, method: Method, path: &str, headers: &[(&str, &str)], body: &Value) -> Answer {
@@ -162,7 +170,7 @@ pub(super) fn bearer(tokens: &Value) -> String {
     format!("Bearer {}", tokens["access_token"].as_str().unwrap())
 }
 
-fn line<'t>(text: &'t str, name: &str) -> Option<&'t str> {
+pub(super) fn line<'t>(text: &'t str, name: &str) -> Option<&'t str> {
     text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
 }
 
@@ -339,39 +347,52 @@ async fn keys_expire_when_they_are_told_to() {
     }
 }
 
-/// Routes × identities. Threats 4.
+/// Routes × identities, also under `--detect`. Threats 2 and 4.
 #[tokio::test]
 async fn routes_and_identities() {
-    let app = App::new("");
-    let Cast { ann, admin, key, token, narrow } = Cast::of(&app).await;
-    let admin_token = bearer(&app.token("root", "").await);
-    let callers: [(&str, &str, &str); 8] = [
-        ("nobody", "accept", "*/*"),
-        ("user's session", "cookie", &ann),
-        ("user's token", "authorization", &token),
-        ("admin's session", "cookie", &admin),
-        ("admin's token", "authorization", &admin_token),
-        ("admin's narrow token", "authorization", &narrow),
-        ("admin's key", "x-api-key", &key),
-        ("junk", "authorization", "Bearer junk"),
-    ];
-    let routes = ["/open", "/any", "/admin", "/admin/", "/admin/x", "/notes", "/scoped-admin", "/keys-only", "/fresh"];
-    let expected = [
-        "200 401 401 401 401 401 401 401 401",
-        "200 200 403 403 403 200 403 403 200",
-        "200 200 403 403 403 200 403 403 403",
-        "200 200 200 200 200 200 200 403 200",
-        "200 200 200 200 200 200 200 403 403",
-        "200 403 403 403 403 200 200 403 403",
-        "200 403 403 403 403 200 200 200 403",
-        "200 401 401 401 401 401 401 401 401",
-    ];
-    for ((who, name, value), expected) in callers.iter().zip(expected) {
-        for (route, expected) in routes.iter().zip(expected.split(' ')) {
-            for method in [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::DELETE, Method::OPTIONS] {
-                let headers = [(*name, *value), ("sec-fetch-site", "same-origin")];
-                let answer = app.harness.send(method.clone(), route, &headers, "").await;
-                assert_eq!(answer.status().to_string(), expected, "{who} {method} {route}: {}", answer.text());
+    for start in [Harness::new as fn(&str, Router) -> Harness, Harness::detect] {
+        let app = App::round("registration = \"open\"\n", start);
+        let Cast { ann, admin, key, token, narrow } = Cast::of(&app).await;
+        let admin_token = bearer(&app.token("root", "").await);
+        let id = UserId::parse(app.register("edi").await["id"].as_str().unwrap()).unwrap();
+        let live = app.harness.handle().live();
+        let ready = live.policy.controls().auth.control.as_ref().unwrap().open(&live.policy).await.unwrap();
+        ready.identity.add_role("editor", &["notes:edit".to_owned()]).await.unwrap();
+        let roles = ["editor".to_owned()];
+        ready.identity.edit_user(id, Edit { roles: Some(&roles), ..Edit::default() }).await.unwrap();
+        let (edi, edi_token) = (app.session("edi").await, bearer(&app.token("edi", "").await));
+        let callers: [(&str, &str, &str); 10] = [
+            ("nobody", "accept", "*/*"),
+            ("user's session", "cookie", &ann),
+            ("user's token", "authorization", &token),
+            ("editor's session", "cookie", &edi),
+            ("editor's token", "authorization", &edi_token),
+            ("admin's session", "cookie", &admin),
+            ("admin's token", "authorization", &admin_token),
+            ("admin's narrow token", "authorization", &narrow),
+            ("admin's key", "x-api-key", &key),
+            ("junk", "authorization", "Bearer junk"),
+        ];
+        let routes = "/open /any /admin /admin/ /admin/x /notes /scoped-admin /keys-only /fresh /permitted";
+        let expected = [
+            "200 401 401 401 401 401 401 401 401 401",
+            "200 200 403 403 403 200 403 403 200 403",
+            "200 200 403 403 403 200 403 403 403 403",
+            "200 200 403 403 403 200 403 403 200 200",
+            "200 200 403 403 403 200 403 403 403 200",
+            "200 200 200 200 200 200 200 403 200 403",
+            "200 200 200 200 200 200 200 403 403 403",
+            "200 403 403 403 403 200 200 403 403 403",
+            "200 403 403 403 403 200 200 200 403 403",
+            "200 401 401 401 401 401 401 401 401 401",
+        ];
+        for ((who, name, value), expected) in callers.iter().zip(expected) {
+            for (route, expected) in routes.split(' ').zip(expected.split(' ')) {
+                for method in [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::DELETE, Method::OPTIONS] {
+                    let headers = [(*name, *value), ("sec-fetch-site", "same-origin")];
+                    let answer = app.harness.send(method.clone(), route, &headers, "").await;
+                    assert_eq!(answer.status().to_string(), expected, "{who} {method} {route}: {}", answer.text());
+                }
             }
         }
     }
@@ -433,11 +454,11 @@ async fn endpoints_and_credentials() {
             let code = answer.refusal().map_or("", |code| code.name);
             let expected = match (who, readable.contains(&name.as_str())) {
                 ("nobody", _) => "auth.required",
-                (_, true) if name == "GET /csrf" => "",
                 ("narrow token" | "key", true) => "auth.forbidden",
                 (_, true) => "",
-                // Each of its forms asks for itself; see below.
-                _ if name == "POST /account/{id}" => "auth.body_type",
+                ("narrow token" | "key", _) if name.starts_with("POST /account/") => "auth.forbidden",
+                // The forms of the page lead to the login instead; see below.
+                _ if name.starts_with("POST /account/") => "auth.body_type",
                 _ => "auth.step_up",
             };
             assert_eq!(code, expected, "{who}: {name}: {} {}", answer.status(), answer.text());

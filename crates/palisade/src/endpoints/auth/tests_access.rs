@@ -2,6 +2,7 @@
 
 use axum::routing::{get, post};
 use http::Method;
+use palisade_identity::service::{NewKey, UserId};
 
 use super::tests::{App, value};
 use crate::extract::{
@@ -145,6 +146,66 @@ async fn what_needs_a_proof_follows_from_the_accepted_credential() {
     assert_eq!(post(&[("cookie", &other), ("x-csrf-token", &token)], "x").await, (403, "csrf.token_invalid"));
 }
 
+/// Over all routes, on top of what is counted there, and of nobody else.
+#[tokio::test]
+async fn a_key_with_a_rate_of_its_own() {
+    let app = App::new(
+        "[rate_limit]\ndefault = \"off\"\nexempt = [\"198.51.100.0/24\"]\n\
+         [[route]]\npath = \"/free\"\nscopes = [\"notes:read\"]\nrate_limit = \"off\"\n\
+         [[route]]\npath = \"/few\"\nscopes = [\"notes:read\"]\nrate_limit = { limit = \"2/day\", by = \"key\" }\n\
+         [[route]]\npath = \"/dear\"\nscopes = [\"notes:read\"]\nrate_limit = { limit = \"100/day\", cost = 3 }\n",
+    );
+    let ann = app.register("ann").await;
+    let user = UserId::parse(ann["id"].as_str().unwrap()).unwrap();
+    let live = app.harness.handle().live();
+    let ready = live.policy.controls().auth.control.as_ref().unwrap().open(&live.policy).await.unwrap();
+    let key = async |rate: Option<&str>| {
+        let rate = rate.map(|rate| rate.parse().unwrap());
+        let new = NewKey { name: "k".into(), scopes: vec!["notes:read".into()], expires_in: None, rate };
+        ready.identity.create_key(user, new).await.unwrap().0.reveal().expose().clone()
+    };
+    let status = async |key: &str, path: &str| app.get(path, &[("x-api-key", key)]).await.status();
+
+    let five = key(Some("5/day")).await;
+    for (number, path) in ["/notes", "/free", "/few"].into_iter().enumerate() {
+        let answer = app.get(path, &[("x-api-key", &five)]).await;
+        assert_eq!(answer.status(), 200, "{path}: {}", answer.text());
+        let (left, policy) = match path {
+            "/few" => ("\"2/day by key\";r=1;t=4".to_owned(), "\"2/day by key\";q=2;w=86400, "),
+            _ => (format!("\"5/day of the key\";r={};t=17", 4 - number), ""),
+        };
+        assert!(answer.header("ratelimit").starts_with(&left), "{path}: {}", answer.header("ratelimit"));
+        assert_eq!(answer.header("ratelimit-policy"), format!("{policy}\"5/day of the key\";q=5;w=86400"), "{path}");
+    }
+    // What is refused by one of its limits is counted by none.
+    assert_eq!(
+        (status(&five, "/few").await, status(&five, "/few").await, status(&five, "/few").await),
+        (200, 429, 429)
+    );
+    assert_eq!(status(&five, "/dear").await, 429, "it counts as three, and one is left");
+    assert_eq!(status(&five, "/any").await, 403, "what its route refuses is not counted");
+    let last = app.get("/free", &[("authorization", &format!("Bearer {five}"))]).await;
+    assert_eq!(last.status(), 200);
+    assert!(last.header("ratelimit").starts_with("\"5/day of the key\";r=0;t=17"), "{}", last.header("ratelimit"));
+    for path in ["/free", "/notes", "/few"] {
+        let refused = app.get(path, &[("x-api-key", &five)]).await;
+        assert_eq!(refused.refusal().map(|code| code.name), Some("rate_limit.exceeded"), "{path}");
+        let wait: u32 = refused.header("retry-after").parse().unwrap();
+        assert!((17_000..=17_280).contains(&wait) || path == "/few", "{path}: {wait}");
+    }
+    let exempt = App { harness: app.harness.clone().from("198.51.100.1"), state: tempfile::tempdir().unwrap() };
+    assert_eq!(exempt.get("/free", &[("x-api-key", &five)]).await.status(), 200);
+
+    // Nobody else is limited by it: another key of the account, its sessions, nobody.
+    let (other, one) = (key(None).await, key(Some("1/100 years")).await);
+    for _ in 0..9 {
+        assert_eq!(status(&other, "/free").await, 200);
+    }
+    let free = app.get("/open", &[]).await;
+    assert_eq!((free.status(), free.header("ratelimit"), free.header("ratelimit-policy")), (200, "", ""));
+    assert_eq!((status(&one, "/free").await, status(&one, "/free").await), (200, 429));
+}
+
 struct Notes;
 impl Named for Notes {
     const NAME: &'static str = "notes:read";
@@ -219,4 +280,45 @@ async fn extractors_by_every_kind_of_credential() {
     assert_eq!(act(&[("cookie", &own), ("sec-fetch-site", "cross-site")]).await, 403, "also where `csrf` only watches");
     assert_eq!(act(&[("cookie", &own), ("sec-fetch-site", "same-origin")]).await, 200);
     assert_eq!(act(&[("authorization", &ann_token), ("sec-fetch-site", "cross-site")]).await, 200);
+}
+
+/// `[auth] host`: the pages of logins share no origin with the application, and are nowhere else. Threats 21.
+#[tokio::test]
+async fn endpoints_on_a_host_of_their_own() {
+    let state = tempfile::tempdir().unwrap();
+    let policy = format!(
+        "[server]\nstate = {:?}\nhosts = [\"localhost\", \"login.localhost\"]\n\
+         [auth]\nissuer = \"https://login.localhost\"\nhost = \"login.localhost\"\nregistration = \"open\"\n\
+         [[route]]\npath = \"/open\"\npublic = true\n",
+        state.path()
+    );
+    let app = App { harness: Harness::new(&policy, super::tests::echo()), state };
+    let (there, page) = (("host", "login.localhost"), ("accept", "text/html"));
+    let ann = serde_json::json!({ "username": "ann", "email": "ann@example.com", "password": super::tests::PASSWORD });
+    let headers = [there, ("origin", "https://login.localhost"), ("content-type", "application/json")];
+    let made = app.harness.send(Method::POST, "/auth/register", &headers, ann.to_string()).await;
+    assert_eq!(made.status(), 201, "{}", made.text());
+    let form = format!("grant_type=password&username=ann&password={}", super::tests::PASSWORD.replace(' ', "+"));
+    let token = value(&app.form("/auth/token", &[there], &form).await)["access_token"].as_str().unwrap().to_owned();
+    let bearer = format!("Bearer {token}");
+
+    for path in ["/auth/login", "/auth/jwks.json", "/.well-known/oauth-authorization-server"] {
+        assert_eq!(app.get(path, &[there, page]).await.status(), 200, "{path}");
+        for host in ["localhost", "LOCALHOST", "localhost:443"] {
+            let elsewhere = app.get(path, &[("host", host), page]).await;
+            assert_eq!(elsewhere.refusal().map(|code| code.name), Some("auth.required"), "{host}{path}");
+            // Nobody is sent to a page whose session would not come back.
+            assert_eq!((elsewhere.status(), elsewhere.header("location")), (401, ""), "{host}{path}");
+        }
+    }
+    let seen = app.get("/auth/me", &[("authorization", &bearer)]).await;
+    assert!(seen.text().contains("x-forwarded-name: ann"), "the application's own path: {}", seen.text());
+    let me = app.get("/auth/me", &[there, ("authorization", &bearer)]).await;
+    assert_eq!(value(&me)["username"], "ann");
+    let lost = app.get("/any", &[there, page]).await;
+    assert_eq!((lost.status(), lost.header("location")), (303, "/auth/login?return_to=%2Fany"));
+    // A page of the application is another origin, and so another site to the pages of logins.
+    let foreign = [there, ("origin", "https://localhost"), ("content-type", "application/json")];
+    let refused = app.harness.send(Method::POST, "/auth/login", &foreign, "{}").await;
+    assert_eq!(refused.refusal().map(|code| code.name), Some("auth.cross_site"));
 }

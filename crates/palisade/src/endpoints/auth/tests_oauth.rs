@@ -39,9 +39,23 @@ impl App {
         let (client, secret) = ready.identity.add_client(new).await.unwrap();
         Registered { id: client.id.clone(), secret: secret.map(|s| s.expose().clone()).unwrap_or_default() }
     }
+
+    /// The tokens of a public client that the user of a session allows to read their notes.
+    pub(super) async fn third_party(&self, session: &str, client: &Registered) -> serde_json::Value {
+        let own = [("cookie", session), ("sec-fetch-site", "same-origin")];
+        let form = format!("decision=allow&request={}", encode(&ask(&client.id, &[])));
+        let allowed = self.form("/auth/authorize", &own, &form).await;
+        let code = parameter(allowed.header("location"), "code").unwrap_or_else(|| panic!("{}", allowed.text()));
+        let redeem = format!(
+            "grant_type=authorization_code&client_id={}&code={code}&redirect_uri={}&code_verifier={VERIFIER}",
+            client.id,
+            encode(BACK)
+        );
+        value(&self.form("/auth/token", &[], &redeem).await)
+    }
 }
 
-fn ask(client: &str, more: &[(&str, &str)]) -> String {
+pub(super) fn ask(client: &str, more: &[(&str, &str)]) -> String {
     let challenge = challenge();
     let mut parameters = vec![
         ("response_type", "code"),
@@ -182,6 +196,21 @@ async fn a_client_for_itself_and_what_it_may_ask_about() {
     assert_eq!(value(&app.form("/auth/introspect", &auth, &about("junk")).await), json!({ "active": false }));
     let nobody = app.form("/auth/introspect", &[], &about("x")).await;
     assert_eq!((nobody.status(), &value(&nobody)["error"]), (401, &json!("invalid_client")));
+    // Its token is revoked by itself alone; one that no client obtained by whoever holds it. Threats 31.
+    let itself = about(tokens["access_token"].as_str().unwrap());
+    let other = app.client(Proves::Public, &[GrantKind::AuthorizationCode]).await;
+    for form in [itself.clone(), format!("{itself}&client_id={}", other.id), format!("{itself}&client_id=made-up")] {
+        assert_eq!(app.form("/auth/revoke", &[], &form).await.status(), 200);
+        assert_eq!(app.get("/notes", &[("authorization", &bearer)]).await.status(), 200, "{form}");
+    }
+    let forged = app.form("/auth/revoke", &[], &format!("{itself}&client_id={}", client.id)).await;
+    assert_eq!((forged.status(), &value(&forged)["error"]), (401, &json!("invalid_client")));
+    assert_eq!(app.form("/auth/revoke", &auth, &itself).await.status(), 200);
+    assert_eq!(app.get("/notes", &[("authorization", &bearer)]).await.status(), 401);
+    let hers = format!("Bearer {}", ann["access_token"].as_str().unwrap());
+    assert_eq!(app.get("/any", &[("authorization", &hers)]).await.status(), 200);
+    assert_eq!(app.form("/auth/revoke", &[], &about(ann["access_token"].as_str().unwrap())).await.status(), 200);
+    assert_eq!(app.get("/any", &[("authorization", &hers)]).await.status(), 401);
 }
 
 /// Threats 31.

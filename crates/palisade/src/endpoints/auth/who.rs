@@ -56,10 +56,16 @@ impl At<'_> {
         Ok((caller, account))
     }
 
-    /// An administrator in a fresh session.
+    /// An administrator in a fresh session, whose role nobody can have taken away meanwhile (threats 17).
     pub(crate) fn administrator(&self) -> Result<&Account, Refusal> {
         let (_, account) = self.fresh()?;
-        if account.has_role(ADMINISTRATOR) { Ok(account) } else { Err(codes::FORBIDDEN.refuse("not an administrator")) }
+        if !account.has_role(ADMINISTRATOR) {
+            return Err(codes::FORBIDDEN.refuse("not an administrator"));
+        }
+        if self.auth.is_unsure() {
+            return Err(codes::AWAY.refuse("the role may have been taken away meanwhile").retry_after(1));
+        }
+        Ok(account)
     }
 
     /// Refuses what a page of another site has caused, where nobody has to be logged in: such a page could otherwise log
