@@ -50,6 +50,7 @@ async fn gateway(kept: &Kept) -> Result<(App, Palisade)> {
 on_both!(
     a_login_reaches_the_app_as_headers_and_the_log_as_a_user,
     authlib_and_httpx_get_refresh_and_revoke_tokens,
+    authlib_as_a_registered_client_through_the_pages,
     a_session_ends_another,
     the_authorize_button_of_fastapis_own_page_works,
     openid_client_through_the_pages_in_which_axe_finds_nothing,
@@ -230,6 +231,48 @@ pub(crate) async fn add_client(
         clock,
     });
     Ok(identity.add_client(new).await?.0)
+}
+
+/// The rest of what Authlib does as it comes: a code with PKCE, introspection, a client for itself.
+async fn authlib_as_a_registered_client_through_the_pages(kept: Kept) -> Result<()> {
+    need(Need::Node)?;
+    need(Need::Chromium)?;
+    let app = App::uvicorn("identity", &[]).await?;
+    let routes = "[[route]]\npath = \"/notes\"\nscopes = [\"notes:read\"]\n";
+    let gateway = kept.setup(&app.url(), &format!("{POLICY}\n{routes}")).start().await?;
+    let ann = register(&gateway.https()?, "ann").await?;
+    let redirect = format!("http://127.0.0.1:{}/cb", palisade_test::ports::free()?);
+    let grants = ["authorization_code", "refresh_token", "client_credentials"];
+    let mut add = vec!["client", "add", "Calendar", "--method", "client_secret_basic", "--redirect", &redirect];
+    add.extend(["--scope", "notes:read", "--json"]);
+    add.extend(grants.iter().flat_map(|grant| ["--grant", grant]));
+    let client = gateway.run(&add).await?.json()?;
+    let text = |value: &Value, name: &str| value[name].as_str().map(str::to_owned).context("a text");
+    let (id, secret) = (text(&client, "client_id")?, text(&client, "client_secret")?);
+    let base = gateway.url("https")?.replace("127.0.0.1", "localhost");
+    let ca = gateway.ca()?;
+    let ca = ca.to_string_lossy();
+
+    let begun = script("client.py", &["url", &base, &ca, &id, &secret, &redirect]).await?;
+    let mut command = Command::new("node");
+    command
+        .arg(paths::tests("node/authorize.mjs"))
+        .args([text(&begun, "url")?.as_str(), &redirect, "ann", PASSWORD])
+        .env("PALISADE_NODE_MODULES", provision::node().join("node_modules"))
+        .env("PALISADE_CHROMIUM", provision::chromium());
+    let seen = printed(command, Duration::from_secs(120)).await?;
+    assert_eq!(seen["error"], Value::Null, "{seen}");
+    let (verifier, state, back) = (text(&begun, "verifier")?, text(&begun, "state")?, text(&seen, "back")?);
+    let seen = script("client.py", &["tokens", &base, &ca, &id, &secret, &redirect, &verifier, &state, &back]).await?;
+    assert_eq!((&seen["scope"], &seen["notes"]), (&json!("notes:read"), &json!(200)), "{seen}");
+    let about = &seen["introspected"];
+    assert_eq!((&about["active"], &about["username"], &about["sub"]), (&json!(true), &json!("ann"), &ann["id"]));
+    assert_eq!((&about["client_id"], &about["scope"]), (&json!(id), &json!("notes:read")));
+    assert_eq!((&seen["rotated"], &seen["after"]), (&json!(true), &json!({ "active": false })));
+    let own = &seen["own"];
+    assert_eq!((&own["active"], &own["sub"], &own["client_id"]), (&json!(true), &json!(id), &json!(id)), "{seen}");
+    assert_eq!((&seen["own_notes"], &seen["own_refresh"]), (&json!(200), &json!(false)));
+    Ok(())
 }
 
 async fn openid_client_through_the_pages_in_which_axe_finds_nothing(kept: Kept) -> Result<()> {

@@ -45,7 +45,7 @@ async fn serves_without_rights_and_with_a_read_only_root() -> Result<()> {
     Ok(())
 }
 
-fn is_root() -> Result<bool> {
+pub(crate) fn is_root() -> Result<bool> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     Ok(status.lines().any(|line| line.starts_with("Uid:\t0\t0")))
 }

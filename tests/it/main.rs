@@ -13,6 +13,7 @@ mod commands;
 mod csrf;
 mod demo;
 mod deploy;
+mod disk;
 mod docs_commands;
 mod docs_pages;
 mod edge;

@@ -8,17 +8,25 @@ use palisade_test::python::App;
 use palisade_test::{Client, Palisade, WebSocket};
 use serde_json::json;
 
-use crate::support::written;
+use crate::support::{Kept, on_both};
 
 const PASSWORD: &str = "vier alte Kutschen im Nebel";
 /// Within it nothing more may be delivered.
 const AT_MOST: Duration = Duration::from_secs(2);
 
-async fn gateway(auth: &str) -> Result<(App, Palisade)> {
+async fn gateway(kept: &Kept, auth: &str) -> Result<(App, Palisade)> {
     let app = App::plausible().await?;
-    let gateway = written(&app.url(), &format!("[auth]\nregistration = \"open\"\n{auth}")).await?;
+    let policy = format!("[auth]\nregistration = \"open\"\n{auth}");
+    let gateway = kept.setup(&app.url(), &policy).start().await?;
     Ok((app, gateway))
 }
+
+on_both!(
+    a_websocket_is_closed_with_1008_when_its_session_ends,
+    a_websocket_is_closed_with_1008_when_its_token_expires_or_the_account_is_disabled,
+    an_event_stream_ends_with_its_session,
+    none_of_a_hundred_streams_outlives_its_rights,
+);
 
 /// A session, as a browser sends it, and its id.
 async fn session(client: &Client, name: &str) -> Result<(String, String)> {
@@ -44,9 +52,8 @@ async fn end(client: &Client, by: &str, id: &str) -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
-async fn a_websocket_is_closed_with_1008_when_its_session_ends() -> Result<()> {
-    let (_app, gateway) = gateway("").await?;
+async fn a_websocket_is_closed_with_1008_when_its_session_ends(kept: Kept) -> Result<()> {
+    let (_app, gateway) = gateway(&kept, "").await?;
     let client = gateway.https()?;
     let ((one, own), (two, _)) = (session(&client, "ann").await?, session(&client, "ann").await?);
     let url = format!("{}/ws", gateway.websocket_url("https")?);
@@ -66,9 +73,8 @@ async fn a_websocket_is_closed_with_1008_when_its_session_ends() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
-async fn a_websocket_is_closed_with_1008_when_its_token_expires_or_the_account_is_disabled() -> Result<()> {
-    let (_app, gateway) = gateway("access_token = \"1m\"\n").await?;
+async fn a_websocket_is_closed_with_1008_when_its_token_expires_or_the_account_is_disabled(kept: Kept) -> Result<()> {
+    let (_app, gateway) = gateway(&kept, "access_token = \"1m\"\n").await?;
     let client = gateway.https()?;
     let (cookie, _) = session(&client, "ann").await?;
     let form = format!("grant_type=password&username=ann&password={}", PASSWORD.replace(' ', "+"));
@@ -109,9 +115,8 @@ async fn a_websocket_is_closed_with_1008_when_its_token_expires_or_the_account_i
     Ok(())
 }
 
-#[tokio::test]
-async fn an_event_stream_ends_with_its_session() -> Result<()> {
-    let (_app, gateway) = gateway("").await?;
+async fn an_event_stream_ends_with_its_session(kept: Kept) -> Result<()> {
+    let (_app, gateway) = gateway(&kept, "").await?;
     let client = gateway.https()?;
     for client in [client.clone(), client.http2()] {
         let ((one, own), (two, _)) = (session(&client, "ann").await?, session(&client, "ann").await?);
@@ -181,5 +186,37 @@ async fn a_stricter_policy_ends_what_is_open() -> Result<()> {
     }
     assert_eq!(socket.closed().await?, Some((1008, "no longer allowed".to_owned())));
     ensure!(begun.elapsed() < AT_MOST, "{:?}", begun.elapsed());
+    Ok(())
+}
+
+/// Every second one is ended by a way of its own; the others go on, and so does what they deliver.
+async fn none_of_a_hundred_streams_outlives_its_rights(kept: Kept) -> Result<()> {
+    let (_app, gateway) = gateway(&kept, "[limits]\nconnections_per_address = 400\n").await?;
+    let client = gateway.https()?;
+    let ((ann, _), (bob, _), (eve, _)) =
+        (session(&client, "ann").await?, session(&client, "bob").await?, session(&client, "eve").await?);
+    let mut open = Vec::new();
+    for place in 0..100 {
+        let cookie = [&ann, &bob, &eve, &eve][place % 4];
+        let mut stream = client.get("/events?count=600").header("cookie", cookie).send().await?;
+        ensure!(stream.status() == 200 && stream.chunk().await?.is_some(), "stream {place}");
+        open.push((place, stream));
+    }
+    let out = client.post("/auth/logout").header("cookie", &ann).header("sec-fetch-site", "same-origin");
+    ensure!(out.send().await?.status() == 204);
+    let ran = gateway.run(&["user", "disable", "bob"]).await?;
+    ensure!(ran.code == Some(0), "{ran:?}");
+    let begun = Instant::now();
+    let (ends, goes_on): (Vec<_>, Vec<_>) = open.into_iter().partition(|(place, _)| place % 4 < 2);
+    let ended = futures_util::future::join_all(ends.into_iter().map(async |(place, mut stream)| {
+        while stream.chunk().await?.is_some() {
+            ensure!(begun.elapsed() < AT_MOST, "stream {place} goes on after {:?}", begun.elapsed());
+        }
+        anyhow::Ok(())
+    }));
+    ended.await.into_iter().collect::<Result<Vec<()>>>()?;
+    for (place, mut stream) in goes_on {
+        ensure!(stream.chunk().await?.is_some(), "stream {place} has ended");
+    }
     Ok(())
 }

@@ -122,6 +122,24 @@ impl sealed::Sealed for Store {
 
 impl Conn for Store {}
 
+/// The connection that [reads the feed](Store::feed).
+#[derive(Debug, Clone, Copy)]
+pub struct Feed<'s>(pub(crate) &'s Store);
+
+impl sealed::Sealed for Feed<'_> {
+    type Db = DatabaseConnection;
+
+    fn db(&self) -> &Self::Db {
+        self.0.feed_connection()
+    }
+
+    fn deadline(&self) -> Duration {
+        self.0.statement_timeout()
+    }
+}
+
+impl Conn for Feed<'_> {}
+
 /// Runs a statement for so long at most.
 pub(crate) async fn bounded<T>(deadline: Duration, work: impl Future<Output = Result<T, DbErr>>) -> Result<T> {
     match tokio::time::timeout(deadline, work).await {

@@ -37,7 +37,7 @@ mod own;
 mod source;
 mod tables;
 
-pub use connection::{Committed, Conn, Tx};
+pub use connection::{Committed, Conn, Feed, Tx};
 pub use error::{Error, Result, Unique};
 pub use open::Store;
 pub use options::{BadUrl, Options};

@@ -14,7 +14,7 @@ use sea_orm::{
 use sea_orm_migration::MigratorTrait as _;
 use tokio::sync::Semaphore;
 
-use crate::connection::bounded;
+use crate::connection::{Feed, bounded};
 use crate::error::of_driver;
 use crate::migrations::Migrator;
 use crate::options::{Options, Target};
@@ -26,6 +26,8 @@ pub struct Store(Arc<Inner>);
 
 struct Inner {
     db: DatabaseConnection,
+    /// One connection beside the others: see [`Store::feed`].
+    feed: DatabaseConnection,
     statement_timeout: Duration,
     acquire_timeout: Duration,
     /// SQLite's one writer.
@@ -45,12 +47,18 @@ impl Store {
     /// # Errors
     /// When the file cannot be opened, or the options of PostgreSQL cannot be read.
     pub async fn open(options: &Options) -> Result<Self> {
-        let (db, writers) = match &options.target {
+        let ((db, feed), writers) = match &options.target {
             Target::Sqlite(file) => (sqlite(file, options).await?, Some(Arc::new(Semaphore::new(1)))),
             Target::Postgres(url) => (postgres(url.expose(), options)?, None),
         };
         let (statement_timeout, acquire_timeout) = (options.statement_timeout, options.acquire_timeout);
-        Ok(Self(Arc::new(Inner { db, statement_timeout, acquire_timeout, writers })))
+        Ok(Self(Arc::new(Inner { db, feed, statement_timeout, acquire_timeout, writers })))
+    }
+
+    /// For reading the feed of changes, on a connection that nothing else waits for: requests may use up all others, as
+    /// with made-up sessions that have to be looked up, and what was revoked elsewhere is known in time all the same.
+    pub const fn feed(&self) -> Feed<'_> {
+        Feed(self)
     }
 
     /// Whether it is a file of this machine.
@@ -124,10 +132,15 @@ impl Store {
     pub async fn close(&self) {
         // An error here is a connection that is closed already.
         let _ = self.0.db.close_by_ref().await;
+        let _ = self.0.feed.close_by_ref().await;
     }
 
     pub(crate) fn connection(&self) -> &DatabaseConnection {
         &self.0.db
+    }
+
+    pub(crate) fn feed_connection(&self) -> &DatabaseConnection {
+        &self.0.feed
     }
 
     pub(crate) fn statement_timeout(&self) -> Duration {
@@ -149,7 +162,7 @@ fn limits<DB: sea_orm::sqlx::Database>(options: &Options) -> PoolOptions<DB> {
         .test_before_acquire(true)
 }
 
-async fn sqlite(file: &Path, options: &Options) -> Result<DatabaseConnection> {
+async fn sqlite(file: &Path, options: &Options) -> Result<(DatabaseConnection, DatabaseConnection)> {
     make_private(file)?;
     let connect = SqliteConnectOptions::new()
         .filename(file)
@@ -172,8 +185,9 @@ async fn sqlite(file: &Path, options: &Options) -> Result<DatabaseConnection> {
         }
     };
     let pool: SqlitePoolOptions = limits(options);
+    let feed = pool.clone().max_connections(1).connect_lazy_with(connect.clone());
     let pool = pool.connect_with(connect).await.map_err(|error| of_driver(&error))?;
-    Ok(SqlxSqliteConnector::from_sqlx_sqlite_pool(pool))
+    Ok((SqlxSqliteConnector::from_sqlx_sqlite_pool(pool), SqlxSqliteConnector::from_sqlx_sqlite_pool(feed)))
 }
 
 /// The file exists from here on, for its owner only; SQLite gives its journal the same mode.
@@ -204,7 +218,7 @@ fn make_private(file: &Path) -> Result<()> {
     }
 }
 
-fn postgres(url: &str, options: &Options) -> Result<DatabaseConnection> {
+fn postgres(url: &str, options: &Options) -> Result<(DatabaseConnection, DatabaseConnection)> {
     // The driver's own message could repeat the URL, and so the password.
     let connect: PgConnectOptions =
         url.parse().map_err(|_| Error::Failed("the URL of the database cannot be read".into()))?;
@@ -229,7 +243,9 @@ fn postgres(url: &str, options: &Options) -> Result<DatabaseConnection> {
         ])
         .disable_statement_logging();
     let pool: PgPoolOptions = limits(options);
-    Ok(SqlxPostgresConnector::from_sqlx_postgres_pool(pool.connect_lazy_with(connect)))
+    let feed = pool.clone().max_connections(1).connect_lazy_with(connect.clone());
+    let of = SqlxPostgresConnector::from_sqlx_postgres_pool;
+    Ok((of(pool.connect_lazy_with(connect)), of(feed)))
 }
 
 fn is_local(connect: &PgConnectOptions) -> bool {

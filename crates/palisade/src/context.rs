@@ -265,6 +265,7 @@ pub struct Context {
     inspection: Mutex<Option<Box<waf::Inspection>>>,
     authenticated_by: OnceLock<csrf::AuthenticatedBy>,
     session_secret: OnceLock<Box<[u8]>>,
+    session_cookie: OnceLock<Box<HeaderValue>>,
     csrf: OnceLock<csrf::Facts>,
     body_refusal: Mutex<Option<Refusal>>,
     answered: AtomicBool,
@@ -332,6 +333,7 @@ impl Context {
             inspection: Mutex::default(),
             authenticated_by: OnceLock::new(),
             session_secret: OnceLock::new(),
+            session_cookie: OnceLock::new(),
             csrf: OnceLock::new(),
             body_refusal: Mutex::default(),
             answered: AtomicBool::new(false),
@@ -560,6 +562,16 @@ impl Context {
     /// Set by whatever identifies requests, once.
     pub fn set_session_secret(&self, secret: impl Into<Box<[u8]>>) {
         let _ = self.session_secret.set(secret.into());
+    }
+
+    /// The cookie under which the session of this request goes on, where it got another secret.
+    pub(crate) fn session_cookie(&self) -> Option<&HeaderValue> {
+        self.session_cookie.get().map(|cookie| &**cookie)
+    }
+
+    /// Set by `auth`, once.
+    pub(crate) fn set_session_cookie(&self, cookie: HeaderValue) {
+        let _ = self.session_cookie.set(Box::new(cookie));
     }
 
     /// What `csrf` knows of this request.

@@ -31,6 +31,7 @@
 //! ```
 
 mod api_key;
+pub(crate) mod sealed;
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -110,6 +111,23 @@ impl<P: Purpose> Opaque<P> {
     /// Its hash.
     pub fn stored(&self) -> Stored<P> {
         Stored(hash(P::LABEL, &[self.0.expose()]), PhantomData)
+    }
+
+    /// Encrypts the one that takes its place, so that only this one opens it.
+    ///
+    /// # Errors
+    /// When the system gives no random bytes, or the cryptographic library fails.
+    pub fn seal(&self, successor: &Self) -> Result<Vec<u8>, NoEntropy> {
+        self.opener().seal(successor.0.expose()).ok_or(NoEntropy)
+    }
+
+    /// Opens what [`seal`](Self::seal) made.
+    pub fn open(&self, sealed: &[u8]) -> Option<Self> {
+        self.opener().open(sealed).map(|bytes| Self(Secret::new(bytes), PhantomData))
+    }
+
+    fn opener(&self) -> sealed::Opener<'_> {
+        sealed::Opener { label: P::LABEL.as_bytes(), secret: self.0.expose(), hash: self.stored().0 }
     }
 }
 
@@ -298,6 +316,23 @@ mod tests {
         let stored: HashSet<[u8; 32]> = LABELS.iter().map(|label| hash(label, &[&bytes])).collect();
         assert_eq!(stored.len(), LABELS.len());
         assert_ne!(hash("a", &[b"bc", b"d"]), hash("a", &[b"b", b"cd"]));
+    }
+
+    #[test]
+    fn a_successor_opens_with_the_one_before_only() {
+        let [first, next, stranger] = [(); 3].map(|()| Session::generate().expect("entropy"));
+        let sealed = first.seal(&next).expect("sealed");
+        assert!(next.stored().matches(&first.open(&sealed).expect("its own")));
+        assert!(stranger.open(&sealed).is_none() && next.open(&sealed).is_none());
+        assert_ne!(sealed, first.seal(&next).expect("sealed"));
+        for place in 0..sealed.len() {
+            let mut bent = sealed.clone();
+            bent[place] ^= 1;
+            assert!(first.open(&bent).is_none(), "byte {place}");
+            assert!(first.open(&sealed[..place]).is_none(), "{place} bytes");
+        }
+        let raw = next.0.expose();
+        assert!(!sealed.windows(8).any(|window| raw.windows(8).any(|secret| secret == window)));
     }
 
     #[test]

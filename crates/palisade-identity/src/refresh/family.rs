@@ -40,6 +40,11 @@ impl Place {
         };
         Self(hash("palisade refresh place v1", &[&network, class.as_bytes()]))
     }
+
+    /// As it is stored.
+    pub(crate) const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
 }
 
 /// How long refreshing goes on.

@@ -2,14 +2,13 @@
 
 use std::fmt;
 
-use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, Nonce, UnboundKey};
-use aws_lc_rs::error::Unspecified;
-use aws_lc_rs::{constant_time, hkdf, hmac};
+use aws_lc_rs::{constant_time, hmac};
 use data_encoding::BASE64URL_NOPAD;
 use palisade_base::Secret;
 use zeroize::Zeroize;
 
 use super::CannotRefresh;
+use crate::opaque::sealed::Opener;
 use crate::opaque::{hash, random};
 
 const PREFIX: &str = "palr_";
@@ -17,7 +16,6 @@ const TAG_BYTES: usize = 16;
 /// Family, generation, secret.
 const BODY_BYTES: usize = 16 + 4 + 32;
 pub(super) const TOKEN_BYTES: usize = BODY_BYTES + TAG_BYTES;
-const NONCE_BYTES: usize = 12;
 
 /// A refresh token. Opaque to clients; for us it names its family and its place in it.
 #[derive(Clone)]
@@ -77,38 +75,16 @@ impl RefreshToken {
 
     /// Encrypts the successor so that only this token opens it.
     pub(super) fn seal(&self, successor: &Self) -> Result<Vec<u8>, CannotRefresh> {
-        // The key is for this one text; a nonce all the same, for two instances may race for the same token. GCM-SIV
-        // would stand even an equal one.
-        let nonce = random::<NONCE_BYTES>()?;
-        let mut text = successor.0.expose().to_vec();
-        let sealed = self.key().and_then(|key| {
-            key.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(self.hash()), &mut text)
-        });
-        if sealed.is_err() {
-            text.zeroize();
-            return Err(CannotRefresh::Library);
-        }
-        Ok([nonce.as_slice(), &text].concat())
+        self.opener().seal(successor.0.expose()).ok_or(CannotRefresh::Library)
     }
 
     /// Opens what [`seal`](Self::seal) made.
     pub(super) fn open(&self, sealed: &[u8]) -> Option<Self> {
-        let (nonce, text) = sealed.split_at_checked(NONCE_BYTES)?;
-        let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
-        let mut text = text.to_vec();
-        let bytes = self.key().ok()?.open_in_place(nonce, Aad::from(self.hash()), &mut text).ok()?;
-        let token = <[u8; TOKEN_BYTES]>::try_from(&*bytes).ok().map(|bytes| Self(Secret::new(bytes)));
-        text.zeroize();
-        token
+        self.opener().open(sealed).map(|bytes| Self(Secret::new(bytes)))
     }
 
-    fn key(&self) -> Result<LessSafeKey, Unspecified> {
-        let salt = hkdf::Salt::new(hkdf::HKDF_SHA256, b"palisade refresh successor v1");
-        let mut key = [0; 32];
-        salt.extract(self.0.expose()).expand(&[], hkdf::HKDF_SHA256)?.fill(&mut key)?;
-        let unbound = UnboundKey::new(&AES_256_GCM_SIV, &key);
-        key.zeroize();
-        unbound.map(LessSafeKey::new)
+    fn opener(&self) -> Opener<'_> {
+        Opener { label: b"palisade refresh successor v1", secret: self.0.expose(), hash: self.hash() }
     }
 }
 

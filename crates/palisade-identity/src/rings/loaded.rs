@@ -9,7 +9,7 @@ use palisade_vault::{Change, MAX_VERSIONS, Provider, Ring, Store, Version};
 use serde_json::json;
 
 use super::make::{self, Rotation};
-use super::{Error, Name, Purpose, Settings, Source, TAG_BYTES, provided};
+use super::{Error, Name, Settings, Source, TAG_BYTES, provided};
 use crate::password::Peppers;
 use crate::token::{Algorithm, Keyring, Keys, SigningKey};
 
@@ -32,34 +32,34 @@ pub(super) struct Loaded {
     next: Option<Timestamp>,
 }
 
-/// The keys of [`super::Rings::mac`], one a version and purpose.
+/// What the one use of `mac-key` is derived by: a second one would get another.
+const MAC: &[u8] = b"palisade mac csrf";
+
+/// The keys of [`super::Rings::mac`], one a version.
 #[derive(Debug, Default)]
-pub(super) struct Macs(Vec<(Timestamp, [hmac::Key; Purpose::ALL.len()])>);
+pub(super) struct Macs(Vec<(Timestamp, hmac::Key)>);
 
 impl Macs {
     fn new<'a>(versions: impl Iterator<Item = &'a Version>) -> Self {
         Self(versions.map(|version| (version.from, Self::derive(version))).collect())
     }
 
-    /// One key for each purpose: HMAC as the pseudo-random function of NIST SP 800-108, of one block.
-    fn derive(version: &Version) -> [hmac::Key; Purpose::ALL.len()] {
+    /// HMAC as the pseudo-random function of NIST SP 800-108, of one block.
+    fn derive(version: &Version) -> hmac::Key {
         let ring = hmac::Key::new(hmac::HMAC_SHA256, version.key.expose());
-        Purpose::ALL.map(|purpose| {
-            let derived = hmac::sign(&ring, purpose.label().as_bytes());
-            hmac::Key::new(hmac::HMAC_SHA256, derived.as_ref())
-        })
+        hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&ring, MAC).as_ref())
     }
 
-    pub(super) fn tag(&self, purpose: Purpose, message: &[u8], now: Timestamp) -> [u8; TAG_BYTES] {
+    pub(super) fn tag(&self, message: &[u8], now: Timestamp) -> [u8; TAG_BYTES] {
         let due = self.0.iter().rev().find(|(from, _)| *from <= now).or(self.0.first());
-        let (_, keys) = due.expect("a ring that was loaded has a key");
+        let (_, key) = due.expect("a ring that was loaded has a key");
         let mut tag = [0; TAG_BYTES];
-        tag.copy_from_slice(hmac::sign(&keys[purpose as usize], message).as_ref());
+        tag.copy_from_slice(hmac::sign(key, message).as_ref());
         tag
     }
 
-    pub(super) fn checks(&self, purpose: Purpose, message: &[u8], tag: &[u8]) -> bool {
-        self.0.iter().rev().any(|(_, keys)| hmac::verify(&keys[purpose as usize], message, tag).is_ok())
+    pub(super) fn checks(&self, message: &[u8], tag: &[u8]) -> bool {
+        self.0.iter().rev().any(|(_, key)| hmac::verify(key, message, tag).is_ok())
     }
 }
 

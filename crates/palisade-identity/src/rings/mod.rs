@@ -8,12 +8,12 @@
 //! ```
 //! use std::sync::Arc;
 //! use palisade_base::Clock;
-//! use palisade_identity::rings::{Purpose, Rings, Settings};
+//! use palisade_identity::rings::{Rings, Settings};
 //!
 //! let store = Arc::new(palisade_vault::Memory::new());
 //! let rings = Rings::open(store, Settings::default(), Clock::real())?;
-//! let tag = rings.mac(Purpose::Csrf, b"session-7");
-//! assert!(rings.checks(Purpose::Csrf, b"session-7", &tag) && !rings.checks(Purpose::Device, b"session-7", &tag));
+//! let tag = rings.mac(b"session-7");
+//! assert!(rings.checks(b"session-7", &tag) && !rings.checks(b"session-8", &tag));
 //! assert_eq!(rings.jwk_set().lines().count(), 1);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
@@ -50,7 +50,7 @@ pub enum Name {
     Signing,
     /// Signs what is said to the application about a request: the secret `assertion-key`.
     Assertion,
-    /// Authenticates what only Palisade reads again, such as CSRF tokens and device cookies: the secret `mac-key`.
+    /// Authenticates what only Palisade reads again, CSRF tokens: the secret `mac-key`.
     Mac,
     /// Goes into hashes of passwords: the secret `pepper`.
     Pepper,
@@ -76,29 +76,6 @@ impl Name {
     }
 }
 
-/// What a [`mac`](Rings::mac) is for. Each has a key of its own, so that a tag for one is none for another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Purpose {
-    /// CSRF tokens.
-    Csrf,
-    /// Cookies that mark a device from which an account has logged in.
-    Device,
-    /// The state of a login or consent that a browser carries.
-    Login,
-}
-
-impl Purpose {
-    pub(crate) const ALL: [Self; 3] = [Self::Csrf, Self::Device, Self::Login];
-
-    const fn label(self) -> &'static str {
-        match self {
-            Self::Csrf => "palisade mac csrf",
-            Self::Device => "palisade mac device",
-            Self::Login => "palisade mac login",
-        }
-    }
-}
-
 /// Length of a tag of [`Rings::mac`], in bytes.
 pub const TAG_BYTES: usize = 32;
 
@@ -109,7 +86,7 @@ pub struct Settings {
     pub algorithm: Algorithm,
     /// How long an access token is accepted at most: its life, and the leeway of those who check it.
     pub access_life: Duration,
-    /// How long a tag of [`Rings::mac`] is accepted at most. The longest-lived thing is the cookie of a known device.
+    /// How long a tag of [`Rings::mac`] is accepted at most: as long as the longest session, whose forms carry one.
     pub mac_life: Duration,
     /// Whether hashes of passwords get a pepper.
     pub pepper: bool,
@@ -128,7 +105,7 @@ impl Default for Settings {
         Self {
             algorithm: Algorithm::EdDsa,
             access_life: Duration::from_secs(15 * 60 + 60),
-            mac_life: days(400),
+            mac_life: days(30),
             pepper: false,
             lead: Duration::from_secs(600),
             rotate: Some(days(90)),
@@ -329,12 +306,12 @@ impl Rings {
     }
 
     /// A tag that shows later that this process, or one that shares the store, has made the message (HMAC-SHA-256).
-    pub fn mac(&self, purpose: Purpose, message: &[u8]) -> [u8; TAG_BYTES] {
-        self.0.loaded.load().macs.tag(purpose, message, self.0.clock.now())
+    pub fn mac(&self, message: &[u8]) -> [u8; TAG_BYTES] {
+        self.0.loaded.load().macs.tag(message, self.0.clock.now())
     }
 
-    /// Whether a tag is one of [`mac`](Self::mac) for this purpose and message, by any version that is still accepted.
-    pub fn checks(&self, purpose: Purpose, message: &[u8], tag: &[u8]) -> bool {
-        self.0.loaded.load().macs.checks(purpose, message, tag)
+    /// Whether a tag is one of [`mac`](Self::mac) for this message, by any version that is still accepted.
+    pub fn checks(&self, message: &[u8], tag: &[u8]) -> bool {
+        self.0.loaded.load().macs.checks(message, tag)
     }
 }

@@ -10,7 +10,7 @@ use palisade_base::Clock;
 use palisade_vault::{File, KeyFile, Provider};
 
 use super::tests::token;
-use super::{Name, Purpose, Rings, Rotation, Settings, rotate};
+use super::{Name, Rings, Rotation, Settings, rotate};
 
 /// So short that old keys go while the test runs.
 const LIFE: Duration = Duration::from_secs(2);
@@ -34,7 +34,7 @@ fn child() {
         let mut out = std::io::stdout().lock();
         while !stop.exists() {
             let signed = token(&own.signer());
-            let tag = data_encoding::HEXLOWER.encode(&own.mac(Purpose::Csrf, signed.as_bytes()));
+            let tag = data_encoding::HEXLOWER.encode(&own.mac(signed.as_bytes()));
             writeln!(out, "token {signed} {tag} {}", Clock::real().now().0).unwrap();
         }
         writeln!(out, "end").unwrap();
@@ -55,7 +55,7 @@ fn child() {
         let refused = rings.keys().verify(signed).err();
         assert!(refused.is_none(), "after {checked}: {refused:?}");
         let tag = data_encoding::HEXLOWER.decode(tag.as_bytes()).unwrap();
-        assert!(rings.checks(Purpose::Csrf, signed.as_bytes(), &tag), "after {checked}");
+        assert!(rings.checks(signed.as_bytes(), &tag), "after {checked}");
         checked += 1;
     }
     writer.join().unwrap();

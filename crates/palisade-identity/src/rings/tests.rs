@@ -113,19 +113,19 @@ fn another_algorithm_takes_over_without_a_break_where_it_can() {
 fn tags_outlive_a_rotation_and_not_a_revocation() {
     let (store, clock) = (Arc::new(Memory::new()), Clock::adjustable());
     let rings = open(&store, Settings::default(), &clock);
-    let old = rings.mac(Purpose::Device, b"device 1");
+    let old = rings.mac(b"session 1");
     rotate(store.as_ref(), Name::Mac, &soon(0), clock.now()).unwrap();
     rings.refresh().unwrap();
-    let new = rings.mac(Purpose::Device, b"device 1");
+    let new = rings.mac(b"session 1");
     assert_ne!(old, new);
     for tag in [old, new] {
-        assert!(rings.checks(Purpose::Device, b"device 1", &tag));
-        assert!(!rings.checks(Purpose::Csrf, b"device 1", &tag) && !rings.checks(Purpose::Device, b"device 2", &tag));
-        assert!(!rings.checks(Purpose::Device, b"device 1", &tag[..31]) && !rings.checks(Purpose::Device, b"", b""));
+        assert!(rings.checks(b"session 1", &tag));
+        assert!(!rings.checks(b"session 2", &tag));
+        assert!(!rings.checks(b"session 1", &tag[..31]) && !rings.checks(b"", b""));
     }
     rotate(store.as_ref(), Name::Mac, &Rotation { revoke: true, ..soon(0) }, clock.now()).unwrap();
     rings.refresh().unwrap();
-    assert!(!rings.checks(Purpose::Device, b"device 1", &new));
+    assert!(!rings.checks(b"session 1", &new));
 }
 
 #[test]

@@ -54,6 +54,8 @@ pub struct Account {
     pub password_at: Timestamp,
     /// Access tokens that were issued until then are refused.
     pub(super) tokens_from: i64,
+    /// A hash of its roles and permissions.
+    pub(super) rights: [u8; 32],
 }
 
 impl Account {
@@ -62,13 +64,15 @@ impl Account {
             roles.iter().flat_map(|role| role.permissions.split_whitespace()).map(Into::into).collect();
         permissions.sort_unstable();
         permissions.dedup();
+        let roles: Vec<String> = roles.into_iter().map(|role| role.name).collect();
         Self {
+            rights: super::rotation::rights(&roles, &permissions),
             id: UserId(row.id),
             app_id: row.app_id,
             name: row.name,
             email_verified: row.email_verified_at.is_some(),
             email: row.email,
-            roles: roles.into_iter().map(|role| role.name).collect(),
+            roles,
             permissions,
             disabled_at: row.disabled_at.map(Timestamp),
             created_at: Timestamp(row.created_at),

@@ -131,6 +131,14 @@ pub enum NotValid {
     /// The account is disabled.
     #[error("the account is disabled")]
     Disabled,
+    /// A secret that was replaced came when or where it should not have, and its session has ended. A security event.
+    #[error("replaced, and brought again")]
+    Replayed {
+        /// Whose.
+        user: Uuid,
+        /// The session.
+        session: Uuid,
+    },
     /// Not the spelling of such a credential.
     #[error("malformed")]
     Malformed,

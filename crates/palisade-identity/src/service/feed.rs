@@ -90,15 +90,17 @@ impl Identity {
     /// Follows the feed until it is dropped, and sweeps out what is over. One task of each process that serves runs it, and
     /// is told what happens on the way.
     pub async fn follow(&self, tell: impl Fn(Notice)) {
+        // Beside each other: much may have to be swept out, and news do not wait for that.
+        tokio::join!(self.read_on(&tell), self.sweep_on(&tell));
+    }
+
+    async fn read_on(&self, tell: &impl Fn(Notice)) {
         let mut away = false;
         loop {
             match self.catch_up().await {
                 Ok(()) => {
                     if std::mem::take(&mut away) {
                         tell(Notice::Back);
-                    }
-                    if let Err(why) = self.tidy().await {
-                        tell(Notice::NotSwept(why));
                     }
                 }
                 Err(Trouble::Damaged(FEED)) => tell(Notice::Restarted),
@@ -113,6 +115,18 @@ impl Identity {
         }
     }
 
+    async fn sweep_on(&self, tell: &impl Fn(Notice)) {
+        loop {
+            // A database that is away has been told of.
+            if self.feed_state() == FeedState::Fresh
+                && let Err(why) = self.tidy().await
+            {
+                tell(Notice::NotSwept(why));
+            }
+            tokio::time::sleep(PULL).await;
+        }
+    }
+
     /// Applies what is new in the feed. The first time, everything that is still revoked.
     ///
     /// # Errors
@@ -120,7 +134,7 @@ impl Identity {
     pub async fn catch_up(&self) -> Result<(), Trouble> {
         let feed = &self.shared.feed;
         let read_at = self.now();
-        let store = self.store();
+        let store = &self.store().feed();
         if !feed.started.load(Ordering::Acquire) {
             let head = changes::head(store).await?;
             let mut place = 0;
@@ -194,6 +208,7 @@ impl Identity {
         attempts::sweep(&tx, now - super::mails::window_ms()).await?;
         self.sweep_unproved(&tx).await?;
         sessions::sweep(&tx, now).await?;
+        sessions::tidy(&tx, now).await?;
         families::sweep(&tx, now).await?;
         devices::sweep(&tx, now - DEVICE_MS).await?;
         changes::sweep(&tx, now - KEPT_MS).await?;

@@ -76,8 +76,8 @@ impl From<CannotRefresh> for GrantError {
 }
 
 impl Origin {
-    /// What a refresh has to have in common with the one before to be taken for the same client's.
-    fn place(&self) -> Place {
+    /// What a request has to have in common with the one before to be taken for the same client's.
+    pub(super) fn place(&self) -> Place {
         Place::new(self.address, &self.agent)
     }
 }

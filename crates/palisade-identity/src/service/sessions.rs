@@ -12,8 +12,9 @@ use super::accounts::{Account, UserId, load};
 use super::caller::{Caller, Credential, NotValid, Unrecognised};
 use super::error::Trouble;
 use super::login::{Origin, PasswordChecked};
+use super::rotation::Rotated;
 use super::{Identity, new_id};
-use crate::opaque::{Device, Session};
+use crate::opaque::{Device, Session, Stored, purpose};
 
 /// How exact the time of the last use is.
 const SEEN_EVERY_MS: i64 = 60_000;
@@ -29,7 +30,9 @@ const MAX_DEVICES: u64 = 20;
 /// A session's row in memory.
 pub(super) struct Known {
     id: Uuid,
-    hash: [u8; 32],
+    hash: Option<[u8; 32]>,
+    /// What its user could do when the secret was given out.
+    rights: Option<[u8; 32]>,
     user: Uuid,
     authenticated_at: Timestamp,
     idle_ms: i64,
@@ -38,6 +41,31 @@ pub(super) struct Known {
     seen_at: AtomicI64,
     /// The last use that is written down.
     written_at: AtomicI64,
+}
+
+impl Known {
+    pub(super) fn of(row: &sessions::Model) -> Self {
+        Self {
+            id: row.id,
+            hash: row.hash.as_slice().try_into().ok(),
+            rights: row.rights.as_deref().and_then(|rights| rights.try_into().ok()),
+            user: row.user,
+            authenticated_at: Timestamp(row.authenticated_at),
+            idle_ms: row.idle_ms,
+            ends_at: row.ends_at,
+            seen_at: AtomicI64::new(row.seen_at),
+            written_at: AtomicI64::new(row.seen_at),
+        }
+    }
+
+    fn has(&self, secret: &Stored<purpose::ForSession>) -> bool {
+        self.hash.as_ref() == Some(secret.as_bytes())
+    }
+
+    /// Whether the secret was given out when its user could do just what they can do now.
+    fn fits(&self, account: &Account) -> bool {
+        self.rights.as_ref() == Some(&account.rights)
+    }
 }
 
 /// Uses that are to be written down.
@@ -87,15 +115,6 @@ pub struct Started {
     pub device: Option<Device>,
     /// Whether the account's owner is to hear of it: it was used before, and not on this device.
     pub is_new_device: bool,
-}
-
-/// A session that goes on under another secret.
-#[derive(Debug)]
-pub struct Rotated {
-    /// For the cookie.
-    pub secret: Session,
-    /// How long the cookie lives; `None`: as long as the browser.
-    pub max_age: Option<std::time::Duration>,
 }
 
 /// A session as its user sees it.
@@ -182,7 +201,7 @@ impl Identity {
             return Err(NotValid::Revoked.into());
         }
         if let Some(old) = &how.replaces
-            && let Some(row) = sessions::by_hash(&tx, old.stored().as_bytes()).await?
+            && let Some(row) = sessions::by_secret(&tx, old.stored().as_bytes()).await?
         {
             self.end_in(&tx, row.id, now).await?;
         }
@@ -201,6 +220,11 @@ impl Identity {
             remember: how.remember,
             address: origin.address.to_canonical().to_string(),
             device: origin.shown_agent(),
+            rights: Some(account.rights.to_vec()),
+            spent: None,
+            spent_until: None,
+            spent_place: None,
+            successor: None,
         };
         sessions::insert(&tx, row).await?;
         // The first device of an account that was just made, or got a new password just now, is its owner's.
@@ -216,8 +240,8 @@ impl Identity {
     pub fn session_cached(&self, secret: &Session) -> Option<Result<Caller, NotValid>> {
         let stored = secret.stored();
         let id = self.shared.session_ids.get(stored.as_bytes())?;
-        let known = self.shared.sessions.get(&id).filter(|known| known.hash == *stored.as_bytes())?;
-        let account = self.shared.accounts.get(&known.user)?;
+        let known = self.shared.sessions.get(&id).filter(|known| known.has(&stored))?;
+        let account = self.shared.accounts.get(&known.user).filter(|account| known.fits(account))?;
         let now = self.now().0;
         if now - known.seen_at.load(Ordering::Relaxed) >= known.idle_ms && now < known.ends_at {
             // Another instance may have seen it used.
@@ -226,34 +250,31 @@ impl Identity {
         Some(self.judge_session(&known, account))
     }
 
-    /// Recognises a session.
+    /// Recognises a session. Where what its user may do has changed, it goes on under another secret, which the answer has
+    /// to bring: see [`rotation`](super::rotation).
+    ///
+    /// Cancel safety: a secret that does not arrive is given again.
     ///
     /// # Errors
     /// [`Unrecognised`].
-    pub async fn session(&self, secret: &Session) -> Result<Caller, Unrecognised> {
+    pub async fn session(&self, secret: &Session, origin: &Origin) -> Result<(Caller, Option<Rotated>), Unrecognised> {
         if let Some(known) = self.session_cached(secret) {
-            return Ok(known?);
+            return Ok((known?, None));
         }
         let (mark, accounts_mark) = (self.shared.sessions.mark(), self.shared.accounts.mark());
         let stored = secret.stored();
-        let row = sessions::by_hash(self.store(), stored.as_bytes()).await?.ok_or(NotValid::Unknown)?;
+        let row = sessions::by_secret(self.store(), stored.as_bytes()).await?.ok_or(NotValid::Unknown)?;
         let account = self.account_marked(row.user, accounts_mark).await?.ok_or(NotValid::Unknown)?;
-        let known = Arc::new(Known {
-            id: row.id,
-            hash: *stored.as_bytes(),
-            user: row.user,
-            authenticated_at: Timestamp(row.authenticated_at),
-            idle_ms: row.idle_ms,
-            ends_at: row.ends_at,
-            seen_at: AtomicI64::new(row.seen_at),
-            written_at: AtomicI64::new(row.seen_at),
-        });
+        let known = Arc::new(Known::of(&row));
+        if !known.has(&stored) || !known.fits(&account) || row.successor.is_some() {
+            return self.settle(secret, origin).await;
+        }
         self.shared.session_ids.insert(*stored.as_bytes(), row.id);
         self.shared.sessions.fill(mark, row.id, known.clone());
-        Ok(self.judge_session(&known, account)?)
+        Ok((self.judge_session(&known, account)?, None))
     }
 
-    fn judge_session(&self, known: &Known, account: Arc<Account>) -> Result<Caller, NotValid> {
+    pub(super) fn judge_session(&self, known: &Known, account: Arc<Account>) -> Result<Caller, NotValid> {
         let now = self.now().0;
         if now >= known.ends_at || now - known.seen_at.load(Ordering::Relaxed) >= known.idle_ms {
             return Err(NotValid::Expired);
@@ -278,45 +299,13 @@ impl Identity {
         })
     }
 
-    /// Gives a session another secret, as after a change of privilege. `checked`: its user has just proved who they are.
-    ///
-    /// # Errors
-    /// [`Unrecognised`].
-    pub async fn rotate_session(
-        &self,
-        secret: &Session,
-        checked: Option<&PasswordChecked>,
-    ) -> Result<Rotated, Unrecognised> {
-        let now = self.now();
-        let next = Session::generate().map_err(Trouble::from)?;
-        let tx = self.store().begin().await?;
-        let stored = secret.stored();
-        let row = sessions::by_hash(&tx, stored.as_bytes()).await?.ok_or(NotValid::Unknown)?;
-        if checked.is_some_and(|checked| checked.account.id.0 != row.user) {
-            return Err(NotValid::Unknown.into());
-        }
-        let at = checked.map(|_| now.0);
-        if !sessions::rotate(&tx, row.id, stored.as_bytes(), next.stored().as_bytes(), at).await? {
-            return Err(NotValid::Unknown.into());
-        }
-        tx.announce(changes::New {
-            kind: changes::Kind::Session,
-            subject: row.id.to_string(),
-            at: now.0,
-            until: now.0,
-        });
-        self.apply(tx.commit().await?);
-        let left = std::time::Duration::from_millis(u64::try_from(row.ends_at - now.0).unwrap_or(0));
-        Ok(Rotated { secret: next, max_age: row.remember.then_some(left) })
-    }
-
     /// Ends the session of a secret: logout. `false`: there was none.
     ///
     /// # Errors
     /// [`Trouble`].
     pub async fn end_session(&self, secret: &Session) -> Result<bool, Trouble> {
         let tx = self.store().begin().await?;
-        let Some(row) = sessions::by_hash(&tx, secret.stored().as_bytes()).await? else { return Ok(false) };
+        let Some(row) = sessions::by_secret(&tx, secret.stored().as_bytes()).await? else { return Ok(false) };
         let ended = self.end_in(&tx, row.id, self.now()).await?;
         self.apply(tx.commit().await?);
         Ok(ended)

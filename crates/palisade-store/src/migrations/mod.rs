@@ -5,6 +5,9 @@
 
 mod m2026_11_29_identity;
 mod m2026_11_29_pending;
+mod m2026_11_29_rights;
+#[cfg(test)]
+mod tests;
 
 use sea_orm_migration::prelude::*;
 
@@ -13,7 +16,11 @@ pub(crate) struct Migrator;
 
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(m2026_11_29_identity::Migration), Box::new(m2026_11_29_pending::Migration)]
+        vec![
+            Box::new(m2026_11_29_identity::Migration),
+            Box::new(m2026_11_29_pending::Migration),
+            Box::new(m2026_11_29_rights::Migration),
+        ]
     }
 
     // A database may be shared with the application: every table of ours begins with `palisade_`.

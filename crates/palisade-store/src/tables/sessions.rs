@@ -2,7 +2,7 @@
 
 use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::{Expr, ExprTrait as _};
-use sea_orm::{QueryOrder, QuerySelect};
+use sea_orm::{Condition, QueryOrder, QuerySelect, Select};
 
 use super::{all, delete as delete_rows, insert as insert_row, one, update};
 use crate::{Conn, Result, Tx};
@@ -34,6 +34,44 @@ pub struct Model {
     pub address: String,
     /// What it was made with, for people.
     pub device: String,
+    /// The hash of what its user could do when the secret was given out. None: an older release made it.
+    pub rights: Option<Vec<u8>>,
+    /// The hash of the secret before.
+    pub spent: Option<Vec<u8>>,
+    /// Until when that one may still come.
+    pub spent_until: Option<i64>,
+    /// And from where.
+    pub spent_place: Option<Vec<u8>>,
+    /// The secret, for whoever holds the one before; none once it was used.
+    pub successor: Option<Vec<u8>>,
+}
+
+/// How a session gets another secret.
+#[derive(Debug)]
+pub struct Turn {
+    /// The hash of the secret that it has now: it is replaced only where it is still this one.
+    pub from: Vec<u8>,
+    /// The hash of the next one.
+    pub to: Vec<u8>,
+    /// When its user has just proved who they are.
+    pub authenticated_at: Option<i64>,
+    /// The hash of what its user can do now.
+    pub rights: Vec<u8>,
+    /// The grace of a secret before, if it has any.
+    pub grace: Option<Grace>,
+}
+
+/// How a secret that was replaced goes on for a moment.
+#[derive(Debug)]
+pub struct Grace {
+    /// Its hash.
+    pub spent: Vec<u8>,
+    /// Until when.
+    pub until: i64,
+    /// From where.
+    pub place: Vec<u8>,
+    /// The next one, for whoever holds this one.
+    pub successor: Vec<u8>,
 }
 
 /// None: the tables are joined by hand.
@@ -50,12 +88,26 @@ pub async fn insert(tx: &Tx, row: Model) -> Result<()> {
     insert_row(tx, row).await
 }
 
-/// By the hash of its secret.
+/// By the hash of its secret, or of the one before.
 ///
 /// # Errors
 /// [`Error`](crate::Error).
-pub async fn by_hash(conn: &impl Conn, hash: &[u8; 32]) -> Result<Option<Model>> {
-    one(conn, Entity::find().filter(Column::Hash.eq(hash.to_vec()))).await
+pub async fn by_secret(conn: &impl Conn, hash: &[u8; 32]) -> Result<Option<Model>> {
+    one(conn, of_secret(hash)).await
+}
+
+/// The same, and nobody else's until the transaction ends: of many requests at once, one gives it another secret, and the
+/// others find that one.
+///
+/// # Errors
+/// [`Error`](crate::Error).
+pub async fn lock(tx: &Tx, hash: &[u8; 32]) -> Result<Option<Model>> {
+    one(tx, of_secret(hash).lock_exclusive()).await
+}
+
+fn of_secret(hash: &[u8; 32]) -> Select<Entity> {
+    let either = Condition::any().add(Column::Hash.eq(hash.to_vec())).add(Column::Spent.eq(hash.to_vec()));
+    Entity::find().filter(either)
 }
 
 /// By its id.
@@ -86,17 +138,45 @@ pub async fn list(conn: &impl Conn, after: Option<Uuid>, limit: u64) -> Result<V
     all(conn, select).await
 }
 
-/// Gives it another secret: the old one is worth nothing from now on. `authenticated_at` where its user has just proved
-/// who they are. `false`: it is not there, or has another secret already.
+/// Gives it another secret. `false`: it is not there, or has another one already.
 ///
 /// # Errors
 /// [`Error`](crate::Error).
-pub async fn rotate(tx: &Tx, id: Uuid, from: &[u8; 32], to: &[u8; 32], authenticated_at: Option<i64>) -> Result<bool> {
-    let mut set = Entity::update_many().col_expr(Column::Hash, Expr::value(to.to_vec()));
+pub async fn turn(tx: &Tx, id: Uuid, turn: Turn) -> Result<bool> {
+    let Turn { from, to, authenticated_at, rights, grace } = turn;
+    let (spent, until, place, successor) = match grace {
+        None => (None, None, None, None),
+        Some(Grace { spent, until, place, successor }) => (Some(spent), Some(until), Some(place), Some(successor)),
+    };
+    let mut set = Entity::update_many()
+        .col_expr(Column::Hash, Expr::value(to))
+        .col_expr(Column::Rights, Expr::value(rights))
+        .col_expr(Column::Spent, Expr::value(spent))
+        .col_expr(Column::SpentUntil, Expr::value(until))
+        .col_expr(Column::SpentPlace, Expr::value(place))
+        .col_expr(Column::Successor, Expr::value(successor));
     if let Some(at) = authenticated_at {
         set = set.col_expr(Column::AuthenticatedAt, Expr::value(at));
     }
-    Ok(update(tx, set.filter(Column::Id.eq(id)).filter(Column::Hash.eq(from.to_vec()))).await? == 1)
+    Ok(update(tx, set.filter(Column::Id.eq(id)).filter(Column::Hash.eq(from))).await? == 1)
+}
+
+/// Its secret has been used: it is not given again to whoever holds the one before.
+///
+/// # Errors
+/// [`Error`](crate::Error).
+pub async fn arrived(tx: &Tx, id: Uuid) -> Result<()> {
+    let set = Entity::update_many().col_expr(Column::Successor, Expr::value(None::<Vec<u8>>));
+    update(tx, set.filter(Column::Id.eq(id))).await.map(|_| ())
+}
+
+/// Forgets the encrypted secrets that nobody can ask for any more.
+///
+/// # Errors
+/// [`Error`](crate::Error).
+pub async fn tidy(tx: &Tx, now: i64) -> Result<u64> {
+    let set = Entity::update_many().col_expr(Column::Successor, Expr::value(None::<Vec<u8>>));
+    update(tx, set.filter(Column::Successor.is_not_null()).filter(Column::SpentUntil.lt(now))).await
 }
 
 /// Notes a use. Never goes back.
@@ -134,6 +214,6 @@ pub async fn end_all(tx: &Tx, user: Uuid, except: Option<Uuid>) -> Result<u64> {
 /// [`Error`](crate::Error).
 pub async fn sweep(tx: &Tx, now: i64) -> Result<u64> {
     let idle_over = Expr::col(Column::SeenAt).add(Expr::col(Column::IdleMs)).lt(now);
-    let over = sea_orm::Condition::any().add(Column::EndsAt.lt(now)).add(idle_over);
+    let over = Condition::any().add(Column::EndsAt.lt(now)).add(idle_over);
     delete_rows(tx, Entity::delete_many().filter(over)).await
 }

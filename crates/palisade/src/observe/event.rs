@@ -75,6 +75,9 @@ events! {
     /// A refresh token came that should not have, and all tokens of its login have ended: `user`, `grant`, `how`, `client`,
     /// `request_id`.
     REPLAYED = Warn "auth.refresh_replayed";
+    /// The cookie of a session came that was replaced before, after its time or from elsewhere, and the session has ended:
+    /// `user`, `session`, `client`, `request_id`.
+    SESSION_REPLAYED = Warn "auth.session_replayed";
     /// Where mail goes from now on: `transport` (`smtp` or `directory`), `target`.
     MAIL_READY = Info "mail.ready";
     /// Mail cannot go where the policy says; it goes on as before, or not at all: `reason`.

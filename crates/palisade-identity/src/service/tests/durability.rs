@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use data_encoding::HEXLOWER;
 
 use super::*;
+use crate::opaque::Session;
 use crate::refresh::RefreshToken;
 
 const DATABASE: &str = "PALISADE_TEST_DATABASE";
@@ -20,6 +21,9 @@ struct Said {
     open: Vec<String>,
     /// Refresh and access tokens that were revoked.
     revoked: Vec<(String, String)>,
+    /// Sessions of browsers that go on, and that have ended.
+    sessions: Vec<String>,
+    ended: Vec<String>,
     logins: usize,
 }
 
@@ -57,6 +61,13 @@ async fn child() {
         let name = format!("user-{}", Uuid::now_v7().simple());
         identity.add_for_test(&name).await.expect("added");
         say(format!("registered {name}"));
+        let session = identity.start_session(&checked, StartSession::default(), &from(1)).await.expect("a session");
+        let cookie = session.secret.reveal();
+        say(format!("session {}", cookie.expose()));
+        if round % 2 == 1 {
+            assert!(identity.end_session(&session.secret).await.expect("ended"));
+            say(format!("ended {}", cookie.expose()));
+        }
         let first = identity.grant(&checked, NewGrant::default(), &from(1)).await.expect("tokens");
         say(format!("granted {}", first.refresh.reveal().expose()));
         let second = identity.refresh(&first.refresh, None, false, &from(1)).await.expect("refreshed");
@@ -76,6 +87,11 @@ impl Said {
         match said.split(' ').collect::<Vec<_>>().as_slice() {
             ["registered", name] => self.registered.push((*name).to_owned()),
             ["login"] => self.logins += 1,
+            ["session", cookie] => self.sessions.push((*cookie).to_owned()),
+            ["ended", cookie] => {
+                self.sessions.retain(|session| session != cookie);
+                self.ended.push((*cookie).to_owned());
+            }
             ["granted", token] => self.open.push((*token).to_owned()),
             ["refreshed", before, after] => {
                 self.open.retain(|token| token != before);
@@ -139,6 +155,18 @@ impl Said {
             assert!(identity.refresh(&token, None, false, &from(1)).await.is_err(), "revoked, and refreshes");
             assert!(identity.token(access, &[]).await.is_err(), "revoked, and is accepted");
         }
+        let is_good = async |cookie: &String| {
+            let session = Session::parse(cookie).expect("a session");
+            identity.session(&session, &from(1)).await.is_ok()
+        };
+        for cookie in &self.ended {
+            assert!(!is_good(cookie).await, "ended, and is accepted");
+        }
+        for cookie in &self.sessions {
+            // As below; and of one account only so many go on.
+            let may_be_gone = Some(cookie) == self.sessions.last() || self.sessions.len() > 90;
+            assert!(is_good(cookie).await || may_be_gone, "a login is lost");
+        }
         for refresh in &self.open {
             let token = RefreshToken::parse(refresh).expect("a token");
             let next = identity.refresh(&token, None, false, &from(1)).await;
@@ -152,7 +180,7 @@ impl Said {
 async fn killed(url: &str, kills: u64) {
     let key = SigningKey::generate(Algorithm::EdDsa).expect("a key");
     let key = HEXLOWER.encode(key.private().expose());
-    let (mut registered, mut revoked) = (0, 0);
+    let (mut registered, mut revoked, mut sessions, mut ended) = (0, 0, 0, 0);
     for kill in 0..kills {
         let child = Command::new(std::env::current_exe().expect("this program"))
             .args(["service::tests::durability::child", "--exact", "--nocapture", "--test-threads=1"])
@@ -168,9 +196,12 @@ async fn killed(url: &str, kills: u64) {
         said.is_kept(&identity).await;
         registered += said.registered.len();
         revoked += said.revoked.len();
+        sessions += said.sessions.len();
+        ended += said.ended.len();
         identity.store().close().await;
     }
     assert!(registered as u64 > kills && revoked > 0, "{registered} registered, {revoked} revoked");
+    assert!(sessions > 0 && ended > 0, "{sessions} sessions go on, {ended} have ended");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

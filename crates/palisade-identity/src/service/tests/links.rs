@@ -22,7 +22,7 @@ on_both! {
         world.clock.advance(Duration::from_millis(5));
         let done = identity.reset_password(&letter.link, NEXT, &from(2)).await.expect("reset");
         assert!(done.email_verified, "the link came by mail");
-        assert!(identity.session(&session.secret).await.is_err());
+        assert!(identity.session(&session.secret, &from(1)).await.is_err());
         assert!(identity.token(tokens.access.text.expose(), &[]).await.is_err());
         assert!(identity.refresh(&tokens.refresh, None, false, &from(1)).await.is_err());
         assert!(identity.key(&key).await.is_err() && identity.keys_of(account.id).await.expect("a list").is_empty());
@@ -85,7 +85,7 @@ on_both! {
         assert!(identity.verify_email(&letter.link, Some(here.id)).await.expect("verified").email_verified);
         assert_eq!(identity.verify_email(&letter.link, None).await.err(), Some(LinkError::NotValid), "once");
         assert!(identity.ask_verification(alice.id, &from(1)).await.expect("asked").letter().is_none(), "nothing to verify");
-        assert!(identity.session(&here.secret).await.is_ok() && identity.session(&there.secret).await.is_err());
+        assert!(identity.session(&here.secret, &from(1)).await.is_ok() && identity.session(&there.secret, &from(1)).await.is_err());
 
         world.user_at("bob", "bob@example.com").await;
         assert!(identity.ask_email_change(alice.id, "bob@example.com", &from(1)).await.expect("asked").letter().is_none(), "taken");
@@ -98,7 +98,7 @@ on_both! {
         assert_eq!(moved.from.as_deref(), Some("alice@example.com"), "who is told");
         let after = moved.account;
         assert_eq!(after.verified_email(), Some("alice@elsewhere.example"));
-        assert!(identity.session(&here.secret).await.is_ok(), "not the first verification");
+        assert!(identity.session(&here.secret, &from(1)).await.is_ok(), "not the first verification");
         assert_eq!(identity.change_email(&letter.link, None).await.err(), Some(LinkError::NotValid));
         let late = identity.ask_email_change(alice.id, "late@example.com", &from(1)).await.expect("asked").letter().expect("a letter");
         world.user_at("late", "late@example.com").await;

@@ -32,6 +32,7 @@ mod login;
 mod names;
 mod refresh;
 mod roles;
+mod rotation;
 mod sessions;
 mod streams;
 mod tokens;
@@ -123,7 +124,14 @@ impl World {
 
     /// Another process on the same database, with the same keys.
     pub(super) async fn another(&self) -> Identity {
-        let store = Store::open(&self.place.options()).await.expect("a database");
+        self.another_with(16).await
+    }
+
+    /// The same with so many connections.
+    pub(super) async fn another_with(&self, connections: u32) -> Identity {
+        let mut options = self.place.options();
+        options.max_connections = connections;
+        let store = Store::open(&options).await.expect("a database");
         let ring = self.identity.shared.ring.load().ring.clone();
         let other = Self::instance(store, self.clock.clone(), ring);
         other.catch_up().await.expect("the feed");

@@ -9,8 +9,11 @@ async fn started(world: &World, name: &str) -> Started {
 }
 
 async fn valid(identity: &Identity, secret: &Session) -> Result<Caller, NotValid> {
-    match identity.session(secret).await {
-        Ok(caller) => Ok(caller),
+    match identity.session(secret, &from(1)).await {
+        Ok((caller, rotated)) => {
+            assert!(rotated.is_none(), "another secret, for no reason");
+            Ok(caller)
+        }
         Err(Unrecognised::NotValid(why)) => Err(why),
         Err(other) => panic!("{other}"),
     }

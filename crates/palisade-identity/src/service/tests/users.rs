@@ -39,7 +39,7 @@ on_both! {
         let session = world.identity.start_session(&checked, StartSession::default(), &from(1)).await.expect("a session");
         assert!(world.identity.delete_user(first.id).await.expect("deleted"));
         assert!(!world.identity.delete_user(first.id).await.expect("asked"));
-        assert!(world.identity.session(&session.secret).await.is_err());
+        assert!(world.identity.session(&session.secret, &from(1)).await.is_err());
         let second = register(&world, "alice", None, PASSWORD).await.expect("registered");
         assert_ne!(first.id, second.id);
         let late = world.identity.start_session(&checked, StartSession::default(), &from(1)).await.err();
@@ -83,8 +83,8 @@ on_both! {
         );
         let next = "another-horse-battery-43";
         identity.change_password(&checked, next, Some(here.id), &from(1)).await.expect("changed");
-        assert!(identity.session(&here.secret).await.is_ok(), "the one it was done in");
-        assert!(identity.session(&there.secret).await.is_err());
+        assert!(identity.session(&here.secret, &from(1)).await.is_ok(), "the one it was done in");
+        assert!(identity.session(&there.secret, &from(1)).await.is_err());
         assert!(identity.check_password("alice", PASSWORD, &from(1)).await.is_err());
         assert!(identity.check_password("alice", next, &from(1)).await.is_ok());
         let stale = identity.start_session(&checked, StartSession::default(), &from(1)).await.err();

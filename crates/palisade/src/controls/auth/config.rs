@@ -210,7 +210,7 @@ pub struct Database {
     /// `sqlite:FILE`, relative to the policy file, or `{ secret = "NAME" }` for a `postgres://` URL with its password.
     /// Default: `palisade.db` under `server.state`.
     pub url: Option<DatabaseUrl>,
-    /// The most connections that are open at once.
+    /// The most connections that are open at once, beside one that reads the feed of changes.
     #[schemars(range(min = 1, max = 1000))]
     pub connections: u32,
     /// How long a request waits for a connection, and a statement may run.

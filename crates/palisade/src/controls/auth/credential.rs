@@ -222,6 +222,12 @@ pub fn sets_ours(set_cookie: &[u8]) -> bool {
     pair.split(|byte| *byte == b'=').take(2).any(is_ours)
 }
 
+/// Whether a `Set-Cookie` of ours says what becomes of the session.
+pub(crate) fn sets_session(set_cookie: &[u8]) -> bool {
+    let name = set_cookie.split(|byte| *byte == b'=').next().unwrap_or_default();
+    [COOKIE_SECURE, COOKIE_PLAIN].iter().any(|ours| ours.as_bytes() == name)
+}
+
 /// Whether a query holds an API key.
 pub fn has_key(query: &str) -> bool {
     query.contains(KEY_PREFIX)

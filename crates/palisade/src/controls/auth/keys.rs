@@ -202,7 +202,7 @@ impl Keys {
 mod tests {
     use std::sync::atomic::AtomicUsize;
 
-    use palisade_identity::rings::{Name, Purpose, Rotation, rotate};
+    use palisade_identity::rings::{Name, Rotation, rotate};
     use palisade_vault::{Memory, Store as _};
 
     use super::*;
@@ -218,7 +218,7 @@ mod tests {
         let keys = keys(Arc::clone(&store) as Arc<dyn Provider>, &clock);
         let told = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&told);
-        let first = keys.open().unwrap().mac(Purpose::Csrf, b"x");
+        let first = keys.open().unwrap().mac(b"x");
         keys.followed_by(move |_| {
             counted.fetch_add(1, Ordering::Relaxed);
         });
@@ -229,7 +229,7 @@ mod tests {
         clock.advance(Duration::from_secs(1));
         assert!(keys.ask_again() && !keys.ask_again());
         assert_eq!(told.load(Ordering::Relaxed), 2);
-        assert!(!keys.open().unwrap().checks(Purpose::Csrf, b"x", &first));
+        assert!(!keys.open().unwrap().checks(b"x", &first));
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub mod when;
 use std::sync::{Arc, OnceLock};
 
 use http::header::{AUTHORIZATION, HeaderValue, LOCATION, SET_COOKIE, WWW_AUTHENTICATE};
-use http::{HeaderMap, Method, StatusCode, request};
+use http::{HeaderMap, Method, StatusCode, request, response};
 use palisade_policy::Problems;
 
 pub use self::caller::{By, Caller, Identity};
@@ -30,13 +30,14 @@ use self::credential::Offered;
 use self::needs::Needs;
 use self::operations::{Found, Known, Place, Table};
 use self::service::{Known as Credential, Rejected, Services};
-pub(crate) use self::service::{Ready, Service, told};
+pub(crate) use self::service::{Ready, Service, origin, told};
 use crate::context::Context;
 use crate::control::{Asked, Begun, Check, Control, Info, Remedy, Routes};
 use crate::controls::csrf::AuthenticatedBy;
 use crate::controls::headers::{Docs, docs_are_for};
 use crate::controls::integrity::{is_websocket, preflight_method};
 use crate::endpoints;
+use crate::endpoints::auth::answer::session_cookie;
 use crate::endpoints::auth::call::encode;
 use crate::policy::Env;
 use crate::policy::config::Route as PolicyRoute;
@@ -456,6 +457,21 @@ impl Check for Auth {
         self.decide(ctx, parts, Outcome::Nobody)
     }
 
+    /// What a session goes on under, whatever the answer is: a refusal by the route, an error of the application. Where an
+    /// endpoint has set another or ended it, that is the last word.
+    fn response(&self, ctx: &Context, parts: &mut response::Parts) -> Result<(), Refusal> {
+        if let Some(cookie) = ctx.session_cookie()
+            && !parts.headers.get_all(SET_COOKIE).iter().any(|line| credential::sets_session(line.as_bytes()))
+        {
+            parts.headers.append(SET_COOKIE, cookie.clone());
+        }
+        Ok(())
+    }
+
+    fn answers(&self) -> bool {
+        true
+    }
+
     fn waits(&self) -> bool {
         true
     }
@@ -485,8 +501,13 @@ impl Check for Auth {
             }
             Credential::Ask(question) => Begun::Waits(Box::pin(async move {
                 let offered = credential::offered(&parts.headers, credential::is_secure(ctx))?;
-                let outcome = match self.services.ask(&ctx.policy, &question).await {
-                    Ok(caller) => Outcome::Caller(caller),
+                let outcome = match self.services.ask(ctx, &question, &parts.headers).await {
+                    Ok((caller, rotated)) => {
+                        if let Some(cookie) = rotated.and_then(|rotated| session_cookie(ctx, &rotated)) {
+                            ctx.set_session_cookie(cookie);
+                        }
+                        Outcome::Caller(caller)
+                    }
                     Err(rejected) => outcome(&offered, rejected),
                 };
                 self.decide(ctx, parts, outcome)

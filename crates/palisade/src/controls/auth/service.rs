@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use http::HeaderValue;
+use http::header::{HeaderMap, HeaderValue, USER_AGENT};
 use moka::sync::Cache;
 use palisade_base::Secret;
 use palisade_identity::Identity;
@@ -15,7 +15,9 @@ use palisade_identity::password::Breached;
 use palisade_identity::password::pool::{Limits, Pool};
 use palisade_identity::password::{Cost, Hasher, Policy as Passwords};
 use palisade_identity::rings::Rings;
-use palisade_identity::service::{FeedState, Issuer, Lifetimes, NotValid, Notice, Parts, Settings, Unrecognised};
+use palisade_identity::service::{
+    FeedState, Issuer, Lifetimes, NotValid, Notice, Origin, Parts, Rotated, Settings, Unrecognised,
+};
 use palisade_identity::token::Refused;
 use palisade_store::{Options, Store};
 use palisade_vault::Provider;
@@ -26,6 +28,7 @@ use super::codes;
 use super::config::{Config, DatabaseUrl};
 use super::credential::Offered;
 use super::keys::Keys;
+use crate::context::Context;
 use crate::controls::Config as PolicyConfig;
 use crate::observe::event;
 use crate::policy::Policy;
@@ -161,29 +164,70 @@ impl Services {
         }
     }
 
-    /// Asks the database.
-    pub(super) async fn ask(&self, policy: &Policy, question: &Question) -> Result<Box<Caller>, Rejected> {
-        let ready = self.open(policy).await.map_err(|_| Rejected::Away)?;
-        if ready.identity.feed_state() == FeedState::Never {
-            ready.identity.catch_up().await.map_err(|_| Rejected::Away)?;
+    /// Asks the database. A session may go on under another secret, which the answer has to bring.
+    pub(super) async fn ask(
+        &self,
+        ctx: &Context,
+        question: &Question,
+        headers: &HeaderMap,
+    ) -> Result<(Box<Caller>, Option<Rotated>), Rejected> {
+        let ready = self.open(&ctx.policy).await.map_err(|_| Rejected::Away)?;
+        // Several statements, each with a deadline of its own: together they take no longer than one may.
+        let deadline = ctx.policy.config().database.timeout.duration();
+        tokio::time::timeout(deadline, ready.recognise(ctx, question, headers)).await.unwrap_or(Err(Rejected::Away))
+    }
+}
+
+impl Ready {
+    async fn recognise(
+        &self,
+        ctx: &Context,
+        question: &Question,
+        headers: &HeaderMap,
+    ) -> Result<(Box<Caller>, Option<Rotated>), Rejected> {
+        let Self { identity, keys, .. } = self;
+        if identity.feed_state() == FeedState::Never {
+            identity.catch_up().await.map_err(|_| Rejected::Away)?;
         }
         let asked = match question {
-            Question::Token(text) => match ready.identity.token(text.expose(), &[]).await {
+            Question::Token(text) => match identity.token(text.expose(), &[]).await {
                 // Another instance may have begun to sign with a key that this one has not seen yet.
-                Err(Unrecognised::NotValid(NotValid::Token(Refused::UnknownKey))) if ready.keys.ask_again() => {
-                    ready.identity.token(text.expose(), &[]).await
+                Err(Unrecognised::NotValid(NotValid::Token(Refused::UnknownKey))) if keys.ask_again() => {
+                    identity.token(text.expose(), &[]).await
                 }
                 asked => asked,
-            },
-            Question::Session(session) => ready.identity.session(session).await,
-            Question::Key(key) => ready.identity.key(key).await,
+            }
+            .map(|caller| (caller, None)),
+            Question::Session(session) => identity.session(session, &origin(ctx, headers)).await,
+            Question::Key(key) => identity.key(key).await.map(|caller| (caller, None)),
         };
         match asked {
-            Ok(caller) => Ok(Box::new(Caller::new(caller))),
-            Err(Unrecognised::NotValid(why)) => Err(rejected(why)),
+            Ok((caller, rotated)) => Ok((Box::new(Caller::new(caller)), rotated)),
+            Err(Unrecognised::NotValid(why)) => {
+                if let NotValid::Replayed { user, session } = why {
+                    replayed(ctx, &user.to_string(), &session.to_string());
+                }
+                Err(rejected(why))
+            }
             Err(Unrecognised::Trouble(_)) => Err(Rejected::Away),
         }
     }
+}
+
+/// Where a request comes from, as far as what it brings is bound to that.
+pub(crate) fn origin(ctx: &Context, headers: &HeaderMap) -> Origin {
+    let agent = headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
+    Origin { agent: agent.chars().take(300).collect(), ..Origin::new(ctx.client_ip()) }
+}
+
+fn replayed(ctx: &Context, user: &str, session: &str) {
+    event::SESSION_REPLAYED
+        .line(&ctx.policy.env().log)
+        .str("owasp", "session_use_after_expire")
+        .str("user", user)
+        .str("session", session)
+        .str("client", ctx.client_text())
+        .str("request_id", ctx.request_id().as_str());
 }
 
 /// What memory says; where it says nothing, what is to be asked.
@@ -213,6 +257,7 @@ fn rejected(why: NotValid) -> Rejected {
         NotValid::Token(Refused::Expired) => ("the token has expired", true),
         NotValid::Token(_) => ("the token is for something else", true),
         NotValid::Unknown => ("unknown, or ended", true),
+        NotValid::Replayed { .. } => ("replaced, and brought again", true),
         NotValid::Revoked => ("revoked", true),
         NotValid::Expired => ("expired", true),
         NotValid::Disabled => ("the account is disabled", true),
@@ -347,12 +392,12 @@ pub(crate) fn told(policy: &Policy) -> Vec<(&'static str, String)> {
     let issuer = issuer(policy, auth);
     // In development over the plain listener, where there is one: the application need not trust the local authority.
     let near = crate::server::state(policy.env()).port("http").filter(|_| auth.issuer.is_none() && server.plaintext());
-    let origin = near.map_or_else(|| origin(&issuer).to_owned(), |port| format!("http://localhost:{port}"));
+    let origin = near.map_or_else(|| origin_of(&issuer).to_owned(), |port| format!("http://localhost:{port}"));
     vec![("PALISADE_JWKS", format!("{origin}{}/jwks.json", auth.path)), ("PALISADE_ISSUER", issuer)]
 }
 
 /// Scheme, host and port of an issuer.
-fn origin(issuer: &str) -> &str {
+fn origin_of(issuer: &str) -> &str {
     let from = issuer.find("://").map_or(0, |place| place + 3);
     issuer[from..].find('/').map_or(issuer, |slash| &issuer[..from + slash])
 }
@@ -378,7 +423,7 @@ impl Ready {
 
     /// Scheme, host and port of the issuer.
     pub(crate) fn origin(&self) -> &str {
-        origin(self.issuer())
+        origin_of(self.issuer())
     }
 
     /// The keys.

@@ -10,7 +10,7 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::{hmac, rand};
 use data_encoding::BASE64URL_NOPAD;
 use http::header::{COOKIE, HeaderMap, HeaderValue};
-use palisade_identity::rings::{Purpose, TAG_BYTES};
+use palisade_identity::rings::TAG_BYTES;
 
 use crate::context::Context;
 use crate::controls::auth::keys::Keys;
@@ -52,14 +52,14 @@ impl Key {
     fn tag(&self, message: &[u8]) -> Option<[u8; TAG_BYTES]> {
         match self {
             Self::Own(key) => hmac::sign(key, message).as_ref().try_into().ok(),
-            Self::Ring(keys) => keys.open().ok().map(|rings| rings.mac(Purpose::Csrf, message)),
+            Self::Ring(keys) => keys.open().ok().map(|rings| rings.mac(message)),
         }
     }
 
     fn checks(&self, message: &[u8], tag: &[u8]) -> bool {
         match self {
             Self::Own(key) => hmac::verify(key, message, tag).is_ok(),
-            Self::Ring(keys) => keys.open().is_ok_and(|rings| rings.checks(Purpose::Csrf, message, tag)),
+            Self::Ring(keys) => keys.open().is_ok_and(|rings| rings.checks(message, tag)),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Accounts, by their users: registration, login and logout, who one is, one's password.
 
 use http::StatusCode;
+use http::header::SET_COOKIE;
 use palisade_identity::opaque::Session;
 use palisade_identity::service::{
     Account, Edit, NewUser, PasswordChecked, Registered, StartSession, Started, UserError,
@@ -161,7 +162,9 @@ pub(super) async fn rotate(
 ) -> Result<(), Refusal> {
     let Some(session) = presented(call, at) else { return Ok(()) };
     let next = at.ready.identity.rotate_session(&session, checked).await.map_err(unrecognised)?;
-    answer::set_session(answer, at.ctx, &next.secret.reveal(), next.max_age.map(|age| age.as_secs()));
+    if let Some(line) = answer::session_cookie(at.ctx, &next) {
+        answer.headers_mut().append(SET_COOKIE, line);
+    }
     Ok(())
 }
 

@@ -6,6 +6,7 @@ use http::header::{
 };
 use http::{HeaderName, Response, StatusCode};
 use palisade_base::Secret;
+use palisade_identity::service::Rotated;
 use serde_json::Value;
 
 use crate::body::ResponseBody;
@@ -78,6 +79,12 @@ pub(crate) fn set_session(answer: &mut Answer, ctx: &Context, value: &Secret<Str
     cookie(answer, ctx, (COOKIE_SECURE, COOKIE_PLAIN), value.expose(), lasting, "Lax");
 }
 
+/// The cookie of a session that goes on under another secret.
+pub(crate) fn session_cookie(ctx: &Context, next: &Rotated) -> Option<HeaderValue> {
+    let lasting = next.max_age.map(|age| age.as_secs());
+    line(ctx, (COOKIE_SECURE, COOKIE_PLAIN), next.secret.reveal().expose(), lasting, "Lax")
+}
+
 /// Ends the session's cookie.
 pub(crate) fn clear_session(answer: &mut Answer, ctx: &Context) {
     cookie(answer, ctx, (COOKIE_SECURE, COOKIE_PLAIN), "", Some(0), "Lax");
@@ -88,21 +95,25 @@ pub(crate) fn set_device(answer: &mut Answer, ctx: &Context, value: &str) {
     cookie(answer, ctx, (DEVICE_SECURE, DEVICE_PLAIN), value, Some(400 * 86_400), "Lax");
 }
 
-fn cookie(
-    answer: &mut Answer,
+fn cookie(answer: &mut Answer, ctx: &Context, names: (&str, &str), value: &str, lasting: Option<u64>, same_site: &str) {
+    if let Some(line) = line(ctx, names, value, lasting, same_site) {
+        answer.headers_mut().append(SET_COOKIE, line);
+    }
+}
+
+fn line(
     ctx: &Context,
     (over_tls, plain): (&str, &str),
     value: &str,
     lasting: Option<u64>,
     same_site: &str,
-) {
+) -> Option<HeaderValue> {
     let (name, secure) = if is_secure(ctx) { (over_tls, "; Secure") } else { (plain, "") };
     let lasting = lasting.map(|seconds| format!("; Max-Age={seconds}")).unwrap_or_default();
     let text = format!("{name}={value}; Path=/{secure}; HttpOnly; SameSite={same_site}{lasting}");
-    if let Ok(mut value) = HeaderValue::try_from(text) {
-        value.set_sensitive(true);
-        answer.headers_mut().append(SET_COOKIE, value);
-    }
+    let mut line = HeaderValue::try_from(text).ok()?;
+    line.set_sensitive(true);
+    Some(line)
 }
 
 /// Tells a browser to forget what it kept of the application for whoever logged out.

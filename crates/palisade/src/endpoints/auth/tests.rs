@@ -6,6 +6,7 @@ use http::Method;
 use palisade_identity::service::{Account, Edit, UserId};
 use serde_json::{Value, json};
 
+use super::call::encode;
 use crate::testing::{Answer, Harness};
 
 pub(super) const PASSWORD: &str = "vier alte Kutschen im Nebel";
@@ -507,6 +508,35 @@ async fn a_failed_login_says_nothing() {
     assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
 }
 
+/// Threats 15: whichever door a guess comes through, and under whichever spelling of the name, it counts as one.
+#[tokio::test]
+async fn many_doors_and_one_counter() {
+    let app = App::new("");
+    app.register("ann").await;
+    let names = ["ann", "ANN", "ann@example.com", "ANN@EXAMPLE.com", "\u{ff41}nn"];
+    let enters = async |door: usize, name: &str, password: &str| {
+        let form = format!("username={}&password={}", encode(name), encode(password));
+        match door {
+            0 => {
+                let body = json!({ "username": name, "password": password });
+                app.json(Method::POST, "/auth/login", &[], &body).await.status() == 200
+            }
+            1 => app.form("/auth/login", &[("sec-fetch-site", "same-origin")], &form).await.status() == 303,
+            _ => app.form("/auth/token", &[], &format!("grant_type=password&{form}")).await.status() == 200,
+        }
+    };
+    let doors = || (0..3).flat_map(|door| names.map(|name| (door, name)));
+    for (door, name) in doors() {
+        assert!(enters(door, name, PASSWORD).await, "{name} at {door}");
+    }
+    for (door, name) in doors().step_by(2).chain(doors()).take(10) {
+        assert!(!enters(door, name, "wrong").await, "{name} at {door}");
+    }
+    for (door, name) in doors() {
+        assert!(!enters(door, name, PASSWORD).await, "{name} at {door}, after ten guesses at all of them");
+    }
+}
+
 /// Threats 21: nothing of ours goes in, nothing in our name comes out.
 #[tokio::test]
 async fn credentials_end_here() {
@@ -665,6 +695,30 @@ async fn registration_gives_no_rights() {
     assert_eq!((&me["roles"], &me["permissions"]), (&json!([]), &json!([])));
     let users = app.get("/auth/users", &[("cookie", &session)]).await;
     assert_eq!(users.refusal().map(|code| code.name), Some("auth.forbidden"));
+    // On an empty database, all at once: nobody is first in a way that counts.
+    let app = App::new("");
+    let answers = futures_util::future::join_all((0..50).map(async |n| {
+        let mut body =
+            json!({ "username": format!("u{n}"), "email": format!("u{n}@example.com"), "password": PASSWORD });
+        match n % 5 {
+            0 => body["roles"] = json!(["admin"]),
+            1 => body["is_admin"] = json!(true),
+            2 => body["email_verified"] = json!(true),
+            _ => {}
+        }
+        (n % 5 > 2, app.json(Method::POST, "/auth/register", &[], &body).await.status())
+    }))
+    .await;
+    assert!(answers.contains(&(true, 201)), "{answers:?}");
+    for (plain, status) in answers {
+        // The pool of hashes takes so many of one address at once.
+        assert!(if plain { matches!(status, 201 | 503) } else { status == 422 }, "{plain}: {status}");
+    }
+    let live = app.harness.handle().live();
+    let ready = live.policy.controls().auth.control.as_ref().unwrap().open(&live.policy).await.unwrap();
+    let made = ready.identity.list_users(None, 1000).await.unwrap();
+    assert!(!made.is_empty() && made.iter().all(|account| account.roles.is_empty() && !account.email_verified));
+
     let closed = App::with("registration = \"closed\"");
     let body = json!({ "username": "eve", "email": "eve@example.com", "password": PASSWORD });
     let answer = closed.json(Method::POST, "/auth/register", &[], &body).await;

@@ -145,3 +145,113 @@ async fn how_long_a_cookie_lasts() {
     minutes(10 * 24 * 60);
     assert!(!opens(&app, &remembered).await);
 }
+
+/// The lines that say what becomes of the session.
+fn lines(answer: &Answer) -> Vec<&str> {
+    let all = answer.headers().get_all("set-cookie").iter().filter_map(|line| line.to_str().ok());
+    all.filter(|line| line.starts_with("__Host-palisade=")).collect()
+}
+
+/// Two accounts, of which one manages the other.
+struct Managed {
+    app: App,
+    administrator: String,
+    path: String,
+}
+
+impl Managed {
+    async fn new() -> Self {
+        let app = App::new("");
+        let root = app.register("root").await;
+        app.make_admin(root["id"].as_str().unwrap()).await;
+        let ann = app.register("ann").await;
+        let path = format!("/auth/users/{}", ann["id"].as_str().unwrap());
+        let administrator = app.session("root").await;
+        Self { app, administrator, path }
+    }
+
+    async fn give(&self, roles: &[&str]) {
+        let headers = [("cookie", self.administrator.as_str())];
+        let changed = self.app.json(Method::PATCH, &self.path, &headers, &json!({ "roles": roles })).await;
+        assert_eq!(changed.status(), 200, "{}", changed.text());
+    }
+
+    /// The grace is over. What was revoked meanwhile is known, as it is where time goes by itself.
+    async fn later(&self) {
+        self.app.harness.clock().advance(std::time::Duration::from_secs(10));
+        let live = self.app.harness.handle().live();
+        let ready = live.policy.controls().auth.control.as_ref().unwrap().open(&live.policy).await.unwrap();
+        ready.identity.catch_up().await.unwrap();
+    }
+}
+
+/// An administrator changes what somebody may do: whatever the next request of their session is answered with, the answer
+/// brings the secret under which it goes on.
+#[tokio::test]
+async fn other_rights_are_another_secret() {
+    let managed = Managed::new().await;
+    let app = &managed.app;
+    let mut session = app.session("ann").await;
+    for (roles, path, status) in [
+        (&["user"][..], "/any", 200),
+        (&[], "/admin", 403),
+        (&["admin"], "/admin", 200),
+        (&["user"], "/auth/me", 200),
+        (&["admin"], "/auth/nothing", 404),
+        (&[], "/open", 200),
+    ] {
+        managed.give(roles).await;
+        let answer = app.get(path, &[("cookie", &session)]).await;
+        assert_eq!(answer.status(), status, "{path}: {}", answer.text());
+        let [line] = lines(&answer)[..] else { panic!("{path}: {:?}", lines(&answer)) };
+        assert!(line.ends_with("; Path=/; Secure; HttpOnly; SameSite=Lax"), "{line}");
+        assert!(answer.header("cache-control").contains("no-store"), "{path}: {}", answer.header("cache-control"));
+        let next = cookie(&answer).unwrap();
+        assert_ne!(next, session, "{path}");
+        // A request beside it, whose answer brings the same.
+        let beside = app.get(path, &[("cookie", &session)]).await;
+        assert_eq!((beside.status(), cookie(&beside)), (status, Some(next.clone())), "{path}");
+        let after = app.get(path, &[("cookie", &next)]).await;
+        assert_eq!((after.status(), lines(&after).len()), (status, 0), "{path}");
+        session = next;
+        managed.later().await;
+    }
+    // Nothing that is under the pages of the session is lost with its secret.
+    let token = value(&app.get("/auth/csrf", &[("cookie", &session)]).await)["csrf_token"].as_str().unwrap().to_owned();
+    managed.give(&["user"]).await;
+    let first = app.harness.send(Method::POST, "/any", &[("cookie", &session), ("x-csrf-token", &token)], "x").await;
+    let next = cookie(&first).expect("another secret");
+    let then = app.harness.send(Method::POST, "/any", &[("cookie", &next), ("x-csrf-token", &token)], "x").await;
+    assert_eq!((first.status(), then.status()), (200, 200));
+    // A copy of the secret before, when nobody of good faith sends it any more.
+    managed.later().await;
+    assert!(opens(app, &next).await && !opens(app, &session).await);
+    assert!(!opens(app, &next).await, "whoever has the copy may have had more");
+}
+
+/// What an endpoint does to the session is the last word on it.
+#[tokio::test]
+async fn a_logout_or_login_with_the_secret_before() {
+    let managed = Managed::new().await;
+    let app = &managed.app;
+    let session = app.session("ann").await;
+    managed.give(&["user"]).await;
+    let next = cookie(&app.get("/any", &[("cookie", &session)]).await).expect("another secret");
+    let own = [("cookie", session.as_str()), ("sec-fetch-site", "same-origin")];
+    let out = app.harness.send(Method::POST, "/auth/logout", &own, "").await;
+    assert_eq!((out.status(), lines(&out).len()), (204, 1));
+    assert!(line(&out).contains("Max-Age=0") && !opens(app, &next).await);
+
+    let session = app.session("ann").await;
+    managed.give(&[]).await;
+    let other = log_in(app, "ann", &session, false).await;
+    let [_] = lines(&other)[..] else { panic!("{:?}", lines(&other)) };
+    assert!(opens(app, &cookie(&other).unwrap()).await && !opens(app, &session).await);
+
+    let session = app.session("ann").await;
+    managed.give(&["user"]).await;
+    let body = json!({ "current_password": PASSWORD, "new_password": OTHER });
+    let changed = app.json(Method::POST, "/auth/password", &[("cookie", &session)], &body).await;
+    assert_eq!((changed.status(), lines(&changed).len()), (204, 1), "{}", changed.text());
+    assert!(opens(app, &cookie(&changed).unwrap()).await && !opens(app, &session).await);
+}

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::header::{HeaderValue, RETRY_AFTER, USER_AGENT, WWW_AUTHENTICATE};
+use http::header::{HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use palisade_identity::opaque::Device;
 use palisade_identity::password::Weakness;
 use palisade_identity::service::{Account, LoginError, Origin, Trouble, Unrecognised, Why};
@@ -11,7 +11,7 @@ use palisade_store::Error as StoreError;
 use super::At;
 use super::call::Call;
 use crate::controls::auth::credential::{DEVICE_PLAIN, DEVICE_SECURE, cookie, is_secure};
-use crate::controls::auth::{By, Caller, codes};
+use crate::controls::auth::{self, By, Caller, codes};
 use crate::controls::csrf::{self, Site};
 use crate::refusal::Refusal;
 
@@ -113,8 +113,7 @@ impl At<'_> {
     pub(crate) fn origin(&self, call: &Call) -> Origin {
         let name = if is_secure(self.ctx) { DEVICE_SECURE } else { DEVICE_PLAIN };
         let device = cookie(&call.headers, name).ok().flatten().and_then(Device::parse);
-        let agent = call.headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
-        Origin { address: self.ctx.client_ip(), agent: agent.chars().take(300).collect(), device }
+        Origin { device, ..auth::origin(self.ctx, &call.headers) }
     }
 }
 
