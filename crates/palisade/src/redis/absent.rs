@@ -9,7 +9,7 @@ use crate::policy::Env;
 use crate::server::startup::Occasion;
 
 /// Never there.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub enum Redis {}
 
 /// Never there.
