@@ -53,8 +53,8 @@ pub(crate) static HANDSHAKES: Code = Code::client(
 const SHARDS: usize = 64;
 /// Refused plain connections that are being told why, at once.
 const TOLD: usize = 64;
-/// How long a refused client may take to read why.
-const LINGER: Duration = Duration::from_millis(500);
+/// How long a refused client may take to ask, and to read why.
+const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 16 * 1024;
 
 /// Who holds connections. The maps are as large as the number of open connections at most, which is bounded.
@@ -278,7 +278,7 @@ pub(super) async fn refuse(
         answer.extend_from_slice(&document);
         let tell = async {
             // Clients that keep connections (hyper's for one) fail on bytes that come before they have asked.
-            stream.readable().await?;
+            stream.peek(&mut [0]).await?;
             stream.write_all(&answer).await?;
             stream.shutdown().await?;
             // Closing over unread bytes would reset the connection and take the answer out of the client's hands.
