@@ -12,6 +12,7 @@ use super::{links, metadata, page, pages};
 use crate::observe::event;
 use crate::policy::Policy;
 use crate::refusal::Code;
+use crate::server::request_id::RequestId;
 
 /// Where the admin listener has the page.
 pub(crate) const PATH: &str = "/setup";
@@ -57,7 +58,8 @@ pub(crate) async fn make(policy: &Policy, body: &[u8], origin: &Origin) -> Resul
                 .str("what", "made by the setup link, with the role `admin`")
                 .str("user", &account.id.to_string())
                 .str("by", "")
-                .show("client", origin.address);
+                .show("client", origin.address)
+                .str("request_id", RequestId::new(policy.clock().now()).as_str());
             let text = format!("{} is an administrator now and can log in. The link is used up.", account.name);
             let page = page::Message { frame: frame(), title: "The administrator is made", text: &text, link: None };
             return Ok(Shown { status: StatusCode::CREATED, html: page::render(&page) });
