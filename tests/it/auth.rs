@@ -54,7 +54,50 @@ on_both!(
     a_session_ends_another,
     the_authorize_button_of_fastapis_own_page_works,
     openid_client_through_the_pages_in_which_axe_finds_nothing,
+    the_first_administrator_is_made_by_a_link_that_works_once,
 );
+
+/// Threats 3: a link of the admin listener, good once; whoever has none sees that nothing is there.
+async fn the_first_administrator_is_made_by_a_link_that_works_once(kept: Kept) -> Result<()> {
+    let (_app, gateway) = gateway(&kept).await?;
+    let admin = gateway.admin()?;
+    let printed = async || gateway.run(&["user", "setup-link", "--json"]).await;
+    let link = |printed: &Value| {
+        let link = printed["link"].as_str().unwrap_or_default();
+        link.split_once("/setup?link=").map(|(_, link)| link.to_owned()).context("no link")
+    };
+    let earlier = link(&printed().await?.json()?)?;
+    let good = link(&printed().await?.json()?)?;
+    for wrong in ["/setup".to_owned(), "/setup?link=pals_x".to_owned(), format!("/setup?link={earlier}")] {
+        assert_eq!(admin.get(&wrong).send().await?.status(), 404, "{wrong}");
+    }
+    let place = format!("/setup?link={good}");
+    let mut page = admin.get(&place).send().await?;
+    ensure!(page.status() == 200 && page.text().await?.contains("Make the administrator"));
+    ensure!(page.header("content-security-policy").is_some_and(|policy| policy.starts_with("default-src 'none'")));
+    assert_eq!(admin.get("/setup/style.css").send().await?.status(), 200);
+    let mut public = gateway.https()?.get(&place).send().await?;
+    ensure!(!public.text().await?.contains("administrator"), "the admin listener's alone");
+
+    let send = async |link: &str, password: &str| {
+        let body = format!("link={link}&username=root&password={}", password.replace(' ', "+"));
+        let request = admin.post("/setup").header("content-type", "application/x-www-form-urlencoded").body(body);
+        request.send().await
+    };
+    let foreign = admin.post("/setup").header("sec-fetch-site", "cross-site").send().await?;
+    assert_eq!(foreign.status(), 403);
+    let mut weak = send(&good, "password").await?;
+    ensure!(weak.status() == 422 && weak.text().await?.contains("role=\"alert\""), "{}", weak.status());
+    assert_eq!(send(&earlier, PASSWORD).await?.status(), 404);
+    assert_eq!(send(&good, PASSWORD).await?.status(), 201);
+    assert_eq!(send(&good, PASSWORD).await?.status(), 404, "used up");
+    assert_eq!(admin.get(&place).send().await?.status(), 404, "used up");
+    let administrators = gateway.run(&["user", "list", "--role", "admin", "--json"]).await?.json()?;
+    ensure!(administrators.as_array().is_some_and(|all| all.len() == 1), "{administrators}");
+    let again = printed().await?;
+    ensure!(again.code == Some(1) && again.err.contains("there is an administrator already"), "{again:?}");
+    tokens(&gateway.https()?, "root").await.map(drop)
+}
 
 async fn register(client: &Client, name: &str) -> Result<Value> {
     let body = json!({ "username": name, "email": format!("{name}@example.com"), "password": PASSWORD });

@@ -28,6 +28,9 @@ pub(crate) enum User {
     Import(UserImport),
     /// Print all that is stored about an account, as JSON.
     Export(UserName),
+    /// Print a link by which the first administrator is made in a browser, at the admin listener: it works once, for 15
+    /// minutes, and as long as there is no administrator.
+    SetupLink,
 }
 
 /// An account by its name, e-mail address, id, or the application's id.

@@ -15,11 +15,12 @@ use http::header::{
     ACCEPT, ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, ORIGIN, WWW_AUTHENTICATE,
 };
 use http::{HeaderMap, Method, Request, Response, StatusCode, request};
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use palisade_base::canonical_ip;
+use palisade_base::{Secret, canonical_ip};
+use palisade_identity::service::Origin;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -27,8 +28,10 @@ use tokio::sync::Semaphore;
 use super::request_id::RequestId;
 use super::tls::certificates;
 use super::{Phase, startup, state, status};
+use crate::context::Context;
 use crate::control::Mode;
 use crate::controls::integrity;
+use crate::endpoints::auth::setup;
 use crate::live::Handle;
 use crate::observe::event;
 use crate::policy::config::Server;
@@ -38,6 +41,8 @@ use crate::refusal::{Code, problem_document};
 const CONNECTIONS: usize = 64;
 const HANDSHAKE: Duration = Duration::from_secs(10);
 const HEAD: Duration = Duration::from_secs(10);
+/// A name, an address and a password of 8,192 characters, with all of them escaped.
+const SETUP_BODY: usize = 128 * 1024;
 /// No answer here takes long; a connection that lasts longer is one that does not read.
 const CONNECTION: Duration = Duration::from_secs(300);
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
@@ -79,8 +84,12 @@ pub static NOT_FOUND: Code = Code::client(
     "there are `/health`, `/ready`, `/status` and `/metrics`",
 );
 
+/// The form of the setup link did not arrive whole.
+pub static SETUP: Code =
+    Code::client("admin.setup", StatusCode::BAD_REQUEST, 16, "send the form of the setup page whole, and within 10 s");
+
 /// Every code of the admin listener.
-pub static CODES: &[&Code] = &[&HOST, &CROSS_SITE, &TOKEN, &NO_TOKEN, &METHOD, &NOT_FOUND];
+pub static CODES: &[&Code] = &[&HOST, &CROSS_SITE, &TOKEN, &NO_TOKEN, &METHOD, &NOT_FOUND, &SETUP];
 
 /// Which of the two listeners.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,7 +152,7 @@ async fn requests<S: AsyncRead + AsyncWrite + Unpin + 'static>(
 ) {
     let service = service_fn(|request: Request<Incoming>| {
         let handle = Arc::clone(&handle);
-        async move { Ok::<_, Infallible>(answer(&handle, door, peer, request.into_parts().0).await) }
+        async move { Ok::<_, Infallible>(answer(&handle, door, peer, request).await) }
     });
     let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -158,11 +167,13 @@ async fn answer(
     handle: &Arc<Handle>,
     door: Door,
     peer: SocketAddr,
-    mut parts: request::Parts,
+    request: Request<Incoming>,
 ) -> Response<Full<Bytes>> {
+    let (mut parts, body) = request.into_parts();
     let head = parts.method == Method::HEAD;
     let mut answer = match judge(handle, door, &mut parts) {
         Err(code) => refused(handle, code, peer),
+        Ok(Place::Setup) => set_up(handle, &parts, body, peer).await.unwrap_or_else(|code| refused(handle, code, peer)),
         Ok(place) => {
             let openmetrics = accepts_openmetrics(&parts.headers);
             place_answer(handle, door, place, openmetrics).await
@@ -182,6 +193,9 @@ enum Place {
     Ready,
     Status,
     Metrics,
+    /// Where the first administrator is made, by a link that is a credential of its own.
+    Setup,
+    SetupStyle,
 }
 
 /// What is served behind each door.
@@ -190,6 +204,8 @@ static PLACES: &[(Door, &str, Place)] = &[
     (Door::Admin, "/ready", Place::Ready),
     (Door::Admin, "/status", Place::Status),
     (Door::Admin, "/metrics", Place::Metrics),
+    (Door::Admin, setup::PATH, Place::Setup),
+    (Door::Admin, setup::STYLE_PATH, Place::SetupStyle),
     (Door::Probes, "/health", Place::Health),
     (Door::Probes, "/ready", Place::Ready),
     (Door::Probes, "/metrics", Place::Metrics),
@@ -218,10 +234,10 @@ fn judge(handle: &Handle, door: Door, parts: &mut request::Parts) -> Result<Plac
     let Some((.., place)) = PLACES.iter().find(|(door, path, _)| (*door, *path) == asked) else {
         return Err(&NOT_FOUND);
     };
-    if !matches!(parts.method, Method::GET | Method::HEAD) {
+    if !matches!(parts.method, Method::GET | Method::HEAD) && (*place != Place::Setup || parts.method != Method::POST) {
         return Err(&METHOD);
     }
-    if door == Door::Admin && *place != Place::Health {
+    if door == Door::Admin && !matches!(place, Place::Health | Place::Setup | Place::SetupStyle) {
         let Some(named) = &server.admin_token else { return Err(&NO_TOKEN) };
         // Asked for on every request, so that a token that was replaced holds no longer.
         let token = live.policy.env().secrets.get(&named.secret).map_err(|_| &TOKEN)?;
@@ -289,8 +305,45 @@ async fn place_answer(handle: &Arc<Handle>, door: Door, place: Place, openmetric
             let kind = if openmetrics { OPENMETRICS } else { PROMETHEUS };
             text(StatusCode::OK, kind, handle.metrics().text(openmetrics))
         }
+        Place::SetupStyle => text(StatusCode::OK, "text/css; charset=utf-8", setup::STYLE),
+        Place::Setup => text(StatusCode::NOT_FOUND, PLAIN, "nothing is here"),
     }
 }
+
+/// The page of the setup link, and what its form sends.
+async fn set_up(
+    handle: &Handle,
+    parts: &request::Parts,
+    body: Incoming,
+    peer: SocketAddr,
+) -> Result<Response<Full<Bytes>>, &'static Code> {
+    let policy = Arc::clone(&handle.live().policy);
+    let shown = if parts.method == Method::POST {
+        let body = tokio::time::timeout(HEAD, Limited::new(body, SETUP_BODY).collect()).await;
+        let Ok(Ok(body)) = body else { return Err(&SETUP) };
+        let mut origin = Origin::new(canonical_ip(peer.ip()));
+        origin.agent = Context::single(&parts.headers, "user-agent").unwrap_or_default().into();
+        setup::make(&policy, &Secret::new(body.to_bytes().to_vec()).expose()[..], &origin).await
+    } else {
+        setup::show(&policy, parts.uri.query().unwrap_or_default().as_bytes()).await
+    };
+    let shown = shown.map_err(|code| code.unwrap_or(&NOT_FOUND))?;
+    let mut answer = text(shown.status, "text/html; charset=utf-8", shown.html);
+    for (name, value) in SETUP_HEADERS {
+        answer.headers_mut().insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+    }
+    Ok(answer)
+}
+
+/// Nothing but our own style sheet, in nobody's frame; the address has the link in it.
+const SETUP_HEADERS: [(&str, &str); 3] = [
+    (
+        "content-security-policy",
+        "default-src 'none'; style-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    ),
+    ("x-frame-options", "DENY"),
+    ("referrer-policy", "same-origin"),
+];
 
 const PLAIN: &str = "text/plain; charset=utf-8";
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";

@@ -144,6 +144,11 @@ on_both! {
         let stranger = SetupLink::generate().expect("a link");
         assert_eq!(world.identity.set_up(&stranger, new, &from(1)).await.err(), Some(LinkError::NotValid));
         assert!(world.identity.list_users(None, 10).await.expect("a list").is_empty());
+        let link = world.identity.setup_link().await.expect("asked").expect("a link");
+        let first = NewUser { name: "first", email: None, password: PASSWORD };
+        world.identity.add_user(first, &["admin".into()], false, &from(1)).await.expect("made by the command");
+        let late = NewUser { name: "late", email: None, password: PASSWORD };
+        assert_eq!(world.identity.set_up(&link, late, &from(1)).await.err(), Some(LinkError::NotValid));
     }
 }
 

@@ -12,7 +12,7 @@ use super::{At, page};
 use crate::refusal::Refusal;
 
 const OPENAPI: &str = include_str!("../../../templates/auth/openapi.json");
-const STYLE: &str = include_str!("../../../templates/auth/style.css");
+pub(super) const STYLE: &str = include_str!("../../../templates/auth/style.css");
 /// How long metadata may be kept.
 const KEPT: &str = "public, max-age=300";
 /// How long keys may be kept at most, in seconds.

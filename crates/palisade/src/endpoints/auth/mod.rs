@@ -19,6 +19,7 @@ mod pages;
 mod revoke;
 mod roles;
 mod sessions;
+pub(crate) mod setup;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

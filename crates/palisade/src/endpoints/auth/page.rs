@@ -39,6 +39,17 @@ pub(crate) struct Register<'a> {
 }
 
 #[derive(Template)]
+#[template(path = "auth/setup.html")]
+pub(crate) struct Setup<'a> {
+    pub(crate) frame: Frame<'a>,
+    pub(crate) link: &'a str,
+    pub(crate) error: Option<&'a str>,
+    pub(crate) username: &'a str,
+    pub(crate) email: &'a str,
+    pub(crate) min_length: u16,
+}
+
+#[derive(Template)]
 #[template(path = "auth/consent.html")]
 pub(crate) struct Consent<'a> {
     pub(crate) frame: Frame<'a>,
