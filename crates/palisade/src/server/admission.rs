@@ -53,7 +53,9 @@ pub(crate) static HANDSHAKES: Code = Code::client(
 const SHARDS: usize = 64;
 /// Refused plain connections that are being told why, at once.
 const TOLD: usize = 64;
-/// How long a refused client may take to ask, and to read why.
+/// How long a refused client may take to ask; then it is told unasked.
+const ASKED: Duration = Duration::from_millis(250);
+/// How long it may take to read why, with that.
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 16 * 1024;
 
@@ -277,8 +279,8 @@ pub(super) async fn refuse(
         .into_bytes();
         answer.extend_from_slice(&document);
         let tell = async {
-            // Clients that keep connections (hyper's for one) fail on bytes that come before they have asked.
-            stream.peek(&mut [0]).await?;
+            // Clients that keep connections (hyper's for one) fail on bytes that come before they have asked. Others wait.
+            let _asked = tokio::time::timeout(ASKED, stream.peek(&mut [0])).await;
             stream.write_all(&answer).await?;
             stream.shutdown().await?;
             // Closing over unread bytes would reset the connection and take the answer out of the client's hands.
