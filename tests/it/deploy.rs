@@ -6,6 +6,8 @@ use anyhow::{Context as _, Result};
 use palisade_test::upstream::Reply;
 use palisade_test::{Palisade, Upstream, not_run};
 
+use crate::support::lacks_root;
+
 /// Runs the binary as `nobody` below a read-only view of `/`, in which only its working directory can be written to.
 const WRAPPER: &str = r#"#!/bin/sh
 set -eu
@@ -24,8 +26,7 @@ exec unshare --mount sh -c '
 
 #[tokio::test]
 async fn serves_without_rights_and_with_a_read_only_root() -> Result<()> {
-    if !is_root()? {
-        not_run("mount namespaces need root");
+    if lacks_root("mount") {
         return Ok(());
     }
     let upstream = Upstream::answering(|_| Reply::text("from behind")).await?;
@@ -43,11 +44,6 @@ async fn serves_without_rights_and_with_a_read_only_root() -> Result<()> {
     assert!(status.lines().any(|line| line.starts_with("Uid:") && line.contains("65534")), "{status}");
     assert!(gateway.terminate().await?.success());
     Ok(())
-}
-
-pub(crate) fn is_root() -> Result<bool> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    Ok(status.lines().any(|line| line.starts_with("Uid:\t0\t0")))
 }
 
 /// What stands in `deploy/`.

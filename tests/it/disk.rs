@@ -7,11 +7,10 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
 use palisade_test::upstream::Reply;
-use palisade_test::{Client, Palisade, Upstream, eventually, not_run};
+use palisade_test::{Client, Palisade, Upstream, eventually};
 use serde_json::json;
 
-use crate::deploy::is_root;
-use crate::support::{SOON, written_policy};
+use crate::support::{SOON, lacks_root, written_policy};
 
 const PASSWORD: &str = "vier alte Kutschen im Nebel";
 
@@ -66,8 +65,7 @@ async fn said(gateway: &Palisade, reason: &str) -> Result<()> {
 
 #[tokio::test]
 async fn a_full_disk_is_said_and_loses_nothing() -> Result<()> {
-    if !is_root()? {
-        not_run("mount namespaces need root");
+    if lacks_root("mount") {
         return Ok(());
     }
     let upstream = Upstream::answering(|_| Reply::text("hello")).await?;
@@ -112,8 +110,7 @@ async fn a_full_disk_is_said_and_loses_nothing() -> Result<()> {
 
 #[tokio::test]
 async fn a_read_only_database_is_said() -> Result<()> {
-    if !is_root()? {
-        not_run("mount namespaces need root");
+    if lacks_root("mount") {
         return Ok(());
     }
     let upstream = Upstream::answering(|_| Reply::text("hello")).await?;

@@ -6,7 +6,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use palisade_test::{Palisade, eventually, not_run, paths};
+use palisade_test::{Palisade, eventually, paths};
+
+use crate::support::lacks_root;
 
 /// An application that leaves orphans behind, and looks at processes by their number in its own container.
 const APP: &str = r#"
@@ -36,8 +38,7 @@ http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_
 
 #[tokio::test]
 async fn orphans_are_reaped_by_the_first_process() -> Result<()> {
-    if !nix::unistd::geteuid().is_root() {
-        not_run("process namespaces need root");
+    if lacks_root("process") {
         return Ok(());
     }
     let folder = tempfile::tempdir()?;

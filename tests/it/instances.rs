@@ -45,9 +45,7 @@ impl Pair {
         let Kept::Shared(servers) = kept else { unreachable!("it was made so") };
         Ok(Self { one, two, servers: *servers, postgres, _upstream: upstream, folder })
     }
-}
 
-impl Pair {
     /// Runs a command as an operator does who has the key of the secrets.
     fn command(&self, arguments: &[&str]) -> Result<()> {
         let mut command = std::process::Command::new(palisade_test::paths::binary()?);

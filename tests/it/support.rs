@@ -7,7 +7,7 @@ use palisade_store::Options;
 use palisade_test::palisade::Setup;
 use palisade_test::postgres::{Database, Postgres};
 use palisade_test::redis::Redis;
-use palisade_test::{Client, Palisade, Wire};
+use palisade_test::{Client, Palisade, Wire, not_run};
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// The deadline of a condition that holds within milliseconds on a machine with nothing else to do.
@@ -23,6 +23,15 @@ pub(crate) async fn heavy() -> RwLockWriteGuard<'static, ()> {
 /// For a test that measures time: nothing heavy runs beside it.
 pub(crate) async fn timed() -> RwLockReadGuard<'static, ()> {
     MACHINE.read().await
+}
+
+/// Whether a test cannot run for want of root, which namespaces of this sort need; it says so.
+pub(crate) fn lacks_root(namespaces: &str) -> bool {
+    let lacks = !nix::unistd::geteuid().is_root();
+    if lacks {
+        not_run(&format!("{namespaces} namespaces need root"));
+    }
+    lacks
 }
 
 /// The gateway under the starter policy, as `palisade serve --upstream URL` starts it.

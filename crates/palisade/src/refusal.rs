@@ -183,6 +183,11 @@ impl Refusal {
         &self.0.errors
     }
 
+    /// The one sentence that a page shows: what it says of the first field, or of the whole.
+    pub(crate) fn sentence(&self) -> &'static str {
+        self.said().first().map_or(self.code().sentence, |(_, must)| *must)
+    }
+
     /// Whether it is noted and does not end the request.
     pub(crate) fn is_watched(&self) -> bool {
         self.0.watched

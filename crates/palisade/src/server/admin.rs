@@ -19,7 +19,7 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use palisade_base::{Secret, canonical_ip};
+use palisade_base::canonical_ip;
 use palisade_identity::service::Origin;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -31,6 +31,7 @@ use super::{Phase, startup, state, status};
 use crate::context::Context;
 use crate::control::Mode;
 use crate::controls::integrity;
+use crate::endpoints::auth::answer::page_headers;
 use crate::endpoints::auth::setup;
 use crate::live::Handle;
 use crate::observe::event;
@@ -174,9 +175,9 @@ async fn answer(
     let mut answer = match judge(handle, door, &mut parts) {
         Err(code) => refused(handle, code, peer),
         Ok(Place::Setup) => set_up(handle, &parts, body, peer).await.unwrap_or_else(|code| refused(handle, code, peer)),
-        Ok(place) => {
+        Ok(Place::Said(said)) => {
             let openmetrics = accepts_openmetrics(&parts.headers);
-            place_answer(handle, door, place, openmetrics).await
+            say(handle, door, said, openmetrics).await
         }
     };
     if head {
@@ -189,26 +190,32 @@ async fn answer(
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
+    Said(Said),
+    /// Where the first administrator is made, by a link that is a credential of its own.
+    Setup,
+}
+
+/// What takes nothing but a look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Said {
     Health,
     Ready,
     Status,
     Metrics,
-    /// Where the first administrator is made, by a link that is a credential of its own.
-    Setup,
     SetupStyle,
 }
 
 /// What is served behind each door.
 static PLACES: &[(Door, &str, Place)] = &[
-    (Door::Admin, "/health", Place::Health),
-    (Door::Admin, "/ready", Place::Ready),
-    (Door::Admin, "/status", Place::Status),
-    (Door::Admin, "/metrics", Place::Metrics),
+    (Door::Admin, "/health", Place::Said(Said::Health)),
+    (Door::Admin, "/ready", Place::Said(Said::Ready)),
+    (Door::Admin, "/status", Place::Said(Said::Status)),
+    (Door::Admin, "/metrics", Place::Said(Said::Metrics)),
     (Door::Admin, setup::PATH, Place::Setup),
-    (Door::Admin, setup::STYLE_PATH, Place::SetupStyle),
-    (Door::Probes, "/health", Place::Health),
-    (Door::Probes, "/ready", Place::Ready),
-    (Door::Probes, "/metrics", Place::Metrics),
+    (Door::Admin, setup::STYLE_PATH, Place::Said(Said::SetupStyle)),
+    (Door::Probes, "/health", Place::Said(Said::Health)),
+    (Door::Probes, "/ready", Place::Said(Said::Ready)),
+    (Door::Probes, "/metrics", Place::Said(Said::Metrics)),
 ];
 
 /// Every place by its door and path, for tests that try them all.
@@ -237,7 +244,7 @@ fn judge(handle: &Handle, door: Door, parts: &mut request::Parts) -> Result<Plac
     if !matches!(parts.method, Method::GET | Method::HEAD) && (*place != Place::Setup || parts.method != Method::POST) {
         return Err(&METHOD);
     }
-    if door == Door::Admin && !matches!(place, Place::Health | Place::Setup | Place::SetupStyle) {
+    if door == Door::Admin && !matches!(place, Place::Setup | Place::Said(Said::Health | Said::SetupStyle)) {
         let Some(named) = &server.admin_token else { return Err(&NO_TOKEN) };
         // Asked for on every request, so that a token that was replaced holds no longer.
         let token = live.policy.env().secrets.get(&named.secret).map_err(|_| &TOKEN)?;
@@ -288,25 +295,24 @@ fn accepts_openmetrics(headers: &HeaderMap) -> bool {
     accept.into_iter().any(|accept| accept.contains("application/openmetrics-text"))
 }
 
-async fn place_answer(handle: &Arc<Handle>, door: Door, place: Place, openmetrics: bool) -> Response<Full<Bytes>> {
+async fn say(handle: &Arc<Handle>, door: Door, said: Said, openmetrics: bool) -> Response<Full<Bytes>> {
     let not_ready = || state(handle.live().policy.env()).not_ready();
-    match place {
-        Place::Health => text(StatusCode::OK, PLAIN, "ok"),
-        Place::Ready => match not_ready() {
+    match said {
+        Said::Health => text(StatusCode::OK, PLAIN, "ok"),
+        Said::Ready => match not_ready() {
             None => text(StatusCode::OK, PLAIN, "ready"),
             Some(why) if door == Door::Admin => {
                 text(StatusCode::SERVICE_UNAVAILABLE, PLAIN, format!("not ready: {why}"))
             }
             Some(_) => text(StatusCode::SERVICE_UNAVAILABLE, PLAIN, "not ready"),
         },
-        Place::Status => text(StatusCode::OK, "application/json", status::status(handle).await.to_string()),
-        Place::Metrics => {
+        Said::Status => text(StatusCode::OK, "application/json", status::status(handle).await.to_string()),
+        Said::Metrics => {
             status::observe(handle);
             let kind = if openmetrics { OPENMETRICS } else { PROMETHEUS };
             text(StatusCode::OK, kind, handle.metrics().text(openmetrics))
         }
-        Place::SetupStyle => text(StatusCode::OK, "text/css; charset=utf-8", setup::STYLE),
-        Place::Setup => text(StatusCode::NOT_FOUND, PLAIN, "nothing is here"),
+        Said::SetupStyle => text(StatusCode::OK, "text/css; charset=utf-8", setup::STYLE),
     }
 }
 
@@ -323,27 +329,15 @@ async fn set_up(
         let Ok(Ok(body)) = body else { return Err(&SETUP) };
         let mut origin = Origin::new(canonical_ip(peer.ip()));
         origin.agent = Context::single(&parts.headers, "user-agent").unwrap_or_default().into();
-        setup::make(&policy, &Secret::new(body.to_bytes().to_vec()).expose()[..], &origin).await
+        setup::make(&policy, &body.to_bytes(), &origin).await
     } else {
         setup::show(&policy, parts.uri.query().unwrap_or_default().as_bytes()).await
     };
     let shown = shown.map_err(|code| code.unwrap_or(&NOT_FOUND))?;
     let mut answer = text(shown.status, "text/html; charset=utf-8", shown.html);
-    for (name, value) in SETUP_HEADERS {
-        answer.headers_mut().insert(HeaderName::from_static(name), HeaderValue::from_static(value));
-    }
+    page_headers(answer.headers_mut(), None);
     Ok(answer)
 }
-
-/// Nothing but our own style sheet, in nobody's frame; the address has the link in it.
-const SETUP_HEADERS: [(&str, &str); 3] = [
-    (
-        "content-security-policy",
-        "default-src 'none'; style-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
-    ),
-    ("x-frame-options", "DENY"),
-    ("referrer-policy", "same-origin"),
-];
 
 const PLAIN: &str = "text/plain; charset=utf-8";
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";

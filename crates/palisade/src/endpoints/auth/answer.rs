@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, LOCATION, REFERRER_POLICY, SET_COOKIE,
 };
-use http::{HeaderName, Response, StatusCode};
+use http::{HeaderMap, HeaderName, Response, StatusCode};
 use palisade_base::Secret;
 use palisade_identity::service::Rotated;
 use serde_json::Value;
@@ -47,12 +47,17 @@ pub(crate) fn empty(status: StatusCode) -> Answer {
 /// origins besides our own that a form of it may lead to, since browsers hold redirects behind a form to the same rule.
 pub(crate) fn page(status: StatusCode, html: String, targets: Option<&str>) -> Answer {
     let mut answer = of(status, "text/html; charset=utf-8", html);
+    page_headers(answer.headers_mut(), targets);
+    answer
+}
+
+/// The headers that make a document such a page.
+pub(crate) fn page_headers(headers: &mut HeaderMap, targets: Option<&str>) {
     let policy = format!(
         "default-src 'none'; style-src 'self'; form-action 'self'{}{}; base-uri 'none'; frame-ancestors 'none'",
         if targets.is_some() { " " } else { "" },
         targets.unwrap_or_default()
     );
-    let headers = answer.headers_mut();
     if let Ok(policy) = HeaderValue::try_from(policy) {
         headers.insert(CONTENT_SECURITY_POLICY, policy);
     }
@@ -61,7 +66,6 @@ pub(crate) fn page(status: StatusCode, html: String, targets: Option<&str>) -> A
     // Links with tokens lead here: nothing of them goes on to others. Not `no-referrer`: under that, browsers say `null`
     // where a form comes from, also to us.
     headers.insert(REFERRER_POLICY, HeaderValue::from_static("same-origin"));
-    answer
 }
 
 /// On to another page, with GET.

@@ -33,7 +33,7 @@ async fn shown(at: &At<'_>, done: Result<Answer, Refusal>) -> Result<Answer, Ref
         Err(refusal) if *refusal.code() == codes::STEP_UP => Ok(to_login(at, &format!("{}/account", at.base()))),
         Err(refusal) if is_for_the_page(&refusal) => {
             at.log_refused(&refusal);
-            let error = refusal.said().first().map_or(refusal.code().sentence, |(_, must)| *must);
+            let error = refusal.sentence();
             show_account(at, refusal.code().status, &Said { error: Some(error), ..Said::default() }).await
         }
         done => done,

@@ -127,7 +127,7 @@ pub(super) async fn confirm(call: &mut Call, at: &At<'_>) -> Result<Answer, Refu
         }
         Err(refusal) if page && pages::is_for_the_page(&refusal) => {
             at.log_refused(&refusal);
-            let error = refusal.said().first().map_or(refusal.code().sentence, |(_, must)| *must);
+            let error = refusal.sentence();
             // A link that is no longer good sets nothing: what helps is another one.
             let token = Some(body.token.as_str()).filter(|_| *refusal.code() != codes::LINK);
             Ok(reset_page(at, refusal.code().status, token, Some(error)))

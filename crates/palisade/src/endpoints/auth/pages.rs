@@ -135,7 +135,7 @@ pub(super) async fn register(call: &mut Call, at: &At<'_>) -> Result<Answer, Ref
         }
         Err(refusal) if is_for_the_page(&refusal) => {
             at.log_refused(&refusal);
-            let error = refusal.said().first().map_or(refusal.code().sentence, |(_, must)| *must);
+            let error = refusal.sentence();
             let page = page::Register {
                 frame: at.frame(),
                 error: Some(error),

@@ -70,8 +70,7 @@ pub(crate) async fn make(policy: &Policy, body: &[u8], origin: &Origin) -> Resul
     if !pages::is_for_the_page(&error) {
         return Err(Some(error.code()));
     }
-    let said = error.said().first().map_or(error.code().sentence, |(_, must)| *must);
-    Ok(filled(policy, error.code().status, text, Some(said), &form))
+    Ok(filled(policy, error.code().status, text, Some(error.sentence()), &form))
 }
 
 fn identity(policy: &Policy) -> Option<&palisade_identity::Identity> {
