@@ -2,19 +2,19 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sea_orm::sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
 use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sea_orm::sqlx::{ConnectOptions as _, pool::PoolOptions};
 use sea_orm::{
-    DatabaseConnection, SqliteTransactionMode, SqlxPostgresConnector, SqlxSqliteConnector, TransactionOptions,
-    TransactionTrait as _,
+    ConnectionTrait as _, DatabaseConnection, SqliteTransactionMode, SqlxPostgresConnector, SqlxSqliteConnector,
+    TransactionOptions, TransactionTrait as _,
 };
 use sea_orm_migration::MigratorTrait as _;
 use tokio::sync::Semaphore;
 
-use crate::connection::{Feed, bounded};
+use crate::connection::{Feed, bounded, sealed::Sealed as _};
 use crate::error::of_driver;
 use crate::migrations::Migrator;
 use crate::options::{Options, Target};
@@ -71,21 +71,22 @@ impl Store {
     /// # Errors
     /// [`Error`]; what a failed migration did is undone.
     pub async fn migrate(&self) -> Result<()> {
-        // Two processes that start at once, such as a gateway and a command, both see what is pending and both run it. The
-        // second waits for the first, then finds the tables that it wanted to make: what it did is undone, and nothing is
-        // pending any more.
-        let mut tries = 3;
-        loop {
-            let Err(error) = Migrator::up(&self.0.db, None).await else { return Ok(()) };
-            if self.pending().await.is_ok_and(|pending| pending.is_empty()) {
-                return Ok(());
-            }
-            tries -= 1;
-            if tries == 0 {
-                return Err(error.into());
-            }
-            tokio::time::sleep(Duration::from_millis(200)).await;
+        if self.pending().await?.is_empty() {
+            return Ok(());
         }
+        // Two processes that start at once, such as a gateway and a command, both see what is pending. One transaction
+        // for all of it, which the second waits for and then finds nothing to do: SQLite lets one write at a time,
+        // PostgreSQL is asked for a lock, and not to take a change of large tables for a stuck statement.
+        let tx = self.begin().await?;
+        let migrated = tokio::time::timeout(MIGRATION, async {
+            if !self.is_embedded() {
+                tx.db().execute_unprepared(ONE_MIGRATES).await?;
+            }
+            Migrator::up(tx.db(), None).await
+        });
+        migrated.await.map_err(|_| Error::Away("the migration of the tables did not end in time".into()))??;
+        // The feed tells of rows only.
+        tx.commit().await.map(drop)
     }
 
     /// The names of migrations that have not run yet.
@@ -148,6 +149,13 @@ impl Store {
     }
 }
 
+/// What bringing all tables to another version may take, with the wait for another instance that does it.
+const MIGRATION: Duration = Duration::from_secs(600);
+
+/// Ends with the transaction. The number is ours alone: `palisade` in ASCII.
+const ONE_MIGRATES: &str = "set local statement_timeout = '600s'; set local lock_timeout = '600s'; \
+     select pg_advisory_xact_lock(x'70616c6973616465'::bigint)";
+
 /// SQLite's own default, so that it is known.
 const PAGE_BYTES: u32 = 4096;
 
@@ -186,8 +194,23 @@ async fn sqlite(file: &Path, options: &Options) -> Result<(DatabaseConnection, D
     };
     let pool: SqlitePoolOptions = limits(options);
     let feed = pool.clone().max_connections(1).connect_lazy_with(connect.clone());
-    let pool = pool.connect_with(connect).await.map_err(|error| of_driver(&error))?;
+    let pool = unless_held(options.statement_timeout, || pool.clone().connect_with(connect.clone())).await?;
     Ok((SqlxSqliteConnector::from_sqlx_sqlite_pool(pool), SqlxSqliteConnector::from_sqlx_sqlite_pool(feed)))
+}
+
+/// Opens a file that another process may be opening as well: for the moment in which one of them gives it its journal, or
+/// the last one takes that away, SQLite refuses all others at once, whatever they were willing to wait.
+async fn unless_held<T, F>(within: Duration, mut open: impl FnMut() -> F) -> Result<T>
+where
+    F: Future<Output = Result<T, sea_orm::sqlx::Error>>,
+{
+    let start = Instant::now();
+    loop {
+        match open().await.map_err(|error| of_driver(&error)) {
+            Err(Error::Away(_)) if start.elapsed() < within => tokio::time::sleep(Duration::from_millis(20)).await,
+            ended => return ended,
+        }
+    }
 }
 
 /// The file exists from here on, for its owner only; SQLite gives its journal the same mode.
@@ -260,23 +283,26 @@ fn is_local(connect: &PgConnectOptions) -> bool {
 mod tests {
     use super::*;
 
-    /// As a gateway and commands do that start in the same moment.
+    /// As a gateway and commands do that start in the same moment: on a file that is not there yet, or not migrated.
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
     async fn whoever_starts_at_once_migrates_once() {
-        let folder = tempfile::tempdir().unwrap();
-        let start = Arc::new(tokio::sync::Barrier::new(8));
-        let mut all = tokio::task::JoinSet::new();
-        for _ in 0..8 {
-            let (file, start) = (folder.path().join("palisade.db"), Arc::clone(&start));
-            all.spawn(async move {
-                let store = Store::open(&Options::sqlite(file)).await?;
-                start.wait().await;
-                store.migrate().await?;
-                store.pending().await
-            });
-        }
-        for pending in all.join_all().await {
-            assert_eq!(pending.unwrap(), Vec::<String>::new());
+        const STARTERS: usize = 8;
+        for _ in 0..20 {
+            let folder = tempfile::tempdir().unwrap();
+            let start = Arc::new(tokio::sync::Barrier::new(STARTERS));
+            let mut all = tokio::task::JoinSet::new();
+            for _ in 0..STARTERS {
+                let (file, start) = (folder.path().join("palisade.db"), Arc::clone(&start));
+                all.spawn(async move {
+                    start.wait().await;
+                    let store = Store::open(&Options::sqlite(file)).await?;
+                    store.migrate().await?;
+                    store.pending().await
+                });
+            }
+            for pending in all.join_all().await {
+                assert_eq!(pending.unwrap(), Vec::<String>::new());
+            }
         }
     }
 }

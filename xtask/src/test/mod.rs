@@ -4,6 +4,7 @@
 //! binaries, `N passed, N failed, N skipped`, for people and for CI.
 
 mod count;
+mod hang;
 mod step;
 
 use std::env;

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result};
 
 use super::count::Count;
+use super::hang::Watch;
 
 /// Whether a step passed, and the tests in it.
 #[derive(Debug, Clone, Copy)]
@@ -34,7 +35,7 @@ pub(crate) fn run(command: &mut Command) -> Result<Outcome> {
 /// `cargo test`, whose results are counted.
 pub(crate) fn run_tests(command: &mut Command) -> Result<Outcome> {
     let mut count = Count::default();
-    let passed = each_line(command, |line| {
+    let passed = each_line(command, Hang::Ended, |line| {
         if let Some(result) = Count::of_line(line) {
             count.plus(result);
         }
@@ -46,7 +47,7 @@ pub(crate) fn run_tests(command: &mut Command) -> Result<Outcome> {
 /// `cargo build`, and where the program it made lies (cargo alone knows: target folder, profile, name).
 pub(crate) fn build(command: &mut Command) -> Result<(Outcome, Option<PathBuf>)> {
     let mut binary = None;
-    let passed = each_line(command.arg("--message-format=json-render-diagnostics"), |line| {
+    let passed = each_line(command.arg("--message-format=json-render-diagnostics"), Hang::WaitedFor, |line| {
         if let Ok(message) = serde_json::from_str::<serde_json::Value>(line)
             && let Some(path) = message.get("executable").and_then(serde_json::Value::as_str)
         {
@@ -57,15 +58,31 @@ pub(crate) fn build(command: &mut Command) -> Result<(Outcome, Option<PathBuf>)>
     Ok((if passed { Outcome::passed() } else { Outcome::failed() }, binary))
 }
 
+/// What becomes of what says nothing for long.
+enum Hang {
+    /// As of a compiler, which ends by itself.
+    WaitedFor,
+    /// As of a test, so that the others are run and the run says which it was.
+    Ended,
+}
+
 /// Gives each line of standard output to `see`, and passes it on where that says so. Standard error goes its own way.
-fn each_line(command: &mut Command, mut see: impl FnMut(&str) -> bool) -> Result<bool> {
+fn each_line(command: &mut Command, hang: Hang, mut see: impl FnMut(&str) -> bool) -> Result<bool> {
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cannot start cargo")?;
+    let watch = match hang {
+        Hang::WaitedFor => None,
+        Hang::Ended => Some(Watch::over(child.id())),
+    };
     let mut lines = BufReader::new(child.stdout.take().context("a pipe from cargo")?);
-    let mut out = std::io::stdout().lock();
     let mut line = Vec::new();
     // Bytes, since a test may print anything.
     while lines.read_until(b'\n', &mut line)? > 0 {
-        if see(&String::from_utf8_lossy(&line)) {
+        let text = String::from_utf8_lossy(&line);
+        if let Some(watch) = &watch {
+            watch.see(&text);
+        }
+        if see(&text) {
+            let mut out = std::io::stdout().lock();
             out.write_all(&line)?;
             out.flush()?;
         }
