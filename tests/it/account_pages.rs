@@ -5,23 +5,24 @@
 
 use anyhow::{Context as _, Result, ensure};
 use palisade_identity::service::{GrantKind, Method, NewClient};
-use palisade_test::{browser, paths};
+use palisade_test::kept::Kept;
+use palisade_test::{browser, on_both, paths};
 use serde_json::json;
 
 use crate::auth::add_client;
-use crate::support::{Kept, written};
 
 /// The largest picture, in bytes: everybody who clones the repository has all of them.
 const SMALL: usize = 128 * 1024;
 
-#[tokio::test]
-async fn a_person_without_scripts_gets_everywhere() -> Result<()> {
+on_both!(a_person_without_scripts_gets_everywhere);
+
+async fn a_person_without_scripts_gets_everywhere(kept: Kept) -> Result<()> {
     let policy = "[auth]\nregistration = \"open\"\n\n[[route]]\npath = \"/notes\"\nscopes = [\"notes:read\"]\n";
-    let gateway = written("http://127.0.0.1:9", policy).await?;
+    let gateway = kept.setup("http://127.0.0.1:9", policy).start().await?;
     gateway.event("auth.ready", |_| true).await?;
     let client = add_client(
         &gateway,
-        &Kept::Embedded,
+        &kept,
         NewClient {
             name: "Calendar".into(),
             method: Method::Public,

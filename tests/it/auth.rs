@@ -12,11 +12,10 @@ use palisade_identity::password::{Cost, Hasher, Peppers};
 use palisade_identity::service::{GrantKind, Method, NewClient, Parts, Settings};
 use palisade_identity::token::{Algorithm, Keyring, SigningKey};
 use palisade_store::Store;
+use palisade_test::kept::Kept;
 use palisade_test::python::App;
-use palisade_test::{Client, Need, Palisade, Process, browser, need, paths, provision};
+use palisade_test::{Client, Need, Palisade, Process, browser, need, on_both, paths, provision};
 use serde_json::{Value, json};
-
-use crate::support::{Kept, on_both};
 
 const PASSWORD: &str = "vier alte Kutschen im Nebel";
 
@@ -261,7 +260,7 @@ pub(crate) async fn add_client(
     kept: &Kept,
     new: NewClient,
 ) -> Result<Arc<palisade_identity::service::Client>> {
-    let store = Store::open(&kept.database(gateway)?).await?;
+    let store = Store::open(&crate::support::database(kept, gateway)?).await?;
     let clock = Clock::real();
     let key = SigningKey::generate(Algorithm::EdDsa)?;
     let identity = Identity::new(Parts {

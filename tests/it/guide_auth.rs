@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use http::Method;
+use palisade_test::kept::Kept;
 use palisade_test::python::App;
-use palisade_test::{Answer, Client, Need, Palisade, Process, eventually, need, paths, provision};
+use palisade_test::{Answer, Client, Need, Palisade, Process, eventually, need, on_both, paths, provision};
 use serde_json::{Value, json};
 
 use crate::support::{SOON, timed};
@@ -87,14 +88,14 @@ impl Site {
         })
     }
 
-    async fn behind() -> Result<Site> {
+    async fn behind(kept: &Kept) -> Result<Site> {
         need(Need::PythonGuide)?;
         let folder = paths::tests("apps/guide");
         let command = ["uvicorn", "moved:app", "--uds", "{socket}", "--app-dir", &*folder.to_string_lossy()];
         // `identity.py` is taken from the example.
         let path = paths::workspace().join("examples/fastapi");
-        let setup = Palisade::serve().policy(POLICY).app(&command).env("PYTHONPATH", &path.to_string_lossy());
-        let palisade = setup.start().await?;
+        let setup = Palisade::serve().app(&command).env("PYTHONPATH", &path.to_string_lossy());
+        let palisade = kept.under(setup, POLICY).start().await?;
         let client = palisade.https()?.host(HOST);
         for (name, password) in
             [("alice", PASSWORD), ("bob", PASSWORD), ("carol", PASSWORD), ("dora", PASSWORD), ("long", LONG)]
@@ -222,8 +223,9 @@ macro_rules! holes {
     };
 }
 
-#[tokio::test]
-async fn what_is_open_in_the_guides_logins_is_closed_behind_the_gateway() -> Result<()> {
+on_both!(what_is_open_in_the_guides_logins_is_closed_behind_the_gateway, who_may_still_can);
+
+async fn what_is_open_in_the_guides_logins_is_closed_behind_the_gateway(kept: Kept) -> Result<()> {
     let _timed = timed().await;
     let holes = holes![
         any_password "section 1: the login as printed takes any password, for any name",
@@ -245,7 +247,11 @@ async fn what_is_open_in_the_guides_logins_is_closed_behind_the_gateway() -> Res
         literal_key "section 18: the key that is printed in the source opens",
         locked_out_admin "section 18: not even an administrator may use the route for administrators",
     ];
-    let sites = [Site::alone().await?, Site::behind().await?];
+    let mut sites = vec![Site::behind(&kept).await?];
+    // The app alone keeps what it knows in itself, and needs no second look.
+    if matches!(kept, Kept::Embedded) {
+        sites.push(Site::alone().await?);
+    }
     let mut wrong = Vec::new();
     for (what, probe) in holes {
         for site in &sites {
@@ -262,9 +268,8 @@ async fn what_is_open_in_the_guides_logins_is_closed_behind_the_gateway() -> Res
 }
 
 /// The app still works for those who may: a probe that only finds refusals would call a gateway that refuses all closed.
-#[tokio::test]
-async fn who_may_still_can() -> Result<()> {
-    let site = Site::behind().await?;
+async fn who_may_still_can(kept: Kept) -> Result<()> {
+    let site = Site::behind(&kept).await?;
     let (access, _) = site.tokens("alice").await?;
     let bearer = format!("Bearer {access}");
     let mut hello = site.get("/secure-endpoint", &[("authorization", &bearer)]).await?;

@@ -6,12 +6,11 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use palisade_test::kept::Kept;
 use palisade_test::postgres::Postgres;
 use palisade_test::upstream::Reply;
-use palisade_test::{Client, Palisade, Upstream, eventually, paths};
+use palisade_test::{Client, Palisade, Upstream, eventually, on_both, paths};
 use serde_json::{Value, json};
-
-use crate::support::{Kept, on_both};
 
 const PASSWORD: &str = "vier alte Kutschen im Nebel";
 /// The password `correct-horse-battery`, as Django stores it.
@@ -70,7 +69,14 @@ async fn gateway(kept: &Kept) -> Result<(Upstream, Palisade)> {
     Ok((upstream, gateway))
 }
 
-on_both!(users_and_roles, keys_and_clients, accounts_move_in, what_commands_refuse);
+on_both!(
+    users_and_roles,
+    keys_and_clients,
+    accounts_move_in,
+    an_import_that_is_killed_goes_on_where_it_was,
+    an_import_shows_how_far_it_is,
+    what_commands_refuse,
+);
 
 /// Waits until a request is answered so, and says how long after `since` that was.
 async fn becomes(client: &Client, target: &str, credential: (&str, &str), status: u16, since: Instant) -> Result<()> {
@@ -180,10 +186,9 @@ async fn accounts_move_in(kept: Kept) -> Result<()> {
 }
 
 /// Whatever ends an import in the middle: what was stored is stored, the next one does the rest, and nothing is lost.
-#[tokio::test]
-async fn an_import_that_is_killed_goes_on_where_it_was() -> Result<()> {
+async fn an_import_that_is_killed_goes_on_where_it_was(kept: Kept) -> Result<()> {
     const ALL: usize = 2_000;
-    let (_upstream, gateway) = gateway(&Kept::Embedded).await?;
+    let (_upstream, gateway) = gateway(&kept).await?;
     let line = |n: usize| format!("{n},user{n},user{n}@example.com,{DJANGO}\n");
     let header = "id,username,email,password\n";
     let whole: String = std::iter::once(header.to_owned()).chain((0..ALL).map(line)).collect();
@@ -219,9 +224,8 @@ async fn an_import_that_is_killed_goes_on_where_it_was() -> Result<()> {
 }
 
 /// At a terminal a person sees how far it is; a script sees nothing of that.
-#[tokio::test]
-async fn an_import_shows_how_far_it_is() -> Result<()> {
-    let (_upstream, gateway) = gateway(&Kept::Embedded).await?;
+async fn an_import_shows_how_far_it_is(kept: Kept) -> Result<()> {
+    let (_upstream, gateway) = gateway(&kept).await?;
     let lines = (0..1_000).map(|n| format!("user{n},{DJANGO}\n"));
     let csv: String = std::iter::once("username,password\n".to_owned()).chain(lines).collect();
     std::fs::write(gateway.directory().join("users.csv"), csv)?;

@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use palisade_test::client::Request;
+use palisade_test::kept::{Kept, Servers};
 use palisade_test::palisade::Setup;
 use palisade_test::upstream::Reply;
 use palisade_test::{Client, Palisade, Postgres, Redis, Upstream, eventually};
 use serde_json::{Value, json};
 
-use crate::support::{Kept, SOON, Servers, timed};
+use crate::support::{SOON, timed};
 
 const PASSWORD: &str = "vier alte Kutschen im Nebel";
 /// What a request may wait for Redis, as the policy says.
@@ -296,19 +297,10 @@ async fn what_is_shared_holds_no_usable_credential() -> Result<()> {
     })
     .await?;
 
-    let database = &pair.servers.database;
-    let tables = database.sql("SELECT tablename FROM pg_tables WHERE tablename LIKE 'palisade_%'").await?;
-    let mut dump = String::new();
-    for table in tables.lines() {
-        dump += &database.sql(&format!("SELECT t::text FROM {table} t")).await?;
-    }
-    let redis = &pair.servers.redis;
+    let (database, redis) = (&pair.servers.database, &pair.servers.redis);
     // Counters are gone as soon as they have nothing to say.
     ensure!(redis.calls("evalsha").await? > 0 && redis.calls("publish").await? > 0, "it counts and nudges there");
-    let keys = redis.command(&["KEYS", "*"]).await?;
-    for key in keys.lines() {
-        dump += &format!("{key} {}\n", redis.command(&["GET", key]).await?);
-    }
+    let dump = pair.servers.dump().await?;
     let cookie = |text: &str| text.split(['=', ';']).nth(1).map(str::to_owned).context("a cookie");
     let key = made.key.1.rsplit('_').next().context("a key")?.to_owned();
     let next = cookie(&next.context("another secret")?)?;

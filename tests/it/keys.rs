@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use data_encoding::BASE64URL_NOPAD;
+use palisade_test::kept::Kept;
 use palisade_test::upstream::Reply;
-use palisade_test::{Client, Palisade, Upstream, eventually};
+use palisade_test::{Client, Palisade, Upstream, eventually, on_both};
 use serde_json::{Value, json};
 
 use crate::instances::Pair;
-use crate::support::{Kept, SOON, on_both, written, written_policy};
+use crate::support::{SOON, written_policy};
 
 const PASSWORD: &str = "vier alte Kutschen im Nebel";
 // An issuer, so that it is the same on another port.
@@ -67,7 +68,7 @@ async fn published(client: &Client) -> Result<(BTreeSet<String>, u64)> {
     Ok((ids.collect::<Result<_>>()?, kept))
 }
 
-on_both!(keys_outlive_a_restart, a_stolen_key_goes_at_once);
+on_both!(keys_outlive_a_restart, a_stolen_key_goes_at_once, passwords_get_a_pepper_and_another_one);
 
 async fn keys_outlive_a_restart(kept: Kept) -> Result<()> {
     let upstream = hello().await?;
@@ -170,11 +171,10 @@ async fn keys_are_replaced_by_age_without_a_refused_request() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
-async fn passwords_get_a_pepper_and_another_one() -> Result<()> {
+async fn passwords_get_a_pepper_and_another_one(kept: Kept) -> Result<()> {
     let upstream = hello().await?;
     let more = format!("{POLICY}{}", "[secrets]\nlead = \"5s\"\n[password]\npepper = true\n");
-    let gateway = written(&upstream.url(), &more).await?;
+    let gateway = kept.setup(&upstream.url(), &more).start().await?;
     let client = gateway.https()?;
     tokens(&client, "ann").await?;
     let ran = gateway.run(&["secret", "rotate", "pepper", "--lead", "0s"]).await?;
@@ -197,6 +197,7 @@ async fn passwords_get_a_pepper_and_another_one() -> Result<()> {
     Ok(())
 }
 
+/// Before anything is opened that keeps something.
 #[tokio::test]
 async fn what_keeps_logins_from_their_keys_is_said_at_the_start() -> Result<()> {
     let upstream = hello().await?;

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use palisade_test::ca::Authority;
+use palisade_test::kept::Kept;
 use palisade_test::python::App;
-use palisade_test::{Client, Palisade};
+use palisade_test::{Client, on_both};
 use serde_json::{Value, json};
 
-use crate::support::{SOON, written_policy};
+use crate::support::SOON;
 
 const PASSWORD: &str = "vier alte Kutschen im Nebel";
 
@@ -44,8 +45,14 @@ fn same(mut answer: (u16, String)) -> (u16, String) {
     answer
 }
 
-#[tokio::test]
-async fn links_come_through_a_server_that_wants_starttls_and_a_login() -> Result<()> {
+on_both!(
+    links_come_through_a_server_that_wants_starttls_and_a_login,
+    mail_waits_for_a_server_that_is_away_and_for_the_end_of_the_process,
+    what_is_not_sent_is_said,
+    in_development_mail_is_files_whose_place_is_told,
+);
+
+async fn links_come_through_a_server_that_wants_starttls_and_a_login(kept: Kept) -> Result<()> {
     let authority = Authority::new("mail")?;
     let files = tempfile::tempdir()?;
     let (cert, key) = (files.path().join("cert.pem"), files.path().join("key.pem"));
@@ -60,8 +67,8 @@ async fn links_come_through_a_server_that_wants_starttls_and_a_login() -> Result
         server.address().port()
     );
     let text = "Subject: Willkommen bei {{ service }}\n\nBitte hier: \n{{ link }}\n";
-    let gateway = Palisade::serve()
-        .policy(&written_policy("http://127.0.0.1:9", &more))
+    let gateway = kept
+        .setup("http://127.0.0.1:9", &more)
         .file("ca.pem", authority.pem())
         .file("texts/verification.txt", text)
         .secret("mail-password", "s3cret")
@@ -116,20 +123,24 @@ async fn links_come_through_a_server_that_wants_starttls_and_a_login() -> Result
     assert_eq!(post(&client, "/auth/password/reset/confirm", new).await?.0, 400, "once");
     assert_eq!(post(&client, "/auth/login", log_in).await?.0, 401, "the old password");
 
-    // What a thief of the disk or the log gets: no link.
+    // What a thief of the disk, the database or the log gets: no link.
     gateway.event("mail.sent", |line| line["kind"] == "password-changed").await?;
     let secret = token.trim_start_matches("palp_");
     for file in std::fs::read_dir(gateway.state())?.flatten().map(|entry| entry.path()).filter(|path| path.is_file()) {
         let bytes = std::fs::read(&file)?;
         ensure!(!bytes.windows(secret.len()).any(|part| part == secret.as_bytes()), "{}", file.display());
     }
+    if let Some(dump) = kept.dump().await? {
+        let raw = data_encoding::BASE64URL_NOPAD.decode(secret.as_bytes())?;
+        ensure!(dump.contains("ann@example.com") && !dump.contains(secret), "the dump is one");
+        ensure!(!dump.contains(&data_encoding::HEXLOWER.encode(&raw)), "hashed at rest");
+    }
     ensure!(!gateway.output().contains(secret) && !gateway.output().contains("s3cret"));
     ensure!(!gateway.output().contains("ann@example.com"), "an address in the log");
     Ok(())
 }
 
-#[tokio::test]
-async fn mail_waits_for_a_server_that_is_away_and_for_the_end_of_the_process() -> Result<()> {
+async fn mail_waits_for_a_server_that_is_away_and_for_the_end_of_the_process(kept: Kept) -> Result<()> {
     // Its port is free now, and will be the server's.
     let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
     let options = ["--port".to_owned(), port.to_string()];
@@ -137,7 +148,7 @@ async fn mail_waits_for_a_server_that_is_away_and_for_the_end_of_the_process() -
     let more = format!(
         "[auth]\nregistration = \"open\"\n[mail]\nserver = \"smtp://localhost:{port}\"\nfrom = \"no-reply@example.com\"\n"
     );
-    let gateway = Palisade::serve().policy(&written_policy("http://127.0.0.1:9", &more)).start().await?;
+    let gateway = kept.setup("http://127.0.0.1:9", &more).start().await?;
     let client = gateway.https()?;
     let register = |name: &'static str| {
         let client = &client;
@@ -176,13 +187,12 @@ async fn mail_waits_for_a_server_that_is_away_and_for_the_end_of_the_process() -
     Ok(())
 }
 
-#[tokio::test]
-async fn what_is_not_sent_is_said() -> Result<()> {
+async fn what_is_not_sent_is_said(kept: Kept) -> Result<()> {
     let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
     let more = format!(
         "[auth]\nregistration = \"open\"\n[mail]\nserver = \"smtp://localhost:{port}\"\nfrom = \"no-reply@example.com\"\n"
     );
-    let gateway = Palisade::serve().policy(&written_policy("http://127.0.0.1:9", &more)).start().await?;
+    let gateway = kept.setup("http://127.0.0.1:9", &more).start().await?;
     let body = json!({ "username": "ann", "email": "ann@example.com", "password": PASSWORD });
     assert_eq!(post(&gateway.https()?, "/auth/register", body).await?.0, 201);
     gateway.event("mail.delayed", |_| true).await?;
@@ -192,12 +202,8 @@ async fn what_is_not_sent_is_said() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
-async fn in_development_mail_is_files_whose_place_is_told() -> Result<()> {
-    let gateway = Palisade::serve()
-        .policy(&written_policy("http://127.0.0.1:9", "[auth]\nregistration = \"open\"\n"))
-        .start()
-        .await?;
+async fn in_development_mail_is_files_whose_place_is_told(kept: Kept) -> Result<()> {
+    let gateway = kept.setup("http://127.0.0.1:9", "[auth]\nregistration = \"open\"\n").start().await?;
     let ready = gateway.event("mail.ready", |line| line["transport"] == "directory").await?;
     let folder = std::path::PathBuf::from(ready["target"].as_str().unwrap_or_default());
     let folder = gateway.directory().join(folder);

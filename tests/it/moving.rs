@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use palisade_test::kept::Kept;
 use palisade_test::python::App;
-use palisade_test::{Client, Need, Palisade, Process, eventually, need, paths, provision};
+use palisade_test::{Client, Need, Palisade, Process, eventually, need, on_both, paths, provision};
 use serde_json::{Value, json};
 
 use crate::support::SOON;
@@ -186,8 +187,9 @@ impl Load {
 }
 
 /// The policy of the tests: clients that ask without a pause are no flood here.
-fn written_policy(url: &str, more: &str) -> String {
-    crate::support::written_policy(url, &format!("[rate_limit]\ndefault = \"off\"\n\n{more}"))
+fn written_policy(kept: &Kept, url: &str, more: &str) -> String {
+    let rates = "[rate_limit]\ndefault = \"off\"\n\n";
+    format!("{}{}", crate::support::written_policy(url, &format!("{rates}{more}")), kept.sections())
 }
 
 /// Puts a policy in force.
@@ -197,8 +199,9 @@ async fn put(gateway: &Palisade, policy: &str) -> Result<()> {
     gateway.event_since(position, "policy.reloaded", |_| true).await.map(drop)
 }
 
-#[tokio::test]
-async fn an_application_moves_in_and_out_and_nobody_notices() -> Result<()> {
+on_both!(an_application_moves_in_and_out_and_nobody_notices);
+
+async fn an_application_moves_in_and_out_and_nobody_notices(kept: Kept) -> Result<()> {
     need(Need::PythonGuide)?;
     let policies = blocks("toml")?;
     let commands = blocks("console")?;
@@ -208,8 +211,8 @@ async fn an_application_moves_in_and_out_and_nobody_notices() -> Result<()> {
 
     let moving = Moving::new().await?;
     let before = moving.version("before", None).await?;
-    let policy = written_policy(&before.url(), "");
-    let gateway = Palisade::serve().policy(&policy).start().await?;
+    let setup = kept.over(Palisade::serve(), &before.url(), "[rate_limit]\ndefault = \"off\"\n\n");
+    let gateway = setup.start().await?;
     std::fs::copy(paths::tests("apps/moving/items.py"), gateway.directory().join("items.py"))?;
     let mut load = Load::start(&gateway, true).await?;
     load.goes_on().await?;
@@ -220,11 +223,11 @@ async fn an_application_moves_in_and_out_and_nobody_notices() -> Result<()> {
     // 1 and 2: the key is stored, the policy is written, and the application takes both.
     moving.page(&gateway, "printf %s \"$APP_SECRET_KEY\" | palisade secret set old-jwt-key").await?;
     let between = moving.version("between", Some(&gateway)).await?;
-    std::fs::write(gateway.directory().join("next.toml"), written_policy(&between.url(), &policies[0]))?;
+    std::fs::write(gateway.directory().join("next.toml"), written_policy(&kept, &between.url(), &policies[0]))?;
     for line in lines(&commands[0]) {
         moving.page(&gateway, &line).await?;
     }
-    put(&gateway, &written_policy(&between.url(), "")).await?;
+    put(&gateway, &written_policy(&kept, &between.url(), "")).await?;
     load.goes_on().await?;
     drop(before);
 
@@ -252,7 +255,7 @@ async fn an_application_moves_in_and_out_and_nobody_notices() -> Result<()> {
 
     // 5: the login code goes.
     let after = moving.version("after", Some(&gateway)).await?;
-    put(&gateway, &written_policy(&after.url(), &policies[0])).await?;
+    put(&gateway, &written_policy(&kept, &after.url(), &policies[0])).await?;
     load.goes_on().await?;
     drop(between);
     load.goes_on().await?;
@@ -283,16 +286,16 @@ async fn an_application_moves_in_and_out_and_nobody_notices() -> Result<()> {
     let mut load = Load::start(&gateway, false).await?;
     load.goes_on().await?;
     let between = moving.version("between", Some(&gateway)).await?;
-    put(&gateway, &written_policy(&between.url(), &policies[0])).await?;
+    put(&gateway, &written_policy(&kept, &between.url(), &policies[0])).await?;
     load.goes_on().await?;
-    put(&gateway, &written_policy(&between.url(), &policies[1])).await?;
+    put(&gateway, &written_policy(&kept, &between.url(), &policies[1])).await?;
     load.goes_on().await?;
     ensure!(algorithm(&log_in(&client, 2).await?)? == "HS256", "the application's own tokens again");
     // By now every client has one of them.
     let before = moving.version("before", None).await?;
-    put(&gateway, &written_policy(&between.url(), "")).await?;
+    put(&gateway, &written_policy(&kept, &between.url(), "")).await?;
     load.goes_on().await?;
-    put(&gateway, &written_policy(&before.url(), "")).await?;
+    put(&gateway, &written_policy(&kept, &before.url(), "")).await?;
     load.goes_on().await?;
     load.stop().await
 }
@@ -307,7 +310,8 @@ fn algorithm(bearer: &str) -> Result<String> {
 /// The secret is looked at when the policy is read.
 #[tokio::test]
 async fn a_key_that_can_be_guessed_is_no_key() -> Result<()> {
-    let policy = written_policy("http://127.0.0.1:1", &blocks("toml")?[0]) + "\n[secrets]\nprovider = \"env\"\n";
+    let policy = written_policy(&Kept::Embedded, "http://127.0.0.1:1", &blocks("toml")?[0])
+        + "\n[secrets]\nprovider = \"env\"\n";
     for (key, message) in [
         // The guide's own, as printed there.
         ("your-secret-key-keep-it-secret", "the key is too short"),

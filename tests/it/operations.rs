@@ -2,10 +2,11 @@
 //! those of `docs/src/01-auth/openapi.md`.
 
 use anyhow::{Context as _, Result, ensure};
+use palisade_test::kept::Kept;
 use palisade_test::python::App;
 use palisade_test::upstream::Reply;
 use palisade_test::websocket::{Message, WebSocket, refusal};
-use palisade_test::{Client, Palisade, Upstream, eventually};
+use palisade_test::{Client, Palisade, Upstream, eventually, on_both};
 use serde_json::{Value, json};
 
 use crate::support::SOON;
@@ -13,10 +14,10 @@ use crate::support::SOON;
 const PASSWORD: &str = "vier alte Kutschen im Nebel";
 
 /// In production what opens waits; TLS by a certificate of its own.
-fn policy(url: &str, more: &str) -> String {
+fn policy(url: &str) -> String {
     format!(
         "[server]\nhosts = [\"localhost\"]\nstate = \".palisade\"\nhttps = \"127.0.0.1:0\"\nhttp = \"off\"\n\
-         admin = \"127.0.0.1:0\"\n[tls]\nself_signed = true\n[upstream]\nurl = \"{url}\"\n{more}\n\
+         admin = \"127.0.0.1:0\"\n[tls]\nself_signed = true\n[upstream]\nurl = \"{url}\"\n\
          [auth]\nissuer = \"https://localhost\"\nregistration = \"open\"\naccess = \"openapi\"\n\
          [[route]]\npath = \"/admin/*\"\nroles = [\"admin\"]\n"
     )
@@ -86,10 +87,11 @@ async fn read(gateway: &Palisade, position: usize) -> Result<Value> {
     gateway.event_since(position, "openapi.read", |_| true).await
 }
 
-#[tokio::test]
-async fn fastapis_document_protects_its_operations() -> Result<()> {
+on_both!(fastapis_document_protects_its_operations, in_production_what_opens_waits_for_somebody);
+
+async fn fastapis_document_protects_its_operations(kept: Kept) -> Result<()> {
     let app = App::uvicorn("operations", &[]).await?;
-    let gateway = Palisade::serve().policy(&development(&app.url(), "")).start().await?;
+    let gateway = kept.under(Palisade::serve(), &development(&app.url(), "")).start().await?;
     read(&gateway, 0).await?;
     let client = gateway.https()?;
     let callers = callers(&gateway, &client).await?;
@@ -153,12 +155,11 @@ async fn fastapis_document_protects_its_operations() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
-async fn in_production_what_opens_waits_for_somebody() -> Result<()> {
+async fn in_production_what_opens_waits_for_somebody(kept: Kept) -> Result<()> {
     let app = App::uvicorn("operations", &[]).await?;
     let folder = tempfile::tempdir()?;
     let key = folder.path().join("secrets.key");
-    let gateway = Palisade::serve().policy(&policy(&app.url(), "")).secrets_key(&key).start().await?;
+    let gateway = kept.under(Palisade::serve().secrets_key(&key), &policy(&app.url())).start().await?;
     let first = read(&gateway, 0).await?;
     let waiting = first["waiting"].as_str().and_then(|count| count.parse::<u64>().ok());
     ensure!(waiting >= Some(2), "{first}");
@@ -184,14 +185,14 @@ async fn in_production_what_opens_waits_for_somebody() -> Result<()> {
     // A deployment that opens something, and one that closes something.
     let looser = deployed("looser").await?;
     let position = gateway.output().position();
-    gateway.write_policy(&policy(&looser.url(), ""))?;
+    gateway.write_policy(&(policy(&looser.url()) + &kept.sections()))?;
     gateway.event_since(position, "openapi.waits", |line| line["operation"] == "GET /items").await?;
     assert_eq!(status(&client, "GET", "/items", None).await?, 401, "as it was");
     assert_eq!(status(&client, "GET", "/items", Some(("x-api-key", &callers.empty_key))).await?, 403);
     assert_eq!(status(&client, "GET", "/open", None).await?, 200, "what was accepted stays");
     let stricter = deployed("stricter").await?;
     let position = gateway.output().position();
-    gateway.write_policy(&policy(&stricter.url(), ""))?;
+    gateway.write_policy(&(policy(&stricter.url()) + &kept.sections()))?;
     gateway.event_since(position, "openapi.read", |_| true).await?;
     assert_eq!(status(&client, "GET", "/open", None).await?, 401, "at once");
     assert_eq!(status(&client, "GET", "/later", full).await?, 200);
@@ -201,7 +202,7 @@ async fn in_production_what_opens_waits_for_somebody() -> Result<()> {
     let before = gateway.directory().join(".palisade/openapi/upstream.access.json");
     use std::os::unix::fs::PermissionsExt as _;
     assert_eq!(std::fs::metadata(&before)?.permissions().mode() & 0o777, 0o600);
-    let away = policy("http://127.0.0.1:9", "");
+    let away = policy("http://127.0.0.1:9") + &kept.sections();
     gateway.write_policy(&away)?;
     gateway.terminate().await?;
     let again = Palisade::serve().after(&gateway).policy(&away).secrets_key(&key).start().await?;
@@ -220,7 +221,7 @@ async fn deployed(variant: &str) -> Result<App> {
 }
 
 /// What an application, or whoever got hold of it, may answer instead of a document: nothing passes, nothing is asked for
-/// elsewhere.
+/// elsewhere. Nobody logs in here.
 #[tokio::test]
 async fn without_a_document_nothing_passes() -> Result<()> {
     let elsewhere = Upstream::answering(|_| Reply::text("{}")).await?;

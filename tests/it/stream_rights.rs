@@ -4,11 +4,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use http::Method;
+use palisade_test::kept::Kept;
 use palisade_test::python::App;
-use palisade_test::{Client, Palisade, WebSocket};
+use palisade_test::{Client, Palisade, WebSocket, on_both};
 use serde_json::json;
-
-use crate::support::{Kept, on_both};
 
 const PASSWORD: &str = "vier alte Kutschen im Nebel";
 /// Within it nothing more may be delivered.

@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 use palisade_store::Options;
-use palisade_test::palisade::Setup;
-use palisade_test::postgres::{Database, Postgres};
-use palisade_test::redis::Redis;
+use palisade_test::kept::Kept;
+pub(crate) use palisade_test::palisade::written_policy;
 use palisade_test::{Client, Palisade, Wire, not_run};
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -44,89 +43,13 @@ pub(crate) async fn written(url: &str, more: &str) -> Result<Palisade> {
     Palisade::serve().policy(&written_policy(url, more)).start().await
 }
 
-/// The policy of [`written`].
-pub(crate) fn written_policy(url: &str, more: &str) -> String {
-    format!("[server]\nmode = \"development\"\n\n[upstream]\nurl = \"{url}\"\n\n{more}")
+/// The database, for who looks into it beside the gateway.
+pub(crate) fn database(kept: &Kept, gateway: &Palisade) -> Result<Options> {
+    Ok(match kept.url() {
+        None => Options::sqlite(gateway.state().join("palisade.db")),
+        Some(url) => Options::parse(&palisade_base::Secret::new(url), gateway.directory())?,
+    })
 }
-
-/// Where a gateway keeps accounts, sessions and keys. Identity is the same product on both: each of its tests runs on both.
-#[derive(Debug)]
-pub(crate) enum Kept {
-    /// SQLite, in the process.
-    Embedded,
-    /// PostgreSQL and Redis, which other instances may share.
-    Shared(Box<Servers>),
-}
-
-/// Servers of a test's own.
-#[derive(Debug)]
-pub(crate) struct Servers {
-    pub(crate) database: Database,
-    pub(crate) redis: Redis,
-}
-
-impl Kept {
-    pub(crate) async fn shared() -> Result<Self> {
-        let database = Postgres::shared().await?.database().await?;
-        Ok(Self::Shared(Box::new(Servers { database, redis: Redis::start().await? })))
-    }
-
-    /// A gateway under the policy of [`written`] that keeps its accounts here.
-    pub(crate) fn setup(&self, url: &str, more: &str) -> Setup {
-        self.over(Palisade::serve(), url, more)
-    }
-
-    /// The same, over what is set up already.
-    pub(crate) fn over(&self, setup: Setup, url: &str, more: &str) -> Setup {
-        let setup = setup.policy(&format!("{}{}", written_policy(url, more), self.sections()));
-        match self {
-            Self::Embedded => setup,
-            Self::Shared(servers) => {
-                setup.secret("database-url", &servers.database.url()).first(&["db", "migrate"], "")
-            }
-        }
-    }
-
-    /// What the policy says of it.
-    pub(crate) fn sections(&self) -> String {
-        match self {
-            Self::Embedded => String::new(),
-            Self::Shared(servers) => format!(
-                "\n[database]\nurl = {{ secret = \"database-url\" }}\n[redis]\nurl = \"{}\"\n",
-                servers.redis.url().trim_end_matches('/'),
-            ),
-        }
-    }
-
-    /// The database, for who looks into it beside the gateway.
-    pub(crate) fn database(&self, gateway: &Palisade) -> Result<Options> {
-        Ok(match self {
-            Self::Embedded => Options::sqlite(gateway.state().join("palisade.db")),
-            Self::Shared(servers) => {
-                Options::parse(&palisade_base::Secret::new(servers.database.url()), gateway.directory())?
-            }
-        })
-    }
-}
-
-/// Makes two tests of each function: one on what is inside, one on the servers that several instances share.
-macro_rules! on_both {
-    ($($test:ident),+ $(,)?) => {$(
-        mod $test {
-            #[tokio::test]
-            async fn embedded() -> anyhow::Result<()> {
-                super::$test(crate::support::Kept::Embedded).await
-            }
-
-            #[tokio::test]
-            async fn shared() -> anyhow::Result<()> {
-                super::$test(crate::support::Kept::shared().await?).await
-            }
-        }
-    )+};
-}
-
-pub(crate) use on_both;
 
 /// A client by each way in: HTTP/1.1 without TLS, with TLS, HTTP/2.
 pub(crate) fn ways(gateway: &Palisade) -> Result<[(&'static str, Client); 3]> {

@@ -60,6 +60,11 @@ pub struct Ran {
     pub err: String,
 }
 
+/// The policy of a gateway in development before this application, and what follows.
+pub fn written_policy(url: &str, more: &str) -> String {
+    format!("[server]\nmode = \"development\"\n\n[upstream]\nurl = \"{url}\"\n\n{more}")
+}
+
 impl Setup {
     fn new(command: &'static str) -> Setup {
         Setup {

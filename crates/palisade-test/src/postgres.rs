@@ -189,6 +189,16 @@ impl Database {
     pub async fn sql(&self, statements: &str) -> Result<String> {
         run(self.port, &self.name, statements).await
     }
+
+    /// All rows of the gateway's tables as text, bytes as hexadecimal digits.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub async fn dump(&self) -> Result<String> {
+        let tables = self.sql("SELECT tablename FROM pg_tables WHERE tablename LIKE 'palisade_%'").await?;
+        let rows: Vec<String> = tables.lines().map(|table| format!("SELECT t::text FROM {table} t")).collect();
+        self.sql(&rows.join(" UNION ALL ")).await
+    }
 }
 
 impl Drop for Database {

@@ -43,6 +43,8 @@ pub mod stack;
 #[cfg(feature = "testing")]
 pub mod testing;
 #[cfg(test)]
+mod testing_kept;
+#[cfg(test)]
 mod testing_local;
 
 pub use embed::{Protected, State};

@@ -1,4 +1,4 @@
-//! The endpoints and the routes behind them, through the whole stack, on a database in a directory of its own.
+//! The endpoints and the routes behind them, through the whole stack, each on a database of its own of either kind.
 
 use axum::Router;
 use axum::extract::Request;
@@ -8,6 +8,9 @@ use serde_json::{Value, json};
 
 use super::call::encode;
 use crate::testing::{Answer, Harness};
+use crate::testing_kept::state;
+use palisade_test::kept::Kept;
+use palisade_test::on_both;
 
 pub(super) const PASSWORD: &str = "vier alte Kutschen im Nebel";
 
@@ -84,20 +87,21 @@ permissions = ["notes:edit"]
 "#;
 
 impl App {
-    pub(super) fn new(auth: &str) -> Self {
-        Self::with(&format!("registration = \"open\"\n{auth}"))
+    pub(super) async fn new(kept: &Kept, auth: &str) -> Self {
+        Self::with(kept, &format!("registration = \"open\"\n{auth}")).await
     }
 
     /// With these lines in `[auth]`.
-    pub(super) fn with(auth: &str) -> Self {
-        Self::round(auth, Harness::new)
+    pub(super) async fn with(kept: &Kept, auth: &str) -> Self {
+        Self::round(kept, auth, Harness::new).await
     }
 
-    fn round(auth: &str, start: impl FnOnce(&str, Router) -> Harness) -> Self {
-        let state = tempfile::tempdir().unwrap();
+    async fn round(kept: &Kept, auth: &str, start: impl FnOnce(&str, Router) -> Harness) -> Self {
+        let state = state(kept, &[]).await;
         let policy = format!(
-            "[server]\nstate = {:?}\nhosts = [\"localhost\"]\n[auth]\nissuer = \"https://localhost\"\n{auth}\n{ROUTES}",
-            state.path()
+            "[server]\nstate = {:?}\nhosts = [\"localhost\"]\n[auth]\nissuer = \"https://localhost\"\n{auth}\n{ROUTES}{}",
+            state.path(),
+            kept.sections()
         );
         Self { harness: start(&policy, echo()), state }
     }
@@ -175,9 +179,24 @@ pub(super) fn line<'t>(text: &'t str, name: &str) -> Option<&'t str> {
     text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
 }
 
-#[tokio::test]
-async fn from_registration_to_a_key() {
-    let app = App::new("");
+on_both!(
+    from_registration_to_a_key,
+    spellings_and_identities,
+    keys_expire_when_they_are_told_to,
+    routes_and_identities,
+    endpoints_and_credentials,
+    a_failed_login_says_nothing,
+    many_doors_and_one_counter,
+    credentials_end_here,
+    a_session_ends_with_its_logout_and_a_browser_is_sent_to_log_in,
+    headers_that_name_the_user,
+    a_stream_ends_with_the_rights_of_its_reader,
+    registration_gives_no_rights,
+    passwords_are_taken_whole,
+);
+
+async fn from_registration_to_a_key(kept: Kept) {
+    let app = App::new(&kept, "").await;
     let ann = app.register("ann").await;
     assert_eq!((&ann["username"], &ann["email"]), (&json!("ann"), &json!("ann@example.com")));
     let tokens = app.token("ann", "").await;
@@ -249,9 +268,8 @@ impl Cast {
 
 /// Spellings of one path, by every identity and method: the verdict of the path itself, or none of an application's.
 /// Threats 1, 4, 6 and 8.
-#[tokio::test]
-async fn spellings_and_identities() {
-    let app = App::new("[rate_limit]\ndefault = \"off\"\n");
+async fn spellings_and_identities(kept: Kept) {
+    let app = App::new(&kept, "[rate_limit]\ndefault = \"off\"\n").await;
     let Cast { ann, admin, key, token, narrow } = Cast::of(&app).await;
     let callers: [(&str, &str); 6] = [
         ("accept", "*/*"),
@@ -322,9 +340,8 @@ async fn spellings_and_identities() {
     }
 }
 
-#[tokio::test]
-async fn keys_expire_when_they_are_told_to() {
-    let app = App::new("");
+async fn keys_expire_when_they_are_told_to(kept: Kept) {
+    let app = App::new(&kept, "").await;
     app.register("ann").await;
     let session = app.session("ann").await;
     for (expires_in, status) in [
@@ -349,10 +366,10 @@ async fn keys_expire_when_they_are_told_to() {
 }
 
 /// Routes × identities, also under `--detect`. Threats 2 and 4.
-#[tokio::test]
-async fn routes_and_identities() {
+async fn routes_and_identities(kept: Kept) {
     for start in [Harness::new as fn(&str, Router) -> Harness, Harness::detect] {
-        let app = App::round("registration = \"open\"\n", start);
+        let kept = kept.another().await.unwrap();
+        let app = App::round(&kept, "registration = \"open\"\n", start).await;
         let Cast { ann, admin, key, token, narrow } = Cast::of(&app).await;
         let admin_token = bearer(&app.token("root", "").await);
         let id = UserId::parse(app.register("edi").await["id"].as_str().unwrap()).unwrap();
@@ -400,9 +417,8 @@ async fn routes_and_identities() {
 }
 
 /// Each endpoint × each credential: what changes an account takes a fresh session, and nothing else. Threats 4.
-#[tokio::test]
-async fn endpoints_and_credentials() {
-    let app = App::new("");
+async fn endpoints_and_credentials(kept: Kept) {
+    let app = App::new(&kept, "").await;
     let root = app.register("root").await;
     app.make_admin(root["id"].as_str().unwrap()).await;
     let session = app.session("root").await;
@@ -479,9 +495,8 @@ async fn endpoints_and_credentials() {
 }
 
 /// No oracle: the same bytes, but for the request's id.
-#[tokio::test]
-async fn a_failed_login_says_nothing() {
-    let app = App::new("");
+async fn a_failed_login_says_nothing(kept: Kept) {
+    let app = App::new(&kept, "").await;
     let ann = app.register("ann").await;
     let off = app.register("off").await;
     let live = app.harness.handle().live();
@@ -509,9 +524,8 @@ async fn a_failed_login_says_nothing() {
 }
 
 /// Threats 15: whichever door a guess comes through, and under whichever spelling of the name, it counts as one.
-#[tokio::test]
-async fn many_doors_and_one_counter() {
-    let app = App::new("");
+async fn many_doors_and_one_counter(kept: Kept) {
+    let app = App::new(&kept, "").await;
     app.register("ann").await;
     let names = ["ann", "ANN", "ann@example.com", "ANN@EXAMPLE.com", "\u{ff41}nn"];
     let enters = async |door: usize, name: &str, password: &str| {
@@ -538,9 +552,8 @@ async fn many_doors_and_one_counter() {
 }
 
 /// Threats 21: nothing of ours goes in, nothing in our name comes out.
-#[tokio::test]
-async fn credentials_end_here() {
-    let app = App::new("");
+async fn credentials_end_here(kept: Kept) {
+    let app = App::new(&kept, "").await;
     app.register("ann").await;
     let session = app.session("ann").await;
     let cookies = format!("a=1; {session}; palisade=x; __Host-palisade-device=y; b=2");
@@ -578,9 +591,8 @@ async fn credentials_end_here() {
     assert_eq!(cut.refusal().map(|code| code.name), Some("auth.key"));
 }
 
-#[tokio::test]
-async fn a_session_ends_with_its_logout_and_a_browser_is_sent_to_log_in() {
-    let app = App::new("");
+async fn a_session_ends_with_its_logout_and_a_browser_is_sent_to_log_in(kept: Kept) {
+    let app = App::new(&kept, "").await;
     app.register("ann").await;
     let session = app.session("ann").await;
     assert_eq!(app.get("/any", &[("cookie", &session)]).await.status(), 200);
@@ -612,9 +624,9 @@ async fn a_session_ends_with_its_logout_and_a_browser_is_sent_to_log_in() {
 }
 
 /// Threats 5: what the policy sets from a login is the gateway's value, or the request is refused.
-#[tokio::test]
-async fn headers_that_name_the_user() {
+async fn headers_that_name_the_user(kept: Kept) {
     let app = App::with(
+        &kept,
         r#"registration = "open"
 [upstream]
 request_headers = { set = { X-Name = "{user.name|nobody}", X-Mail = "{user.email|none}" } }
@@ -626,7 +638,8 @@ request_headers = { set = { X-Owner = "{user.id}" } }
 path = "/theirs/app"
 request_headers = { set = { X-App = "{user.app_id}" } }
 "#,
-    );
+    )
+    .await;
     let ann = app.register("ann").await;
     let token = bearer(&app.token("ann", "").await);
     let copies = ["x-owner", "X-Owner", "x_owner", "x.owner", "X-NAME", "x-mail"];
@@ -645,9 +658,8 @@ request_headers = { set = { X-App = "{user.app_id}" } }
 }
 
 /// Threats 38.
-#[tokio::test]
-async fn a_stream_ends_with_the_rights_of_its_reader() {
-    let app = App::new("");
+async fn a_stream_ends_with_the_rights_of_its_reader(kept: Kept) {
+    let app = App::new(&kept, "").await;
     let ann = app.register("ann").await;
     for name in ["cookie", "authorization"] {
         let credential = match name {
@@ -674,9 +686,8 @@ async fn a_stream_ends_with_the_rights_of_its_reader() {
 }
 
 /// Threats 3: whatever stands in the body, nobody gets a role.
-#[tokio::test]
-async fn registration_gives_no_rights() {
-    let app = App::new("");
+async fn registration_gives_no_rights(kept: Kept) {
+    let app = App::new(&kept, "").await;
     for extra in ["role", "roles", "is_admin", "permissions", "email_verified", "id"] {
         let mut body = json!({ "username": "eve", "email": "eve@example.com", "password": PASSWORD });
         body[extra] = json!("admin");
@@ -696,7 +707,8 @@ async fn registration_gives_no_rights() {
     let users = app.get("/auth/users", &[("cookie", &session)]).await;
     assert_eq!(users.refusal().map(|code| code.name), Some("auth.forbidden"));
     // On an empty database, all at once: nobody is first in a way that counts.
-    let app = App::new("");
+    let empty = kept.another().await.unwrap();
+    let app = App::new(&empty, "").await;
     let answers = futures_util::future::join_all((0..50).map(async |n| {
         let mut body =
             json!({ "username": format!("u{n}"), "email": format!("u{n}@example.com"), "password": PASSWORD });
@@ -719,12 +731,13 @@ async fn registration_gives_no_rights() {
     let made = ready.identity.list_users(None, 1000).await.unwrap();
     assert!(!made.is_empty() && made.iter().all(|account| account.roles.is_empty() && !account.email_verified));
 
-    let closed = App::with("registration = \"closed\"");
+    let closed = App::with(&kept, "registration = \"closed\"").await;
     let body = json!({ "username": "eve", "email": "eve@example.com", "password": PASSWORD });
     let answer = closed.json(Method::POST, "/auth/register", &[], &body).await;
     assert_eq!(answer.refusal().map(|code| code.name), Some("auth.registration_closed"));
 }
 
+/// Nothing that could be kept anywhere either.
 #[tokio::test]
 async fn without_the_section_nothing_is_there() {
     let harness = Harness::new("", echo());
@@ -737,9 +750,8 @@ async fn without_the_section_nothing_is_there() {
 }
 
 /// Nothing is cut, whichever door it comes through: not at 72 bytes, not at a NUL, not by the size of a form.
-#[tokio::test]
-async fn passwords_are_taken_whole() {
-    let app = App::new("");
+async fn passwords_are_taken_whole(kept: Kept) {
+    let app = App::new(&kept, "").await;
     let long: String = "many different words \u{1f427} that nobody says ".chars().cycle().take(5_000).collect();
     let escaped: String = long.bytes().map(|byte| format!("%{byte:02X}")).collect();
     let register = |name: &'static str, password: String| {

@@ -9,6 +9,9 @@ use crate::extract::{
     Admin, ApiKey, CsrfChecked, FreshLogin, HasPermission, HasRole, HasScope, Named, OptionalUser, User,
 };
 use crate::testing::Harness;
+use crate::testing_kept::state;
+use palisade_test::kept::Kept;
+use palisade_test::on_both;
 
 /// Every condition is that of one route, `/when/NUMBER/{name}`.
 const CONDITIONS: [(&str, &[&str]); 20] = [
@@ -44,10 +47,17 @@ fn routes() -> String {
     CONDITIONS.iter().enumerate().map(route).collect()
 }
 
-#[tokio::test]
-async fn conditions_over_real_identities() {
+on_both!(
+    conditions_over_real_identities,
+    what_needs_a_proof_follows_from_the_accepted_credential,
+    a_key_with_a_rate_of_its_own,
+    extractors_by_every_kind_of_credential,
+    endpoints_on_a_host_of_their_own,
+);
+
+async fn conditions_over_real_identities(kept: Kept) {
     let scoped = "[[route]]\npath = \"/scoped\"\nscopes = [\"notes:read\"]\nwhen = \"'notes:read' in token.scopes\"\n";
-    let app = App::new(&format!("{}{scoped}", routes()));
+    let app = App::new(&kept, &format!("{}{scoped}", routes())).await;
     let root = app.register("root").await;
     app.make_admin(root["id"].as_str().unwrap()).await;
     for name in ["ann", "bob"] {
@@ -113,9 +123,8 @@ fn wrong_conditions_do_not_load() {
 }
 
 /// A cookie's requests need a proof; those of a token or key that was accepted do not, whatever cookies lie beside them.
-#[tokio::test]
-async fn what_needs_a_proof_follows_from_the_accepted_credential() {
-    let app = App::new("");
+async fn what_needs_a_proof_follows_from_the_accepted_credential(kept: Kept) {
+    let app = App::new(&kept, "").await;
     app.register("ann").await;
     let session = app.session("ann").await;
     let tokens = app.token("ann", "").await;
@@ -147,14 +156,15 @@ async fn what_needs_a_proof_follows_from_the_accepted_credential() {
 }
 
 /// Over all routes, on top of what is counted there, and of nobody else.
-#[tokio::test]
-async fn a_key_with_a_rate_of_its_own() {
+async fn a_key_with_a_rate_of_its_own(kept: Kept) {
     let app = App::new(
+        &kept,
         "[rate_limit]\ndefault = \"off\"\nexempt = [\"198.51.100.0/24\"]\n\
          [[route]]\npath = \"/free\"\nscopes = [\"notes:read\"]\nrate_limit = \"off\"\n\
          [[route]]\npath = \"/few\"\nscopes = [\"notes:read\"]\nrate_limit = { limit = \"2/day\", by = \"key\" }\n\
          [[route]]\npath = \"/dear\"\nscopes = [\"notes:read\"]\nrate_limit = { limit = \"100/day\", cost = 3 }\n",
-    );
+    )
+    .await;
     let ann = app.register("ann").await;
     let user = UserId::parse(ann["id"].as_str().unwrap()).unwrap();
     let live = app.harness.handle().live();
@@ -229,13 +239,13 @@ fn router() -> axum::Router<crate::State> {
 }
 
 /// Handlers say what they need, and nothing in the policy has to repeat it.
-#[tokio::test]
-async fn extractors_by_every_kind_of_credential() {
-    let state = tempfile::tempdir().unwrap();
+async fn extractors_by_every_kind_of_credential(kept: Kept) {
+    let state = state(&kept, &[]).await;
     let policy = format!(
         "[server]\nstate = {:?}\nhosts = [\"localhost\"]\n[auth]\nissuer = \"https://localhost\"\nregistration = \"open\"\n\
-         [csrf]\nmode = \"detect\"\n[[route]]\npath = \"/*\"\npublic = true\n",
-        state.path()
+         [csrf]\nmode = \"detect\"\n[[route]]\npath = \"/*\"\npublic = true\n{}",
+        state.path(),
+        kept.sections()
     );
     let app = App { harness: Harness::app(&policy, router()), state };
     let root = app.register("root").await;
@@ -283,14 +293,14 @@ async fn extractors_by_every_kind_of_credential() {
 }
 
 /// `[auth] host`: the pages of logins share no origin with the application, and are nowhere else. Threats 21.
-#[tokio::test]
-async fn endpoints_on_a_host_of_their_own() {
-    let state = tempfile::tempdir().unwrap();
+async fn endpoints_on_a_host_of_their_own(kept: Kept) {
+    let state = state(&kept, &[]).await;
     let policy = format!(
         "[server]\nstate = {:?}\nhosts = [\"localhost\", \"login.localhost\"]\n\
          [auth]\nissuer = \"https://login.localhost\"\nhost = \"login.localhost\"\nregistration = \"open\"\n\
-         [[route]]\npath = \"/open\"\npublic = true\n",
-        state.path()
+         [[route]]\npath = \"/open\"\npublic = true\n{}",
+        state.path(),
+        kept.sections()
     );
     let app = App { harness: Harness::new(&policy, super::tests::echo()), state };
     let (there, page) = (("host", "login.localhost"), ("accept", "text/html"));

@@ -10,12 +10,15 @@ use palisade_identity::service::{Edit, GrantKind, Method as Proves, UserId};
 use palisade_identity::token::{Claims, kind};
 
 use super::tests::{App, bearer, value};
-use super::tests_handover::{ISSUER, OLD_KEY, state};
+use super::tests_handover::{ISSUER, OLD_KEY};
 use super::tests_oauth::ask;
 use crate::controls::auth::Auth;
 use crate::endpoints::auth::Ready;
 use crate::server::admin;
 use crate::testing::{Answer, Harness};
+use crate::testing_kept::state;
+use palisade_test::kept::Kept;
+use palisade_test::on_both;
 
 const LIST: &str = include_str!("everyone.txt");
 /// How many are named there, `*` being one. It may be made smaller, and nothing else.
@@ -29,8 +32,8 @@ const OPERATOR: &str = "a token of the operator's, for scripts";
 type Headers = Vec<(&'static str, String)>;
 
 /// A gateway with everything on that has endpoints, under further addresses too.
-fn app() -> App {
-    let state = state(&[("old-jwt-key", OLD_KEY), ("admin-token", OPERATOR)]);
+async fn app(kept: &Kept) -> App {
+    let state = state(kept, &[("old-jwt-key", OLD_KEY), ("admin-token", OPERATOR)]).await;
     let policy = format!(
         r#"
 [server]
@@ -57,8 +60,9 @@ me = "/old/me"
 csrf = "/old/csrf"
 password = "/old/password"
 jwks = "/old/jwks"
-{ISSUER}"#,
-        state.path()
+{ISSUER}{}"#,
+        state.path(),
+        kept.sections()
     );
     App { harness: Harness::new(&policy, Router::new().fallback(async || "the application")), state }
 }
@@ -328,9 +332,10 @@ impl Endpoint {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_endpoint_by_every_credential() {
-    let app = app();
+on_both!(every_endpoint_by_every_credential, administrators_wait_for_news,);
+
+async fn every_endpoint_by_every_credential(kept: Kept) {
+    let app = app(&kept).await;
     let everyone = app.everyone().await;
     let client = app.client(Proves::Public, &[GrantKind::AuthorizationCode]).await;
     let query = ask(&client.id, &[]);
@@ -396,10 +401,10 @@ async fn every_endpoint_by_every_credential() {
 }
 
 /// What others changed was last read some time ago: an administrator may be none any more. Threats 17.
-#[tokio::test]
-async fn administrators_wait_for_news() {
+async fn administrators_wait_for_news(kept: Kept) {
     for (when_away, status) in [("closed", 503), ("open", 200)] {
-        let app = App::new(&format!("when_away = \"{when_away}\"\n"));
+        let kept = kept.another().await.unwrap();
+        let app = App::new(&kept, &format!("when_away = \"{when_away}\"\n")).await;
         let root = app.register("root").await;
         app.make_admin(root["id"].as_str().unwrap()).await;
         let session = app.session("root").await;

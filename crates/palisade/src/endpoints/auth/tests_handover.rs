@@ -7,26 +7,17 @@ use std::time::Duration;
 use palisade_base::Secret;
 use palisade_identity::service::{Format, ImportOptions};
 use palisade_identity::token::{Algorithm, Claims, SigningKey};
-use palisade_vault::{File, KeyFile, Store as _};
 use serde_json::{Value, json};
 
 use super::tests::{App, PASSWORD, bearer, echo, line, value};
 use crate::testing::Harness;
+use crate::testing_kept::state;
+use palisade_test::kept::Kept;
+use palisade_test::on_both;
 
 pub(super) const OLD_KEY: &str = "09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4c";
 /// An issuer whose tokens say who somebody is by their name.
 pub(super) const ISSUER: &str = "[[auth.issuers]]\nname = \"old-app\"\nhs256 = { secret = \"old-jwt-key\" }\nsubject = \"username\"\nuntil = 2999-12-31\n";
-
-/// A folder for the state, with secrets in it.
-pub(super) fn state(secrets: &[(&str, &str)]) -> tempfile::TempDir {
-    let state = tempfile::tempdir().unwrap();
-    let key = KeyFile::from_environment(Some(state.path().join("secrets.key")));
-    let store = File::new(state.path().join("secrets.age"), key);
-    for (name, value) in secrets {
-        store.set(name, Secret::new((*value).to_owned())).unwrap();
-    }
-    state
-}
 
 impl App {
     /// Accounts that came along with the application, and their ids.
@@ -54,12 +45,13 @@ impl App {
     }
 }
 
-fn app(routes: &str) -> App {
-    let state = state(&[("old-jwt-key", OLD_KEY)]);
+async fn app(kept: &Kept, routes: &str) -> App {
+    let state = state(kept, &[("old-jwt-key", OLD_KEY)]).await;
     let policy = format!(
         "[server]\nstate = {:?}\nhosts = [\"localhost\"]\n[rate_limit]\ndefault = \"off\"\n\
-         [auth]\nissuer = \"https://localhost\"\nregistration = \"open\"\n{ISSUER}{routes}",
-        state.path()
+         [auth]\nissuer = \"https://localhost\"\nregistration = \"open\"\n{ISSUER}{routes}{}",
+        state.path(),
+        kept.sections()
     );
     App { harness: Harness::new(&policy, echo()), state }
 }
@@ -70,12 +62,22 @@ fn assertion(text: &str) -> Value {
     serde_json::from_slice(&data_encoding::BASE64URL_NOPAD.decode(payload.as_bytes()).unwrap()).unwrap()
 }
 
+on_both!(
+    claims_in_headers,
+    claims_in_conditions,
+    a_narrow_credential_is_handed_over_as_one,
+    names_that_look_encoded,
+    what_is_forwarded_is_a_token_and_nothing_else,
+);
+
 /// A header that is made of a claim is the claim, encoded, or the request is refused; a client's own never arrives.
-#[tokio::test]
-async fn claims_in_headers() {
-    let app =
-        app("[[route]]\npath = \"/theirs\"\nrequest_headers = { set = { X-Tenant = \"{user.claims.tenant}\" } }\n\
-         [[route]]\npath = \"/default\"\nrequest_headers = { set = { X-Tenant = \"{user.claims.tenant|none}\" } }\n");
+async fn claims_in_headers(kept: Kept) {
+    let app = app(
+        &kept,
+        "[[route]]\npath = \"/theirs\"\nrequest_headers = { set = { X-Tenant = \"{user.claims.tenant}\" } }\n\
+         [[route]]\npath = \"/default\"\nrequest_headers = { set = { X-Tenant = \"{user.claims.tenant|none}\" } }\n",
+    )
+    .await;
     app.moved_in(&["ann"]).await;
     app.register("bob").await;
     let own = bearer(&app.token("bob", "").await);
@@ -128,8 +130,7 @@ async fn claims_in_headers() {
 }
 
 /// A condition over claims: what is missing, of another type or said twice refuses, also where the condition says `!`.
-#[tokio::test]
-async fn claims_in_conditions() {
+async fn claims_in_conditions(kept: Kept) {
     let conditions = [
         ("user.claims.tenant == query.tenant", [true, false, false, false, false, false, false]),
         ("user.claims.tenant != 'evil'", [true, true, false, false, false, false, false]),
@@ -144,7 +145,7 @@ async fn claims_in_conditions() {
         .enumerate()
         .map(|(place, (condition, _))| format!("[[route]]\npath = \"/{place}\"\nwhen = \"{condition}\"\n"))
         .collect();
-    let app = app(&routes.concat());
+    let app = app(&kept, &routes.concat()).await;
     app.moved_in(&["ann"]).await;
     app.register("bob").await;
     let own = bearer(&app.token("bob", "").await);
@@ -176,10 +177,13 @@ async fn claims_in_conditions() {
 
 /// A narrow credential is handed over as one: its assertion says so whatever its scopes are called and whoever came before,
 /// and where anybody may come, the header of roles, which cannot say so, is empty.
-#[tokio::test]
-async fn a_narrow_credential_is_handed_over_as_one() {
-    let app = app("[[route]]\npath = \"/open\"\npublic = true\n\
-         [[route]]\npath = \"/asked\"\nscopes = [\"all\"]\n");
+async fn a_narrow_credential_is_handed_over_as_one(kept: Kept) {
+    let app = app(
+        &kept,
+        "[[route]]\npath = \"/open\"\npublic = true\n\
+         [[route]]\npath = \"/asked\"\nscopes = [\"all\"]\n",
+    )
+    .await;
     let root = app.register("root").await;
     app.make_admin(root["id"].as_str().unwrap()).await;
     let session = app.session("root").await;
@@ -215,9 +219,8 @@ async fn a_narrow_credential_is_handed_over_as_one() {
 }
 
 /// Two names are never one in a header, however they are spelled.
-#[tokio::test]
-async fn names_that_look_encoded() {
-    let app = app("[[route]]\npath = \"/*\"\nrequest_headers = { set = { X-Name = \"{user.name}\" } }\n");
+async fn names_that_look_encoded(kept: Kept) {
+    let app = app(&kept, "[[route]]\npath = \"/*\"\nrequest_headers = { set = { X-Name = \"{user.name}\" } }\n").await;
     let mut seen = std::collections::BTreeSet::new();
     for (place, name) in ["a,b", "a%2Cb", "a%2cb", "a%252cb", "a%0d%0ab"].into_iter().enumerate() {
         let account = json!({ "username": name, "email": format!("{place}@example.com"), "password": PASSWORD });
@@ -238,10 +241,13 @@ async fn names_that_look_encoded() {
 
 /// `forward_credentials` is for a token that the application itself reads: no session, no key, and nothing of ours that is
 /// worth nothing any more. Threats 21.
-#[tokio::test]
-async fn what_is_forwarded_is_a_token_and_nothing_else() {
-    let app = app("[[route]]\npath = \"/theirs\"\nscopes = [\"x\"]\nauth = { forward_credentials = true }\n\
-         [[route]]\npath = \"/open\"\npublic = true\nauth = { forward_credentials = true }\n");
+async fn what_is_forwarded_is_a_token_and_nothing_else(kept: Kept) {
+    let app = app(
+        &kept,
+        "[[route]]\npath = \"/theirs\"\nscopes = [\"x\"]\nauth = { forward_credentials = true }\n\
+         [[route]]\npath = \"/open\"\npublic = true\nauth = { forward_credentials = true }\n",
+    )
+    .await;
     app.register("ann").await;
     let session = app.session("ann").await;
     let key = app.key(&session, &["x"]).await;

@@ -8,6 +8,8 @@ use serde_json::json;
 
 use super::call::encode;
 use super::tests::{App, value};
+use palisade_test::kept::Kept;
+use palisade_test::on_both;
 
 const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
 const BACK: &str = "https://app.example.com/cb";
@@ -86,9 +88,15 @@ fn field(html: &str, name: &str) -> String {
     rest.split('"').next().unwrap().replace("&#38;", "&").replace("&amp;", "&")
 }
 
-#[tokio::test]
-async fn a_code_with_pkce_through_the_pages() {
-    let app = App::new("");
+on_both!(
+    a_code_with_pkce_through_the_pages,
+    a_code_is_good_once,
+    a_client_for_itself_and_what_it_may_ask_about,
+    hostile_requests_of_clients,
+);
+
+async fn a_code_with_pkce_through_the_pages(kept: Kept) {
+    let app = App::new(&kept, "").await;
     app.register("ann").await;
     let client = app.client(Proves::Public, &[GrantKind::AuthorizationCode, GrantKind::RefreshToken]).await;
     let query = ask(&client.id, &[]);
@@ -149,9 +157,8 @@ async fn a_code_with_pkce_through_the_pages() {
     assert_eq!(app.get(&target, &cookie).await.status(), 200, "asked anew");
 }
 
-#[tokio::test]
-async fn a_code_is_good_once() {
-    let app = App::new("");
+async fn a_code_is_good_once(kept: Kept) {
+    let app = App::new(&kept, "").await;
     app.register("ann").await;
     let client = app.client(Proves::Public, &[GrantKind::AuthorizationCode]).await;
     let session = app.session("ann").await;
@@ -176,9 +183,8 @@ async fn a_code_is_good_once() {
     assert_eq!(app.get("/notes", &[("authorization", &bearer)]).await.status(), 401);
 }
 
-#[tokio::test]
-async fn a_client_for_itself_and_what_it_may_ask_about() {
-    let app = App::new("");
+async fn a_client_for_itself_and_what_it_may_ask_about(kept: Kept) {
+    let app = App::new(&kept, "").await;
     app.register("ann").await;
     let client = app.client(Proves::Basic, &[GrantKind::ClientCredentials]).await;
     let basic = format!("Basic {}", BASE64.encode(format!("{}:{}", client.id, client.secret).as_bytes()));
@@ -214,9 +220,8 @@ async fn a_client_for_itself_and_what_it_may_ask_about() {
 }
 
 /// Threats 31.
-#[tokio::test]
-async fn hostile_requests_of_clients() {
-    let app = App::new("");
+async fn hostile_requests_of_clients(kept: Kept) {
+    let app = App::new(&kept, "").await;
     app.register("ann").await;
     let public = app.client(Proves::Public, &[GrantKind::AuthorizationCode]).await;
     let secret = app.client(Proves::Basic, &[GrantKind::ClientCredentials, GrantKind::AuthorizationCode]).await;

@@ -5,6 +5,8 @@ use serde_json::json;
 
 use super::tests::{App, PASSWORD, cookie, value};
 use crate::testing::Answer;
+use palisade_test::kept::Kept;
+use palisade_test::on_both;
 
 const OTHER: &str = "sieben blaue Dächer am Hang";
 
@@ -26,9 +28,17 @@ fn line(answer: &Answer) -> String {
     lines.rfind(|line| line.starts_with("__Host-palisade=")).expect("a session").to_owned()
 }
 
-#[tokio::test]
-async fn nobody_chooses_the_session_of_somebody_else() {
-    let app = App::new("");
+on_both!(
+    nobody_chooses_the_session_of_somebody_else,
+    what_was_stolen_ends_with_what_its_owner_does,
+    a_stolen_session_makes_nothing_that_outlives_it,
+    how_long_a_cookie_lasts,
+    other_rights_are_another_secret,
+    a_logout_or_login_with_the_secret_before,
+);
+
+async fn nobody_chooses_the_session_of_somebody_else(kept: Kept) {
+    let app = App::new(&kept, "").await;
     for name in ["ann", "mallory"] {
         app.register(name).await;
     }
@@ -45,9 +55,8 @@ async fn nobody_chooses_the_session_of_somebody_else() {
     assert!(one != two && opens(&app, &one).await && opens(&app, &two).await);
 }
 
-#[tokio::test]
-async fn what_was_stolen_ends_with_what_its_owner_does() {
-    let app = App::new("");
+async fn what_was_stolen_ends_with_what_its_owner_does(kept: Kept) {
+    let app = App::new(&kept, "").await;
     app.register("ann").await;
     let same_site = ("sec-fetch-site", "same-origin");
     // A logout.
@@ -89,9 +98,8 @@ async fn what_was_stolen_ends_with_what_its_owner_does() {
     assert!(!opens(&app, &one).await && !opens(&app, &two).await && opens(&app, &own).await);
 }
 
-#[tokio::test]
-async fn a_stolen_session_makes_nothing_that_outlives_it() {
-    let app = App::new("");
+async fn a_stolen_session_makes_nothing_that_outlives_it(kept: Kept) {
+    let app = App::new(&kept, "").await;
     app.register("ann").await;
     let stolen = app.session("ann").await;
     app.harness.clock().advance(std::time::Duration::from_secs(11 * 60));
@@ -108,9 +116,10 @@ async fn a_stolen_session_makes_nothing_that_outlives_it() {
     }
 }
 
-#[tokio::test]
-async fn how_long_a_cookie_lasts() {
-    let app = App::with("registration = \"open\"\n[session]\nidle = \"30m\"\nabsolute = \"2h\"\nremember = \"10d\"");
+async fn how_long_a_cookie_lasts(kept: Kept) {
+    let app =
+        App::with(&kept, "registration = \"open\"\n[session]\nidle = \"30m\"\nabsolute = \"2h\"\nremember = \"10d\"")
+            .await;
     app.register("ann").await;
     let minutes = |n: u64| app.harness.clock().advance(std::time::Duration::from_secs(n * 60));
     let plain = log_in(&app, "ann", "a=1", false).await;
@@ -160,8 +169,8 @@ struct Managed {
 }
 
 impl Managed {
-    async fn new() -> Self {
-        let app = App::new("");
+    async fn new(kept: &Kept) -> Self {
+        let app = App::new(kept, "").await;
         let root = app.register("root").await;
         app.make_admin(root["id"].as_str().unwrap()).await;
         let ann = app.register("ann").await;
@@ -187,9 +196,8 @@ impl Managed {
 
 /// An administrator changes what somebody may do: whatever the next request of their session is answered with, the answer
 /// brings the secret under which it goes on.
-#[tokio::test]
-async fn other_rights_are_another_secret() {
-    let managed = Managed::new().await;
+async fn other_rights_are_another_secret(kept: Kept) {
+    let managed = Managed::new(&kept).await;
     let app = &managed.app;
     let mut session = app.session("ann").await;
     for (roles, path, status) in [
@@ -230,9 +238,8 @@ async fn other_rights_are_another_secret() {
 }
 
 /// What an endpoint does to the session is the last word on it.
-#[tokio::test]
-async fn a_logout_or_login_with_the_secret_before() {
-    let managed = Managed::new().await;
+async fn a_logout_or_login_with_the_secret_before(kept: Kept) {
+    let managed = Managed::new(&kept).await;
     let app = &managed.app;
     let session = app.session("ann").await;
     managed.give(&["user"]).await;
