@@ -134,6 +134,8 @@ mod tests {
     use axum::routing::{get, post};
     use http::Method;
     use palisade_store::sea_orm::ActiveValue::Set;
+    use palisade_test::kept::Kept;
+    use palisade_test::on_both;
 
     use super::*;
     use crate::extract::{Admin, HasRole, UserId};
@@ -204,10 +206,15 @@ mod tests {
         (made["id"].as_str().unwrap().to_owned(), cookie.split(';').next().unwrap().to_owned())
     }
 
-    #[tokio::test]
-    async fn rows_of_ones_own_and_accounts() {
-        let state = tempfile::tempdir().unwrap();
-        let policy = format!("[server]\nstate = \"{}\"\n[auth]\nregistration = \"open\"", state.path().display());
+    on_both!(rows_of_ones_own_and_accounts);
+
+    async fn rows_of_ones_own_and_accounts(kept: Kept) {
+        let state = crate::testing_kept::state(&kept, &[]).await;
+        let policy = format!(
+            "[server]\nstate = \"{}\"\n[auth]\nregistration = \"open\"\n{}",
+            state.path().display(),
+            kept.sections()
+        );
         let app = Harness::app(&policy, router());
         let (ann, bob) = (account(&app, "ann").await, account(&app, "bob").await);
         let ask = async |method: Method, path: &str, cookie: &str, body: &'static str| {

@@ -64,6 +64,17 @@ enum Place {
     Postgres(Database),
 }
 
+/// The files of a database, or its rows as text.
+pub(super) struct Dump(Vec<u8>);
+
+impl Dump {
+    /// Whether these bytes are in it: as they are in files, or as rows show them.
+    pub(super) fn holds(&self, bytes: &[u8]) -> bool {
+        let digits = data_encoding::HEXLOWER.encode(bytes);
+        [bytes, digits.as_bytes()].iter().any(|bytes| self.0.windows(bytes.len()).any(|window| window == *bytes))
+    }
+}
+
 /// Not a machine of this test's: each test has addresses enough.
 pub(super) fn from(last: u8) -> Origin {
     Origin { agent: "test".into(), ..Origin::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, last))) }
@@ -138,11 +149,15 @@ impl World {
         other
     }
 
-    /// All that the files of an embedded database hold.
-    pub(super) fn dump(&self) -> Vec<u8> {
-        let Place::Sqlite(folder) = &self.place else { panic!("a database in a file") };
-        let files = std::fs::read_dir(folder.path()).expect("a folder");
-        files.flat_map(|file| std::fs::read(file.expect("an entry").path()).expect("bytes")).collect()
+    /// All that the database holds.
+    pub(super) async fn dump(&self) -> Dump {
+        match &self.place {
+            Place::Sqlite(folder) => {
+                let files = std::fs::read_dir(folder.path()).expect("a folder");
+                Dump(files.flat_map(|file| std::fs::read(file.expect("an entry").path()).expect("bytes")).collect())
+            }
+            Place::Postgres(database) => Dump(database.dump().await.expect("rows").into_bytes()),
+        }
     }
 
     pub(super) async fn user(&self, name: &str) -> Account {
