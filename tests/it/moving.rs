@@ -186,10 +186,12 @@ impl Load {
     }
 }
 
-/// The policy of the tests: clients that ask without a pause are no flood here.
+/// Clients that ask without a pause are no flood here.
+const RATES: &str = "[rate_limit]\ndefault = \"off\"\n\n";
+
+/// The policy of the tests.
 fn written_policy(kept: &Kept, url: &str, more: &str) -> String {
-    let rates = "[rate_limit]\ndefault = \"off\"\n\n";
-    format!("{}{}", crate::support::written_policy(url, &format!("{rates}{more}")), kept.sections())
+    crate::support::written_policy(url, &format!("{RATES}{more}{}", kept.sections()))
 }
 
 /// Puts a policy in force.
@@ -211,8 +213,8 @@ async fn an_application_moves_in_and_out_and_nobody_notices(kept: Kept) -> Resul
 
     let moving = Moving::new().await?;
     let before = moving.version("before", None).await?;
-    let setup = kept.over(Palisade::serve(), &before.url(), "[rate_limit]\ndefault = \"off\"\n\n");
-    let gateway = setup.start().await?;
+    let policy = crate::support::written_policy(&before.url(), RATES);
+    let gateway = kept.named(Palisade::serve(), &policy).start().await?;
     std::fs::copy(paths::tests("apps/moving/items.py"), gateway.directory().join("items.py"))?;
     let mut load = Load::start(&gateway, true).await?;
     load.goes_on().await?;
@@ -232,6 +234,9 @@ async fn an_application_moves_in_and_out_and_nobody_notices(kept: Kept) -> Resul
     drop(before);
 
     // 3 and 4: the accounts come, and logins are Palisade's.
+    if let Kept::Shared(_) = kept {
+        moving.page(&gateway, "palisade db migrate --policy next.toml").await?;
+    }
     for line in lines(&commands[1]) {
         moving.page(&gateway, &line).await?;
     }

@@ -58,10 +58,19 @@ impl Kept {
 
     /// The same under any policy that has no `[database]` and no `[redis]`.
     pub fn under(&self, setup: Setup, policy: &str) -> Setup {
+        let setup = self.named(setup, policy);
+        match self {
+            Self::Embedded => setup,
+            Self::Shared(_) => setup.first(&["db", "migrate"], ""),
+        }
+    }
+
+    /// The same, and PostgreSQL is as it was made: for a policy that has no `[auth]` yet.
+    pub fn named(&self, setup: Setup, policy: &str) -> Setup {
         let setup = setup.policy(&format!("{policy}{}", self.sections()));
         match self.url() {
             None => setup,
-            Some(url) => setup.secret("database-url", &url).first(&["db", "migrate"], ""),
+            Some(url) => setup.secret("database-url", &url),
         }
     }
 

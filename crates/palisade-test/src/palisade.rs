@@ -24,6 +24,8 @@ use crate::{Need, eventually, memory, need, paths, provision, shell};
 
 /// Start-up takes a tenth of a second; on a loaded machine, with a debug build, seconds.
 const START: Duration = Duration::from_secs(30);
+/// The variable that names the file with the key of the secret store.
+const SECRETS_KEY: &str = "PALISADE_SECRETS_KEY_FILE";
 /// Draining (25 s), stopping a supervised app (10 s), and some air.
 const STOP: Duration = Duration::from_secs(45);
 
@@ -33,6 +35,8 @@ pub struct Palisade {
     process: Process,
     listeners: HashMap<String, SocketAddr>,
     directory: Arc<TempDir>,
+    /// What [`Setup::secrets_key`] named: its operator has it too.
+    secrets_key: Option<String>,
 }
 
 /// How it is to be started.
@@ -159,7 +163,7 @@ impl Setup {
     /// The file with the key of the secret store. In production it must be named; where there is none yet, it is made.
     #[must_use]
     pub fn secrets_key(self, file: &Path) -> Setup {
-        let setup = self.env("PALISADE_SECRETS_KEY_FILE", &file.to_string_lossy());
+        let setup = self.env(SECRETS_KEY, &file.to_string_lossy());
         if file.exists() { setup } else { setup.first(&["secret", "init"], "") }
     }
 
@@ -175,6 +179,7 @@ impl Setup {
     /// # Errors
     /// When it ends, or is not ready within 30 seconds; the error ends with what it printed.
     pub async fn start(self) -> Result<Palisade> {
+        let secrets_key = self.environment.iter().find(|(name, _)| name == SECRETS_KEY).map(|(_, file)| file.clone());
         let (process, directory) = self.spawn()?;
         let mut listeners = HashMap::new();
         let ready = process.output().find(START, "the event `server.ready`", |line| {
@@ -190,7 +195,7 @@ impl Setup {
             }
         });
         ready.await?;
-        Ok(Palisade { process, listeners, directory })
+        Ok(Palisade { process, listeners, directory, secrets_key })
     }
 
     /// Starts what is not to become ready, and waits until it has ended.
@@ -248,7 +253,9 @@ impl Palisade {
     /// # Errors
     /// When it can't be started or does not end within 30 seconds. A failure of the command is a [`Ran`].
     pub async fn run(&self, arguments: &[&str]) -> Result<Ran> {
-        run(self.directory(), arguments).await
+        let mut command = command(&paths::binary()?, self.directory())?;
+        command.args(arguments).envs(self.secrets_key.iter().map(|file| (SECRETS_KEY, file)));
+        Ran::of(Process::spawn(command)?, START).await
     }
 
     /// The address of a listener: `https`, `http`, `admin`, `probes`.

@@ -22,8 +22,8 @@ use crate::refresh::End;
 const RESET_LIFE: Duration = Duration::from_secs(3600);
 const VERIFY_LIFE: Duration = Duration::from_secs(24 * 3600);
 const EMAIL_LIFE: Duration = Duration::from_secs(24 * 3600);
-/// The link that sets up: threats, 3.
-const SETUP_LIFE: Duration = Duration::from_secs(15 * 60);
+/// How long a setup link works. Threats 3.
+pub const SETUP_LIFE: Duration = Duration::from_secs(15 * 60);
 /// How long a used link is known.
 const KEPT_MS: i64 = 24 * 3_600_000;
 
@@ -369,7 +369,7 @@ impl Identity {
         Ok(row.is_some_and(|row| self.is_open(&row)))
     }
 
-    /// Makes the first administrator. Works once, within 15 minutes.
+    /// Makes the first administrator. Works once, within [`SETUP_LIFE`].
     ///
     /// # Errors
     /// [`LinkError`]. After a name or a password that is refused the link is still good.

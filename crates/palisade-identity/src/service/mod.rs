@@ -63,7 +63,7 @@ pub use grants::{GrantError, NewGrant, Tokens};
 pub use import::{Field, Format, ImportError, ImportEvent, ImportFailure, ImportOptions, ImportReport};
 pub use issuers::{Issuer, MAX_ISSUERS, NewIssuer, Subject};
 pub use keys::{ApiKeyInfo, KeyError, NewKey};
-pub use links::{Asked, Letter, LinkError, Moved, Registered};
+pub use links::{Asked, Letter, LinkError, Moved, Registered, SETUP_LIFE};
 pub use login::{LoginError, Origin, PasswordChecked, Why};
 pub use mails::{MAIL_WINDOW, PER_ASKER, PER_ASKING_SITE, PER_RECIPIENT};
 pub use names::{BadEmail, BadName, Email, Name};

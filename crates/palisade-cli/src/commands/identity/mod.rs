@@ -12,6 +12,7 @@ use std::future::Future;
 use std::net::Ipv4Addr;
 
 use anyhow::{Context as _, bail};
+use palisade::controls::Config;
 use palisade_base::Timestamp;
 use palisade_identity::Identity;
 use palisade_identity::service::{Account, Origin, UserId, rfc3339};
@@ -26,10 +27,21 @@ fn with<T, F: Future<Output = anyhow::Result<T>>>(
     global: &Global,
     work: impl FnOnce(Identity) -> F,
 ) -> anyhow::Result<T> {
-    let checked = palisade::live::read(&policy::sources(global)).map_err(palisade::Error::Policy)?;
+    under(&read(global)?, work)
+}
+
+fn read(global: &Global) -> anyhow::Result<Config> {
+    Ok(palisade::live::read(&policy::sources(global)).map_err(palisade::Error::Policy)?.config)
+}
+
+/// The same for a command that has read the policy.
+fn under<T, F: Future<Output = anyhow::Result<T>>>(
+    config: &Config,
+    work: impl FnOnce(Identity) -> F,
+) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let identity = palisade::controls::auth::open(&checked.config).await?;
+        let identity = palisade::controls::auth::open(config).await?;
         let done = work(identity.clone()).await;
         identity.store().close().await;
         done

@@ -1,14 +1,15 @@
 //! `palisade user`.
 
 use anyhow::bail;
+use palisade::controls::Config;
 use palisade::policy::values::Listen;
 use palisade_identity::Identity;
-use palisade_identity::service::{Account, Edit, NewUser, UserError};
+use palisade_identity::service::{Account, Edit, NewUser, SETUP_LIFE, UserError};
 use serde_json::{Value, json};
 
 use super::super::output::{self, items, print, table, text};
-use super::super::{policy, prompt};
-use super::{find, here, import, with};
+use super::super::prompt;
+use super::{find, here, import, read, under, with};
 use crate::args::{Global, User, UserAdd, UserDelete, UserSet};
 use crate::exit::{Done, Usage};
 
@@ -32,16 +33,17 @@ pub(crate) fn run(global: &Global, command: &User) -> anyhow::Result<Done> {
 }
 
 fn setup_link(global: &Global) -> anyhow::Result<Done> {
-    let Some(admin) = admin_listener(global)? else {
+    let config = read(global)?;
+    let Some(admin) = admin_listener(&config) else {
         bail!(Usage("the link is opened at the admin listener, and `server.admin` is off".to_owned()));
     };
-    let link = with(global, async |identity: Identity| Ok(identity.setup_link().await?))?;
+    let link = under(&config, async |identity: Identity| Ok(identity.setup_link().await?))?;
     let Some(link) = link else {
         bail!("there is an administrator already; `palisade user list --role admin` shows who it is");
     };
     let link = format!("https://{admin}/setup?link={}", link.reveal().expose());
     if global.json {
-        output::json(&json!({ "link": link, "minutes": 15 }))?;
+        output::json(&json!({ "link": link, "minutes": SETUP_LIFE.as_secs() / 60 }))?;
     } else {
         print(&format!("{link}\n"));
     }
@@ -49,13 +51,12 @@ fn setup_link(global: &Global) -> anyhow::Result<Done> {
 }
 
 /// Where a browser on this machine finds it.
-fn admin_listener(global: &Global) -> anyhow::Result<Option<String>> {
-    let checked = palisade::live::read(&policy::sources(global)).map_err(palisade::Error::Policy)?;
-    Ok(match checked.config.server.admin {
+fn admin_listener(config: &Config) -> Option<String> {
+    match config.server.admin {
         Listen::Off => None,
         Listen::At(address) if address.ip().is_unspecified() => Some(format!("localhost:{}", address.port())),
         Listen::At(address) => Some(address.to_string()),
-    })
+    }
 }
 
 fn add(global: &Global, add: &UserAdd) -> anyhow::Result<Done> {

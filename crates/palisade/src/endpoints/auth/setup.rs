@@ -1,7 +1,9 @@
 //! The setup link: the first administrator is made in a browser. Threats 3.
 //!
-//! `palisade user setup-link` prints it. It is the admin listener's alone, works once and for 15 minutes, and ends as soon
-//! as there is an administrator. Whoever has no good link sees that nothing is here.
+//! `palisade user setup-link` prints it. It is the admin listener's alone, works once and for [`SETUP_LIFE`], and ends as
+//! soon as there is an administrator. Whoever has no good link sees that nothing is here.
+//!
+//! [`SETUP_LIFE`]: palisade_identity::service::SETUP_LIFE
 
 use http::StatusCode;
 use palisade_identity::opaque::SetupLink;
@@ -34,7 +36,7 @@ pub(crate) type Not = Option<&'static Code>;
 pub(crate) async fn show(policy: &Policy, query: &[u8]) -> Result<Shown, Not> {
     let form = Form::parse(query).map_err(|_| None)?;
     let (link, text) = good(&form)?;
-    let identity = identity(policy).ok_or(None)?;
+    let identity = identity(policy).await?;
     if !identity.is_setup_link(&link).await.map_err(|error| Some(links::refused(error.into()).code()))? {
         return Err(None);
     }
@@ -45,7 +47,7 @@ pub(crate) async fn show(policy: &Policy, query: &[u8]) -> Result<Shown, Not> {
 pub(crate) async fn make(policy: &Policy, body: &[u8], origin: &Origin) -> Result<Shown, Not> {
     let form = Form::parse(body).map_err(|refusal| Some(refusal.code()))?;
     let (link, text) = good(&form)?;
-    let identity = identity(policy).ok_or(None)?;
+    let identity = identity(policy).await?;
     let new = NewUser {
         name: form.get("username").unwrap_or_default(),
         email: form.get("email"),
@@ -73,8 +75,11 @@ pub(crate) async fn make(policy: &Policy, body: &[u8], origin: &Origin) -> Resul
     Ok(filled(policy, error.code().status, text, Some(error.sentence()), &form))
 }
 
-fn identity(policy: &Policy) -> Option<&palisade_identity::Identity> {
-    policy.controls().auth.control.as_ref()?.identity()
+/// Whoever opens the link may be the first who asks: the command that printed it opened the database for itself.
+async fn identity(policy: &Policy) -> Result<&palisade_identity::Identity, Not> {
+    let auth = policy.controls().auth.control.as_ref().ok_or(None)?;
+    let ready = auth.open(policy).await.map_err(|refusal| Some(refusal.code()))?;
+    Ok(&ready.identity)
 }
 
 fn good(form: &Form) -> Result<(SetupLink, &str), Not> {

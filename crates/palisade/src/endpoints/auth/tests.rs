@@ -159,7 +159,8 @@ impl App {
         let guess = async || {
             let body = json!({ "username": name, "password": "wrong wrong wrong" });
             let answer = self.json(Method::POST, "/auth/login", &[], &body).await;
-            assert_eq!(answer.status(), 401, "{}", answer.text());
+            // Counted also where the pool of hashes has no room.
+            assert!(matches!(answer.status(), 401 | 503), "{}", answer.text());
         };
         for _ in 0..guesses / 2 {
             tokio::join!(guess(), guess());
@@ -563,12 +564,9 @@ async fn many_doors_and_one_counter(kept: Kept) {
     for (door, name) in doors().step_by(2).chain(doors()).take(10) {
         assert!(!enters(door, name, "wrong").await, "{name} at {door}");
     }
-    // Each of these takes a second and a half; no more than two of one account are checked at once.
-    let diagonal: Vec<_> = names.iter().enumerate().map(|(place, name)| (place % 3, *name)).collect();
-    for some in diagonal.chunks(2) {
-        let entered = some.iter().map(|(door, name)| enters(*door, name, PASSWORD));
-        let entered = futures_util::future::join_all(entered).await;
-        assert!(!entered.contains(&true), "{some:?}, after ten guesses at all of them");
+    // Each takes a second and a half by now, so every name and every door, but not every pair.
+    for (place, name) in names.iter().enumerate() {
+        assert!(!enters(place % 3, name, PASSWORD).await, "{name}, after ten guesses at all of them");
     }
 }
 

@@ -3,6 +3,7 @@
 use http::Method;
 use serde_json::{Value, json};
 
+use super::setup;
 use super::tests::{App, PASSWORD, cookie, value};
 use palisade_test::kept::Kept;
 use palisade_test::on_both;
@@ -74,6 +75,7 @@ on_both!(
     the_account_page_moves_an_account,
     owners_hear_of_new_devices_and_lock_outs,
     whoever_has_not_proved_an_address_hears_nothing_of_it,
+    a_setup_link_is_good_though_nobody_has_asked_before,
 );
 
 async fn a_forgotten_password(kept: Kept) {
@@ -344,4 +346,17 @@ async fn whoever_has_not_proved_an_address_hears_nothing_of_it(kept: Kept) {
     }
     app.guess("ann", 11).await;
     quiet(&app, 1).await;
+}
+
+/// Its command runs beside the gateway and may be done before that has opened the database.
+async fn a_setup_link_is_good_though_nobody_has_asked_before(kept: Kept) {
+    let app = App::new(&kept, "").await;
+    let policy = &app.harness.handle().live().policy;
+    let command = crate::controls::auth::open(policy.config()).await.unwrap();
+    let link = command.setup_link().await.unwrap().expect("there is no administrator");
+    command.store().close().await;
+    let show = async |link: &str| setup::show(policy, format!("link={link}").as_bytes()).await.map(|page| page.status);
+    assert_eq!(show(link.reveal().expose()).await.ok(), Some(http::StatusCode::OK));
+    let other = palisade_identity::opaque::SetupLink::generate().unwrap();
+    assert!(matches!(show(other.reveal().expose()).await, Err(None)), "nothing is here");
 }
