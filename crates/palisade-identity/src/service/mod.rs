@@ -42,6 +42,7 @@ mod tokens;
 mod users;
 
 use std::future::Future;
+use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -107,13 +108,13 @@ struct Shared {
     /// By id, for that is what the feed says.
     sessions: accounts::Rows<Uuid, Arc<sessions::Known>>,
     /// The id of a secret's hash. Proof of nothing: the session says which hash is its own now.
-    session_ids: Cache<[u8; 32], Uuid>,
+    session_ids: ByHash<Uuid>,
     /// The longest life of an access token since the start, in milliseconds.
     longest_token_ms: AtomicI64,
     keys: accounts::Rows<String, Arc<keys::Known>>,
     clients: accounts::Rows<String, Arc<clients::Client>>,
-    signed: Cache<[u8; 32], Arc<Signed>>,
-    foreign: Cache<[u8; 32], Arc<issuers::Foreign>>,
+    signed: ByHash<Arc<Signed>>,
+    foreign: ByHash<Arc<issuers::Foreign>>,
     /// Whom the tokens of other issuers named when they were last looked up. Proof of nothing.
     meant: Cache<Uuid, Uuid>,
     revoked: revoked::Revoked,
@@ -122,6 +123,33 @@ struct Shared {
     told: broadcast::Sender<Told>,
     announced: Notify,
     uses: sessions::Uses,
+}
+
+/// Values by the hash of a credential.
+type ByHash<V> = Cache<[u8; 32], V, BuildHasherDefault<Folded>>;
+
+fn by_hash<V: Clone + Send + Sync + 'static>(most: u64) -> ByHash<V> {
+    Cache::builder().max_capacity(most).build_with_hasher(BuildHasherDefault::default())
+}
+
+/// Of a key that is a cryptographic hash itself: its first bytes. Only credentials that were proved become keys, so nobody
+/// can choose many of which these are the same.
+#[derive(Debug, Default)]
+struct Folded(u64);
+
+impl std::hash::Hasher for Folded {
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some(first) = bytes.first_chunk() {
+            self.0 ^= u64::from_ne_bytes(*first);
+        }
+    }
+
+    /// All keys are of one length.
+    fn write_usize(&mut self, _: usize) {}
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 /// The keys that sign, and what checks their signatures, as of a moment.
@@ -169,12 +197,12 @@ impl Identity {
             policy: ArcSwap::from_pointee(policy),
             accounts: accounts::Rows::new(MAX_ACCOUNTS),
             sessions: accounts::Rows::new(MAX_ROWS),
-            session_ids: Cache::new(MAX_ROWS),
+            session_ids: by_hash(MAX_ROWS),
             longest_token_ms: AtomicI64::new(0),
             keys: accounts::Rows::new(MAX_ROWS),
             clients: accounts::Rows::new(MAX_CLIENTS),
-            signed: Cache::new(MAX_SIGNED),
-            foreign: Cache::new(MAX_SIGNED),
+            signed: by_hash(MAX_SIGNED),
+            foreign: by_hash(MAX_SIGNED),
             meant: Cache::new(MAX_SIGNED),
             revoked: revoked::Revoked::default(),
             feed: feed::Feed::default(),

@@ -36,6 +36,9 @@ pub struct Claims {
     pub other: Map<String, Value>,
 }
 
+/// The members that are no `other`.
+const KNOWN: [&str; 10] = ["iss", "sub", "jti", "client_id", "aud", "exp", "nbf", "iat", "scope", "roles"];
+
 impl Claims {
     /// Claims about a subject, without times: a signer refuses them until `expires_at` is set.
     pub fn new(issuer: &str, subject: &str, audience: impl IntoIterator<Item: Into<String>>) -> Self {
@@ -48,57 +51,55 @@ impl Claims {
     }
 
     pub(super) fn read(payload: &[u8]) -> Result<Self, Refused> {
-        let mut members = json::object(payload).ok_or(Refused::Claims)?;
-        let mut text = |name: &str| match members.remove(name) {
+        let mut known: [Option<Value>; KNOWN.len()] = Default::default();
+        let mut other = Map::new();
+        json::members(payload, |name, value| {
+            let before = match KNOWN.iter().position(|known| *known == name) {
+                Some(place) => known[place].replace(value),
+                None => other.insert(name.into_owned(), value),
+            };
+            before.is_none().then_some(())
+        })
+        .ok_or(Refused::Claims)?;
+        let [issuer, subject, id, client, audience, expires_at, not_before, issued_at, scope, roles] = known;
+        let text = |value| match value {
             None => Ok(None),
             Some(Value::String(text)) => Ok(Some(text)),
             Some(_) => Err(Refused::Claims),
         };
-        let (issuer, subject, id, client) = (text("iss")?, text("sub")?, text("jti")?, text("client_id")?);
+        let (issuer, subject, id, client) = (text(issuer)?, text(subject)?, text(id)?, text(client)?);
         let unfit = |subject: &String| {
             subject.is_empty() || subject.len() > MAX_SUBJECT_BYTES || subject.chars().any(char::is_control)
         };
         if subject.as_ref().is_some_and(unfit) {
             return Err(Refused::Claims);
         }
-        let audience = match members.remove("aud") {
+        let audience = match audience {
             None => Vec::new(),
             Some(Value::String(one)) => vec![one],
             Some(several) => texts(several).map_err(|_| Refused::Claims)?,
         };
         // A fraction makes a token end earlier and begin later, never the other way.
-        let expires_at = members.remove("exp").map(|value| seconds(&value, f64::floor)).transpose()?;
-        let not_before = members.remove("nbf").map(|value| seconds(&value, f64::ceil)).transpose()?;
-        let issued_at = members.remove("iat").map(|value| seconds(&value, f64::ceil)).transpose()?;
-        let scope = match members.remove("scope") {
+        let expires_at = expires_at.map(|value| seconds(&value, f64::floor)).transpose()?;
+        let not_before = not_before.map(|value| seconds(&value, f64::ceil)).transpose()?;
+        let issued_at = issued_at.map(|value| seconds(&value, f64::ceil)).transpose()?;
+        let scope = match scope {
             None => Vec::new(),
             Some(Value::String(scopes)) => scopes.split(' ').filter(|s| !s.is_empty()).map(Into::into).collect(),
             Some(shape) => {
-                members.insert("scope".into(), shape);
+                other.insert("scope".into(), shape);
                 Vec::new()
             }
         };
-        let roles = match members.remove("roles").map(texts) {
+        let roles = match roles.map(texts) {
             None => Vec::new(),
             Some(Ok(roles)) => roles,
             Some(Err(shape)) => {
-                members.insert("roles".into(), shape);
+                other.insert("roles".into(), shape);
                 Vec::new()
             }
         };
-        Ok(Self {
-            issuer,
-            subject,
-            audience,
-            expires_at,
-            not_before,
-            issued_at,
-            id,
-            client,
-            scope,
-            roles,
-            other: members,
-        })
+        Ok(Self { issuer, subject, audience, expires_at, not_before, issued_at, id, client, scope, roles, other })
     }
 
     /// As the payload of a token. One audience is a text, several are a list.

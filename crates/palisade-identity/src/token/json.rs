@@ -1,5 +1,6 @@
 //! JSON that two readers cannot read differently: one object, no member twice, at any depth.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use data_encoding::BASE64URL_NOPAD;
@@ -18,6 +19,58 @@ pub(super) fn object(bytes: &[u8]) -> Option<Map<String, Value>> {
 /// Base64url without padding, where unused bits are zero: one spelling for one value. RFC 7515 section 2.
 pub(super) fn base64url(text: &str) -> Option<Vec<u8>> {
     BASE64URL_NOPAD.decode(text.as_bytes()).ok()
+}
+
+/// An object, its members one after the other as they stand in the text; `each` gets a name and the value. `None` as of
+/// [`object`], but for a member twice, which is for `each` to see; and where `each` says so.
+pub(super) fn members(bytes: &[u8], each: impl FnMut(Cow<'_, str>, Value) -> Option<()>) -> Option<()> {
+    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    reader.deserialize_map(Members(each)).ok()?;
+    reader.end().ok()
+}
+
+struct Members<F>(F);
+
+impl<'de, F: FnMut(Cow<'_, str>, Value) -> Option<()>> Visitor<'de> for Members<F> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut members: A) -> Result<(), A::Error> {
+        while let Some((Name(name), Unique(value))) = members.next_entry()? {
+            (self.0)(name, value).ok_or_else(|| A::Error::custom("not this member"))?;
+        }
+        Ok(())
+    }
+}
+
+/// The name of a member: most are in the text as they are.
+struct Name<'de>(Cow<'de, str>);
+
+impl<'de> Deserialize<'de> for Name<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(AnyName)
+    }
+}
+
+struct AnyName;
+
+impl<'de> Visitor<'de> for AnyName {
+    type Value = Name<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the name of a member")
+    }
+
+    fn visit_borrowed_str<E>(self, name: &'de str) -> Result<Name<'de>, E> {
+        Ok(Name(Cow::Borrowed(name)))
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<Name<'de>, E> {
+        Ok(Name(Cow::Owned(name.to_owned())))
+    }
 }
 
 /// A text member: `Ok(None)` when it is absent, an error when it is no text.
@@ -123,6 +176,9 @@ mod tests {
         ];
         for (text, fits) in cases {
             assert_eq!(object(text.as_bytes()).is_some(), fits, "{text}");
+            let mut seen = std::collections::BTreeSet::new();
+            let read = members(text.as_bytes(), |name, _| seen.insert(name.into_owned()).then_some(()));
+            assert_eq!(read.is_some(), fits, "{text}, member by member");
         }
         assert!(object(b"{\"a\":\"\xff\"}").is_none(), "not UTF-8");
         let deep = format!("{{\"a\":{}{}}}", "[".repeat(5000), "]".repeat(5000));

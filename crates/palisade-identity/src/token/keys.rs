@@ -160,23 +160,40 @@ struct Header {
 impl Header {
     fn read(part: &str) -> Result<Self, Refused> {
         let bytes = json::base64url(part).ok_or(Refused::Form)?;
-        let members = json::object(&bytes).ok_or(Refused::Header)?;
+        let (mut brings_key, mut demands, mut others) = (false, false, HashSet::new());
+        let mut known: [Option<Value>; 3] = Default::default();
+        json::members(&bytes, |name, value| {
+            let place = ["alg", "kid", "typ"].iter().position(|known| *known == name);
+            brings_key |= ["jku", "jwk", "x5u", "x5c"].contains(&&*name);
+            demands |= ["crit", "b64", "enc", "zip"].contains(&&*name);
+            let is_new = match place {
+                Some(place) => known[place].replace(value).is_none(),
+                None => others.insert(name.into_owned()),
+            };
+            is_new.then_some(())
+        })
+        .ok_or(Refused::Header)?;
         // `x5t` and the like only point at a certificate we would have to have already; these carry the key itself, or
         // an address to fetch it from (RFC 8725 section 3.10).
-        if ["jku", "jwk", "x5u", "x5c"].iter().any(|name| members.contains_key(*name)) {
+        if brings_key {
             return Err(Refused::BringsKey);
         }
         // No extension is understood, so each that is critical is refused (RFC 7515 section 4.1.11). `b64` changes what
         // is signed (RFC 7797); the others belong to encrypted tokens.
-        if ["crit", "b64", "enc", "zip"].iter().any(|name| members.contains_key(*name)) {
+        if demands {
             return Err(Refused::Extension);
         }
-        let text = |name| json::text(&members, name).map_err(|_| Refused::Header);
-        let algorithm = text("alg")?.ok_or(Refused::Header)?;
+        let text = |value| match value {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(_) => Err(Refused::Header),
+        };
+        let [algorithm, key, kind] = known;
+        let algorithm = text(algorithm)?.ok_or(Refused::Header)?;
         Ok(Self {
-            algorithm: Algorithm::named(algorithm).ok_or(Refused::Algorithm)?,
-            key: text("kid")?.map(Into::into),
-            kind: text("typ")?.map(Into::into),
+            algorithm: Algorithm::named(&algorithm).ok_or(Refused::Algorithm)?,
+            key: text(key)?,
+            kind: text(kind)?.map(Into::into),
         })
     }
 }
