@@ -1,4 +1,4 @@
-//! `palisade demo`: what it prints works when pasted, and nothing of it stays. It keeps everything inside, by what it is.
+//! `palisade demo`: what it prints works when pasted, and nothing of it stays. It always keeps everything inside.
 
 use std::process::Command;
 use std::time::Duration;
