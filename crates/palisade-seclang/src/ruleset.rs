@@ -7,6 +7,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::collections::Collections;
 use crate::fast::filter::Filter;
 use crate::fast::fold;
+use crate::fast::wake::Wake;
 use crate::names::TxNames;
 use crate::operator::{Lookups, Operator};
 use crate::problem::{Place, Problems};
@@ -44,6 +45,8 @@ pub struct RuleSet {
 #[derive(Debug)]
 pub(crate) struct Fast {
     pub(crate) filter: Filter,
+    /// Rules that sleep until something happens.
+    pub(crate) wake: Wake,
     /// Positions of each phase's list that are always evaluated, as bits.
     pub(crate) always: [Vec<u64>; 5],
     /// Phase (from 0) and position in its list, by rule.
@@ -129,13 +132,11 @@ impl RuleSet {
     fn hasten(self, steps: Steps) -> Result<RuleSet, Problems> {
         let shared = Arc::new(self);
         let folded = if steps.fold { fold::fold(&shared) } else { fold::nothing(&shared) };
-        let Ok(mut rules) = Arc::try_unwrap(shared) else {
-            let mut problems = Problems::default();
-            let at = Place { file: "".into(), line: 0 };
-            problems.error(&at, "", "the rules are still in use", "");
-            return Err(problems);
-        };
+        let Ok(mut rules) = Arc::try_unwrap(shared) else { return Err(in_use()) };
         rules.phases = folded.phases;
+        for rule in &mut rules.rules {
+            fold::settle(rule, &folded.settled, &folded.tx);
+        }
         for (slot, value) in folded.tx.into_iter().enumerate() {
             if let Some(value) = value {
                 let start = rules.constants.len() as u32;
@@ -155,6 +156,9 @@ impl RuleSet {
             );
             problems
         })?;
+        let shared = Arc::new(rules);
+        let wake = if steps.wake { Wake::new(&shared, &filter) } else { Wake::nothing() };
+        let Ok(mut rules) = Arc::try_unwrap(shared) else { return Err(in_use()) };
         let mut position = vec![(u8::MAX, 0); rules.rules.len()];
         let mut always: [Vec<u64>; 5] = Default::default();
         for (phase, list) in rules.phases.iter().enumerate() {
@@ -166,7 +170,11 @@ impl RuleSet {
                 }
             }
         }
-        rules.fast = Some(Fast { filter, always, position, skips: steps.triggers });
+        for index in wake.sleeping() {
+            let (phase, at) = position[index as usize];
+            always[usize::from(phase)][at as usize / 64] &= !(1 << (at % 64));
+        }
+        rules.fast = Some(Fast { filter, wake, always, position, skips: steps.triggers });
         Ok(rules)
     }
 
@@ -205,9 +213,13 @@ impl RuleSet {
 
     /// Numbers of the rules of a phase (1 to 5) that every transaction evaluates, whatever it holds. For tuning.
     pub fn always_evaluated(&self, phase: usize) -> Vec<u64> {
-        let filtered = |i: &u32| self.fast.as_ref().is_some_and(|f| f.filter.filtered[*i as usize]);
-        let list = phase.checked_sub(1).and_then(|p| self.phases.get(p));
-        list.into_iter().flatten().filter(|i| !filtered(i)).map(|i| self.rules[*i as usize].id).collect()
+        let Some(at) = phase.checked_sub(1).filter(|at| *at < self.phases.len()) else { return Vec::new() };
+        let always = |at_rule: usize| {
+            let fast = self.fast.as_ref();
+            fast.is_none_or(|fast| fast.always[at][at_rule / 64] >> (at_rule % 64) & 1 == 1)
+        };
+        let list = self.phases[at].iter().enumerate().filter(|(at_rule, _)| always(*at_rule));
+        list.map(|(_, index)| self.rules[*index as usize].id).collect()
     }
 
     /// Numbers of the rules that are evaluated and ask for what only [`Lookups`] can tell: where an address is
@@ -241,6 +253,13 @@ impl RuleSet {
     pub(crate) fn name_span(&self, slot: usize) -> Span {
         self.name_spans.get(slot).copied().unwrap_or(Span::EMPTY)
     }
+}
+
+/// Whoever evaluated rules while they were compiled has let go of them, so this does not happen.
+fn in_use() -> Problems {
+    let mut problems = Problems::default();
+    problems.error(&Place { file: "".into(), line: 0 }, "", "the rules are still in use", "");
+    problems
 }
 
 /// The position in `list` at which evaluation goes on after a rule skips.

@@ -10,19 +10,25 @@ use super::chains::{Chains, Nodes, Texts};
 use super::known::{Known, LONGEST};
 use super::mask;
 use super::patterns::{Pattern, Set, parse};
+use super::wake::Judged;
+use crate::expand::Macro;
 use crate::libinjection;
-use crate::operator::Operator;
+use crate::operator::{Found, Operator};
 use crate::rule::{Link, Rule, Select, Target};
+use crate::ruleset::RuleSet;
 use crate::settings::Steps;
 use crate::store::List;
-use crate::transform::{Transform, UnicodeMap};
+use crate::transform::{Transform, apply_chain};
 use crate::variable::{Kind, Var};
+
+/// What says of a hit that it is a condition ([`super::wake::Bell`]), not a rule.
+pub(crate) const BELL: u32 = 1 << 31;
 
 /// A set of kinds of values.
 pub(crate) type Classes = u64;
 
 /// Single values that are known before rules run.
-const SCALARS: [Var; 10] = [
+const SCALARS: [Var; 12] = [
     Var::RequestUri,
     Var::RequestUriRaw,
     Var::RequestFilename,
@@ -33,6 +39,8 @@ const SCALARS: [Var; 10] = [
     Var::RequestProtocol,
     Var::RequestBody,
     Var::ResponseBody,
+    Var::RemoteAddr,
+    Var::ResponseStatus,
 ];
 /// Classes of single values begin here; lists have two each (values, names) below.
 const SCALAR_BASE: usize = 2 * List::COUNT;
@@ -106,6 +114,15 @@ pub(crate) struct Candidates {
     known: Option<Box<Known>>,
     /// Rules of the value at hand.
     found: Vec<u32>,
+    judging: Judging,
+}
+
+/// Buffers for links that are judged by themselves.
+#[derive(Debug, Default)]
+struct Judging {
+    text: Vec<u8>,
+    other: Vec<u8>,
+    found: Found,
 }
 
 impl Candidates {
@@ -162,8 +179,11 @@ impl Filter {
         if !steps.filter {
             return Ok(filter);
         }
-        for index in live.clone() {
-            for target in &rules[index as usize].links[0].targets {
+        // Those that first links ask for are the most wanted.
+        for first in [true, false] {
+            let (skip, take) = if first { (0, 1) } else { (1, usize::MAX) };
+            let links = live.clone().flat_map(|index| rules[index as usize].links.iter().skip(skip).take(take));
+            for target in links.flat_map(|link| &link.targets) {
                 if let (Var::RequestHeaders, Select::Key(key)) = (target.var, &target.select)
                     && !filter.headers.contains(key)
                     && HEADER_BASE + filter.headers.len() < 64
@@ -186,8 +206,9 @@ impl Filter {
             | filter.scalar_class(Var::RequestBody).unwrap_or(0)
             | filter.header_class(b"user-agent").unwrap_or(0)
             | filter.header_class(b"referer").unwrap_or(0);
-        let response: Classes =
-            3 << (2 * List::ResponseHeaders as usize) | filter.scalar_class(Var::ResponseBody).unwrap_or(0);
+        let response: Classes = 3 << (2 * List::ResponseHeaders as usize)
+            | filter.scalar_class(Var::ResponseBody).unwrap_or(0)
+            | filter.scalar_class(Var::ResponseStatus).unwrap_or(0);
         let mut unfiltered = Vec::new();
         for members in [arguments, !(arguments | response), response] {
             let group = filter.group(rules, &classes_of, members, &mut unfiltered)?;
@@ -201,7 +222,8 @@ impl Filter {
             }
             filter.groups.push(group);
         }
-        let again = [Var::RequestMethod, Var::RequestProtocol].into_iter().filter_map(|var| filter.scalar_class(var));
+        let again = [Var::RequestMethod, Var::RequestProtocol, Var::RemoteAddr, Var::ResponseStatus];
+        let again = again.into_iter().filter_map(|var| filter.scalar_class(var));
         let lists = [List::Headers, List::ResponseHeaders].iter().fold(0, |c, l| c | 3 << (2 * *l as usize));
         let names = [List::ArgsGet, List::ArgsPost, List::Cookies].iter().fold(0, |c, l| c | 2 << (2 * *l as usize));
         let headers = (0..filter.headers.len()).fold(0, |c, i| c | 1 << (HEADER_BASE + i));
@@ -243,7 +265,22 @@ impl Filter {
         Some(classes)
     }
 
-    fn target_classes(&self, target: &Target) -> Option<Classes> {
+    /// The class of a target that is one value, or the values of one header.
+    pub(crate) fn single_class(&self, target: &Target) -> Option<Classes> {
+        match (target.var, &target.select) {
+            _ if target.count => None,
+            (Var::RequestHeaders, Select::Key(key)) => self.header_class(key),
+            (var, _) if var.kind() == Kind::Scalar => self.scalar_class(var),
+            _ => None,
+        }
+    }
+
+    /// Whether all values of some classes come again with other requests, and what is said of them is kept.
+    pub(crate) fn comes_again(&self, classes: Classes) -> bool {
+        classes & !self.again == 0
+    }
+
+    pub(crate) fn target_classes(&self, target: &Target) -> Option<Classes> {
         if target.count {
             return None;
         }
@@ -362,39 +399,46 @@ impl Filter {
         SCALARS.iter().enumerate().map(|(i, v)| (*v, SCALAR_BASE + i))
     }
 
-    /// Looks at one value; calls `mark` for each rule that has its first candidate or another one.
+    /// Whether a single value is absent, not empty, without a body.
+    pub(crate) fn is_body(&self, var: Var) -> bool {
+        matches!(var, Var::RequestBody | Var::ResponseBody)
+    }
+
+    /// Looks at one value; calls `hit` with each rule that has its first candidate or another one, and with the
+    /// conditions that are met ([`BELL`]).
     pub(crate) fn look(
         &self,
         class: usize,
         id: u32,
         value: &[u8],
-        map: Option<&UnicodeMap>,
+        (rules, judged): (&RuleSet, &[Judged]),
         out: &mut Candidates,
-        mut mark: impl FnMut(u32),
+        mut hit: impl FnMut(u32),
     ) {
-        let Some(group) = self.group_of.get(class).and_then(|g| self.groups.get(usize::from(*g))) else { return };
-        if value.is_empty() {
+        let group = self.group_of.get(class).and_then(|g| self.groups.get(usize::from(*g)));
+        let group = group.filter(|_| !value.is_empty());
+        if group.is_none() && judged.is_empty() {
             return;
         }
         if value.len() > LONGEST || self.again >> class & 1 == 0 {
-            return self.scan(group, class, id, value, map, out, mark);
+            return self.scan(group, class, id, value, (rules, judged), out, hit);
         }
         let mut known = out.known.take().unwrap_or_else(|| Box::new(Known::new()));
         let place = known.place(class, value);
         match known.get(place, class, value) {
-            Some(rules) => {
-                for rule in rules {
-                    if out.add(*rule, id) {
-                        mark(*rule);
+            Some(found) => {
+                for &found in found {
+                    if found & BELL != 0 || out.add(found, id) {
+                        hit(found);
                     }
                 }
             }
             None => {
                 let mut found = std::mem::take(&mut out.found);
                 found.clear();
-                self.scan(group, class, id, value, map, out, |rule| {
-                    found.push(rule);
-                    mark(rule);
+                self.scan(group, class, id, value, (rules, judged), out, |what| {
+                    found.push(what);
+                    hit(what);
                 });
                 known.put(place, class, value, &found);
                 out.found = found;
@@ -407,14 +451,21 @@ impl Filter {
     #[allow(clippy::too_many_arguments, reason = "the second half of one function")]
     fn scan(
         &self,
-        group: &Group,
+        group: Option<&Group>,
         class: usize,
         id: u32,
         value: &[u8],
-        map: Option<&UnicodeMap>,
+        (rules, judged): (&RuleSet, &[Judged]),
         out: &mut Candidates,
         mut mark: impl FnMut(u32),
     ) {
+        let map = rules.unicode_map.as_deref();
+        for one in judged {
+            if self.judge(&rules.rules[one.rule as usize].links[usize::from(one.link)], rules, value, out) {
+                mark(one.bell.code() | BELL);
+            }
+        }
+        let Some(group) = group else { return };
         let bit: Classes = 1 << class;
         let mut texts = std::mem::take(&mut out.texts);
         group.chains.texts(group.wanted[class], map, value, &mut texts);
@@ -461,6 +512,22 @@ impl Filter {
             }
         }
         out.texts = texts;
+    }
+
+    /// Whether a link matches a value.
+    fn judge(&self, link: &Link, rules: &RuleSet, value: &[u8], out: &mut Candidates) -> bool {
+        let Judging { text, other, found } = &mut out.judging;
+        let value = if link.transforms.is_empty() {
+            value
+        } else {
+            let map = rules.unicode_map.as_deref();
+            apply_chain(&link.transforms, map, value, text, other, self.steps.triggers);
+            text
+        };
+        let argument = link.operator.argument().and_then(Macro::literal).unwrap_or_default();
+        let matched = link.operator.matches(value, argument, &*rules.lookups, false, found);
+        // Whoever evaluates the rule notes that a step limit was reached.
+        matched.map_or(true, |matched| matched != link.negated)
     }
 
     /// Bytes on the heap, without lazy caches.

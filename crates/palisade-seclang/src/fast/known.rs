@@ -19,7 +19,7 @@ pub(crate) struct Known {
     hasher: RandomState,
 }
 
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Clone)]
 struct Place {
     class: u8,
     value: Vec<u8>,
@@ -28,7 +28,8 @@ struct Place {
 
 impl Known {
     pub(crate) fn new() -> Known {
-        Known { places: vec![Place::default(); PLACES], hasher: RandomState::new() }
+        let place = Place { class: u8::MAX, value: Vec::new(), rules: Vec::new() };
+        Known { places: vec![place; PLACES], hasher: RandomState::new() }
     }
 
     /// Where a value of a class belongs.
@@ -39,7 +40,7 @@ impl Known {
         hasher.finish() as usize % PLACES
     }
 
-    /// The rules of a value that is not empty, if it is known.
+    /// The rules of a value, if it is known.
     pub(crate) fn get(&self, place: usize, class: usize, value: &[u8]) -> Option<&[u32]> {
         let known = self.places.get(place)?;
         (usize::from(known.class) == class && known.value == value).then_some(&known.rules)

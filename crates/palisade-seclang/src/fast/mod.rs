@@ -10,3 +10,5 @@ pub(crate) mod fold;
 mod known;
 pub(crate) mod mask;
 mod patterns;
+pub(crate) mod touches;
+pub(crate) mod wake;

@@ -30,9 +30,16 @@ impl Transaction {
         }
         let rules = self.rules.clone();
         let Some(list) = rules.phases.get(usize::from(phase) - 1) else { return };
-        self.scan_new(&rules);
+        let in_time = self.scan_new(&rules);
         if self.store.full {
             self.output().find(Finding::OutOfMemory);
+        }
+        if !in_time {
+            let next = self.next_position(usize::from(phase) - 1, 0).unwrap_or(0);
+            if let Some(index) = list.get(next) {
+                self.output().find(Finding::Budget { rule: rules.rules[*index as usize].id });
+            }
+            return;
         }
         // A rule takes as long as what it looks at is long: of little, the clock would be most of the work.
         let every: u32 = if self.store.bytes.len() > LITTLE { 1 } else { 16 };
@@ -68,6 +75,19 @@ impl Transaction {
         let matched = self.evaluate(rules, index, &rules.rules[index]);
         self.matches.clear();
         matched
+    }
+
+    /// Whether one link of a rule matches, without what it would do then.
+    pub(crate) fn try_link(&mut self, rules: &Arc<RuleSet>, index: usize, link: &Link) -> bool {
+        let link = Link {
+            setvars: Vec::new(),
+            ctls: Vec::new(),
+            init_collections: Vec::new(),
+            expiries: Vec::new(),
+            capture: false,
+            ..link.clone()
+        };
+        self.link(rules, index, &rules.rules[index], &link, usize::MAX, false)
     }
 
     /// Whether the budget is used up.

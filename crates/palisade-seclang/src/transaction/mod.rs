@@ -114,6 +114,10 @@ struct Scan {
     seen: [usize; List::COUNT],
     /// Single values that were looked at, as bits.
     scalars: u32,
+    /// Classes of which there is a value.
+    present: u64,
+    /// By sleeping rule: its conditions that are met.
+    rung: Vec<u8>,
     /// Positions of each phase's list to evaluate, as bits.
     visit: [Vec<u64>; 5],
     /// By value: the number of the evaluation for which it is a candidate.
@@ -244,13 +248,7 @@ impl Transaction {
         self.tx.extend_from_slice(&self.rules.initial_tx);
         self.started = self.rules.clock.monotonic();
         if let Some(fast) = &self.rules.fast {
-            self.scan.candidates.clear(self.rules.rules.len());
-            self.scan.seen = [0; List::COUNT];
-            self.scan.scalars = 0;
-            for (visit, always) in self.scan.visit.iter_mut().zip(&fast.always) {
-                visit.clear();
-                visit.extend_from_slice(always);
-            }
+            self.scan.begin(fast, self.rules.rules.len());
         }
     }
 

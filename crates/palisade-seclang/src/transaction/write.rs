@@ -82,10 +82,14 @@ impl Transaction {
             }
         };
         if let Some(slot) = slot {
-            if let Some(entry) = self.tx.get_mut(slot) {
-                *entry = new;
-            }
+            self.set_slot(slot, new);
             return;
+        }
+        if let Some(fast) = &self.rules.fast {
+            match action.collection.persistent_slot() {
+                Some(collection) => self.scan.ring(fast, fast.wake.of_collection(collection)),
+                None => self.scan.ring(fast, fast.wake.of_name(&name)),
+            }
         }
         let at = {
             let list = self.named_list(action.collection);
@@ -102,6 +106,22 @@ impl Transaction {
                 let name = self.store.push(&name);
                 self.named_list_mut(action.collection).push((name, new));
             }
+        }
+    }
+
+    /// Sets a variable of `TX`. Rules that wait for a change of it wait no longer.
+    fn set_slot(&mut self, slot: usize, new: Span) {
+        let Some(entry) = self.tx.get_mut(slot) else { return };
+        *entry = new;
+        let Some(fast) = &self.rules.fast else { return };
+        let bells = fast.wake.of_slot(slot);
+        if bells.is_empty() {
+            return;
+        }
+        let (store, constants) = (&self.store, &self.rules.constants);
+        let first = self.rules.initial_tx[slot];
+        if first.is_none() != new.is_none() || store.get(first, constants) != store.get(new, constants) {
+            self.scan.ring(fast, bells);
         }
     }
 
@@ -161,6 +181,9 @@ impl Transaction {
                 let value = self.store.push(&entry.value);
                 self.collections[slot].push((name, value));
                 self.expiries.push((slot, entry.name, entry.expires));
+                if let Some(fast) = &self.rules.fast {
+                    self.scan.ring(fast, fast.wake.of_collection(slot));
+                }
             }
         }
         self.opened[slot] = Some(text);
