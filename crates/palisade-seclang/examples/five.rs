@@ -4,7 +4,7 @@
 //! - `--rounds N`: transactions of each request (300);
 //! - `--only NAME`: the requests that begin so, with what the filter says of them; `--hard`: values chosen to be slow;
 //! - `--rules FILE`: these rules; otherwise Debian's `modsecurity-crs` (below `PALISADE_CRS_ROOT`) at paranoia 1;
-//! - `--without STEP`: without a short cut (`fold`, `filter`, `plain`, `triggers`, `cache`, `known`, `wake`, `gates`); `--reference`: without any;
+//! - `--without STEP`: without a short cut (`fold`, `filter`, `plain`, `triggers`, `cache`, `known`, `needs`, `wake`, `gates`); `--reference`: without any;
 //! - `--write DIR`: writes the requests into files instead, for another engine.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a program that prints a table")]
@@ -50,6 +50,7 @@ fn options() -> Options {
                     "triggers" => &mut steps.triggers,
                     "cache" => &mut steps.cache,
                     "known" => &mut steps.known,
+                    "needs" => &mut steps.needs,
                     "wake" => &mut steps.wake,
                     "gates" => &mut steps.gates,
                     _ => panic!("no step {name}"),

@@ -29,7 +29,6 @@ struct Node {
 pub(crate) struct Chains {
     nodes: Vec<Node>,
     known: HashMap<(u8, Transform), u8>,
-    triggers: u64,
     /// Shortest run of base64 that matters.
     pub(crate) base64: usize,
     /// Every transformation is applied, whatever the value.
@@ -75,7 +74,6 @@ impl Chains {
         Chains {
             nodes: vec![root],
             known: HashMap::new(),
-            triggers: 0,
             base64: usize::MAX,
             eager: !steps.triggers,
             forgetful: !steps.cache,
@@ -95,7 +93,6 @@ impl Chains {
                     }
                     let node = self.nodes.len() as u8;
                     let trigger = mask::trigger(transform);
-                    self.triggers |= trigger;
                     self.nodes.push(Node { parent: at, transform, trigger, below: 0, case_below: false });
                     self.known.insert((at, transform), node);
                     node
@@ -114,12 +111,25 @@ impl Chains {
         Some(path)
     }
 
-    /// Finds the distinct texts of a value. Only nodes in `wanted` (with their prefixes) count.
-    pub(crate) fn texts(&self, wanted: Nodes, map: Option<&UnicodeMap>, raw: &[u8], out: &mut Texts) {
+    /// Triggers of the transformations of some nodes: a value without is the only text that it becomes, but for case.
+    pub(crate) fn triggers(&self, wanted: Nodes) -> u64 {
+        let nodes = self.nodes.iter().enumerate().filter(|(i, _)| wanted >> i & 1 == 1);
+        let triggers = nodes.fold(0, |all, (_, node)| all | node.trigger);
+        if self.eager { u64::MAX } else { triggers }
+    }
+
+    /// Finds the distinct texts of a value. Only nodes in `wanted` (with their prefixes) count; `raw_mask` is the value's,
+    /// `triggers` are those of the nodes.
+    pub(crate) fn texts(
+        &self,
+        (wanted, triggers): (Nodes, u64),
+        map: Option<&UnicodeMap>,
+        (raw, raw_mask): (&[u8], u64),
+        out: &mut Texts,
+    ) {
         out.list.clear();
         out.bytes.clear();
-        let raw_mask = mask(raw, self.base64);
-        if raw_mask & self.triggers == 0 && !self.eager {
+        if raw_mask & triggers == 0 {
             out.list.push(Text { start: 0, end: raw.len(), mask: raw_mask, nodes: Nodes::MAX, twin: 0 });
             return;
         }

@@ -7,10 +7,11 @@
 use std::collections::HashMap;
 
 use super::chains::{Chains, Nodes, Texts};
-use super::known::{Known, LONGEST};
+use super::known::{self, Digests, Known, LONGEST};
 use super::mask;
+use super::needs::Needs;
 use super::patterns::{Pattern, Set, parse};
-use super::wake::Judged;
+use super::wake::{Bell, Judged, Wake};
 use crate::expand::Macro;
 use crate::libinjection;
 use crate::operator::{Found, Operator};
@@ -70,12 +71,24 @@ struct Entry {
     classes: Classes,
 }
 
+/// What patterns need that look at a class after some chains.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Gate {
+    needs: Needs,
+    nodes: Nodes,
+    words: bool,
+}
+
 /// Rules over classes that have most rules in common share one set of patterns.
 #[derive(Debug)]
 struct Group {
     chains: Chains,
     /// Nodes (with prefixes) that rules of a class need.
     wanted: [Nodes; 64],
+    /// Triggers of those, by class.
+    triggers: [u64; 64],
+    /// By class: what a text needs to be scanned.
+    gates: Vec<Vec<Gate>>,
     full: Set,
     plain: Set,
     /// By pattern.
@@ -112,6 +125,7 @@ pub(crate) struct Candidates {
     texts: Texts,
     /// What was said of values of transactions before, with the same rules.
     known: Option<Box<Known>>,
+    pub(crate) digests: Option<Digests>,
     /// Rules of the value at hand.
     found: Vec<u32>,
     judging: Judging,
@@ -139,6 +153,28 @@ impl Candidates {
     /// Other rules come.
     pub(crate) fn forget(&mut self) {
         self.known = None;
+        self.digests = None;
+    }
+
+    /// Calls `hit` with what a new variable of `TX` meets, which is kept from one transaction to the next: such names are
+    /// made of the names of headers.
+    pub(crate) fn bells_of_name(&mut self, wake: &Wake, name: &[u8], keeps: bool, mut hit: impl FnMut(Bell)) {
+        if wake.has_no_names() {
+            return;
+        }
+        if !keeps || name.len() > LONGEST {
+            return wake.of_name(name).for_each(|bell| hit(*bell));
+        }
+        let known = self.known.get_or_insert_with(|| Box::new(Known::new()));
+        let place = known.place(known::TX_NAMES, name);
+        if known.get(place, known::TX_NAMES, name).is_none() {
+            self.found.clear();
+            self.found.extend(wake.of_name(name).map(|bell| bell.code()));
+            known.put(place, known::TX_NAMES, name, &self.found);
+        }
+        for code in known.get(place, known::TX_NAMES, name).unwrap_or_default() {
+            hit(Bell::of_code(*code));
+        }
     }
 
     fn add(&mut self, rule: u32, value: u32) -> bool {
@@ -162,6 +198,31 @@ impl Candidates {
             at = next;
             Some(value)
         })
+    }
+}
+
+impl Group {
+    /// Whether a text with these kinds of bytes may match a pattern of the class, or a word.
+    fn opens(&self, class: usize, nodes: Nodes, mask: u64) -> (bool, bool) {
+        let (mut patterns, mut words) = (false, false);
+        for gate in &self.gates[class] {
+            let open = gate.nodes & nodes != 0 && gate.needs.are_met(mask);
+            patterns |= open && !gate.words;
+            words |= open && gate.words;
+            if patterns && words {
+                break;
+            }
+        }
+        (patterns, words)
+    }
+
+    /// Whether anything may be found in a value whose texts have no more kinds of bytes than these.
+    fn may_hit(&self, class: usize, mask: u64) -> bool {
+        let concerns = |entry: &Entry| entry.classes >> class & 1 == 1;
+        self.sqli.iter().any(concerns)
+            || libinjection::may_be_xss(mask) && self.xss.iter().any(concerns)
+            || self.ranges.iter().any(|(bad, entry)| bad & mask != 0 && concerns(entry))
+            || self.opens(class, Nodes::MAX, mask) != (false, false)
     }
 }
 
@@ -275,6 +336,11 @@ impl Filter {
         }
     }
 
+    /// Whether anything is kept from one transaction to the next.
+    pub(crate) fn keeps(&self) -> bool {
+        self.steps.known
+    }
+
     /// Whether all values of some classes come again with other requests, and what is said of them is kept.
     pub(crate) fn comes_again(&self, classes: Classes) -> bool {
         classes & !self.again == 0
@@ -317,6 +383,8 @@ impl Filter {
         let mut group = Group {
             chains: Chains::new(self.steps),
             wanted: [1; 64],
+            triggers: [0; 64],
+            gates: vec![Vec::new(); 64],
             full: Set::new(&[], false)?,
             plain: Set::new(&[], true)?,
             entries: Vec::new(),
@@ -381,6 +449,20 @@ impl Filter {
             });
             group.entries[number].push(entry);
         }
+        for (pattern, entries) in patterns.iter().zip(&group.entries) {
+            let needs = if self.steps.needs { Needs::of(pattern)? } else { Needs::NOTHING };
+            let words = matches!(pattern, Pattern::Words(_));
+            for (class, gates) in group.gates.iter_mut().enumerate() {
+                let of_class = entries.iter().filter(|entry| entry.classes >> class & 1 == 1);
+                let nodes = of_class.fold(0, |nodes, entry| nodes | entry.nodes);
+                match gates.iter_mut().find(|gate| gate.needs == needs && gate.words == words) {
+                    Some(gate) => gate.nodes |= nodes,
+                    None if nodes != 0 => gates.push(Gate { needs, nodes, words }),
+                    None => {}
+                }
+            }
+        }
+        group.triggers = group.wanted.map(|wanted| group.chains.triggers(wanted));
         group.full = Set::new(&patterns, false)?;
         group.plain = Set::new(&patterns, true)?;
         Ok(group)
@@ -467,8 +549,13 @@ impl Filter {
         }
         let Some(group) = group else { return };
         let bit: Classes = 1 << class;
+        let raw_mask = mask::mask(value, group.chains.base64);
+        let triggers = group.triggers[class];
+        if self.steps.needs && !group.may_hit(class, mask::after(raw_mask, triggers)) {
+            return;
+        }
         let mut texts = std::mem::take(&mut out.texts);
-        group.chains.texts(group.wanted[class], map, value, &mut texts);
+        group.chains.texts((group.wanted[class], triggers), map, (value, raw_mask), &mut texts);
         for (i, text) in texts.list.iter().enumerate() {
             let bytes = texts.get(i, value);
             if bytes.is_empty() || text.nodes == 0 {
@@ -476,7 +563,8 @@ impl Filter {
             }
             let concerns = |e: &Entry| e.classes & bit != 0 && e.nodes & text.nodes != 0;
             let set = if text.mask & !mask::PLAIN == 0 && self.steps.plain { &group.plain } else { &group.full };
-            set.scan(bytes, |pattern| {
+            let (patterns, words) = group.opens(class, text.nodes, text.mask);
+            set.scan(bytes, patterns, words, |pattern| {
                 for entry in group.entries[usize::from(pattern)].iter().filter(|e| concerns(e)) {
                     if out.add(entry.rule, id) {
                         mark(entry.rule);

@@ -6,11 +6,19 @@
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher as _, Hasher as _};
+use std::sync::Arc;
+
+use crate::transform::Transform;
 
 /// Longer values are not kept: `User-Agent` of today's browsers fits.
 pub(crate) const LONGEST: usize = 160;
 /// How many values are kept. One that comes to the place of another takes it.
 const PLACES: usize = 256;
+
+/// How many digests are kept.
+const DIGESTS: usize = 32;
+/// The class of names of variables of `TX` that rules make.
+pub(crate) const TX_NAMES: usize = 64;
 
 /// Values with the rules that they are candidates for.
 #[derive(Debug)]
@@ -57,6 +65,42 @@ impl Known {
     }
 }
 
+/// Texts that chains with a digest made: of a client's name, for one, to know it by.
+#[derive(Debug)]
+pub(crate) struct Digests {
+    places: Vec<Digest>,
+    hasher: RandomState,
+}
+
+#[derive(Debug, Default, Clone)]
+struct Digest {
+    chain: Option<Arc<[Transform]>>,
+    value: Vec<u8>,
+    text: Vec<u8>,
+}
+
+impl Digests {
+    pub(crate) fn new() -> Digests {
+        Digests { places: vec![Digest::default(); DIGESTS], hasher: RandomState::new() }
+    }
+
+    /// What a chain makes of a value: `make` appends it where it is not known.
+    pub(crate) fn get(&mut self, chain: &Arc<[Transform]>, value: &[u8], make: impl FnOnce(&mut Vec<u8>)) -> &[u8] {
+        let mut hasher = self.hasher.build_hasher();
+        hasher.write(value);
+        let at = hasher.finish() as usize % DIGESTS;
+        let place = &mut self.places[at];
+        if !place.chain.as_ref().is_some_and(|known| Arc::ptr_eq(known, chain)) || place.value != value {
+            place.chain = Some(Arc::clone(chain));
+            place.value.clear();
+            place.value.extend_from_slice(value);
+            place.text.clear();
+            make(&mut place.text);
+        }
+        &place.text
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -73,5 +117,21 @@ mod tests {
             assert_eq!(known.get(place, 7, format!("value{n}0").as_bytes()), None);
         }
         assert_eq!(known.places.len(), PLACES);
+    }
+
+    #[test]
+    fn a_digest_is_of_its_chain_and_value() {
+        let mut digests = Digests::new();
+        let chains: [Arc<[Transform]>; 2] = [[Transform::Sha1][..].into(), [Transform::Sha1][..].into()];
+        for round in 0..2 {
+            for n in 0..100u8 {
+                for (i, chain) in chains.iter().enumerate() {
+                    let text = digests.get(chain, &[n], |out| out.extend_from_slice(&[n, i as u8]));
+                    assert_eq!(text, [n, i as u8], "{round}");
+                }
+            }
+        }
+        let again = digests.get(&chains[1], &[99], |_| panic!("it is known"));
+        assert_eq!(again, [99, 1]);
     }
 }

@@ -7,8 +7,9 @@
 pub(crate) mod chains;
 pub(crate) mod filter;
 pub(crate) mod fold;
-mod known;
+pub(crate) mod known;
 pub(crate) mod mask;
+mod needs;
 mod patterns;
 pub(crate) mod touches;
 pub(crate) mod wake;

@@ -158,6 +158,11 @@ impl Wake {
         self.by_slot.get(slot).map_or(&[], Vec::as_slice)
     }
 
+    /// Whether nothing waits for a variable whose name only a transaction knows.
+    pub(crate) fn has_no_names(&self) -> bool {
+        self.by_name.is_empty()
+    }
+
     pub(crate) fn of_name<'a>(&'a self, name: &'a [u8]) -> impl Iterator<Item = &'a Bell> {
         self.by_name.iter().filter(|(regex, _)| regex.is_match(name).unwrap_or(true)).map(|(_, bell)| bell)
     }

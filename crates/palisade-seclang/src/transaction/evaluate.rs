@@ -6,12 +6,14 @@ use std::sync::Arc;
 use super::values::Value;
 use super::{Allowed, Match, Outcome, Transaction, Verdict};
 use crate::body::Finding;
+use crate::fast::known::{Digests, LONGEST};
 use crate::operator::Operator;
 use crate::rule::{Ctl, Disruption, EngineMode, Link, Rule, Scope};
 use crate::ruleset::{RuleSet, skip_position};
 use crate::store::{List, Span};
 use crate::text::push_number;
-use crate::transform::apply_chain;
+use crate::transform::{Transform, apply_chain};
+use crate::variable::Var;
 
 /// Bytes of a transaction of which no rule takes long.
 pub(super) const LITTLE: usize = 8 << 10;
@@ -238,8 +240,22 @@ impl Transaction {
             let mut result = std::mem::take(&mut spare);
             let mut other = std::mem::take(&mut self.scratch.third);
             let map = rules.unicode_map.as_deref();
-            let skips = rules.fast.as_ref().is_some_and(|fast| fast.skips);
-            apply_chain(&link.transforms, map, &input, &mut result, &mut other, skips);
+            let fast = rules.fast.as_ref();
+            let skips = fast.is_some_and(|fast| fast.skips);
+            if value.var == Var::RequestHeaders
+                && input.len() <= LONGEST
+                && fast.is_some_and(|fast| fast.filter.keeps())
+                && link.transforms.iter().any(|one| matches!(one, Transform::Sha1 | Transform::Md5))
+            {
+                let digests = self.scan.candidates.digests.get_or_insert_with(Digests::new);
+                let text = digests.get(&link.transforms, &input, |out| {
+                    apply_chain(&link.transforms, map, &input, out, &mut other, skips);
+                });
+                result.clear();
+                result.extend_from_slice(text);
+            } else {
+                apply_chain(&link.transforms, map, &input, &mut result, &mut other, skips);
+            }
             self.scratch.third = other;
             out = result;
             spare = input;

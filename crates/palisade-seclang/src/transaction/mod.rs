@@ -143,6 +143,9 @@ struct Scratch {
     third: Vec<u8>,
     argument: Vec<u8>,
     found: Found,
+    /// Of a variable that is set: name and value.
+    name: Vec<u8>,
+    text: Vec<u8>,
 }
 
 impl Transaction {

@@ -52,6 +52,16 @@ impl Scan {
             }
         }
     }
+
+    /// There is a new variable of `TX`.
+    pub(super) fn ring_name(&mut self, fast: &Fast, name: &[u8]) {
+        let Scan { candidates, visit, rung, .. } = self;
+        candidates.bells_of_name(&fast.wake, name, fast.filter.keeps(), |bell| {
+            if let Some(rule) = fast.wake.ring(bell, rung) {
+                Scan::mark(visit, fast, rule);
+            }
+        });
+    }
 }
 
 impl Transaction {
