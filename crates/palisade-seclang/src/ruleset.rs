@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::clock::{Clock, SystemClock};
 use crate::collections::Collections;
@@ -14,6 +15,7 @@ use crate::problem::{Place, Problems};
 use crate::rule::{Ctl, Rule, Select, Skip, Target, Which};
 use crate::settings::{Settings, Steps};
 use crate::store::Span;
+use crate::transaction::may_replay;
 use crate::transform::UnicodeMap;
 use crate::variable::Var;
 
@@ -39,7 +41,12 @@ pub struct RuleSet {
     /// What makes evaluation cheap; absent in a reference rule set.
     pub(crate) fast: Option<Fast>,
     pub(crate) files: Vec<PathBuf>,
+    /// No other rule set of this process has it.
+    pub(crate) number: u64,
 }
+
+/// The number of the next rule set.
+static NUMBER: AtomicU64 = AtomicU64::new(0);
 
 /// The compiled short cuts.
 #[derive(Debug)]
@@ -47,6 +54,8 @@ pub(crate) struct Fast {
     pub(crate) filter: Filter,
     /// Rules that sleep until something happens.
     pub(crate) wake: Wake,
+    /// By rule: whether what it does where it does not match is remembered.
+    pub(crate) replays: Vec<bool>,
     /// Positions of each phase's list that are always evaluated, as bits.
     pub(crate) always: [Vec<u64>; 5],
     /// Phase (from 0) and position in its list, by rule.
@@ -121,6 +130,7 @@ impl RuleSet {
             collections: None,
             fast: None,
             files: Vec::new(),
+            number: NUMBER.fetch_add(1, Ordering::Relaxed),
         };
         match steps {
             Some(steps) => rules.hasten(steps),
@@ -159,6 +169,7 @@ impl RuleSet {
         let shared = Arc::new(rules);
         let wake = if steps.wake { Wake::new(&shared, &filter) } else { Wake::nothing() };
         let Ok(mut rules) = Arc::try_unwrap(shared) else { return Err(in_use()) };
+        let replays = rules.rules.iter().map(|rule| !wake.stale && may_replay(&rules, rule)).collect();
         let mut position = vec![(u8::MAX, 0); rules.rules.len()];
         let mut always: [Vec<u64>; 5] = Default::default();
         for (phase, list) in rules.phases.iter().enumerate() {
@@ -174,7 +185,7 @@ impl RuleSet {
             let (phase, at) = position[index as usize];
             always[usize::from(phase)][at as usize / 64] &= !(1 << (at % 64));
         }
-        rules.fast = Some(Fast { filter, wake, always, position, skips: steps.triggers });
+        rules.fast = Some(Fast { filter, wake, replays, always, position, skips: steps.triggers });
         Ok(rules)
     }
 

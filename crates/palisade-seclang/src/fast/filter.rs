@@ -7,8 +7,9 @@
 use std::collections::HashMap;
 
 use super::chains::{Chains, Nodes, Texts};
-use super::known::{self, Digests, Known, LONGEST};
+use super::known::{LONGEST, TX_NAMES};
 use super::mask;
+use super::memory::Memory;
 use super::needs::Needs;
 use super::patterns::{Pattern, Set, parse};
 use super::wake::{Bell, Judged, Wake};
@@ -107,6 +108,8 @@ pub(crate) struct Filter {
     group_of: [u8; 64],
     /// Names of headers with a class of their own, in lower case.
     headers: Vec<Box<[u8]>>,
+    /// Which of them have a length, as bits.
+    of_length: [u32; 32],
     /// Rules that are evaluated only on candidates.
     pub(crate) filtered: Vec<bool>,
     /// Classes whose values come again with other requests.
@@ -123,9 +126,8 @@ pub(crate) struct Candidates {
     /// Value and the next link, plus one.
     links: Vec<(u32, u32)>,
     texts: Texts,
-    /// What was said of values of transactions before, with the same rules.
-    known: Option<Box<Known>>,
-    pub(crate) digests: Option<Digests>,
+    /// What the thread keeps, while a phase is evaluated.
+    pub(crate) memory: Option<Box<Memory>>,
     /// Rules of the value at hand.
     found: Vec<u32>,
     judging: Judging,
@@ -150,29 +152,22 @@ impl Candidates {
         self.links.clear();
     }
 
-    /// Other rules come.
-    pub(crate) fn forget(&mut self) {
-        self.known = None;
-        self.digests = None;
-    }
-
     /// Calls `hit` with what a new variable of `TX` meets, which is kept from one transaction to the next: such names are
     /// made of the names of headers.
-    pub(crate) fn bells_of_name(&mut self, wake: &Wake, name: &[u8], keeps: bool, mut hit: impl FnMut(Bell)) {
+    pub(crate) fn bells_of_name(&mut self, wake: &Wake, name: &[u8], mut hit: impl FnMut(Bell)) {
         if wake.has_no_names() {
             return;
         }
-        if !keeps || name.len() > LONGEST {
+        let Some(known) = self.memory.as_mut().map(|memory| &mut memory.known).filter(|_| name.len() <= LONGEST) else {
             return wake.of_name(name).for_each(|bell| hit(*bell));
-        }
-        let known = self.known.get_or_insert_with(|| Box::new(Known::new()));
-        let place = known.place(known::TX_NAMES, name);
-        if known.get(place, known::TX_NAMES, name).is_none() {
+        };
+        let hash = known.hash(TX_NAMES, name);
+        if known.get(hash, TX_NAMES, name).is_none() {
             self.found.clear();
             self.found.extend(wake.of_name(name).map(|bell| bell.code()));
-            known.put(place, known::TX_NAMES, name, &self.found);
+            known.put(hash, TX_NAMES, name, &self.found);
         }
-        for code in known.get(place, known::TX_NAMES, name).unwrap_or_default() {
+        for code in known.get(hash, TX_NAMES, name).unwrap_or_default() {
             hit(Bell::of_code(*code));
         }
     }
@@ -233,6 +228,7 @@ impl Filter {
             groups: Vec::new(),
             group_of: [u8::MAX; 64],
             headers: Vec::new(),
+            of_length: [0; 32],
             filtered: vec![false; rules.len()],
             again: 0,
             steps,
@@ -252,6 +248,9 @@ impl Filter {
                     filter.headers.push(key.clone());
                 }
             }
+        }
+        for (i, header) in filter.headers.iter().enumerate() {
+            filter.of_length[header.len() % 32] |= 1 << i;
         }
         let mut classes_of: HashMap<u32, Classes> = HashMap::new();
         for index in live {
@@ -470,10 +469,15 @@ impl Filter {
 
     /// The class of a header's value.
     pub(crate) fn header_value_class(&self, name: &[u8]) -> usize {
-        match self.headers.iter().position(|h| h.len() == name.len() && h.eq_ignore_ascii_case(name)) {
-            Some(i) => HEADER_BASE + i,
-            None => 2 * List::Headers as usize,
+        let mut left = self.of_length[name.len() % 32];
+        while left != 0 {
+            let i = left.trailing_zeros() as usize;
+            if self.headers[i].eq_ignore_ascii_case(name) {
+                return HEADER_BASE + i;
+            }
+            left &= left - 1;
         }
+        2 * List::Headers as usize
     }
 
     /// Single values with their classes.
@@ -505,9 +509,11 @@ impl Filter {
         if value.len() > LONGEST || self.again >> class & 1 == 0 {
             return self.scan(group, class, id, value, (rules, judged), out, hit);
         }
-        let mut known = out.known.take().unwrap_or_else(|| Box::new(Known::new()));
-        let place = known.place(class, value);
-        match known.get(place, class, value) {
+        let Some(mut memory) = out.memory.take() else {
+            return self.scan(group, class, id, value, (rules, judged), out, hit);
+        };
+        let hash = memory.known.hash(class, value);
+        match memory.known.get(hash, class, value) {
             Some(found) => {
                 for &found in found {
                     if found & BELL != 0 || out.add(found, id) {
@@ -522,11 +528,11 @@ impl Filter {
                     found.push(what);
                     hit(what);
                 });
-                known.put(place, class, value, &found);
+                memory.known.put(hash, class, value, &found);
                 out.found = found;
             }
         }
-        out.known = Some(known);
+        out.memory = Some(memory);
     }
 
     /// Looks at a value of which nothing is known.

@@ -9,6 +9,7 @@ pub(crate) mod filter;
 pub(crate) mod fold;
 pub(crate) mod known;
 pub(crate) mod mask;
+pub(crate) mod memory;
 mod needs;
 mod patterns;
 pub(crate) mod touches;

@@ -26,20 +26,24 @@ pub(crate) fn pure(operator: &Operator) -> bool {
     )
 }
 
-/// Whether nothing but what it answers is left of a link that matched, and it never gives up at a step limit.
-pub(crate) fn is_quiet(link: &Link) -> bool {
-    let linear = match &link.operator {
+/// Whether an operator never gives up at a step limit.
+pub(crate) fn is_linear(operator: &Operator) -> bool {
+    match operator {
         Operator::Rx(regex) => regex.is_linear(),
-        Operator::GeoLookup
-        | Operator::RxMacro(..)
+        Operator::RxMacro(..)
         | Operator::RxGlobal(_)
         | Operator::VerifyCc(_)
         | Operator::VerifyCpf(_)
         | Operator::VerifySsn(_)
         | Operator::VerifySvnr(_) => false,
         _ => true,
-    };
-    linear
+    }
+}
+
+/// Whether nothing but what it answers is left of a link that matched.
+pub(crate) fn is_quiet(link: &Link) -> bool {
+    is_linear(&link.operator)
+        && !matches!(link.operator, Operator::GeoLookup)
         && !link.capture
         && link.setvars.is_empty()
         && link.ctls.iter().all(|ctl| matches!(ctl, Ctl::Nothing))

@@ -67,6 +67,8 @@ pub(crate) struct Wake {
     by_body: Vec<Bell>,
     /// By class.
     judged: Vec<Vec<Judged>>,
+    /// Whether a rule reads what another one matched before it.
+    pub(crate) stale: bool,
 }
 
 /// What has an influence on a link.
@@ -82,23 +84,23 @@ struct Influences {
 impl Wake {
     /// Nothing sleeps.
     pub(crate) fn nothing() -> Wake {
-        Wake { by_class: vec![Vec::new(); 64], judged: (0..64).map(|_| Vec::new()).collect(), ..Wake::default() }
+        Wake { by_class: vec![Vec::new(); 64], judged: (0..64).map(|_| Vec::new()).collect(), stale: true, ..Wake::default() }
     }
 
     /// Finds the conditions of all rules that are evaluated and not filtered.
     pub(crate) fn new(rules: &Arc<RuleSet>, filter: &Filter) -> Wake {
-        let mut wake = Wake { by_slot: vec![Vec::new(); rules.names.len()], ..Wake::nothing() };
         let live = || rules.phases.iter().flatten().map(|index| &rules.rules[*index as usize]);
         // Whoever reads what the rule before it matched sees whether that was evaluated.
         let stale = live().any(reads_before);
+        let mut wake = Wake { by_slot: vec![Vec::new(); rules.names.len()], stale, ..Wake::nothing() };
         let mut start = Transaction::new(rules);
         for &index in rules.phases.iter().flatten().filter(|index| !filter.filtered[**index as usize]) {
-            wake.rule(rules, filter, index, stale, &mut start);
+            wake.rule(rules, filter, index, &mut start);
         }
         wake
     }
 
-    fn rule(&mut self, rules: &Arc<RuleSet>, filter: &Filter, index: u32, stale: bool, start: &mut Transaction) {
+    fn rule(&mut self, rules: &Arc<RuleSet>, filter: &Filter, index: u32, start: &mut Transaction) {
         let Ok(sleeper) = u16::try_from(self.sleepers.len()) else { return };
         let mut needs = 0u8;
         for (n, link) in rules.rules[index as usize].links.iter().enumerate() {
@@ -115,7 +117,7 @@ impl Wake {
                 self.hang(bell, influences);
                 needs |= bell.bit;
             }
-            if !is_quiet(link) || stale || needs.count_ones() as usize == MOST {
+            if !is_quiet(link) || self.stale || needs.count_ones() as usize == MOST {
                 break;
             }
         }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use super::values::Value;
 use super::{Allowed, Match, Outcome, Transaction, Verdict};
 use crate::body::Finding;
-use crate::fast::known::{Digests, LONGEST};
+use crate::fast::known::LONGEST;
+use crate::fast::memory;
 use crate::operator::Operator;
 use crate::rule::{Ctl, Disruption, EngineMode, Link, Rule, Scope};
 use crate::ruleset::{RuleSet, skip_position};
@@ -31,8 +32,20 @@ impl Transaction {
             _ => {}
         }
         let rules = self.rules.clone();
+        let keeps = rules.fast.as_ref().is_some_and(|fast| fast.filter.keeps());
+        if keeps {
+            self.scan.candidates.memory = Some(memory::take(rules.number));
+        }
+        self.walk(&rules, phase);
+        if let Some(memory) = self.scan.candidates.memory.take() {
+            memory::give_back(rules.number, memory);
+        }
+    }
+
+    /// Evaluates the rules of a phase that are to be evaluated.
+    fn walk(&mut self, rules: &Arc<RuleSet>, phase: u8) {
         let Some(list) = rules.phases.get(usize::from(phase) - 1) else { return };
-        let in_time = self.scan_new(&rules);
+        let in_time = self.scan_new(rules);
         if self.store.full {
             self.output().find(Finding::OutOfMemory);
         }
@@ -61,7 +74,7 @@ impl Transaction {
                 return;
             }
             count = count.wrapping_add(1);
-            if self.is_removed(index) || !self.evaluate(&rules, index, rule) {
+            if self.is_removed(index) || !self.evaluate(rules, index, rule) {
                 at += 1;
                 continue;
             }
@@ -103,6 +116,22 @@ impl Transaction {
 
     /// Whether all links of a rule match; their immediate actions are done on the way.
     fn evaluate(&mut self, rules: &Arc<RuleSet>, index: usize, rule: &Rule) -> bool {
+        let mut names = std::mem::take(&mut self.scratch.names);
+        let remembers = self.may_remember(rules, index, &mut names);
+        let matched = if remembers && self.replay(rules, index, &names) {
+            false
+        } else {
+            let matched = self.judge_rule(rules, index, rule);
+            if remembers && !matched {
+                self.remember_outcome(rules, index, &names);
+            }
+            matched
+        };
+        self.scratch.names = names;
+        matched
+    }
+
+    fn judge_rule(&mut self, rules: &Arc<RuleSet>, index: usize, rule: &Rule) -> bool {
         self.current = index;
         self.matched_vars.clear();
         self.matched_range = None;
@@ -158,7 +187,7 @@ impl Transaction {
         any
     }
 
-    fn leaves_out(&self) -> bool {
+    pub(super) fn leaves_out(&self) -> bool {
         !self.removed_targets.is_empty() || !self.left_out.is_empty()
     }
 
@@ -244,11 +273,10 @@ impl Transaction {
             let skips = fast.is_some_and(|fast| fast.skips);
             if value.var == Var::RequestHeaders
                 && input.len() <= LONGEST
-                && fast.is_some_and(|fast| fast.filter.keeps())
                 && link.transforms.iter().any(|one| matches!(one, Transform::Sha1 | Transform::Md5))
+                && let Some(memory) = &mut self.scan.candidates.memory
             {
-                let digests = self.scan.candidates.digests.get_or_insert_with(Digests::new);
-                let text = digests.get(&link.transforms, &input, |out| {
+                let text = memory.digests.get(&link.transforms, &input, |out| {
                     apply_chain(&link.transforms, map, &input, out, &mut other, skips);
                 });
                 result.clear();

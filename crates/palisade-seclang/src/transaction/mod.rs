@@ -3,6 +3,7 @@
 mod evaluate;
 mod explain;
 mod otherwise;
+mod replay;
 mod scan;
 mod values;
 mod write;
@@ -22,6 +23,7 @@ use crate::store::{List, Span, Store};
 use crate::variable::Var;
 
 pub use explain::Match;
+pub(crate) use replay::may_replay;
 use values::Value;
 pub(crate) use values::lists;
 
@@ -114,6 +116,10 @@ struct Scan {
     seen: [usize; List::COUNT],
     /// Single values that were looked at, as bits.
     scalars: u32,
+    /// Those that were looked at as what is missing.
+    missed: u32,
+    /// How many values of lists there were.
+    ids: usize,
     /// Classes of which there is a value.
     present: u64,
     /// By sleeping rule: its conditions that are met.
@@ -146,6 +152,8 @@ struct Scratch {
     /// Of a variable that is set: name and value.
     name: Vec<u8>,
     text: Vec<u8>,
+    /// Of all headers.
+    names: Vec<u8>,
 }
 
 impl Transaction {
@@ -204,7 +212,6 @@ impl Transaction {
     pub fn reset(&mut self, rules: &Arc<RuleSet>) {
         if !Arc::ptr_eq(&self.rules, rules) {
             self.rules = rules.clone();
-            self.scan.candidates.forget();
         }
         self.store.clear();
         self.scalars.fill(Span::NONE);

@@ -27,6 +27,8 @@ impl Scan {
         self.candidates.clear(rules);
         self.seen = [0; List::COUNT];
         self.scalars = 0;
+        self.missed = 0;
+        self.ids = 0;
         self.present = 0;
         self.rung.clear();
         self.rung.resize(fast.wake.len(), 0);
@@ -53,10 +55,17 @@ impl Scan {
         }
     }
 
+    /// Conditions are met that were written down as numbers.
+    pub(super) fn ring_codes(&mut self, fast: &Fast, codes: &[u32]) {
+        for code in codes {
+            self.ring(fast, &[Bell::of_code(*code)]);
+        }
+    }
+
     /// There is a new variable of `TX`.
     pub(super) fn ring_name(&mut self, fast: &Fast, name: &[u8]) {
         let Scan { candidates, visit, rung, .. } = self;
-        candidates.bells_of_name(&fast.wake, name, fast.filter.keeps(), |bell| {
+        candidates.bells_of_name(&fast.wake, name, |bell| {
             if let Some(rule) = fast.wake.ring(bell, rung) {
                 Scan::mark(visit, fast, rule);
             }
@@ -68,7 +77,7 @@ impl Transaction {
     /// Looks at all values that came since the phase before. False: the time is over.
     pub(super) fn scan_new(&mut self, rules: &RuleSet) -> bool {
         let Some(fast) = &rules.fast else { return true };
-        let Scan { candidates, visit, rung, seen, scalars, present, .. } = &mut self.scan;
+        let Scan { candidates, visit, rung, seen, scalars, missed, present, ids, .. } = &mut self.scan;
         let mut hit = |what: u32| {
             let rule = match what & BELL {
                 0 => Some(what),
@@ -84,17 +93,22 @@ impl Transaction {
             let judged = fast.wake.judged(class);
             // What is not there yet is empty to rules that look at it, but for bodies.
             let missing = span.is_none();
-            if *scalars >> i & 1 == 1 || missing && (judged.is_empty() || fast.filter.is_body(var)) {
+            if *scalars >> i & 1 == 1
+                || missing && (judged.is_empty() || fast.filter.is_body(var) || *missed >> i & 1 == 1)
+            {
                 continue;
             }
-            if !missing {
+            if missing {
+                *missed |= 1 << i;
+            } else {
                 *scalars |= 1 << i;
                 *present |= 1 << class;
             }
             let value = if missing { &[] } else { self.store.own(span) };
             fast.filter.look(class, var as u32, value, (rules, judged), candidates, &mut hit);
         }
-        for (list, names) in LISTS {
+        let lists = if std::mem::replace(ids, self.store.ids()) == self.store.ids() { &[][..] } else { &LISTS };
+        for &(list, names) in lists {
             let items = self.store.list(list);
             let from = std::mem::replace(&mut seen[list as usize], items.len());
             for (i, item) in items.iter().enumerate().skip(from) {
