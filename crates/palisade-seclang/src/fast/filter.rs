@@ -72,12 +72,29 @@ struct Entry {
     classes: Classes,
 }
 
-/// What patterns need that look at a class after some chains.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Gate {
-    needs: Needs,
-    nodes: Nodes,
-    words: bool,
+/// What the patterns need that look at a class.
+#[derive(Debug, Default, Clone)]
+struct Gates {
+    /// Any of the rarest needs of any pattern.
+    any: u64,
+    /// The needs, with the chains after which their patterns look; what is met most often first.
+    each: Vec<(Needs, Nodes)>,
+}
+
+impl Gates {
+    fn add(&mut self, needs: Needs, nodes: Nodes) {
+        self.any |= needs.rarest();
+        match self.each.iter_mut().find(|(known, _)| *known == needs) {
+            Some((_, known)) => *known |= nodes,
+            None => self.each.push((needs, nodes)),
+        }
+        self.each.sort_by_key(|(needs, _)| std::cmp::Reverse(needs.weight()));
+    }
+
+    /// Whether a text with these kinds of bytes may match one of the patterns.
+    fn are_open(&self, nodes: Nodes, mask: u64) -> bool {
+        self.any & mask != 0 && self.each.iter().any(|(needs, of)| needs.are_met(mask) && of & nodes != 0)
+    }
 }
 
 /// Rules over classes that have most rules in common share one set of patterns.
@@ -88,8 +105,8 @@ struct Group {
     wanted: [Nodes; 64],
     /// Triggers of those, by class.
     triggers: [u64; 64],
-    /// By class: what a text needs to be scanned.
-    gates: Vec<Vec<Gate>>,
+    /// By class: what a text needs to be scanned for patterns, and for words.
+    gates: Vec<[Gates; 2]>,
     full: Set,
     plain: Set,
     /// By pattern.
@@ -197,27 +214,13 @@ impl Candidates {
 }
 
 impl Group {
-    /// Whether a text with these kinds of bytes may match a pattern of the class, or a word.
-    fn opens(&self, class: usize, nodes: Nodes, mask: u64) -> (bool, bool) {
-        let (mut patterns, mut words) = (false, false);
-        for gate in &self.gates[class] {
-            let open = gate.nodes & nodes != 0 && gate.needs.are_met(mask);
-            patterns |= open && !gate.words;
-            words |= open && gate.words;
-            if patterns && words {
-                break;
-            }
-        }
-        (patterns, words)
-    }
-
     /// Whether anything may be found in a value whose texts have no more kinds of bytes than these.
     fn may_hit(&self, class: usize, mask: u64) -> bool {
         let concerns = |entry: &Entry| entry.classes >> class & 1 == 1;
         self.sqli.iter().any(concerns)
             || libinjection::may_be_xss(mask) && self.xss.iter().any(concerns)
             || self.ranges.iter().any(|(bad, entry)| bad & mask != 0 && concerns(entry))
-            || self.opens(class, Nodes::MAX, mask) != (false, false)
+            || self.gates[class].iter().any(|gates| gates.are_open(Nodes::MAX, mask))
     }
 }
 
@@ -383,7 +386,7 @@ impl Filter {
             chains: Chains::new(self.steps),
             wanted: [1; 64],
             triggers: [0; 64],
-            gates: vec![Vec::new(); 64],
+            gates: vec![Default::default(); 64],
             full: Set::new(&[], false)?,
             plain: Set::new(&[], true)?,
             entries: Vec::new(),
@@ -450,17 +453,16 @@ impl Filter {
         }
         for (pattern, entries) in patterns.iter().zip(&group.entries) {
             let needs = if self.steps.needs { Needs::of(pattern)? } else { Needs::NOTHING };
-            let words = matches!(pattern, Pattern::Words(_));
+            let kind = usize::from(matches!(pattern, Pattern::Words(_)));
             for (class, gates) in group.gates.iter_mut().enumerate() {
                 let of_class = entries.iter().filter(|entry| entry.classes >> class & 1 == 1);
                 let nodes = of_class.fold(0, |nodes, entry| nodes | entry.nodes);
-                match gates.iter_mut().find(|gate| gate.needs == needs && gate.words == words) {
-                    Some(gate) => gate.nodes |= nodes,
-                    None if nodes != 0 => gates.push(Gate { needs, nodes, words }),
-                    None => {}
+                if nodes != 0 {
+                    gates[kind].add(needs, nodes);
                 }
             }
         }
+        group.chains.finish();
         group.triggers = group.wanted.map(|wanted| group.chains.triggers(wanted));
         group.full = Set::new(&patterns, false)?;
         group.plain = Set::new(&patterns, true)?;
@@ -554,9 +556,11 @@ impl Filter {
             }
         }
         let Some(group) = group else { return };
-        let bit: Classes = 1 << class;
         let raw_mask = mask::mask(value, group.chains.base64);
         let triggers = group.triggers[class];
+        if raw_mask & triggers == 0 {
+            return self.text(group, class, (id, value), (raw_mask, Nodes::MAX), out, &mut mark);
+        }
         if self.steps.needs && !group.may_hit(class, mask::after(raw_mask, triggers)) {
             return;
         }
@@ -564,12 +568,29 @@ impl Filter {
         group.chains.texts((group.wanted[class], triggers), map, (value, raw_mask), &mut texts);
         for (i, text) in texts.list.iter().enumerate() {
             let bytes = texts.get(i, value);
-            if bytes.is_empty() || text.nodes == 0 {
-                continue;
+            if !bytes.is_empty() && text.nodes != 0 {
+                self.text(group, class, (id, bytes), (text.mask, text.nodes), out, &mut mark);
             }
-            let concerns = |e: &Entry| e.classes & bit != 0 && e.nodes & text.nodes != 0;
-            let set = if text.mask & !mask::PLAIN == 0 && self.steps.plain { &group.plain } else { &group.full };
-            let (patterns, words) = group.opens(class, text.nodes, text.mask);
+        }
+        out.texts = texts;
+    }
+
+    /// Looks at one of the texts that a value becomes.
+    fn text(
+        &self,
+        group: &Group,
+        class: usize,
+        (id, bytes): (u32, &[u8]),
+        (mask, nodes): (u64, Nodes),
+        out: &mut Candidates,
+        mark: &mut impl FnMut(u32),
+    ) {
+        let bit: Classes = 1 << class;
+        let concerns = |e: &Entry| e.classes & bit != 0 && e.nodes & nodes != 0;
+        let [patterns, words] = &group.gates[class];
+        let (patterns, words) = (patterns.are_open(nodes, mask), words.are_open(nodes, mask));
+        if patterns || words {
+            let set = if mask & !mask::PLAIN == 0 && self.steps.plain { &group.plain } else { &group.full };
             set.scan(bytes, patterns, words, |pattern| {
                 for entry in group.entries[usize::from(pattern)].iter().filter(|e| concerns(e)) {
                     if out.add(entry.rule, id) {
@@ -577,35 +598,31 @@ impl Filter {
                     }
                 }
             });
-            for (_, entry) in group.ranges.iter().filter(|(bad, e)| bad & text.mask != 0 && concerns(e)) {
+        }
+        for (_, entry) in group.ranges.iter().filter(|(bad, e)| bad & mask != 0 && concerns(e)) {
+            if out.add(entry.rule, id) {
+                mark(entry.rule);
+            }
+        }
+        let gates = self.steps.gates;
+        if group.xss.iter().any(concerns) && (!gates || libinjection::may_be_xss(mask)) && libinjection::xss(bytes) {
+            for entry in group.xss.iter().filter(|e| concerns(e)) {
                 if out.add(entry.rule, id) {
                     mark(entry.rule);
                 }
             }
-            let gates = self.steps.gates;
-            if group.xss.iter().any(concerns)
-                && (!gates || libinjection::may_be_xss(text.mask))
-                && libinjection::xss(bytes)
-            {
-                for entry in group.xss.iter().filter(|e| concerns(e)) {
-                    if out.add(entry.rule, id) {
-                        mark(entry.rule);
-                    }
-                }
-            }
-            // This is the text that the rule would see, so the question can be answered here and now.
-            if group.sqli.iter().any(concerns)
-                && (!gates || libinjection::may_be_sqli(bytes, text.mask))
-                && libinjection::sqli(bytes).is_some()
-            {
-                for entry in group.sqli.iter().filter(|e| concerns(e)) {
-                    if out.add(entry.rule, id) {
-                        mark(entry.rule);
-                    }
+        }
+        // This is the text that the rule would see, so the question can be answered here and now.
+        if group.sqli.iter().any(concerns)
+            && (!gates || libinjection::may_be_sqli(bytes, mask))
+            && libinjection::sqli(bytes).is_some()
+        {
+            for entry in group.sqli.iter().filter(|e| concerns(e)) {
+                if out.add(entry.rule, id) {
+                    mark(entry.rule);
                 }
             }
         }
-        out.texts = texts;
     }
 
     /// Whether a link matches a value.

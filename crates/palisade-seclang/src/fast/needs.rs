@@ -28,6 +28,16 @@ impl Needs {
         Ok(needs)
     }
 
+    /// The set that the fewest texts meet.
+    pub(crate) fn rarest(&self) -> u64 {
+        self.0[0]
+    }
+
+    /// How common what is needed is.
+    pub(crate) fn weight(&self) -> u32 {
+        weight(self.0[0])
+    }
+
     /// Whether a text that has these kinds of bytes, and is not empty, may match.
     pub(crate) fn are_met(&self, mask: u64) -> bool {
         self.0.iter().all(|need| need & mask != 0)
