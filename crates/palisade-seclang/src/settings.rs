@@ -112,6 +112,15 @@ pub struct Steps {
 
 impl Steps {
     /// All of them.
-    pub const ALL: Steps =
-        Steps { fold: true, filter: true, plain: true, triggers: true, cache: true, known: true, needs: true, wake: true, gates: true };
+    pub const ALL: Steps = Steps {
+        fold: true,
+        filter: true,
+        plain: true,
+        triggers: true,
+        cache: true,
+        known: true,
+        needs: true,
+        wake: true,
+        gates: true,
+    };
 }

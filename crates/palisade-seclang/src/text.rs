@@ -79,9 +79,14 @@ mod tests {
     #[test]
     fn little_texts_hold_what_long_ones_hold() {
         let long = [b'-'; 200];
-        for (haystack, needle, want) in
-            [("", "", true), ("", "a", false), ("abab", "bab", true), ("abab", "baba", false), ("ab", "ab", true), ("ab", "", true)]
-        {
+        for (haystack, needle, want) in [
+            ("", "", true),
+            ("", "a", false),
+            ("abab", "bab", true),
+            ("abab", "baba", false),
+            ("ab", "ab", true),
+            ("ab", "", true),
+        ] {
             let (haystack, needle) = (haystack.as_bytes(), needle.as_bytes());
             assert_eq!(contains(haystack, needle), want);
             assert_eq!(contains(&[haystack, &long].concat(), needle), want);

@@ -35,9 +35,7 @@ pub(crate) fn take(set: u64) -> Box<Memory> {
         let at = kept.iter().rposition(|(of, _)| *of == set)?;
         Some(kept.remove(at).1)
     });
-    kept.unwrap_or_else(|| {
-        Box::new(Memory { known: Known::new(), digests: Digests::new(), outcomes: Outcomes::new() })
-    })
+    kept.unwrap_or_else(|| Box::new(Memory { known: Known::new(), digests: Digests::new(), outcomes: Outcomes::new() }))
 }
 
 /// Gives it back.

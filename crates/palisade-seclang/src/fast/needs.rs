@@ -64,7 +64,9 @@ fn sets(hir: &Hir) -> Vec<u64> {
         HirKind::Empty | HirKind::Look(_) => Vec::new(),
         HirKind::Literal(literal) => all_of(literal.0.iter().map(|byte| mask::class(*byte))),
         HirKind::Class(Class::Bytes(class)) => {
-            vec![class.iter().flat_map(|range| range.start()..=range.end()).fold(0, |set, byte| set | mask::class(byte))]
+            vec![
+                class.iter().flat_map(|range| range.start()..=range.end()).fold(0, |set, byte| set | mask::class(byte)),
+            ]
         }
         HirKind::Class(Class::Unicode(class)) => vec![class.iter().fold(0, |set, range| {
             let ascii = (range.start()..=range.end()).take_while(char::is_ascii);

@@ -84,7 +84,12 @@ struct Influences {
 impl Wake {
     /// Nothing sleeps.
     pub(crate) fn nothing() -> Wake {
-        Wake { by_class: vec![Vec::new(); 64], judged: (0..64).map(|_| Vec::new()).collect(), stale: true, ..Wake::default() }
+        Wake {
+            by_class: vec![Vec::new(); 64],
+            judged: (0..64).map(|_| Vec::new()).collect(),
+            stale: true,
+            ..Wake::default()
+        }
     }
 
     /// Finds the conditions of all rules that are evaluated and not filtered.
@@ -231,9 +236,9 @@ fn influences(rules: &RuleSet, filter: &Filter, link: &Link) -> Option<Influence
             (Var::Tx, Select::Slot(of))
                 if !(target.count && !rules.initial_tx[*of as usize].is_none()) && slot(*of, &mut all) => {}
             (Var::Tx, Select::Slots(regex, slots))
-                if slots.iter().all(|of| {
-                    !(target.count && !rules.initial_tx[*of as usize].is_none()) && slot(*of, &mut all)
-                }) =>
+                if slots
+                    .iter()
+                    .all(|of| !(target.count && !rules.initial_tx[*of as usize].is_none()) && slot(*of, &mut all)) =>
             {
                 all.names.push(regex.clone());
             }
@@ -270,9 +275,8 @@ fn is_of_body(var: Var) -> bool {
 
 /// Whether a rule reads what another one matched before it.
 fn reads_before(rule: &Rule) -> bool {
-    let matched = |var: Var| {
-        matches!(var, Var::MatchedVar | Var::MatchedVarName | Var::MatchedVars | Var::MatchedVarsNames)
-    };
+    let matched =
+        |var: Var| matches!(var, Var::MatchedVar | Var::MatchedVarName | Var::MatchedVars | Var::MatchedVarsNames);
     let text = |text: &Macro| text.parts.iter().any(|part| matches!(part, Part::Var(var, _) if matched(*var)));
     let Some(first) = rule.links.first() else { return false };
     if first.targets.iter().any(|target| matched(target.var)) || first.operator.argument().is_some_and(text) {

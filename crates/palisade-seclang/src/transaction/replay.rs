@@ -50,9 +50,8 @@ pub(crate) fn may_replay(rules: &RuleSet, rule: &Rule) -> bool {
                 set.collection == Var::Tx && named(&set.name) && matches!(&set.change, Change::Set(to) if own(to))
             })
     };
-    let pure = |link: &Link| {
-        is_linear(&link.operator) && !matches!(link.operator, Operator::GeoLookup | Operator::Rbl(_))
-    };
+    let pure =
+        |link: &Link| is_linear(&link.operator) && !matches!(link.operator, Operator::GeoLookup | Operator::Rbl(_));
     let literal = |link: &Link| link.operator.argument().is_none_or(Macro::is_literal);
     let looks = |link: &Link| {
         link.targets.iter().all(|target| match (target.var, &target.select) {
