@@ -110,6 +110,8 @@ fn main() {
 
 fn load(options: &Options) -> Arc<RuleSet> {
     let mut builder = Builder::new();
+    // What the gateway asks for.
+    builder.reads(&["anomaly_score", "inbound_anomaly_score", "outbound_anomaly_score"]);
     match options.steps {
         Some(steps) => builder.steps(steps),
         None => builder.reference(),

@@ -8,6 +8,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::collections::Collections;
 use crate::fast::filter::Filter;
 use crate::fast::fold;
+use crate::fast::prune;
 use crate::fast::wake::Wake;
 use crate::names::TxNames;
 use crate::operator::{Lookups, Operator};
@@ -75,7 +76,7 @@ impl RuleSet {
         names: TxNames,
         settings: Settings,
         unicode_map: Option<Arc<UnicodeMap>>,
-        steps: Option<Steps>,
+        (steps, reads): (Option<Steps>, Option<&[String]>),
     ) -> Result<RuleSet, Problems> {
         // All names are known now, so patterns over them are decided.
         for target in rules.iter_mut().flat_map(|r| &mut r.links).flat_map(|l| &mut l.targets) {
@@ -133,19 +134,22 @@ impl RuleSet {
             number: NUMBER.fetch_add(1, Ordering::Relaxed),
         };
         match steps {
-            Some(steps) => rules.hasten(steps),
+            Some(steps) => rules.hasten(steps, reads),
             None => Ok(rules),
         }
     }
 
     /// Folds what is fixed and compiles the filter.
-    fn hasten(self, steps: Steps) -> Result<RuleSet, Problems> {
+    fn hasten(self, steps: Steps, reads: Option<&[String]>) -> Result<RuleSet, Problems> {
         let shared = Arc::new(self);
         let folded = if steps.fold { fold::fold(&shared) } else { fold::nothing(&shared) };
         let Ok(mut rules) = Arc::try_unwrap(shared) else { return Err(in_use()) };
         rules.phases = folded.phases;
         for rule in &mut rules.rules {
             fold::settle(rule, &folded.settled, &folded.tx);
+        }
+        if let Some(reads) = reads.filter(|_| steps.fold) {
+            prune::prune(&mut rules, reads);
         }
         for (slot, value) in folded.tx.into_iter().enumerate() {
             if let Some(value) = value {

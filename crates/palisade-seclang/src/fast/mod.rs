@@ -12,5 +12,6 @@ pub(crate) mod mask;
 pub(crate) mod memory;
 mod needs;
 mod patterns;
+pub(crate) mod prune;
 pub(crate) mod touches;
 pub(crate) mod wake;

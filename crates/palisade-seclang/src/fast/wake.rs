@@ -274,7 +274,7 @@ fn is_of_body(var: Var) -> bool {
 }
 
 /// Whether a rule reads what another one matched before it.
-fn reads_before(rule: &Rule) -> bool {
+pub(crate) fn reads_before(rule: &Rule) -> bool {
     let matched =
         |var: Var| matches!(var, Var::MatchedVar | Var::MatchedVarName | Var::MatchedVars | Var::MatchedVarsNames);
     let text = |text: &Macro| text.parts.iter().any(|part| matches!(part, Part::Var(var, _) if matched(*var)));

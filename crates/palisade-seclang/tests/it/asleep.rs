@@ -9,6 +9,8 @@ const RULES: &str = include_str!("../rules/asleep.conf");
 /// A rule that reads what the one before it matched: then only first links let a rule sleep.
 const STALE: &str = "SecAction \"id:90,phase:2,pass,log,logdata:'%{MATCHED_VAR} %{MATCHED_VAR_NAME} %{tx.0}'\"\n\
                      SecAction \"id:91,phase:5,pass,log,logdata:'%{MATCHED_VAR}'\"";
+/// A rule that reads one of the variables that are made of the names of headers.
+const NAMED: &str = "SecRule TX:dyn_x-wake \"@rx .\" \"id:34,phase:2,pass\"";
 const HEADERS: [&[(&str, &str)]; 7] = [
     &[("X-Set", "1")],
     &[("x-set", "2"), ("X-SET", "")],
@@ -34,9 +36,13 @@ const BODIES: [(&str, &str); 4] = [
     ),
 ];
 
+/// Variables that are asked for at the end; the rules set others that nobody reads.
+const NAMES: [&str; 12] =
+    ["score", "level", "flag", "limit", "answered", "total", "extension", "dyn_x-wake", "dyn_host", "0", "1", "2"];
+
 fn compile(more: &str, steps: Option<Steps>) -> Arc<RuleSet> {
     let mut builder = Builder::new();
-    builder.texts_only().text("asleep.conf", RULES).text("more.conf", more);
+    builder.reads(&NAMES).texts_only().text("asleep.conf", RULES).text("more.conf", more);
     match steps {
         Some(steps) => builder.steps(steps),
         None => builder.reference(),
@@ -77,9 +83,7 @@ fn run(transaction: &mut Transaction, rules: &Arc<RuleSet>, request: usize) -> O
     }
     transaction.response_body();
     transaction.logging();
-    let names =
-        ["score", "level", "flag", "limit", "answered", "total", "extension", "dyn_x-wake", "dyn_host", "0", "1", "2"];
-    let tx = names.iter().map(|name| transaction.tx(name).map(<[u8]>::to_vec)).collect();
+    let tx = NAMES.iter().map(|name| transaction.tx(name).map(<[u8]>::to_vec)).collect();
     let findings = transaction.findings().iter().map(ToString::to_string).collect();
     (transaction.matches().to_vec(), transaction.would_be().cloned(), tx, findings)
 }
@@ -94,7 +98,7 @@ fn compare(more: &str, steps: Steps) {
         seen.extend(want.0.iter().map(|found| found.rule));
     }
     // Each rule that can match did, so each was woken.
-    let silent = [2, 3, 4, 5, 10, 14, 17, 19, 30, 40, 42, 57, 59, 60, 61, 70, 81];
+    let silent = [2, 3, 4, 5, 10, 14, 17, 19, 30, 40, 42, 57, 59, 60, 61, 70, 81, 83, 84, 85, 86];
     let all: Vec<u64> = RULES
         .split("id:")
         .skip(1)
@@ -113,6 +117,11 @@ fn rules_that_sleep_are_woken() {
 #[test]
 fn rules_that_sleep_are_woken_where_others_read_what_was_matched() {
     compare(STALE, Steps::ALL);
+}
+
+#[test]
+fn rules_that_sleep_are_woken_by_names_that_rules_know() {
+    compare(NAMED, Steps::ALL);
 }
 
 #[test]
