@@ -223,6 +223,8 @@ fn influences(rules: &RuleSet, filter: &Filter, link: &Link) -> Option<Influence
         all.slots.push(slot);
         slot >= CAPTURES
     };
+    // What a transaction leaves out is not counted, so what is counted must not be there yet.
+    let counts = |target: &Target, slot: u32| !target.count || rules.initial_tx[slot as usize].is_none();
     for part in link.operator.argument().into_iter().flat_map(|text| &text.parts) {
         match part {
             Part::Text(_) => {}
@@ -232,13 +234,9 @@ fn influences(rules: &RuleSet, filter: &Filter, link: &Link) -> Option<Influence
     }
     for target in &link.targets {
         match (target.var, &target.select) {
-            // What a transaction leaves out is not counted.
-            (Var::Tx, Select::Slot(of))
-                if !(target.count && !rules.initial_tx[*of as usize].is_none()) && slot(*of, &mut all) => {}
+            (Var::Tx, Select::Slot(of)) if counts(target, *of) && slot(*of, &mut all) => {}
             (Var::Tx, Select::Slots(regex, slots))
-                if slots
-                    .iter()
-                    .all(|of| !(target.count && !rules.initial_tx[*of as usize].is_none()) && slot(*of, &mut all)) =>
+                if slots.iter().all(|of| counts(target, *of) && slot(*of, &mut all)) =>
             {
                 all.names.push(regex.clone());
             }

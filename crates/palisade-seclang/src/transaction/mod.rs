@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use crate::body::{Finding, Limits, Output, Reader, form, json, multipart};
 use crate::clock::Deadline;
-use crate::fast::filter::Candidates;
+use crate::fast::candidates::Candidates;
 use crate::leave_out::LeaveOut;
 use crate::operator::Found;
 use crate::rule::{AuditMode, EngineMode, Exclusion, Processor};

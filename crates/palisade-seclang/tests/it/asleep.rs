@@ -92,7 +92,7 @@ fn compare(more: &str, steps: Steps) {
     let (slow, fast) = (compile(more, None), compile(more, Some(steps)));
     let (mut slow_one, mut fast_one) = (Transaction::new(&slow), Transaction::new(&fast));
     let mut seen = std::collections::BTreeSet::new();
-    for request in 0..LINES.len() * BODIES.len() << HEADERS.len() {
+    for request in 0..(LINES.len() * BODIES.len()) << HEADERS.len() {
         let (want, is) = (run(&mut slow_one, &slow, request), run(&mut fast_one, &fast, request));
         assert!(want == is, "request {request}\n{want:#?}\n{is:#?}");
         seen.extend(want.0.iter().map(|found| found.rule));
