@@ -141,21 +141,26 @@ impl RuleSet {
 
     /// Folds what is fixed and compiles the filter.
     fn hasten(self, steps: Steps, reads: Option<&[String]>) -> Result<RuleSet, Problems> {
-        let shared = Arc::new(self);
-        let folded = if steps.fold { fold::fold(&shared) } else { fold::nothing(&shared) };
-        let Ok(mut rules) = Arc::try_unwrap(shared) else { return Err(in_use()) };
-        rules.phases = folded.phases;
-        for rule in &mut rules.rules {
-            fold::settle(rule, &folded.settled, &folded.tx);
-        }
-        if let Some(reads) = reads.filter(|_| steps.fold) {
-            prune::prune(&mut rules, reads);
-        }
-        for (slot, value) in folded.tx.into_iter().enumerate() {
-            if let Some(value) = value {
-                let start = rules.constants.len() as u32;
-                rules.constants.extend_from_slice(&value);
-                rules.initial_tx[slot] = Span { start, len: value.len() as u32 }.constant();
+        let mut rules = self;
+        loop {
+            let shared = Arc::new(rules);
+            let folded = if steps.fold { fold::fold(&shared) } else { fold::nothing(&shared) };
+            let Ok(unshared) = Arc::try_unwrap(shared) else { return Err(in_use()) };
+            rules = unshared;
+            for rule in &mut rules.rules {
+                fold::settle(rule, &folded.settled, &folded.tx);
+            }
+            rules.phases = folded.phases;
+            for (slot, value) in folded.tx.into_iter().enumerate() {
+                rules.initial_tx[slot] = value.map_or(Span::NONE, |value| {
+                    let start = rules.constants.len() as u32;
+                    rules.constants.extend_from_slice(&value);
+                    Span { start, len: value.len() as u32 }.constant()
+                });
+            }
+            // What nobody writes any more is settled, too.
+            if !steps.fold || !prune::prune(&mut rules, reads) {
+                break;
             }
         }
         let live = rules.phases.iter().flatten().copied();
@@ -253,6 +258,11 @@ impl RuleSet {
         };
         let live = self.phases.iter().flatten().filter_map(|index| self.rules.get(*index as usize));
         live.filter(asks).map(|rule| rule.id).collect()
+    }
+
+    /// Whether rules look at answers: if not, a transaction may end ([`Transaction::logging`](crate::Transaction::logging)) with its request.
+    pub fn reads_answers(&self) -> bool {
+        prune::reads_answers(self)
     }
 
     /// Bytes of the filter's automata, without what they cache while they run.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::touches::{Touches, is_quiet, only_tx, pure, touches};
 use crate::expand::{Macro, Part};
-use crate::rule::{Change, Ctl, Disruption, Link, Name, Rule, Select, Skip};
+use crate::rule::{Change, Ctl, Disruption, Link, Name, Rule, Select, Skip, Target};
 use crate::ruleset::{RuleSet, skip_position};
 use crate::transaction::Transaction;
 use crate::variable::Var;
@@ -34,6 +34,8 @@ pub(crate) fn nothing(rules: &RuleSet) -> Folded {
 pub(crate) fn fold(rules: &Arc<RuleSet>) -> Folded {
     let touches: Vec<Touches> = rules.rules.iter().map(|r| touches(rules, r)).collect();
     let mut phases = rules.phases.clone();
+    let ctls = || rules.rules.iter().flat_map(|rule| &rule.links).flat_map(|link| &link.ctls);
+    let bodies = rules.settings.response_body || ctls().any(|ctl| matches!(ctl, Ctl::ResponseBodyAccess(true)));
     // Sections that are skipped for good may hold the very rules that made others doubtful, so this is repeated.
     loop {
         let fixed = fixed_rules(rules, &touches, &phases);
@@ -42,7 +44,8 @@ pub(crate) fn fold(rules: &Arc<RuleSet>) -> Folded {
         let mut dead = false;
         for list in &mut next {
             list.retain(|index| {
-                let out = !fixed[*index as usize] && is_dead(rules, *index as usize, &settled, &mut transaction);
+                let out =
+                    !fixed[*index as usize] && is_dead(rules, *index as usize, (&settled, bodies), &mut transaction);
                 dead |= out;
                 !out
             });
@@ -67,9 +70,18 @@ fn settled(rules: &RuleSet, touches: &[Touches], phases: &[Vec<u32>; 5], fixed: 
 }
 
 /// Whether a rule can never match: a link asks something of settled variables that is not so, and what comes before it
-/// leaves no trace. `transaction` has the variables as they stay.
-fn is_dead(rules: &Arc<RuleSet>, index: usize, settled: &[bool], transaction: &mut Transaction) -> bool {
+/// leaves no trace; or it asks for bodies of answers, and nobody reads those. `transaction` has the variables as they stay.
+fn is_dead(
+    rules: &Arc<RuleSet>,
+    index: usize,
+    (settled, bodies): (&[bool], bool),
+    transaction: &mut Transaction,
+) -> bool {
     for link in &rules.rules[index].links {
+        let of_body = |target: &Target| target.var == Var::ResponseBody && !target.count;
+        if !bodies && !link.targets.is_empty() && link.targets.iter().all(of_body) {
+            return true;
+        }
         let constant = !link.targets.is_empty()
             && link.exclusions.is_empty()
             && pure(&link.operator)

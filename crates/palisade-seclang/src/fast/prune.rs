@@ -1,12 +1,14 @@
-//! What nobody reads is not written, and rules that then do nothing are not evaluated.
+//! What changes nothing or nobody reads is not written, and rules that then do nothing are not evaluated.
 //!
 //! Whoever asks for a transaction's variables says before which those are ([`Builder::reads`](crate::Builder::reads)).
 //! The Core Rule Set keeps sums for its reports and a digest of the client's name for collections that few use.
 
-use super::touches::is_quiet;
+use super::touches::{is_quiet, touches};
 use crate::expand::{Macro, Part};
-use crate::rule::{Change, Disruption, Link, Name, Rule, Select, Skip};
+use crate::rule::{Change, Disruption, Link, Name, Rule, Select, SetVar, Skip};
 use crate::ruleset::{RuleSet, skip_position};
+use crate::store::Store;
+use crate::text::atoi;
 use crate::variable::Var;
 
 /// Who reads what, of all rules that are evaluated.
@@ -19,8 +21,11 @@ struct Readers {
     stale: bool,
 }
 
-/// Leaves out what nobody reads; `reads` names the variables of `TX` that are asked for from outside.
-pub(crate) fn prune(rules: &mut RuleSet, reads: &[String]) {
+/// Leaves out what changes nothing and what nobody reads; `reads` names the variables of `TX` that are asked for from
+/// outside, if that is known. Whether there was something.
+pub(crate) fn prune(rules: &mut RuleSet, reads: Option<&[String]>) -> bool {
+    let mut any = forget_sums(rules);
+    let Some(reads) = reads else { return any };
     loop {
         let readers = readers(rules, reads);
         let mut changed = false;
@@ -41,9 +46,51 @@ pub(crate) fn prune(rules: &mut RuleSet, reads: &[String]) {
             }
         }
         if !changed {
-            return;
+            return any;
+        }
+        any = true;
+    }
+}
+
+/// Takes out what adds nothing to a number that nobody else changes.
+fn forget_sums(rules: &mut RuleSet) -> bool {
+    let mut same: Vec<bool> = rules
+        .initial_tx
+        .iter()
+        .map(|span| {
+            let text = Store::default().get(*span, &rules.constants).to_vec();
+            text == atoi(&text).to_string().as_bytes()
+        })
+        .collect();
+    let adds_nothing = |set: &SetVar| match &set.change {
+        Change::Add(amount) | Change::Subtract(amount) => amount.literal().is_some_and(|text| atoi(text) == 0),
+        _ => false,
+    };
+    for index in rules.phases.iter().flatten() {
+        let rule = &rules.rules[*index as usize];
+        let mut other = touches(rules, rule).writes;
+        for set in rule.links.iter().flat_map(|link| &link.setvars).filter(|set| adds_nothing(set)) {
+            if let (Name::Slot(slot), Var::Tx) = (&set.name, set.collection)
+                && let Some(at) = other.iter().position(|written| written == slot)
+            {
+                other.swap_remove(at);
+            }
+        }
+        other.iter().for_each(|slot| same[*slot as usize] = false);
+    }
+    let mut any = false;
+    for index in rules.phases.iter().flatten() {
+        for link in &mut rules.rules[*index as usize].links {
+            let before = link.setvars.len();
+            link.setvars.retain(|set| {
+                let slot =
+                    if let (Name::Slot(slot), Var::Tx) = (&set.name, set.collection) { Some(*slot) } else { None };
+                !slot.is_some_and(|slot| same[slot as usize] && adds_nothing(set))
+            });
+            any |= link.setvars.len() < before;
         }
     }
+    any
 }
 
 fn readers(rules: &RuleSet, reads: &[String]) -> Readers {
@@ -56,9 +103,7 @@ fn readers(rules: &RuleSet, reads: &[String]) -> Readers {
     for index in rules.phases.iter().flatten() {
         let rule = &rules.rules[*index as usize];
         rule.message.iter().chain(&rule.data).chain(&rule.tags).for_each(|text| readers.text(text));
-        if let Disruption::Redirect(to) = &rule.disruption {
-            readers.text(to);
-        }
+        redirect(rule).into_iter().for_each(|to| readers.text(to));
         rule.links.iter().for_each(|link| readers.link(rules, link));
     }
     readers
@@ -131,4 +176,40 @@ fn does_nothing(rule: &Rule, list: &[u32], at: usize) -> bool {
         && matches!(rule.disruption, Disruption::Pass | Disruption::Default)
         && !skips
         && rule.links.iter().all(is_quiet)
+}
+
+/// Whether rules look at answers, or at what is known only then; otherwise a transaction may end with its request.
+pub(crate) fn reads_answers(rules: &RuleSet) -> bool {
+    let of_answer = |var: Var| {
+        let name = var.name();
+        name.starts_with("RESPONSE_")
+            || name.starts_with("TIME")
+            || matches!(var, Var::StatusLine | Var::OutboundDataError | Var::Duration)
+    };
+    let text = |text: &Macro| text.parts.iter().any(|part| matches!(part, Part::Var(var, _) if of_answer(*var)));
+    let [_, _, third, fourth, fifth] = &rules.phases;
+    let looks = |index: &u32| {
+        let rule = &rules.rules[*index as usize];
+        let texts = rule.message.iter().chain(&rule.data).chain(&rule.tags);
+        texts.chain(redirect(rule)).any(text)
+            || rule.links.iter().any(|link| {
+                let sets = link.setvars.iter().any(|set| {
+                    matches!(&set.name, Name::Text(name) if text(name))
+                        || matches!(&set.change, Change::Set(to) | Change::Add(to) | Change::Subtract(to) if text(to))
+                });
+                sets || link.targets.iter().any(|target| of_answer(target.var))
+                    || link.operator.argument().is_some_and(text)
+                    || link.init_collections.iter().any(|(_, key)| text(key))
+                    // How long something lives is counted from then.
+                    || !link.expiries.is_empty()
+            })
+    };
+    !third.is_empty() || !fourth.is_empty() || fifth.iter().any(looks)
+}
+
+fn redirect(rule: &Rule) -> Option<&Macro> {
+    match &rule.disruption {
+        Disruption::Redirect(to) => Some(to),
+        _ => None,
+    }
 }

@@ -44,7 +44,8 @@ pub(crate) fn is_linear(operator: &Operator) -> bool {
 pub(crate) fn is_quiet(link: &Link) -> bool {
     is_linear(&link.operator)
         && !matches!(link.operator, Operator::GeoLookup)
-        && !link.capture
+        // Of what does not match there is nothing to capture.
+        && (!link.capture || link.negated)
         && link.setvars.is_empty()
         && link.ctls.iter().all(|ctl| matches!(ctl, Ctl::Nothing))
         && link.init_collections.is_empty()
