@@ -109,18 +109,19 @@ impl Filter {
                 classes_of.insert(index, classes);
             }
         }
-        // What is like an argument, what else comes with a request, what comes back.
-        let arguments: Classes = [List::ArgsGet, List::ArgsPost, List::Cookies, List::XmlText, List::XmlAttributes]
+        // What is like an argument, what is long and looked at by few, what else comes with a request, what comes back.
+        let arguments: Classes = [List::ArgsGet, List::ArgsPost, List::Cookies, List::XmlText]
             .iter()
             .fold(0, |c, l| c | 3 << (2 * *l as usize))
-            | filter.scalar_class(Var::RequestBody).unwrap_or(0)
             | filter.header_class(b"user-agent").unwrap_or(0)
             | filter.header_class(b"referer").unwrap_or(0);
         let response: Classes = 3 << (2 * List::ResponseHeaders as usize)
             | filter.scalar_class(Var::ResponseBody).unwrap_or(0)
             | filter.scalar_class(Var::ResponseStatus).unwrap_or(0);
+        let bodies: Classes =
+            3 << (2 * List::XmlAttributes as usize) | filter.scalar_class(Var::RequestBody).unwrap_or(0);
         let mut unfiltered = Vec::new();
-        for members in [arguments, !(arguments | response), response] {
+        for members in [arguments, bodies, !(arguments | bodies | response), response] {
             let group = Group::new(rules, &classes_of, members, &mut unfiltered, steps)?;
             let number = filter.groups.len() as u8;
             let used =
