@@ -4,7 +4,7 @@
 //! - `--rounds N`: transactions of each request (300);
 //! - `--only NAME`: the requests that begin so, with what the filter says of them; `--hard`: values chosen to be slow;
 //! - `--rules FILE`: these rules; otherwise Debian's `modsecurity-crs` (below `PALISADE_CRS_ROOT`) at paranoia 1;
-//! - `--without STEP`: without a short cut (`fold`, `filter`, `plain`, `triggers`, `cache`, `known`, `gates`); `--reference`: without any;
+//! - `--without STEP`: without a short cut (`fold`, `filter`, `plain`, `triggers`, `cache`, `known`, `needs`, `wake`, `gates`); `--reference`: without any;
 //! - `--write DIR`: writes the requests into files instead, for another engine.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a program that prints a table")]
@@ -50,6 +50,8 @@ fn options() -> Options {
                     "triggers" => &mut steps.triggers,
                     "cache" => &mut steps.cache,
                     "known" => &mut steps.known,
+                    "needs" => &mut steps.needs,
+                    "wake" => &mut steps.wake,
                     "gates" => &mut steps.gates,
                     _ => panic!("no step {name}"),
                 } = false;
@@ -108,6 +110,8 @@ fn main() {
 
 fn load(options: &Options) -> Arc<RuleSet> {
     let mut builder = Builder::new();
+    // What the gateway asks for.
+    builder.reads(&["anomaly_score", "inbound_anomaly_score", "outbound_anomaly_score"]);
     match options.steps {
         Some(steps) => builder.steps(steps),
         None => builder.reference(),

@@ -8,6 +8,7 @@ use regex_automata::meta;
 use regex_automata::util::captures::Captures;
 use regex_automata::util::syntax;
 use regex_automata::{Anchored, Input};
+use regex_syntax::hir::{Class, Hir, HirKind, Look};
 
 /// Most steps of the backtracking engine for one search.
 const BACKTRACK_LIMIT: usize = 500_000;
@@ -19,8 +20,19 @@ const NFA_LIMIT: usize = 16 << 20;
 #[derive(Debug, Clone)]
 pub(crate) struct Regex {
     engine: Engine,
+    shape: Shape,
     /// As the engine got it.
     pub(crate) translated: String,
+}
+
+/// Languages that need no engine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Shape {
+    /// `^.*$`: every text, all of it.
+    Whole,
+    /// `^text`: each byte in one or two spellings.
+    Prefix(Box<[[u8; 2]]>),
+    Other,
 }
 
 #[derive(Debug, Clone)]
@@ -61,7 +73,11 @@ impl Regex {
             }
             Err(error) => return Err(syntax_message(&error)),
         };
-        Ok(Regex { engine, translated })
+        let shape = match &engine {
+            Engine::Linear(_) => Shape::of(&translated, multi_line, caseless),
+            Engine::Backtracking(_) => Shape::Other,
+        };
+        Ok(Regex { engine, shape, translated })
     }
 
     pub(crate) fn is_linear(&self) -> bool {
@@ -69,6 +85,14 @@ impl Regex {
     }
 
     pub(crate) fn is_match(&self, haystack: &[u8]) -> Result<bool, StepLimit> {
+        match &self.shape {
+            Shape::Whole => return Ok(true),
+            Shape::Prefix(prefix) => {
+                return Ok(haystack.len() >= prefix.len()
+                    && haystack.iter().zip(&**prefix).all(|(byte, spellings)| spellings.contains(byte)));
+            }
+            Shape::Other => {}
+        }
         match &self.engine {
             Engine::Linear(regex) => Ok(regex.is_match(Input::new(haystack).anchored(Anchored::No))),
             Engine::Backtracking(regex) => regex.is_match(&latin1(haystack)).map_err(|_| StepLimit),
@@ -77,6 +101,18 @@ impl Regex {
 
     /// The first match and its groups.
     pub(crate) fn captures(&self, haystack: &[u8]) -> Result<Option<Groups>, StepLimit> {
+        let mut groups: Groups = [None; 10];
+        if self.shape == Shape::Whole {
+            groups[0] = Some((0, haystack.len()));
+            return Ok(Some(groups));
+        }
+        if let Engine::Linear(regex) = &self.engine
+            && regex.captures_len() == 1
+        {
+            // The match alone costs a fraction of groups.
+            groups[0] = regex.search(&Input::new(haystack)).map(|found| (found.start(), found.end()));
+            return Ok(groups[0].map(|_| groups));
+        }
         self.captures_from(haystack, 0)
     }
 
@@ -117,6 +153,60 @@ pub(crate) fn syntax_config(multi_line: bool) -> syntax::Config {
 }
 
 /// Each byte as the character of that number, for the one engine that only reads text.
+impl Shape {
+    fn of(translated: &str, multi_line: bool, caseless: bool) -> Shape {
+        let parsed = syntax::parse_with(translated, &syntax_config(multi_line).case_insensitive(caseless));
+        let Ok(parsed) = parsed else { return Shape::Other };
+        let HirKind::Concat(parts) = parsed.kind() else { return Shape::Other };
+        match &parts[..] {
+            [first, middle, last]
+                if matches!(first.kind(), HirKind::Look(Look::Start | Look::StartLF))
+                    && matches!(last.kind(), HirKind::Look(Look::End | Look::EndLF))
+                    && is_anything(middle) =>
+            {
+                Shape::Whole
+            }
+            [first, rest @ ..] if matches!(first.kind(), HirKind::Look(Look::Start)) => {
+                let mut prefix = Vec::new();
+                match rest.iter().all(|part| spell(part, &mut prefix)) {
+                    true => Shape::Prefix(prefix.into()),
+                    false => Shape::Other,
+                }
+            }
+            _ => Shape::Other,
+        }
+    }
+}
+
+/// Whether a part is `.*`, as long as can be.
+fn is_anything(part: &Hir) -> bool {
+    match part.kind() {
+        HirKind::Repetition(repetition) => {
+            let all = matches!(repetition.sub.kind(), HirKind::Class(Class::Bytes(class))
+                if matches!(class.ranges(), [range] if range.start() == 0 && range.end() == u8::MAX));
+            repetition.min == 0 && repetition.max.is_none() && repetition.greedy && all
+        }
+        _ => false,
+    }
+}
+
+/// Appends the spellings of a literal; false: it is none.
+fn spell(part: &Hir, out: &mut Vec<[u8; 2]>) -> bool {
+    match part.kind() {
+        HirKind::Literal(literal) => out.extend(literal.0.iter().map(|byte| [*byte; 2])),
+        HirKind::Class(Class::Bytes(class)) => {
+            let bytes: Vec<u8> = class.iter().flat_map(|range| range.start()..=range.end()).take(3).collect();
+            match bytes[..] {
+                [one] => out.push([one; 2]),
+                [one, other] => out.push([one, other]),
+                _ => return false,
+            }
+        }
+        _ => return false,
+    }
+    true
+}
+
 fn latin1(bytes: &[u8]) -> String {
     bytes.iter().map(|&b| char::from(b)).collect()
 }
@@ -352,6 +442,31 @@ mod tests {
         }
         assert!(Regex::new("(", false, false).is_err());
         assert!(Regex::new("(?=(", false, false).is_err());
+    }
+
+    #[test]
+    fn shapes_find_what_the_engine_finds() {
+        let texts = [&b""[..], b"a", b"head", b"HEAD_x", b"a\nhead", b"a\n", b"\n", b"x\nb\n", b"\xff\n"];
+        for (pattern, multi_line, caseless, shape) in [
+            ("^.*$", true, false, Some("Whole")),
+            ("^.*$", false, true, Some("Whole")),
+            ("^.*?$", true, false, None),
+            ("^.+$", true, false, None),
+            ("^head", false, true, Some("Prefix")),
+            ("^head", true, true, None),
+            ("^[hx]ea", false, false, Some("Prefix")),
+            ("^[abc]", false, false, None),
+            ("^head$", false, true, None),
+        ] {
+            let regex = Regex::new(pattern, multi_line, caseless).unwrap();
+            let known = shape.is_some_and(|shape| format!("{:?}", regex.shape).starts_with(shape));
+            assert_eq!(known, shape.is_some(), "{pattern}: {:?}", regex.shape);
+            let plain = Regex { shape: Shape::Other, ..regex.clone() };
+            for text in texts {
+                assert_eq!(regex.is_match(text), plain.is_match(text), "{pattern} {text:?}");
+                assert_eq!(regex.captures(text), plain.captures_from(text, 0), "{pattern} {text:?}");
+            }
+        }
     }
 
     #[test]

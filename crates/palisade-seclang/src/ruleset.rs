@@ -2,17 +2,21 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::clock::{Clock, SystemClock};
 use crate::collections::Collections;
 use crate::fast::filter::Filter;
 use crate::fast::fold;
+use crate::fast::prune;
+use crate::fast::wake::Wake;
 use crate::names::TxNames;
 use crate::operator::{Lookups, Operator};
 use crate::problem::{Place, Problems};
 use crate::rule::{Ctl, Rule, Select, Skip, Target, Which};
 use crate::settings::{Settings, Steps};
 use crate::store::Span;
+use crate::transaction::may_replay;
 use crate::transform::UnicodeMap;
 use crate::variable::Var;
 
@@ -38,12 +42,21 @@ pub struct RuleSet {
     /// What makes evaluation cheap; absent in a reference rule set.
     pub(crate) fast: Option<Fast>,
     pub(crate) files: Vec<PathBuf>,
+    /// No other rule set of this process has it.
+    pub(crate) number: u64,
 }
+
+/// The number of the next rule set.
+static NUMBER: AtomicU64 = AtomicU64::new(0);
 
 /// The compiled short cuts.
 #[derive(Debug)]
 pub(crate) struct Fast {
     pub(crate) filter: Filter,
+    /// Rules that sleep until something happens.
+    pub(crate) wake: Wake,
+    /// By rule: whether what it does where it does not match is remembered.
+    pub(crate) replays: Vec<bool>,
     /// Positions of each phase's list that are always evaluated, as bits.
     pub(crate) always: [Vec<u64>; 5],
     /// Phase (from 0) and position in its list, by rule.
@@ -63,7 +76,7 @@ impl RuleSet {
         names: TxNames,
         settings: Settings,
         unicode_map: Option<Arc<UnicodeMap>>,
-        steps: Option<Steps>,
+        (steps, reads): (Option<Steps>, Option<&[String]>),
     ) -> Result<RuleSet, Problems> {
         // All names are known now, so patterns over them are decided.
         for target in rules.iter_mut().flat_map(|r| &mut r.links).flat_map(|l| &mut l.targets) {
@@ -118,29 +131,36 @@ impl RuleSet {
             collections: None,
             fast: None,
             files: Vec::new(),
+            number: NUMBER.fetch_add(1, Ordering::Relaxed),
         };
         match steps {
-            Some(steps) => rules.hasten(steps),
+            Some(steps) => rules.hasten(steps, reads),
             None => Ok(rules),
         }
     }
 
     /// Folds what is fixed and compiles the filter.
-    fn hasten(self, steps: Steps) -> Result<RuleSet, Problems> {
-        let shared = Arc::new(self);
-        let folded = if steps.fold { fold::fold(&shared) } else { fold::nothing(&shared) };
-        let Ok(mut rules) = Arc::try_unwrap(shared) else {
-            let mut problems = Problems::default();
-            let at = Place { file: "".into(), line: 0 };
-            problems.error(&at, "", "the rules are still in use", "");
-            return Err(problems);
-        };
-        rules.phases = folded.phases;
-        for (slot, value) in folded.tx.into_iter().enumerate() {
-            if let Some(value) = value {
-                let start = rules.constants.len() as u32;
-                rules.constants.extend_from_slice(&value);
-                rules.initial_tx[slot] = Span { start, len: value.len() as u32 }.constant();
+    fn hasten(self, steps: Steps, reads: Option<&[String]>) -> Result<RuleSet, Problems> {
+        let mut rules = self;
+        loop {
+            let shared = Arc::new(rules);
+            let folded = if steps.fold { fold::fold(&shared) } else { fold::nothing(&shared) };
+            let Ok(unshared) = Arc::try_unwrap(shared) else { return Err(in_use()) };
+            rules = unshared;
+            for rule in &mut rules.rules {
+                fold::settle(rule, &folded.settled, &folded.tx);
+            }
+            rules.phases = folded.phases;
+            for (slot, value) in folded.tx.into_iter().enumerate() {
+                rules.initial_tx[slot] = value.map_or(Span::NONE, |value| {
+                    let start = rules.constants.len() as u32;
+                    rules.constants.extend_from_slice(&value);
+                    Span { start, len: value.len() as u32 }.constant()
+                });
+            }
+            // What nobody writes any more is settled, too.
+            if !steps.fold || !prune::prune(&mut rules, reads) {
+                break;
             }
         }
         let live = rules.phases.iter().flatten().copied();
@@ -155,6 +175,10 @@ impl RuleSet {
             );
             problems
         })?;
+        let shared = Arc::new(rules);
+        let wake = if steps.wake { Wake::new(&shared, &filter) } else { Wake::nothing() };
+        let Ok(mut rules) = Arc::try_unwrap(shared) else { return Err(in_use()) };
+        let replays = rules.rules.iter().map(|rule| !wake.stale && may_replay(&rules, rule)).collect();
         let mut position = vec![(u8::MAX, 0); rules.rules.len()];
         let mut always: [Vec<u64>; 5] = Default::default();
         for (phase, list) in rules.phases.iter().enumerate() {
@@ -166,7 +190,11 @@ impl RuleSet {
                 }
             }
         }
-        rules.fast = Some(Fast { filter, always, position, skips: steps.triggers });
+        for index in wake.sleeping() {
+            let (phase, at) = position[index as usize];
+            always[usize::from(phase)][at as usize / 64] &= !(1 << (at % 64));
+        }
+        rules.fast = Some(Fast { filter, wake, replays, always, position, skips: steps.triggers });
         Ok(rules)
     }
 
@@ -205,9 +233,13 @@ impl RuleSet {
 
     /// Numbers of the rules of a phase (1 to 5) that every transaction evaluates, whatever it holds. For tuning.
     pub fn always_evaluated(&self, phase: usize) -> Vec<u64> {
-        let filtered = |i: &u32| self.fast.as_ref().is_some_and(|f| f.filter.filtered[*i as usize]);
-        let list = phase.checked_sub(1).and_then(|p| self.phases.get(p));
-        list.into_iter().flatten().filter(|i| !filtered(i)).map(|i| self.rules[*i as usize].id).collect()
+        let Some(at) = phase.checked_sub(1).filter(|at| *at < self.phases.len()) else { return Vec::new() };
+        let always = |at_rule: usize| {
+            let fast = self.fast.as_ref();
+            fast.is_none_or(|fast| fast.always[at][at_rule / 64] >> (at_rule % 64) & 1 == 1)
+        };
+        let list = self.phases[at].iter().enumerate().filter(|(at_rule, _)| always(*at_rule));
+        list.map(|(_, index)| self.rules[*index as usize].id).collect()
     }
 
     /// Numbers of the rules that are evaluated and ask for what only [`Lookups`] can tell: where an address is
@@ -228,6 +260,11 @@ impl RuleSet {
         live.filter(asks).map(|rule| rule.id).collect()
     }
 
+    /// Whether rules look at answers: if not, a transaction may end ([`Transaction::logging`](crate::Transaction::logging)) with its request.
+    pub fn reads_answers(&self) -> bool {
+        prune::reads_answers(self)
+    }
+
     /// Bytes of the filter's automata, without what they cache while they run.
     pub fn filter_memory(&self) -> usize {
         self.fast.as_ref().map_or(0, |f| f.filter.memory())
@@ -241,6 +278,13 @@ impl RuleSet {
     pub(crate) fn name_span(&self, slot: usize) -> Span {
         self.name_spans.get(slot).copied().unwrap_or(Span::EMPTY)
     }
+}
+
+/// Whoever evaluated rules while they were compiled has let go of them, so this does not happen.
+fn in_use() -> Problems {
+    let mut problems = Problems::default();
+    problems.error(&Place { file: "".into(), line: 0 }, "", "the rules are still in use", "");
+    problems
 }
 
 /// The position in `list` at which evaluation goes on after a rule skips.

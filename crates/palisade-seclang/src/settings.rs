@@ -102,12 +102,25 @@ pub struct Steps {
     pub cache: bool,
     /// Of names and headers, which clients send again and again, is kept what they are candidates for.
     pub known: bool,
+    /// A text that has none of the signs which patterns ask for is not scanned.
+    pub needs: bool,
+    /// Rules that the filter does not cover sleep until something of what they look at is there.
+    pub wake: bool,
     /// Values that no SQL or script can be made of are not handed to libinjection's method.
     pub gates: bool,
 }
 
 impl Steps {
     /// All of them.
-    pub const ALL: Steps =
-        Steps { fold: true, filter: true, plain: true, triggers: true, cache: true, known: true, gates: true };
+    pub const ALL: Steps = Steps {
+        fold: true,
+        filter: true,
+        plain: true,
+        triggers: true,
+        cache: true,
+        known: true,
+        needs: true,
+        wake: true,
+        gates: true,
+    };
 }

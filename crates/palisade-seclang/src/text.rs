@@ -43,6 +43,13 @@ pub(crate) fn is_space(b: u8) -> bool {
 
 /// Whether `needle` occurs in `haystack`; the empty needle does.
 pub(crate) fn contains(haystack: &[u8], needle: &[u8]) -> bool {
+    // To prepare a search costs more than to look through so little.
+    if haystack.len() <= 128 {
+        return needle.first().is_none_or(|first| {
+            let last = (haystack.len() + 1).saturating_sub(needle.len());
+            memchr::memchr_iter(*first, &haystack[..last]).any(|at| haystack[at..].starts_with(needle))
+        });
+    }
     memchr::memmem::find(haystack, needle).is_some()
 }
 
@@ -68,6 +75,23 @@ pub(crate) fn push_number(out: &mut Vec<u8>, n: i64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn little_texts_hold_what_long_ones_hold() {
+        let long = [b'-'; 200];
+        for (haystack, needle, want) in [
+            ("", "", true),
+            ("", "a", false),
+            ("abab", "bab", true),
+            ("abab", "baba", false),
+            ("ab", "ab", true),
+            ("ab", "", true),
+        ] {
+            let (haystack, needle) = (haystack.as_bytes(), needle.as_bytes());
+            assert_eq!(contains(haystack, needle), want);
+            assert_eq!(contains(&[haystack, &long].concat(), needle), want);
+        }
+    }
 
     #[test]
     fn numbers() {

@@ -22,7 +22,9 @@ const STEPS: &[(&str, &str)] = &[
     ("plain", "a smaller scan for words and numbers"),
     ("triggers", "transformations that change nothing left out"),
     ("cache", "what a prefix of a chain makes of a value kept, equal texts scanned once"),
-    ("known", "what names and headers are candidates for kept for the next transaction"),
+    ("known", "what names and headers met kept for the next transaction"),
+    ("needs", "texts without any sign that a pattern asks for not scanned"),
+    ("wake", "rules asleep until what they look at is there"),
     ("gates", "libinjection not asked about harmless text"),
 ];
 

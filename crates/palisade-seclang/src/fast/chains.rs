@@ -28,8 +28,9 @@ struct Node {
 #[derive(Debug)]
 pub(crate) struct Chains {
     nodes: Vec<Node>,
+    /// By kind of byte: the nodes that a raw value which has it may change.
+    changed: [Nodes; 64],
     known: HashMap<(u8, Transform), u8>,
-    triggers: u64,
     /// Shortest run of base64 that matters.
     pub(crate) base64: usize,
     /// Every transformation is applied, whatever the value.
@@ -74,8 +75,8 @@ impl Chains {
         let root = Node { parent: 0, transform: Transform::Lowercase, trigger: 0, below: 0, case_below: false };
         Chains {
             nodes: vec![root],
+            changed: [0; 64],
             known: HashMap::new(),
-            triggers: 0,
             base64: usize::MAX,
             eager: !steps.triggers,
             forgetful: !steps.cache,
@@ -95,7 +96,6 @@ impl Chains {
                     }
                     let node = self.nodes.len() as u8;
                     let trigger = mask::trigger(transform);
-                    self.triggers |= trigger;
                     self.nodes.push(Node { parent: at, transform, trigger, below: 0, case_below: false });
                     self.known.insert((at, transform), node);
                     node
@@ -114,22 +114,38 @@ impl Chains {
         Some(path)
     }
 
-    /// Finds the distinct texts of a value. Only nodes in `wanted` (with their prefixes) count.
-    pub(crate) fn texts(&self, wanted: Nodes, map: Option<&UnicodeMap>, raw: &[u8], out: &mut Texts) {
+    /// Triggers of the transformations of some nodes: a value without is the only text that it becomes, but for case.
+    pub(crate) fn triggers(&self, wanted: Nodes) -> u64 {
+        let nodes = self.nodes.iter().enumerate().filter(|(i, _)| wanted >> i & 1 == 1);
+        let triggers = nodes.fold(0, |all, (_, node)| all | node.trigger);
+        if self.eager { u64::MAX } else { triggers }
+    }
+
+    /// Finds the distinct texts of a value. Only nodes in `wanted` (with their prefixes) count; `raw_mask` is the value's,
+    /// `triggers` are those of the nodes.
+    pub(crate) fn texts(
+        &self,
+        (wanted, triggers): (Nodes, u64),
+        map: Option<&UnicodeMap>,
+        (raw, raw_mask): (&[u8], u64),
+        out: &mut Texts,
+    ) {
         out.list.clear();
         out.bytes.clear();
-        let raw_mask = mask(raw, self.base64);
-        if raw_mask & self.triggers == 0 && !self.eager {
+        if raw_mask & triggers == 0 {
             out.list.push(Text { start: 0, end: raw.len(), mask: raw_mask, nodes: Nodes::MAX, twin: 0 });
             return;
         }
         out.list.push(Text { start: 0, end: raw.len(), mask: raw_mask, nodes: 1, twin: 0 });
         out.of_node.clear();
         out.of_node.resize(self.nodes.len(), 0);
-        for (i, node) in self.nodes.iter().enumerate().skip(1) {
-            if wanted >> i & 1 == 0 {
-                continue;
-            }
+        let changed = if self.eager { Nodes::MAX } else { self.changed_by(raw_mask) };
+        out.list[0].nodes |= !changed;
+        let mut left = wanted & changed & !1;
+        while left != 0 {
+            let i = left.trailing_zeros() as usize;
+            left &= left - 1;
+            let Some(node) = self.nodes.get(i) else { break };
             let parent = usize::from(out.of_node[usize::from(node.parent)]);
             let parent_mask = out.list[parent].mask;
             let folds = folds_case(node.transform);
@@ -170,6 +186,29 @@ impl Chains {
             let scanned = usize::from(out.list[text].twin);
             out.list[scanned].nodes |= 1 << i;
             out.spare = made;
+        }
+    }
+
+    /// Nodes after which a raw value with these kinds of bytes may read differently; others leave it as it is.
+    fn changed_by(&self, mut mask: u64) -> Nodes {
+        let mut nodes = 0;
+        while mask != 0 {
+            nodes |= self.changed[mask.trailing_zeros() as usize];
+            mask &= mask - 1;
+        }
+        nodes
+    }
+
+    /// All chains are known: prepares what is asked of each value.
+    pub(crate) fn finish(&mut self) {
+        // A node comes after its parent.
+        let mut own = vec![0u64; self.nodes.len()];
+        for (i, node) in self.nodes.iter().enumerate().skip(1) {
+            let case = if folds_case(node.transform) && node.case_below { mask::UPPER } else { 0 };
+            own[i] = own[usize::from(node.parent)] | node.trigger | case;
+            for bit in (0..64).filter(|bit| own[i] >> bit & 1 == 1) {
+                self.changed[bit] |= 1 << i;
+            }
         }
     }
 

@@ -6,23 +6,22 @@
 
 use std::collections::HashMap;
 
-use super::chains::{Chains, Nodes, Texts};
-use super::known::{Known, LONGEST};
-use super::mask;
-use super::patterns::{Pattern, Set, parse};
-use crate::libinjection;
+use super::group::Group;
+use super::patterns::parse;
 use crate::operator::Operator;
 use crate::rule::{Link, Rule, Select, Target};
 use crate::settings::Steps;
 use crate::store::List;
-use crate::transform::{Transform, UnicodeMap};
 use crate::variable::{Kind, Var};
+
+/// What says of a hit that it is a condition ([`super::wake::Bell`]), not a rule.
+pub(crate) const BELL: u32 = 1 << 31;
 
 /// A set of kinds of values.
 pub(crate) type Classes = u64;
 
 /// Single values that are known before rules run.
-const SCALARS: [Var; 10] = [
+const SCALARS: [Var; 12] = [
     Var::RequestUri,
     Var::RequestUriRaw,
     Var::RequestFilename,
@@ -33,6 +32,8 @@ const SCALARS: [Var; 10] = [
     Var::RequestProtocol,
     Var::RequestBody,
     Var::ResponseBody,
+    Var::RemoteAddr,
+    Var::ResponseStatus,
 ];
 /// Classes of single values begin here; lists have two each (values, names) below.
 const SCALAR_BASE: usize = 2 * List::COUNT;
@@ -53,99 +54,21 @@ const ORDINARY: [&[u8]; 10] = [
     b"keep-alive",
 ];
 
-/// A rule that a pattern or a gate stands for.
-#[derive(Debug, Clone, Copy)]
-struct Entry {
-    rule: u32,
-    /// Chains after which it looks at the value.
-    nodes: Nodes,
-    classes: Classes,
-}
-
-/// Rules over classes that have most rules in common share one set of patterns.
-#[derive(Debug)]
-struct Group {
-    chains: Chains,
-    /// Nodes (with prefixes) that rules of a class need.
-    wanted: [Nodes; 64],
-    full: Set,
-    plain: Set,
-    /// By pattern.
-    entries: Vec<Vec<Entry>>,
-    sqli: Vec<Entry>,
-    xss: Vec<Entry>,
-    /// `@validateByteRange`: kinds of bytes that are not allowed.
-    ranges: Vec<(u64, Entry)>,
-}
-
 /// The compiled filter.
 #[derive(Debug)]
 pub(crate) struct Filter {
-    groups: Vec<Group>,
+    pub(super) groups: Vec<Group>,
     /// Group of each class; `u8::MAX`: no rule looks at it.
-    group_of: [u8; 64],
+    pub(super) group_of: [u8; 64],
     /// Names of headers with a class of their own, in lower case.
     headers: Vec<Box<[u8]>>,
+    /// Which of them have a length, as bits.
+    of_length: [u32; 32],
     /// Rules that are evaluated only on candidates.
     pub(crate) filtered: Vec<bool>,
     /// Classes whose values come again with other requests.
-    again: Classes,
-    steps: Steps,
-}
-
-/// Candidates of one transaction.
-#[derive(Debug, Default)]
-pub(crate) struct Candidates {
-    /// By rule: where its list begins in `links`, plus one.
-    heads: Vec<u32>,
-    touched: Vec<u32>,
-    /// Value and the next link, plus one.
-    links: Vec<(u32, u32)>,
-    texts: Texts,
-    /// What was said of values of transactions before, with the same rules.
-    known: Option<Box<Known>>,
-    /// Rules of the value at hand.
-    found: Vec<u32>,
-}
-
-impl Candidates {
-    pub(crate) fn clear(&mut self, rules: usize) {
-        for rule in self.touched.drain(..) {
-            if let Some(head) = self.heads.get_mut(rule as usize) {
-                *head = 0;
-            }
-        }
-        self.heads.resize(rules, 0);
-        self.links.clear();
-    }
-
-    /// Other rules come.
-    pub(crate) fn forget(&mut self) {
-        self.known = None;
-    }
-
-    fn add(&mut self, rule: u32, value: u32) -> bool {
-        let Some(head) = self.heads.get_mut(rule as usize) else { return false };
-        if *head != 0 && self.links[*head as usize - 1].0 == value {
-            return false;
-        }
-        if *head == 0 {
-            self.touched.push(rule);
-        }
-        self.links.push((value, *head));
-        *head = self.links.len() as u32;
-        true
-    }
-
-    /// The candidate values of a rule.
-    pub(crate) fn of(&self, rule: usize) -> impl Iterator<Item = u32> + '_ {
-        let mut at = self.heads.get(rule).copied().unwrap_or(0);
-        std::iter::from_fn(move || {
-            let (value, next) = *self.links.get((at as usize).checked_sub(1)?)?;
-            at = next;
-            Some(value)
-        })
-    }
+    pub(super) again: Classes,
+    pub(super) steps: Steps,
 }
 
 impl Filter {
@@ -155,6 +78,7 @@ impl Filter {
             groups: Vec::new(),
             group_of: [u8::MAX; 64],
             headers: Vec::new(),
+            of_length: [0; 32],
             filtered: vec![false; rules.len()],
             again: 0,
             steps,
@@ -162,8 +86,11 @@ impl Filter {
         if !steps.filter {
             return Ok(filter);
         }
-        for index in live.clone() {
-            for target in &rules[index as usize].links[0].targets {
+        // Those that first links ask for are the most wanted.
+        for first in [true, false] {
+            let (skip, take) = if first { (0, 1) } else { (1, usize::MAX) };
+            let links = live.clone().flat_map(|index| rules[index as usize].links.iter().skip(skip).take(take));
+            for target in links.flat_map(|link| &link.targets) {
                 if let (Var::RequestHeaders, Select::Key(key)) = (target.var, &target.select)
                     && !filter.headers.contains(key)
                     && HEADER_BASE + filter.headers.len() < 64
@@ -172,6 +99,9 @@ impl Filter {
                 }
             }
         }
+        for (i, header) in filter.headers.iter().enumerate() {
+            filter.of_length[header.len() % 32] |= 1 << i;
+        }
         let mut classes_of: HashMap<u32, Classes> = HashMap::new();
         for index in live {
             let link = &rules[index as usize].links[0];
@@ -179,18 +109,20 @@ impl Filter {
                 classes_of.insert(index, classes);
             }
         }
-        // What is like an argument, what else comes with a request, what comes back.
-        let arguments: Classes = [List::ArgsGet, List::ArgsPost, List::Cookies, List::XmlText, List::XmlAttributes]
+        // What is like an argument, what is long and looked at by few, what else comes with a request, what comes back.
+        let arguments: Classes = [List::ArgsGet, List::ArgsPost, List::Cookies, List::XmlText]
             .iter()
             .fold(0, |c, l| c | 3 << (2 * *l as usize))
-            | filter.scalar_class(Var::RequestBody).unwrap_or(0)
             | filter.header_class(b"user-agent").unwrap_or(0)
             | filter.header_class(b"referer").unwrap_or(0);
-        let response: Classes =
-            3 << (2 * List::ResponseHeaders as usize) | filter.scalar_class(Var::ResponseBody).unwrap_or(0);
+        let response: Classes = 3 << (2 * List::ResponseHeaders as usize)
+            | filter.scalar_class(Var::ResponseBody).unwrap_or(0)
+            | filter.scalar_class(Var::ResponseStatus).unwrap_or(0);
+        let bodies: Classes =
+            3 << (2 * List::XmlAttributes as usize) | filter.scalar_class(Var::RequestBody).unwrap_or(0);
         let mut unfiltered = Vec::new();
-        for members in [arguments, !(arguments | response), response] {
-            let group = filter.group(rules, &classes_of, members, &mut unfiltered)?;
+        for members in [arguments, bodies, !(arguments | bodies | response), response] {
+            let group = Group::new(rules, &classes_of, members, &mut unfiltered, steps)?;
             let number = filter.groups.len() as u8;
             let used =
                 classes_of.iter().filter(|(r, _)| !unfiltered.contains(r)).fold(0, |all, (_, c)| all | c) & members;
@@ -201,7 +133,8 @@ impl Filter {
             }
             filter.groups.push(group);
         }
-        let again = [Var::RequestMethod, Var::RequestProtocol].into_iter().filter_map(|var| filter.scalar_class(var));
+        let again = [Var::RequestMethod, Var::RequestProtocol, Var::RemoteAddr, Var::ResponseStatus];
+        let again = again.into_iter().filter_map(|var| filter.scalar_class(var));
         let lists = [List::Headers, List::ResponseHeaders].iter().fold(0, |c, l| c | 3 << (2 * *l as usize));
         let names = [List::ArgsGet, List::ArgsPost, List::Cookies].iter().fold(0, |c, l| c | 2 << (2 * *l as usize));
         let headers = (0..filter.headers.len()).fold(0, |c, i| c | 1 << (HEADER_BASE + i));
@@ -243,7 +176,27 @@ impl Filter {
         Some(classes)
     }
 
-    fn target_classes(&self, target: &Target) -> Option<Classes> {
+    /// The class of a target that is one value, or the values of one header.
+    pub(crate) fn single_class(&self, target: &Target) -> Option<Classes> {
+        match (target.var, &target.select) {
+            _ if target.count => None,
+            (Var::RequestHeaders, Select::Key(key)) => self.header_class(key),
+            (var, _) if var.kind() == Kind::Scalar => self.scalar_class(var),
+            _ => None,
+        }
+    }
+
+    /// Whether anything is kept from one transaction to the next.
+    pub(crate) fn keeps(&self) -> bool {
+        self.steps.known
+    }
+
+    /// Whether all values of some classes come again with other requests, and what is said of them is kept.
+    pub(crate) fn comes_again(&self, classes: Classes) -> bool {
+        classes & !self.again == 0
+    }
+
+    pub(crate) fn target_classes(&self, target: &Target) -> Option<Classes> {
         if target.count {
             return None;
         }
@@ -270,91 +223,17 @@ impl Filter {
         }
     }
 
-    fn group(
-        &self,
-        rules: &[Rule],
-        classes_of: &HashMap<u32, Classes>,
-        members: Classes,
-        unfiltered: &mut Vec<u32>,
-    ) -> Result<Group, String> {
-        let mut group = Group {
-            chains: Chains::new(self.steps),
-            wanted: [1; 64],
-            full: Set::new(&[], false)?,
-            plain: Set::new(&[], true)?,
-            entries: Vec::new(),
-            sqli: Vec::new(),
-            xss: Vec::new(),
-            ranges: Vec::new(),
-        };
-        let mut patterns: Vec<Pattern> = Vec::new();
-        let mut numbers: HashMap<Pattern, usize> = HashMap::new();
-        let mut order: Vec<(&u32, &Classes)> =
-            classes_of.iter().filter(|(r, c)| **c & members != 0 && !unfiltered.contains(r)).collect();
-        order.sort();
-        for (&index, &classes) in order {
-            let link = &rules[index as usize].links[0];
-            // Results of these are of their own length and alphabet: nothing would ever be plain.
-            let odd = link.transforms.iter().any(|t| mask::trigger(*t) == mask::ALWAYS);
-            let path = if odd { None } else { group.chains.add(&link.transforms) };
-            let Some(path) = path else {
-                unfiltered.push(index);
-                continue;
-            };
-            let last = path.last().copied().unwrap_or(0);
-            let nodes: Nodes = if link.multi_match { Chains::closure(&path) } else { 1 << last };
-            let entry = Entry { rule: index, nodes, classes };
-            for class in 0..64 {
-                if (classes & members) >> class & 1 == 1 {
-                    group.wanted[class] |= Chains::closure(&path);
-                }
-            }
-            let pattern = match &link.operator {
-                Operator::Rx(regex) => Pattern::Regex(regex.translated.clone()),
-                Operator::Phrases(phrases) => Pattern::Words(phrases.words.clone()),
-                Operator::DetectSqli => {
-                    group.sqli.push(entry);
-                    continue;
-                }
-                Operator::DetectXss => {
-                    group.xss.push(entry);
-                    continue;
-                }
-                Operator::ByteRange(allowed) => {
-                    let bad = (0..=255u8).filter(|b| !allowed.has(*b)).fold(0, |m, b| m | mask::class(b));
-                    group.ranges.push((bad, entry));
-                    continue;
-                }
-                _ => continue,
-            };
-            if link.transforms.contains(&Transform::Base64Decode) {
-                let least = match &pattern {
-                    Pattern::Regex(source) => parse(source)?.minimum(),
-                    Pattern::Words(words) => words.iter().map(Vec::len).min().unwrap_or(0),
-                };
-                // What is decoded may grow again afterwards.
-                let grows = link.transforms.contains(&Transform::Utf8ToUnicode);
-                let least = if grows { 1 } else { least.saturating_mul(8) / 6 };
-                group.chains.base64 = group.chains.base64.min(least).max(1);
-            }
-            let number = *numbers.entry(pattern.clone()).or_insert_with(|| {
-                patterns.push(pattern);
-                group.entries.push(Vec::new());
-                patterns.len() - 1
-            });
-            group.entries[number].push(entry);
-        }
-        group.full = Set::new(&patterns, false)?;
-        group.plain = Set::new(&patterns, true)?;
-        Ok(group)
-    }
-
     /// The class of a header's value.
     pub(crate) fn header_value_class(&self, name: &[u8]) -> usize {
-        match self.headers.iter().position(|h| h.len() == name.len() && h.eq_ignore_ascii_case(name)) {
-            Some(i) => HEADER_BASE + i,
-            None => 2 * List::Headers as usize,
+        let mut left = self.of_length[name.len() % 32];
+        while left != 0 {
+            let i = left.trailing_zeros() as usize;
+            if self.headers[i].eq_ignore_ascii_case(name) {
+                return HEADER_BASE + i;
+            }
+            left &= left - 1;
         }
+        2 * List::Headers as usize
     }
 
     /// Single values with their classes.
@@ -362,105 +241,9 @@ impl Filter {
         SCALARS.iter().enumerate().map(|(i, v)| (*v, SCALAR_BASE + i))
     }
 
-    /// Looks at one value; calls `mark` for each rule that has its first candidate or another one.
-    pub(crate) fn look(
-        &self,
-        class: usize,
-        id: u32,
-        value: &[u8],
-        map: Option<&UnicodeMap>,
-        out: &mut Candidates,
-        mut mark: impl FnMut(u32),
-    ) {
-        let Some(group) = self.group_of.get(class).and_then(|g| self.groups.get(usize::from(*g))) else { return };
-        if value.is_empty() {
-            return;
-        }
-        if value.len() > LONGEST || self.again >> class & 1 == 0 {
-            return self.scan(group, class, id, value, map, out, mark);
-        }
-        let mut known = out.known.take().unwrap_or_else(|| Box::new(Known::new()));
-        let place = known.place(class, value);
-        match known.get(place, class, value) {
-            Some(rules) => {
-                for rule in rules {
-                    if out.add(*rule, id) {
-                        mark(*rule);
-                    }
-                }
-            }
-            None => {
-                let mut found = std::mem::take(&mut out.found);
-                found.clear();
-                self.scan(group, class, id, value, map, out, |rule| {
-                    found.push(rule);
-                    mark(rule);
-                });
-                known.put(place, class, value, &found);
-                out.found = found;
-            }
-        }
-        out.known = Some(known);
-    }
-
-    /// Looks at a value of which nothing is known.
-    #[allow(clippy::too_many_arguments, reason = "the second half of one function")]
-    fn scan(
-        &self,
-        group: &Group,
-        class: usize,
-        id: u32,
-        value: &[u8],
-        map: Option<&UnicodeMap>,
-        out: &mut Candidates,
-        mut mark: impl FnMut(u32),
-    ) {
-        let bit: Classes = 1 << class;
-        let mut texts = std::mem::take(&mut out.texts);
-        group.chains.texts(group.wanted[class], map, value, &mut texts);
-        for (i, text) in texts.list.iter().enumerate() {
-            let bytes = texts.get(i, value);
-            if bytes.is_empty() || text.nodes == 0 {
-                continue;
-            }
-            let concerns = |e: &Entry| e.classes & bit != 0 && e.nodes & text.nodes != 0;
-            let set = if text.mask & !mask::PLAIN == 0 && self.steps.plain { &group.plain } else { &group.full };
-            set.scan(bytes, |pattern| {
-                for entry in group.entries[usize::from(pattern)].iter().filter(|e| concerns(e)) {
-                    if out.add(entry.rule, id) {
-                        mark(entry.rule);
-                    }
-                }
-            });
-            for (_, entry) in group.ranges.iter().filter(|(bad, e)| bad & text.mask != 0 && concerns(e)) {
-                if out.add(entry.rule, id) {
-                    mark(entry.rule);
-                }
-            }
-            let gates = self.steps.gates;
-            if group.xss.iter().any(concerns)
-                && (!gates || libinjection::may_be_xss(text.mask))
-                && libinjection::xss(bytes)
-            {
-                for entry in group.xss.iter().filter(|e| concerns(e)) {
-                    if out.add(entry.rule, id) {
-                        mark(entry.rule);
-                    }
-                }
-            }
-            // This is the text that the rule would see, so the question can be answered here and now.
-            if group.sqli.iter().any(concerns)
-                && (!gates || libinjection::may_be_sqli(bytes, text.mask))
-                && libinjection::sqli(bytes).is_some()
-            {
-                for entry in group.sqli.iter().filter(|e| concerns(e)) {
-                    if out.add(entry.rule, id) {
-                        mark(entry.rule);
-                    }
-                }
-            }
-        }
-        out.texts = texts;
+    /// Whether a single value is absent, not empty, without a body.
+    pub(crate) fn is_body(&self, var: Var) -> bool {
+        matches!(var, Var::RequestBody | Var::ResponseBody)
     }
 
     /// Bytes on the heap, without lazy caches.

@@ -98,8 +98,13 @@ impl Set {
     }
 
     /// Calls `hit` with each pattern that matches somewhere in `text`; words may be reported more than once.
-    pub(crate) fn scan(&self, text: &[u8], mut hit: impl FnMut(u16)) {
-        if let (Some((regex, numbers)), Some(pool)) = (&self.regex, &self.sets) {
+    /// Only patterns, or only words, may be asked for.
+    pub(crate) fn scan(&self, text: &[u8], patterns: bool, words: bool, mut hit: impl FnMut(u16)) {
+        if let (Some((regex, numbers)), Some(pool)) = (&self.regex, &self.sets)
+            && patterns
+            // Most texts match nothing, and to find out that takes half as long as to find out what matches.
+            && regex.is_match(Input::new(text))
+        {
             let mut set = pool.get();
             set.clear();
             regex.which_overlapping_matches(&Input::new(text), &mut set);
@@ -109,7 +114,10 @@ impl Set {
                 }
             }
         }
-        if let Some((automaton, numbers)) = &self.words {
+        if let Some((automaton, numbers)) = &self.words
+            && words
+            && automaton.is_match(text)
+        {
             for found in automaton.find_overlapping_iter(text) {
                 hit(numbers[found.pattern().as_usize()]);
             }
@@ -185,6 +193,10 @@ impl Parsed {
         plain(&self.0)
     }
 
+    pub(crate) fn hir(&self) -> &Hir {
+        &self.0
+    }
+
     /// Whether the empty text may match.
     pub(crate) fn matches_empty(&self) -> bool {
         self.minimum() == 0
@@ -237,7 +249,7 @@ mod tests {
         for pattern in ["[^a-z]cc", "(?i:[^a-z]c)|[^a-b]cc", "(?u:[^a-z]cc)", "Acc", "aCC"] {
             let set = Set::new(&[Pattern::Regex(pattern.into())], false).unwrap();
             let mut hits = 0;
-            set.scan(b"Acc", |_| hits += 1);
+            set.scan(b"Acc", true, true, |_| hits += 1);
             assert_eq!(hits, 1, "{pattern}");
         }
     }
@@ -252,13 +264,13 @@ mod tests {
         ];
         let set = Set::new(&patterns, false).unwrap();
         let mut hits = Vec::new();
-        set.scan(b"AAb\nbad<", |n| hits.push(n));
+        set.scan(b"AAb\nbad<", true, true, |n| hits.push(n));
         hits.sort_unstable();
         hits.dedup();
         assert_eq!(hits, [0, 1, 2, 3]);
         let plain = Set::new(&patterns, true).unwrap();
         let mut hits = Vec::new();
-        plain.scan(b"bad", |n| hits.push(n));
+        plain.scan(b"bad", true, true, |n| hits.push(n));
         assert!(hits.contains(&1) && !plain.memory().eq(&0));
     }
 }

@@ -63,6 +63,8 @@ pub struct Builder {
     files: Vec<PathBuf>,
     /// Absent: the plain evaluator.
     steps: Option<Steps>,
+    /// Variables of `TX` that are asked for; absent: any may be.
+    reads: Option<Vec<String>>,
     /// Nothing is read from the disk.
     texts_only: bool,
 }
@@ -112,6 +114,7 @@ impl Builder {
             including: HashSet::new(),
             files: Vec::new(),
             steps: Some(Steps::ALL),
+            reads: None,
             texts_only: false,
         }
     }
@@ -125,6 +128,13 @@ impl Builder {
     /// Compiles with these short cuts only. For measuring them.
     pub fn steps(&mut self, steps: Steps) -> &mut Self {
         self.steps = Some(steps);
+        self
+    }
+
+    /// Says which variables of `TX` the caller will ask transactions for ([`Transaction::tx`](crate::Transaction::tx)):
+    /// others that no rule reads need not be kept. Without this, all are.
+    pub fn reads(&mut self, names: &[&str]) -> &mut Self {
+        self.reads = Some(names.iter().map(|name| (*name).to_owned()).collect());
         self
     }
 
@@ -249,7 +259,8 @@ impl Builder {
             return Err(self.problems.0);
         }
         let mut rules =
-            RuleSet::new(self.rules, self.names, self.settings, self.unicode_map, self.steps).map_err(|p| p.0)?;
+            RuleSet::new(self.rules, self.names, self.settings, self.unicode_map, (self.steps, self.reads.as_deref()))
+                .map_err(|p| p.0)?;
         rules.files = self.files;
         Ok(rules)
     }

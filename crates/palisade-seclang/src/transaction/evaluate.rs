@@ -6,12 +6,15 @@ use std::sync::Arc;
 use super::values::Value;
 use super::{Allowed, Match, Outcome, Transaction, Verdict};
 use crate::body::Finding;
+use crate::fast::known::LONGEST;
+use crate::fast::memory;
 use crate::operator::Operator;
 use crate::rule::{Ctl, Disruption, EngineMode, Link, Rule, Scope};
 use crate::ruleset::{RuleSet, skip_position};
 use crate::store::{List, Span};
 use crate::text::push_number;
-use crate::transform::apply_chain;
+use crate::transform::{Transform, apply_chain};
+use crate::variable::Var;
 
 /// Bytes of a transaction of which no rule takes long.
 pub(super) const LITTLE: usize = 8 << 10;
@@ -29,10 +32,29 @@ impl Transaction {
             _ => {}
         }
         let rules = self.rules.clone();
+        let keeps = rules.fast.as_ref().is_some_and(|fast| fast.filter.keeps());
+        if keeps {
+            self.scan.candidates.memory = Some(memory::take(rules.number));
+        }
+        self.walk(&rules, phase);
+        if let Some(memory) = self.scan.candidates.memory.take() {
+            memory::give_back(rules.number, memory);
+        }
+    }
+
+    /// Evaluates the rules of a phase that are to be evaluated.
+    fn walk(&mut self, rules: &Arc<RuleSet>, phase: u8) {
         let Some(list) = rules.phases.get(usize::from(phase) - 1) else { return };
-        self.scan_new(&rules);
+        let in_time = self.scan_new(rules);
         if self.store.full {
             self.output().find(Finding::OutOfMemory);
+        }
+        if !in_time {
+            let next = self.next_position(usize::from(phase) - 1, 0).unwrap_or(0);
+            if let Some(index) = list.get(next) {
+                self.output().find(Finding::Budget { rule: rules.rules[*index as usize].id });
+            }
+            return;
         }
         // A rule takes as long as what it looks at is long: of little, the clock would be most of the work.
         let every: u32 = if self.store.bytes.len() > LITTLE { 1 } else { 16 };
@@ -52,7 +74,7 @@ impl Transaction {
                 return;
             }
             count = count.wrapping_add(1);
-            if self.is_removed(index) || !self.evaluate(&rules, index, rule) {
+            if self.is_removed(index) || !self.evaluate(rules, index, rule) {
                 at += 1;
                 continue;
             }
@@ -70,6 +92,19 @@ impl Transaction {
         matched
     }
 
+    /// Whether one link of a rule matches, without what it would do then.
+    pub(crate) fn try_link(&mut self, rules: &Arc<RuleSet>, index: usize, link: &Link) -> bool {
+        let link = Link {
+            setvars: Vec::new(),
+            ctls: Vec::new(),
+            init_collections: Vec::new(),
+            expiries: Vec::new(),
+            capture: false,
+            ..link.clone()
+        };
+        self.link(rules, index, &rules.rules[index], &link, usize::MAX, false)
+    }
+
     /// Whether the budget is used up.
     pub(super) fn is_late(&mut self) -> bool {
         self.deadline.as_mut().is_some_and(|deadline| deadline.is_over(&*self.rules.clock))
@@ -81,6 +116,22 @@ impl Transaction {
 
     /// Whether all links of a rule match; their immediate actions are done on the way.
     fn evaluate(&mut self, rules: &Arc<RuleSet>, index: usize, rule: &Rule) -> bool {
+        let mut names = std::mem::take(&mut self.scratch.names);
+        let remembers = self.may_remember(rules, index, &mut names);
+        let matched = if remembers && self.replay(rules, index, &names) {
+            false
+        } else {
+            let matched = self.judge_rule(rules, index, rule);
+            if remembers && !matched {
+                self.remember_outcome(rules, index, &names);
+            }
+            matched
+        };
+        self.scratch.names = names;
+        matched
+    }
+
+    fn judge_rule(&mut self, rules: &Arc<RuleSet>, index: usize, rule: &Rule) -> bool {
         self.current = index;
         self.matched_vars.clear();
         self.matched_range = None;
@@ -136,7 +187,7 @@ impl Transaction {
         any
     }
 
-    fn leaves_out(&self) -> bool {
+    pub(super) fn leaves_out(&self) -> bool {
         !self.removed_targets.is_empty() || !self.left_out.is_empty()
     }
 
@@ -218,8 +269,21 @@ impl Transaction {
             let mut result = std::mem::take(&mut spare);
             let mut other = std::mem::take(&mut self.scratch.third);
             let map = rules.unicode_map.as_deref();
-            let skips = rules.fast.as_ref().is_some_and(|fast| fast.skips);
-            apply_chain(&link.transforms, map, &input, &mut result, &mut other, skips);
+            let fast = rules.fast.as_ref();
+            let skips = fast.is_some_and(|fast| fast.skips);
+            if value.var == Var::RequestHeaders
+                && input.len() <= LONGEST
+                && link.transforms.iter().any(|one| matches!(one, Transform::Sha1 | Transform::Md5))
+                && let Some(memory) = &mut self.scan.candidates.memory
+            {
+                let text = memory.digests.get(&link.transforms, &input, |out| {
+                    apply_chain(&link.transforms, map, &input, out, &mut other, skips);
+                });
+                result.clear();
+                result.extend_from_slice(text);
+            } else {
+                apply_chain(&link.transforms, map, &input, &mut result, &mut other, skips);
+            }
             self.scratch.third = other;
             out = result;
             spare = input;

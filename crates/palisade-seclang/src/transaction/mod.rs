@@ -3,6 +3,7 @@
 mod evaluate;
 mod explain;
 mod otherwise;
+mod replay;
 mod scan;
 mod values;
 mod write;
@@ -12,7 +13,7 @@ use std::time::Duration;
 
 use crate::body::{Finding, Limits, Output, Reader, form, json, multipart};
 use crate::clock::Deadline;
-use crate::fast::filter::Candidates;
+use crate::fast::candidates::Candidates;
 use crate::leave_out::LeaveOut;
 use crate::operator::Found;
 use crate::rule::{AuditMode, EngineMode, Exclusion, Processor};
@@ -22,6 +23,7 @@ use crate::store::{List, Span, Store};
 use crate::variable::Var;
 
 pub use explain::Match;
+pub(crate) use replay::may_replay;
 use values::Value;
 pub(crate) use values::lists;
 
@@ -114,6 +116,14 @@ struct Scan {
     seen: [usize; List::COUNT],
     /// Single values that were looked at, as bits.
     scalars: u32,
+    /// Those that were looked at as what is missing.
+    missed: u32,
+    /// How many values of lists there were.
+    ids: usize,
+    /// Classes of which there is a value.
+    present: u64,
+    /// By sleeping rule: its conditions that are met.
+    rung: Vec<u8>,
     /// Positions of each phase's list to evaluate, as bits.
     visit: [Vec<u64>; 5],
     /// By value: the number of the evaluation for which it is a candidate.
@@ -139,6 +149,11 @@ struct Scratch {
     third: Vec<u8>,
     argument: Vec<u8>,
     found: Found,
+    /// Of a variable that is set: name and value.
+    name: Vec<u8>,
+    text: Vec<u8>,
+    /// Of all headers.
+    names: Vec<u8>,
 }
 
 impl Transaction {
@@ -197,7 +212,6 @@ impl Transaction {
     pub fn reset(&mut self, rules: &Arc<RuleSet>) {
         if !Arc::ptr_eq(&self.rules, rules) {
             self.rules = rules.clone();
-            self.scan.candidates.forget();
         }
         self.store.clear();
         self.scalars.fill(Span::NONE);
@@ -244,13 +258,7 @@ impl Transaction {
         self.tx.extend_from_slice(&self.rules.initial_tx);
         self.started = self.rules.clock.monotonic();
         if let Some(fast) = &self.rules.fast {
-            self.scan.candidates.clear(self.rules.rules.len());
-            self.scan.seen = [0; List::COUNT];
-            self.scan.scalars = 0;
-            for (visit, always) in self.scan.visit.iter_mut().zip(&fast.always) {
-                visit.clear();
-                visit.extend_from_slice(always);
-            }
+            self.scan.begin(fast, self.rules.rules.len());
         }
     }
 

@@ -44,54 +44,79 @@ impl Transaction {
     }
 
     pub(super) fn set_var(&mut self, action: &SetVar) {
-        let mut value = Vec::new();
-        let mut name = Vec::new();
+        let mut name = std::mem::take(&mut self.scratch.name);
+        let mut text = std::mem::take(&mut self.scratch.text);
+        self.set_named(action, &mut name, &mut text);
+        self.scratch.name = name;
+        self.scratch.text = text;
+    }
+
+    /// `name` and `text` are buffers.
+    fn set_named(&mut self, action: &SetVar, name: &mut Vec<u8>, text: &mut Vec<u8>) {
         let slot = match &action.name {
             Name::Slot(slot) => Some(*slot as usize),
-            Name::Text(text) => {
-                self.expand(text, &mut name);
+            Name::Text(wanted) => {
+                name.clear();
+                self.expand(wanted, name);
                 match action.collection {
-                    Var::Tx => self.rules.names.find(&name.to_ascii_lowercase()).map(|s| s as usize),
+                    Var::Tx => {
+                        text.clear();
+                        text.extend(name.iter().map(u8::to_ascii_lowercase));
+                        self.rules.names.find(text).map(|s| s as usize)
+                    }
                     _ => None,
                 }
             }
         };
-        let old = match (slot, action.collection.persistent_slot()) {
-            (Some(slot), _) => self.tx.get(slot).copied().unwrap_or(Span::NONE),
-            (None, None) => self.find_named(&self.tx_more, &name),
-            (None, Some(c)) => self.find_named(&self.collections[c], &name),
-        };
-        let number = |s: &Self| if old.is_none() { 0 } else { atoi(s.bytes(old)) };
         let new = match &action.change {
             Change::Unset => Span::NONE,
-            Change::Set(text) => match text.literal() {
-                Some(literal) => self.store.push(literal),
-                None => {
-                    self.expand(text, &mut value);
-                    self.store.push(&value)
+            Change::Set(value) => match &value.parts[..] {
+                [] => Span::EMPTY,
+                [Part::Text(literal)] => self.store.push(literal),
+                [Part::Tx(from)] => {
+                    let from = self.tx.get(*from as usize).copied().unwrap_or(Span::NONE);
+                    if from.is_none() { Span::EMPTY } else { from }
+                }
+                _ => {
+                    text.clear();
+                    self.expand(value, text);
+                    self.store.push(text)
                 }
             },
             Change::Add(amount) | Change::Subtract(amount) => {
-                self.expand(amount, &mut value);
-                let by = atoi(&value);
+                let by = match amount.literal() {
+                    Some(literal) => atoi(literal),
+                    None => {
+                        text.clear();
+                        self.expand(amount, text);
+                        atoi(text)
+                    }
+                };
                 let by = if matches!(action.change, Change::Add(_)) { by } else { by.saturating_neg() };
-                let sum = number(self).saturating_add(by);
+                let old = match (slot, action.collection.persistent_slot()) {
+                    (Some(slot), _) => self.tx.get(slot).copied().unwrap_or(Span::NONE),
+                    (None, None) => self.find_named(&self.tx_more, name),
+                    (None, Some(c)) => self.find_named(&self.collections[c], name),
+                };
+                let old = if old.is_none() { 0 } else { atoi(self.bytes(old)) };
                 let start = self.store.bytes.len();
-                push_number(&mut self.store.bytes, sum);
+                push_number(&mut self.store.bytes, old.saturating_add(by));
                 self.store.since(start)
             }
         };
         if let Some(slot) = slot {
-            if let Some(entry) = self.tx.get_mut(slot) {
-                *entry = new;
-            }
+            self.set_slot(slot, new);
             return;
         }
-        let at = {
-            let list = self.named_list(action.collection);
-            list.iter().position(|(n, _)| self.bytes(*n).eq_ignore_ascii_case(&name))
-        };
-        let list_len = self.named_list(action.collection).len();
+        if let Some(fast) = &self.rules.fast {
+            match action.collection.persistent_slot() {
+                Some(collection) => self.scan.ring(fast, fast.wake.of_collection(collection)),
+                None => self.scan.ring_name(fast, name),
+            }
+        }
+        let list = self.named_list(action.collection);
+        let at = list.iter().position(|(n, _)| self.bytes(*n).eq_ignore_ascii_case(name));
+        let list_len = list.len();
         match at {
             Some(at) if new.is_none() => {
                 self.named_list_mut(action.collection).remove(at);
@@ -99,9 +124,25 @@ impl Transaction {
             Some(at) => self.named_list_mut(action.collection)[at].1 = new,
             None if new.is_none() || list_len >= MOST_NAMES => {}
             None => {
-                let name = self.store.push(&name);
+                let name = self.store.push(name);
                 self.named_list_mut(action.collection).push((name, new));
             }
+        }
+    }
+
+    /// Sets a variable of `TX`. Rules that wait for a change of it wait no longer.
+    fn set_slot(&mut self, slot: usize, new: Span) {
+        let Some(entry) = self.tx.get_mut(slot) else { return };
+        *entry = new;
+        let Some(fast) = &self.rules.fast else { return };
+        let bells = fast.wake.of_slot(slot);
+        if bells.is_empty() {
+            return;
+        }
+        let (store, constants) = (&self.store, &self.rules.constants);
+        let first = self.rules.initial_tx[slot];
+        if first.is_none() != new.is_none() || store.get(first, constants) != store.get(new, constants) {
+            self.scan.ring(fast, bells);
         }
     }
 
@@ -161,6 +202,9 @@ impl Transaction {
                 let value = self.store.push(&entry.value);
                 self.collections[slot].push((name, value));
                 self.expiries.push((slot, entry.name, entry.expires));
+                if let Some(fast) = &self.rules.fast {
+                    self.scan.ring(fast, fast.wake.of_collection(slot));
+                }
             }
         }
         self.opened[slot] = Some(text);

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "what supports tests is a test")]
 
+mod asleep;
 mod constructs;
 mod crs;
 mod differential;

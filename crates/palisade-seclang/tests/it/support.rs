@@ -35,6 +35,7 @@ fn present(path: PathBuf) -> Option<PathBuf> {
 /// The rule set with a text before it.
 pub(crate) fn crs(root: &Path, before: &str, reference: bool) -> Arc<RuleSet> {
     let mut builder = Builder::new();
+    builder.reads(&["anomaly_score", "inbound_anomaly_score", "outbound_anomaly_score"]);
     if reference {
         builder.reference();
     }

@@ -188,11 +188,14 @@ fn unclear<'f>(finding: &'f Finding, inspection: &Inspection) -> Option<(&'stati
     }
 }
 
-/// The anomaly score so far, in the names of versions 3 and 4 of the Core Rule Set.
+/// The anomaly score in the names of versions 3 and 4 of the Core Rule Set.
+pub(super) const SCORES: [&str; 4] =
+    ["anomaly_score", "inbound_anomaly_score", "blocking_inbound_anomaly_score", "outbound_anomaly_score"];
+
+/// The anomaly score so far.
 fn score(transaction: &Transaction) -> u64 {
-    let names = ["anomaly_score", "inbound_anomaly_score", "blocking_inbound_anomaly_score", "outbound_anomaly_score"];
     let number = |name: &&str| std::str::from_utf8(transaction.tx(name)?).ok()?.trim().parse::<u64>().ok();
-    names.iter().filter_map(number).max().unwrap_or_default()
+    SCORES.iter().filter_map(number).max().unwrap_or_default()
 }
 
 fn target(found: &Match) -> String {

@@ -82,7 +82,7 @@ struct Shared {
     excluded: Vec<Excluded>,
     written: Vec<Exclude>,
     budget: Duration,
-    /// Whether any rule set has rules for answers.
+    /// Whether any rule set looks at answers.
     answers: bool,
     spare: Box<[Mutex<Vec<Transaction>>]>,
 }
@@ -158,7 +158,7 @@ impl Control for Waf {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         Some(Self(Arc::new(Shared {
             id: ControlId(u8::try_from(id).unwrap_or_default()),
-            answers: sets.iter().any(|rules| (3..=5).any(|phase| rules.has_phase(phase))),
+            answers: sets.iter().any(|rules| rules.reads_answers()),
             sets,
             by_rule,
             excluded,

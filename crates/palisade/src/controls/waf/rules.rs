@@ -9,6 +9,7 @@ use palisade_seclang::{Builder, EngineMode, LimitAction, Problem, RuleSet};
 use parking_lot::Mutex;
 
 use super::config::{BUILTIN, Config, Rules};
+use super::judge::SCORES;
 use crate::policy::Env;
 
 /// What differs between the rule sets of a policy.
@@ -124,6 +125,7 @@ fn build(
         settings.request_body_no_files_limit = usize::MAX;
         settings.request_body_limit_action = LimitAction::ProcessPartial;
     });
+    builder.reads(&SCORES);
     for (place, file) in files.iter().enumerate() {
         if let Some(text) = setting.as_ref().filter(|_| place == at) {
             builder.text("[waf]", text);
