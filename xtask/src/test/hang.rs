@@ -21,10 +21,13 @@ pub(crate) struct Watch {
 impl Watch {
     /// Watches what the process `cargo` runs.
     pub(crate) fn over(cargo: u32) -> Self {
-        Self::with(SILENCE, move || end_tests_of(cargo))
+        Self::with(SILENCE, move |why| {
+            super::line(why);
+            end_tests_of(cargo);
+        })
     }
 
-    fn with(silence: Duration, mut end: impl FnMut() + Send + 'static) -> Self {
+    fn with(silence: Duration, mut end: impl FnMut(&str) + Send + 'static) -> Self {
         let (lines, said) = mpsc::channel::<String>();
         let thread = thread::spawn(move || {
             let mut slow = Slow::default();
@@ -32,8 +35,7 @@ impl Watch {
                 match said.recv_timeout(silence) {
                     Ok(line) => slow.see(&line),
                     Err(RecvTimeoutError::Timeout) => {
-                        super::line(&slow.sentence(silence));
-                        end();
+                        end(&slow.sentence(silence));
                         slow = Slow::default();
                     }
                     Err(RecvTimeoutError::Disconnected) => return,
@@ -107,12 +109,14 @@ mod tests {
     #[test]
     fn silence_ends_what_runs_and_lines_do_not() {
         let (ended, was_ended) = mpsc::channel();
-        let watch = Watch::with(Duration::from_millis(50), move || ended.send(()).expect("somebody waits"));
+        let watch =
+            Watch::with(Duration::from_millis(50), move |why| ended.send(why.to_owned()).expect("somebody waits"));
         watch.see("test a::slow has been running for over 60 seconds");
-        was_ended.recv_timeout(Duration::from_secs(60)).expect("ended after the silence");
+        let why = was_ended.recv_timeout(Duration::from_secs(60)).expect("ended after the silence");
+        assert!(why.ends_with("a::slow"), "{why}");
         drop(watch);
         let (ended, was_ended) = mpsc::channel();
-        let watch = Watch::with(Duration::from_secs(600), move || ended.send(()).expect("somebody waits"));
+        let watch = Watch::with(Duration::from_secs(600), move |_| ended.send(()).expect("somebody waits"));
         watch.see("test b ... ok");
         drop(watch);
         assert_eq!(was_ended.try_recv(), Err(mpsc::TryRecvError::Disconnected), "nothing was ended");
