@@ -65,12 +65,10 @@ pub(crate) struct Arguments {
     /// Gateways it is compared with.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "nginx,haproxy")]
     against: Vec<Kind>,
-    /// Profile that palisade is built with. With --binary only the program of --waf that measures the engine alone is built.
-    #[arg(long, value_name = "PROFILE", default_value = "release")]
+    /// Profile that palisade is built with: `dist`, as it is published, or the faster built `release`. With --binary only
+    /// the program of --waf that measures the engine alone is built.
+    #[arg(long, value_name = "PROFILE", default_value = "dist")]
     profile: String,
-    /// Features that palisade is built with: those of what is published, unless said otherwise.
-    #[arg(long, value_name = "FEATURES", default_value = "jemalloc")]
-    features: String,
     /// A palisade binary that is built already, instead of building one.
     #[arg(long, value_name = "FILE")]
     binary: Option<PathBuf>,
@@ -164,7 +162,7 @@ pub(crate) fn run(args: &Arguments) -> Result<ExitCode> {
     })?;
     let binary = match &args.binary {
         Some(binary) => Some(fs::canonicalize(binary).with_context(|| format!("no binary {}", binary.display()))?),
-        None if kinds.contains(&Kind::Palisade) => Some(palisade::build(root, &args.profile, &args.features)?),
+        None if kinds.contains(&Kind::Palisade) => Some(palisade::build(root, &args.profile)?),
         None => None,
     };
     let folder = std::env::temp_dir().join(format!("palisade-bench-{}", std::process::id()));

@@ -17,7 +17,9 @@ use super::{install, process};
 const BEYOND_THE_PEERS: &[&str] = &["waf", "validation", "csrf", "bans", "challenge"];
 
 /// Builds the binary with a profile of the workspace and returns where it lies.
-pub(super) fn build(root: &Path, profile: &str, features: &str) -> Result<PathBuf> {
+pub(super) fn build(root: &Path, profile: &str) -> Result<PathBuf> {
+    // As it is published, where it is asked for so.
+    let features = if profile == "dist" { "jemalloc" } else { "" };
     eprintln!("bench: cargo build --profile {profile} --features '{features}' -p palisade-cli");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)

@@ -188,8 +188,7 @@ impl<'a> Run<'a> {
     fn cost(&self) -> Result<Outcome> {
         let at_most = INSTRUCTIONS + INSTRUCTIONS / 20;
         let mut bench = Command::new(env::current_exe().context("the path of this program")?);
-        // With the allocator of the system: its own needs more tools than the tests ask for.
-        bench.args(["bench", "--features", "", "--instructions", "--only", "h1-get", "--against", "palisade"]);
+        bench.args(["bench", "--profile", "release", "--instructions", "--only", "h1-get", "--against", "palisade"]);
         step::run(bench.args(["--at-most", &at_most.to_string()]))
     }
 
