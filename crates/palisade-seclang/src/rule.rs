@@ -235,7 +235,40 @@ pub(crate) struct Rule {
     pub(crate) skip: Skip,
 }
 
+impl Link {
+    /// All texts in which a macro may stand: the operator's argument, what is set, names and times of collections.
+    pub(crate) fn texts(&self) -> impl Iterator<Item = &Macro> {
+        let sets = self.setvars.iter().flat_map(|set| {
+            let name = match &set.name {
+                Name::Slot(_) => None,
+                Name::Text(name) => Some(name),
+            };
+            let to = match &set.change {
+                Change::Unset => None,
+                Change::Set(to) | Change::Add(to) | Change::Subtract(to) => Some(to),
+            };
+            name.into_iter().chain(to)
+        });
+        let expiries = self.expiries.iter().flat_map(|(_, name, seconds)| [name, seconds]);
+        let collections = self.init_collections.iter().map(|(_, key)| key);
+        self.operator.argument().into_iter().chain(sets).chain(collections).chain(expiries)
+    }
+}
+
 impl Rule {
+    /// Where whoever is refused is sent.
+    pub(crate) fn redirect(&self) -> Option<&Macro> {
+        match &self.disruption {
+            Disruption::Redirect(to) => Some(to),
+            _ => None,
+        }
+    }
+
+    /// The texts of what a rule that matched says: its message, data and tags, and where it sends somebody.
+    pub(crate) fn says(&self) -> impl Iterator<Item = &Macro> {
+        self.message.iter().chain(&self.data).chain(&self.tags).chain(self.redirect())
+    }
+
     pub(crate) fn place(&self) -> &Place {
         &self.links[0].place
     }

@@ -102,8 +102,7 @@ fn readers(rules: &RuleSet, reads: &[String]) -> Readers {
     };
     for index in rules.phases.iter().flatten() {
         let rule = &rules.rules[*index as usize];
-        rule.message.iter().chain(&rule.data).chain(&rule.tags).for_each(|text| readers.text(text));
-        redirect(rule).into_iter().for_each(|to| readers.text(to));
+        rule.says().for_each(|text| readers.text(text));
         rule.links.iter().for_each(|link| readers.link(rules, link));
     }
     readers
@@ -127,7 +126,10 @@ impl Readers {
     }
 
     fn link(&mut self, rules: &RuleSet, link: &Link) {
-        link.operator.argument().into_iter().for_each(|text| self.text(text));
+        // That a sum is read to be written again says nothing of whether anyone wants it.
+        link.texts().for_each(|text| self.text(text));
+        link.expiries.iter().for_each(|(collection, ..)| self.collection(*collection));
+        link.setvars.iter().for_each(|set| self.collection(set.collection));
         for target in &link.targets {
             self.collection(target.var);
             match (target.var, &target.select) {
@@ -136,22 +138,6 @@ impl Readers {
                     self.slots[slot] |= select.has(rules.names.name(slot as u32).as_bytes());
                 }),
                 _ => {}
-            }
-        }
-        link.init_collections.iter().for_each(|(_, key)| self.text(key));
-        for (collection, name, seconds) in &link.expiries {
-            self.collection(*collection);
-            self.text(name);
-            self.text(seconds);
-        }
-        for set in &link.setvars {
-            self.collection(set.collection);
-            if let Name::Text(name) = &set.name {
-                self.text(name);
-            }
-            // That a sum is read to be written again says nothing of whether anyone wants it.
-            if let Change::Set(text) | Change::Add(text) | Change::Subtract(text) = &set.change {
-                self.text(text);
             }
         }
     }
@@ -190,26 +176,13 @@ pub(crate) fn reads_answers(rules: &RuleSet) -> bool {
     let [_, _, third, fourth, fifth] = &rules.phases;
     let looks = |index: &u32| {
         let rule = &rules.rules[*index as usize];
-        let texts = rule.message.iter().chain(&rule.data).chain(&rule.tags);
-        texts.chain(redirect(rule)).any(text)
-            || rule.links.iter().any(|link| {
-                let sets = link.setvars.iter().any(|set| {
-                    matches!(&set.name, Name::Text(name) if text(name))
-                        || matches!(&set.change, Change::Set(to) | Change::Add(to) | Change::Subtract(to) if text(to))
-                });
-                sets || link.targets.iter().any(|target| of_answer(target.var))
-                    || link.operator.argument().is_some_and(text)
-                    || link.init_collections.iter().any(|(_, key)| text(key))
-                    // How long something lives is counted from then.
-                    || !link.expiries.is_empty()
-            })
+        let in_link = |link: &Link| {
+            link.targets.iter().any(|target| of_answer(target.var))
+                || link.texts().any(text)
+                // How long something lives is counted from then.
+                || !link.expiries.is_empty()
+        };
+        rule.says().any(text) || rule.links.iter().any(in_link)
     };
     !third.is_empty() || !fourth.is_empty() || fifth.iter().any(looks)
-}
-
-fn redirect(rule: &Rule) -> Option<&Macro> {
-    match &rule.disruption {
-        Disruption::Redirect(to) => Some(to),
-        _ => None,
-    }
 }

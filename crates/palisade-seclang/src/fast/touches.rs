@@ -2,7 +2,7 @@
 
 use crate::expand::{Macro, Part};
 use crate::operator::Operator;
-use crate::rule::{Change, Ctl, Disruption, Link, Name, Rule, Select};
+use crate::rule::{Change, Ctl, Link, Name, Rule, Select};
 use crate::ruleset::RuleSet;
 use crate::variable::Var;
 
@@ -60,34 +60,22 @@ pub(crate) fn only_tx(text: &Macro) -> bool {
 /// What all of a rule reads and writes.
 pub(crate) fn touches(rules: &RuleSet, rule: &Rule) -> Touches {
     let mut out = Touches::default();
-    let mut read = |m: &Macro| {
-        for part in &m.parts {
-            if let Part::Tx(slot) = part {
-                out.reads.push(*slot);
-            }
-        }
-    };
-    rule.message.iter().chain(&rule.data).chain(&rule.tags).for_each(&mut read);
-    if let Disruption::Redirect(to) = &rule.disruption {
-        read(to);
-    }
+    rule.says().for_each(|text| reads(text, &mut out));
     for link in &rule.links {
         link_touches(rules, link, &mut out);
     }
     out
 }
 
+fn reads(text: &Macro, out: &mut Touches) {
+    out.reads.extend(text.parts.iter().filter_map(|part| match part {
+        Part::Tx(slot) => Some(*slot),
+        _ => None,
+    }));
+}
+
 fn link_touches(rules: &RuleSet, link: &Link, out: &mut Touches) {
-    let read = |m: &Macro, out: &mut Touches| {
-        for part in &m.parts {
-            if let Part::Tx(slot) = part {
-                out.reads.push(*slot);
-            }
-        }
-    };
-    if let Some(argument) = link.operator.argument() {
-        read(argument, out);
-    }
+    link.texts().for_each(|text| reads(text, out));
     for target in link.targets.iter().filter(|t| t.var == Var::Tx) {
         match &target.select {
             Select::Slot(slot) => out.reads.push(*slot),
@@ -96,26 +84,12 @@ fn link_touches(rules: &RuleSet, link: &Link, out: &mut Touches) {
             }
         }
     }
-    for (_, key) in &link.init_collections {
-        read(key, out);
-    }
-    for (_, name, seconds) in &link.expiries {
-        read(name, out);
-        read(seconds, out);
-    }
     if link.capture {
         out.writes.extend(0..10);
     }
     for set in &link.setvars {
-        match &set.change {
-            Change::Set(m) => read(m, out),
-            Change::Add(m) | Change::Subtract(m) => {
-                read(m, out);
-                if let Name::Slot(slot) = set.name {
-                    out.reads.push(slot);
-                }
-            }
-            Change::Unset => {}
+        if let (Change::Add(_) | Change::Subtract(_), Name::Slot(slot)) = (&set.change, &set.name) {
+            out.reads.push(*slot);
         }
         if set.collection != Var::Tx {
             continue;
@@ -123,7 +97,6 @@ fn link_touches(rules: &RuleSet, link: &Link, out: &mut Touches) {
         match &set.name {
             Name::Slot(slot) => out.writes.push(*slot),
             Name::Text(text) => {
-                read(text, out);
                 // The name is known only in a transaction; its beginning says which slots it may be.
                 let prefix: &[u8] = match text.parts.first() {
                     Some(Part::Text(prefix)) => prefix,

@@ -13,7 +13,7 @@ use super::touches::is_quiet;
 use crate::expand::{Macro, Part};
 use crate::operator::Operator;
 use crate::regex::Regex;
-use crate::rule::{Change, Disruption, Link, Name, Rule, Select, Target};
+use crate::rule::{Link, Rule, Select, Target};
 use crate::ruleset::RuleSet;
 use crate::store::List;
 use crate::transaction::Transaction;
@@ -283,19 +283,6 @@ pub(crate) fn reads_before(rule: &Rule) -> bool {
     if !first.targets.is_empty() {
         return false;
     }
-    let to = match &rule.disruption {
-        Disruption::Redirect(to) => Some(to),
-        _ => None,
-    };
-    let in_links = rule.links.iter().any(|link| {
-        let set = link.setvars.iter().any(|set| {
-            matches!(&set.name, Name::Text(name) if text(name))
-                || matches!(&set.change, Change::Set(to) | Change::Add(to) | Change::Subtract(to) if text(to))
-        });
-        set || link.targets.iter().any(|target| matched(target.var))
-            || link.operator.argument().is_some_and(text)
-            || link.init_collections.iter().any(|(_, key)| text(key))
-            || link.expiries.iter().any(|(_, name, seconds)| text(name) || text(seconds))
-    });
-    in_links || rule.log || to.is_some_and(text)
+    let in_link = |link: &Link| link.targets.iter().any(|target| matched(target.var)) || link.texts().any(text);
+    rule.log || rule.links.iter().any(in_link) || rule.redirect().is_some_and(text)
 }

@@ -11,6 +11,10 @@ const STALE: &str = "SecAction \"id:90,phase:2,pass,log,logdata:'%{MATCHED_VAR} 
                      SecAction \"id:91,phase:5,pass,log,logdata:'%{MATCHED_VAR}'\"";
 /// A rule that reads one of the variables that are made of the names of headers.
 const NAMED: &str = "SecRule TX:dyn_x-wake \"@rx .\" \"id:34,phase:2,pass\"";
+/// A variable of a collection whose name is read from one of `TX`, which a rule of configuration changes afterwards.
+const COLLECTED: &str = "SecRule REQUEST_HEADERS:X-Set \"@rx .\" \"id:92,phase:1,pass,nolog,setvar:ip.by_%{tx.which}=1\"\n\
+                         SecAction \"id:93,phase:1,pass,nolog,setvar:tx.which=later\"\n\
+                         SecRule IP:by_later \"@eq 1\" \"id:94,phase:5,pass,log\"";
 const HEADERS: [&[(&str, &str)]; 7] = [
     &[("X-Set", "1")],
     &[("x-set", "2"), ("X-SET", "")],
@@ -122,6 +126,11 @@ fn rules_that_sleep_are_woken_where_others_read_what_was_matched() {
 #[test]
 fn rules_that_sleep_are_woken_by_names_that_rules_know() {
     compare(NAMED, Steps::ALL);
+}
+
+#[test]
+fn what_names_a_variable_of_a_collection_is_read() {
+    compare(COLLECTED, Steps::ALL);
 }
 
 #[test]
