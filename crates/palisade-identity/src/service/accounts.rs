@@ -1,12 +1,14 @@
 //! An account as it is in force now: what every request is decided on.
 
+use std::borrow::Borrow;
 use std::fmt;
+use std::hash::Hash;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use moka::sync::Cache;
 use palisade_base::Timestamp;
 use palisade_store::{Conn, Uuid, roles, users};
+use quick_cache::sync::Cache;
 use serde_json::{Value, json};
 use time::format_description::well_known::Rfc3339;
 
@@ -139,15 +141,15 @@ pub(super) struct Rows<K, V> {
     forgotten: AtomicU64,
 }
 
-impl<K: std::hash::Hash + Eq + Clone + Send + Sync + 'static, V: Clone + Send + Sync + 'static> Rows<K, V> {
-    pub(super) fn new(most: u64) -> Self {
+impl<K: Hash + Eq + Clone, V: Clone> Rows<K, V> {
+    pub(super) fn new(most: usize) -> Self {
         Self { rows: Cache::new(most), forgotten: AtomicU64::new(0) }
     }
 
     pub(super) fn get<Q>(&self, key: &Q) -> Option<V>
     where
-        K: std::borrow::Borrow<Q>,
-        Q: std::hash::Hash + Eq + ?Sized,
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
     {
         self.rows.get(key)
     }
@@ -160,22 +162,22 @@ impl<K: std::hash::Hash + Eq + Clone + Send + Sync + 'static, V: Clone + Send + 
     pub(super) fn fill(&self, mark: u64, key: K, value: V) {
         self.rows.insert(key.clone(), value);
         if self.mark() != mark {
-            self.rows.invalidate(&key);
+            self.rows.remove(&key);
         }
     }
 
     pub(super) fn forget<Q>(&self, key: &Q)
     where
-        K: std::borrow::Borrow<Q>,
-        Q: std::hash::Hash + Eq + ?Sized,
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
     {
         self.forgotten.fetch_add(1, Ordering::SeqCst);
-        self.rows.invalidate(key);
+        self.rows.remove(key);
     }
 
     pub(super) fn forget_all(&self) {
         self.forgotten.fetch_add(1, Ordering::SeqCst);
-        self.rows.invalidate_all();
+        self.rows.clear();
     }
 }
 

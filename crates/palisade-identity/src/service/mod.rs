@@ -48,9 +48,10 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use moka::sync::Cache;
 use palisade_base::{Clock, Timestamp};
 use palisade_store::{Committed, Store, Uuid};
+use quick_cache::UnitWeighter;
+use quick_cache::sync::{Cache, DefaultLifecycle};
 use tokio::sync::{Notify, broadcast};
 
 pub use accounts::{Account, UserId, rfc3339};
@@ -81,13 +82,13 @@ use crate::password::{Hasher, Policy};
 use crate::token::{Keyring, Keys, Signed};
 
 /// Accounts that are remembered. About 0.5 KiB each.
-const MAX_ACCOUNTS: u64 = 50_000;
+const MAX_ACCOUNTS: usize = 50_000;
 /// Sessions and keys that are remembered, each. About 0.3 KiB each.
-const MAX_ROWS: u64 = 100_000;
+const MAX_ROWS: usize = 100_000;
 /// Clients that are remembered.
-const MAX_CLIENTS: u64 = 10_000;
+const MAX_CLIENTS: usize = 10_000;
 /// Tokens whose signature is remembered, ours and those of other issuers. About 1 KiB each.
-const MAX_SIGNED: u64 = 50_000;
+const MAX_SIGNED: usize = 50_000;
 
 /// Users, sessions, tokens and keys over one database. A clone is another handle to the same.
 #[derive(Clone)]
@@ -126,10 +127,11 @@ struct Shared {
 }
 
 /// Values by the hash of a credential.
-type ByHash<V> = Cache<[u8; 32], V, BuildHasherDefault<Folded>>;
+type ByHash<V> = Cache<[u8; 32], V, UnitWeighter, BuildHasherDefault<Folded>>;
 
-fn by_hash<V: Clone + Send + Sync + 'static>(most: u64) -> ByHash<V> {
-    Cache::builder().max_capacity(most).build_with_hasher(BuildHasherDefault::default())
+fn by_hash<V: Clone>(most: usize) -> ByHash<V> {
+    let count = u64::try_from(most).unwrap_or(u64::MAX);
+    Cache::with(most, count, UnitWeighter, BuildHasherDefault::default(), DefaultLifecycle::default())
 }
 
 /// Of a key that is a cryptographic hash itself: its first bytes. Only credentials that were proved become keys, so nobody
@@ -240,7 +242,7 @@ impl Identity {
     /// may have made them.
     pub fn set_keyring(&self, keyring: Keyring) {
         self.shared.ring.store(Arc::new(Ring::new(keyring, self.now())));
-        self.shared.signed.invalidate_all();
+        self.shared.signed.clear();
     }
 
     /// The names, audiences and lifetimes in force.

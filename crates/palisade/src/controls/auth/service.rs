@@ -7,7 +7,6 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use http::header::{HeaderMap, HeaderValue, USER_AGENT};
-use moka::sync::Cache;
 use palisade_base::Secret;
 use palisade_identity::Identity;
 use palisade_identity::opaque::{ApiKey, Session};
@@ -21,6 +20,7 @@ use palisade_identity::service::{
 use palisade_identity::token::Refused;
 use palisade_store::{Options, Store};
 use palisade_vault::Provider;
+use quick_cache::sync::Cache;
 use tokio::sync::OnceCell;
 
 use super::caller::Caller;
@@ -35,7 +35,10 @@ use crate::policy::Policy;
 use crate::refusal::Refusal;
 
 /// Assertions that are remembered, in number. About a kilobyte each.
-const ASSERTIONS: u64 = 10_000;
+const ASSERTIONS: usize = 10_000;
+
+/// The second in which each was signed, and its header, by all that it says.
+pub(super) type Assertions = Cache<Box<str>, (i64, HeaderValue)>;
 
 /// What outlives policies.
 #[derive(Debug, Default)]
@@ -47,7 +50,7 @@ pub(crate) struct Service {
 struct Core {
     identity: Identity,
     rings: Rings,
-    assertions: Cache<Box<str>, (i64, HeaderValue)>,
+    assertions: Arc<Assertions>,
 }
 
 /// What is known of a credential without asking the database.
@@ -91,7 +94,7 @@ pub(crate) struct Ready {
     pub(crate) identity: Identity,
     rings: Rings,
     keys: Keys,
-    assertions: Cache<Box<str>, (i64, HeaderValue)>,
+    assertions: Arc<Assertions>,
 }
 
 /// The services of a policy, once they are there.
@@ -136,7 +139,7 @@ impl Services {
         let settings = settings(policy.config(), issuer(policy, &policy.config().auth.config));
         let identity = core.identity.with(Settings { issuers: Arc::clone(&self.issuers), ..settings });
         identity.set_password_policy(passwords(policy.config()));
-        let ready = Ready { identity, rings: core.rings.clone(), keys, assertions: core.assertions.clone() };
+        let ready = Ready { identity, rings: core.rings.clone(), keys, assertions: Arc::clone(&core.assertions) };
         Ok(self.ready.get_or_init(|| Arc::new(ready)))
     }
 
@@ -296,12 +299,12 @@ impl Core {
             keyring: rings.access(),
             settings: settings(config, issuer(policy, &config.auth.config)),
         });
-        let assertions: Cache<Box<str>, (i64, HeaderValue)> = Cache::new(ASSERTIONS);
-        let (follower, signed) = (identity.clone(), assertions.clone());
+        let assertions = Arc::new(Assertions::new(ASSERTIONS));
+        let (follower, signed) = (identity.clone(), Arc::clone(&assertions));
         keys.followed_by(move |rings| {
             follower.set_keyring(rings.access());
             follower.set_hasher(Hasher::new(Cost::default(), rings.peppers()));
-            signed.invalidate_all();
+            signed.clear();
         });
         // Believed from here on; should it fail, the follower goes on trying.
         let _ = identity.catch_up().await;
@@ -442,7 +445,7 @@ impl Ready {
     }
 
     /// Assertions that were signed.
-    pub(super) fn assertions(&self) -> &Cache<Box<str>, (i64, HeaderValue)> {
+    pub(super) fn assertions(&self) -> &Assertions {
         &self.assertions
     }
 
