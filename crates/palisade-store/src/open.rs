@@ -11,14 +11,12 @@ use sea_orm::{
     ConnectionTrait as _, DatabaseConnection, SqliteTransactionMode, SqlxPostgresConnector, SqlxSqliteConnector,
     TransactionOptions, TransactionTrait as _,
 };
-use sea_orm_migration::MigratorTrait as _;
 use tokio::sync::Semaphore;
 
 use crate::connection::{Feed, bounded, sealed::Sealed as _};
 use crate::error::of_driver;
-use crate::migrations::Migrator;
 use crate::options::{Options, Target};
-use crate::{Error, Result, Tx};
+use crate::{Error, Result, Tx, migrations};
 
 /// A database. A clone is another handle to the same pool.
 #[derive(Clone)]
@@ -82,7 +80,7 @@ impl Store {
             if !self.is_embedded() {
                 tx.db().execute_unprepared(ONE_MIGRATES).await?;
             }
-            Migrator::up(tx.db(), None).await
+            migrations::up(tx.db(), usize::MAX).await
         });
         migrated.await.map_err(|_| Error::Away("the migration of the tables did not end in time".into()))??;
         // The feed tells of rows only.
@@ -94,8 +92,8 @@ impl Store {
     /// # Errors
     /// [`Error`].
     pub async fn pending(&self) -> Result<Vec<String>> {
-        let pending = bounded(self.0.statement_timeout, Migrator::get_pending_migrations_read_only(&self.0.db)).await?;
-        Ok(pending.iter().map(|migration| migration.name().to_owned()).collect())
+        let pending = bounded(self.0.statement_timeout, migrations::pending(&self.0.db)).await?;
+        Ok(pending.iter().map(|migration| migration.name.to_owned()).collect())
     }
 
     /// Begins a transaction.

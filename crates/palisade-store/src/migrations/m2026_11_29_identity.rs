@@ -2,15 +2,15 @@
 //!
 //! Names of constraints are those that PostgreSQL would give (`table_column_key`), because errors are told apart by them.
 
-use sea_orm_migration::prelude::*;
+use sea_orm::sea_query::{
+    ColumnDef, ForeignKey, ForeignKeyAction, ForeignKeyCreateStatement, Index, IndexCreateStatement, Query, Table,
+    TableCreateStatement,
+};
+use sea_orm::{DbBackend, Statement};
 
-pub(super) struct Migration;
+use super::Migration;
 
-impl MigrationName for Migration {
-    fn name(&self) -> &str {
-        "m2026_11_29_identity"
-    }
-}
+pub(super) const MIGRATION: Migration = Migration { name: "m2026_11_29_identity", statements };
 
 /// A column of milliseconds, a number, a text, bytes, a UUID: all that there is.
 fn column(name: &'static str) -> ColumnDef {
@@ -41,28 +41,17 @@ fn unique(table: &'static str, column: &'static str) -> IndexCreateStatement {
     index(table, &[column]).name([table, column, "key"].join("_")).unique().to_owned()
 }
 
-#[async_trait::async_trait]
-impl MigrationTrait for Migration {
-    fn use_transaction(&self) -> Option<bool> {
-        Some(true)
-    }
-
-    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        for table in tables() {
-            manager.create_table(table).await?;
-        }
-        for index in indexes() {
-            manager.create_index(index).await?;
-        }
-        // They exist from the start; nobody has one.
-        for role in ["admin", "user"] {
-            let mut insert = Query::insert();
-            insert.into_table("palisade_role").columns(["name", "permissions", "created_at"]);
-            insert.values_panic([role.into(), "".into(), 0_i64.into()]);
-            manager.execute(insert).await?;
-        }
-        Ok(())
-    }
+fn statements(backend: DbBackend) -> Vec<Statement> {
+    let tables = tables().into_iter().map(|table| backend.build(&table));
+    let indexes = indexes().into_iter().map(|index| backend.build(&index));
+    // They exist from the start; nobody has one.
+    let roles = ["admin", "user"].map(|role| {
+        let mut insert = Query::insert();
+        insert.into_table("palisade_role").columns(["name", "permissions", "created_at"]);
+        insert.values_panic([role.into(), "".into(), 0_i64.into()]);
+        backend.build(&insert)
+    });
+    tables.chain(indexes).chain(roles).collect()
 }
 
 fn table(name: &'static str) -> TableCreateStatement {

@@ -3,10 +3,9 @@
 use palisade_base::Secret;
 use palisade_test::postgres::Postgres;
 use sea_orm::ConnectionTrait as _;
-use sea_orm_migration::MigratorTrait as _;
-use sea_orm_migration::prelude::{Query, SimpleExpr};
+use sea_orm::sea_query::{Query, SimpleExpr};
 
-use super::Migrator;
+use super::{ALL, up};
 use crate::{Options, Store, Uuid, changes, roles, sessions, users};
 
 /// A row as the first release wrote it: no other columns are named.
@@ -38,10 +37,10 @@ async fn of_the_first_release(store: &Store, name: &'static str) -> (Uuid, Uuid)
 
 async fn forward(options: Options) {
     let store = Store::open(&options).await.expect("opened");
-    Migrator::up(store.connection(), Some(1)).await.expect("the first release");
+    up(store.connection(), 1).await.expect("the first release");
     let mut there = vec![of_the_first_release(&store, "alice").await];
-    for step in 1..Migrator::migrations().len() {
-        Migrator::up(store.connection(), Some(1)).await.expect("one further");
+    for step in 1..ALL.len() {
+        up(store.connection(), 1).await.expect("one further");
         // The release before, which knows nothing of it.
         let name = ["bob", "carol", "dave", "erin", "frank"][step - 1];
         there.push(of_the_first_release(&store, name).await);
