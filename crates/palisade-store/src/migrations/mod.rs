@@ -11,7 +11,7 @@ mod tests;
 
 use std::time::SystemTime;
 
-use sea_orm::sea_query::{ColumnDef, Expr, ExprTrait as _, Query, Table};
+use sea_orm::sea_query::{ColumnDef, Expr, ExprTrait as _, Func, Query, Table};
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, Statement};
 
 /// One step forward.
@@ -78,7 +78,7 @@ async fn remembers(db: &impl ConnectionTrait) -> Result<bool, DbErr> {
         DbBackend::Sqlite => found.from("sqlite_master").and_where(Expr::col("type").eq("table")),
         _ => found
             .from(("information_schema", "tables"))
-            .and_where(Expr::col("table_schema").eq(Expr::cust("current_schema()"))),
+            .and_where(Expr::col("table_schema").eq(Func::cust("current_schema"))),
     };
     let name = if db.get_database_backend() == DbBackend::Sqlite { "name" } else { "table_name" };
     found.and_where(Expr::col(name).eq(TABLE));
