@@ -138,8 +138,11 @@ struct Job {
     asker: Asker,
     memory: u64,
     since: Instant,
-    work: Box<dyn FnOnce() + Send>,
+    work: Box<dyn FnOnce() -> Answer + Send>,
 }
+
+/// Tells who waits. Once the seat is free: whoever has an answer can ask again at once.
+type Answer = Box<dyn FnOnce() + Send>;
 
 /// A queue that goes round the addresses.
 #[derive(Default)]
@@ -221,11 +224,17 @@ impl Pool {
         Ok(pool)
     }
 
-    /// Takes a job that holds `memory` bytes while it runs. Returns at once; the work says by itself when it is done.
+    /// Takes a job that holds `memory` bytes while it runs. Returns at once; `answer` is called when it is done.
     ///
     /// # Errors
     /// [`Shed`]: nothing was queued.
-    pub fn submit(&self, asker: Asker, memory: u64, work: impl FnOnce() + Send + 'static) -> Result<(), Shed> {
+    pub fn submit<T: Send + 'static>(
+        &self,
+        asker: Asker,
+        memory: u64,
+        work: impl FnOnce() -> T + Send + 'static,
+        answer: impl FnOnce(T) + Send + 'static,
+    ) -> Result<(), Shed> {
         let limits = &self.shared.limits;
         let mut state = self.shared.state.lock();
         if state.closed {
@@ -248,7 +257,11 @@ impl Pool {
         }
         *state.accounts.entry((asker.account, asker.known)).or_default() += 1;
         state.taken = (state.taken.0 + 1, state.taken.1.saturating_add(memory));
-        let job = Job { asker, memory, since: self.shared.clock.instant(), work: Box::new(work) };
+        let work = Box::new(move || {
+            let done = work();
+            Box::new(move || answer(done)) as Answer
+        });
+        let job = Job { asker, memory, since: self.shared.clock.instant(), work };
         state.queue(asker.known).push(job);
         drop(state);
         self.shared.changed.notify_one();
@@ -266,10 +279,8 @@ impl Pool {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Shed> {
         let (sender, receiver) = mpsc::sync_channel(1);
-        self.submit(asker, memory, move || {
-            // The receiver waits until the sender is gone, so this cannot fail while anyone listens.
-            let _ = sender.send(work());
-        })?;
+        // The receiver waits until the sender is gone, so this cannot fail while anyone listens.
+        self.submit(asker, memory, work, move |done| drop(sender.send(done)))?;
         receiver.recv().map_err(|_| Shed::Dropped)
     }
 
@@ -318,7 +329,7 @@ impl Shared {
             let begin = self.clock.instant();
             let Job { asker, memory, work, .. } = job;
             // A panic is the end of its job only; whoever waits sees its channel closed.
-            let _ = catch_unwind(AssertUnwindSafe(work));
+            let done = catch_unwind(AssertUnwindSafe(work));
             let us = u64::try_from(self.clock.instant().duration_since(begin).as_micros()).unwrap_or(u64::MAX);
             let mut state = self.state.lock();
             state.usual_us = if state.usual_us == 0 { us } else { state.usual_us / 8 * 7 + us / 8 };
@@ -328,6 +339,9 @@ impl Shared {
             drop(state);
             // Memory came free, which may be what all others wait for.
             self.changed.notify_all();
+            if let Ok(answer) = done {
+                let _ = catch_unwind(AssertUnwindSafe(answer));
+            }
         }
     }
 
@@ -409,18 +423,18 @@ mod tests {
             let pool = Pool::new(limits, clock.clone()).expect("threads");
             let gate = Arc::new(Barrier::new(2));
             let held = gate.clone();
-            pool.submit(asker(999, 999, false), 0, move || {
+            let job = move || {
                 held.wait();
                 held.wait();
-            })
-            .expect("a free pool");
+            };
+            pool.submit(asker(999, 999, false), 0, job, |()| ()).expect("a free pool");
             gate.wait();
             Self { pool, gate, order: Arc::default() }
         }
 
         fn submit(&self, name: u64, asker: Asker) -> Result<(), Shed> {
             let order = self.order.clone();
-            self.pool.submit(asker, 10, move || order.lock().push(name))
+            self.pool.submit(asker, 10, move || order.lock().push(name), |()| ())
         }
 
         fn open(self) -> Vec<u64> {
@@ -481,7 +495,7 @@ mod tests {
     #[test]
     fn memory_is_a_limit_of_its_own() {
         let pool = Pool::new(Limits { threads: 8, ..LIMITS }, Clock::real()).expect("threads");
-        assert_eq!(pool.submit(asker(1, 1, false), 101, || ()), Err(Shed::TooLarge));
+        assert_eq!(pool.submit(asker(1, 1, false), 101, || (), |()| ()), Err(Shed::TooLarge));
         // Two fit. They hold until both run, so that a third would meet them.
         let (running, most, pair) = (Arc::new(Mutex::new(0_u32)), Arc::new(Mutex::new(0)), Arc::new(Barrier::new(2)));
         for name in 0..8 {
@@ -498,7 +512,7 @@ mod tests {
                 pair.wait();
                 *running.lock() -= 1;
             };
-            pool.submit(asker(name, name, false), 40, job).expect("a seat");
+            pool.submit(asker(name, name, false), 40, job, |()| ()).expect("a seat");
         }
         settle(&pool);
         assert_eq!(*most.lock(), 2);
@@ -523,10 +537,18 @@ mod tests {
     }
 
     #[test]
+    fn who_has_an_answer_has_left_the_seat() {
+        let pool = Pool::new(Limits { per_account: 1, ..LIMITS }, Clock::real()).expect("threads");
+        for round in 0..2000 {
+            assert_eq!(pool.run(asker(1, 1, false), 1, move || round), Ok(round), "nobody else asks");
+        }
+    }
+
+    #[test]
     fn shutdown_drops_what_waits() {
         let held = Held::new(LIMITS, &Clock::real());
         let (sender, receiver) = mpsc::channel::<()>();
-        held.pool.submit(asker(1, 1, false), 1, move || drop(sender)).expect("a seat");
+        held.pool.submit(asker(1, 1, false), 1, move || drop(sender), |()| ()).expect("a seat");
         let gate = held.gate.clone();
         let opener = thread::spawn(move || gate.wait());
         drop(held.pool);

@@ -248,10 +248,8 @@ impl Identity {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Trouble> {
         let (sender, receiver) = oneshot::channel();
-        self.pool().submit(asker, memory, move || {
-            // Who asked has hung up.
-            let _ = sender.send(work());
-        })?;
+        // An error: who asked has hung up.
+        self.pool().submit(asker, memory, work, move |done| drop(sender.send(done)))?;
         match bounded(PATIENCE, receiver).await {
             Some(Ok(done)) => Ok(done),
             Some(Err(_)) | None => Err(Shed::Dropped.into()),
