@@ -1,6 +1,7 @@
 //! What is done to the project rather than by it. A module a subcommand.
 
 mod bench;
+mod dist;
 mod r#gen;
 mod test;
 
@@ -20,6 +21,8 @@ struct Arguments {
 enum Task {
     /// Measures the gateway beside nginx and haproxy and writes docs/benchmarks.md.
     Bench(bench::Arguments),
+    /// Builds the binary as it is published.
+    Dist(dist::Arguments),
     /// Writes the generated parts of the documentation.
     Gen(r#gen::Arguments),
     /// Installs what the tests need, runs all of them and counts.
@@ -29,6 +32,7 @@ enum Task {
 fn main() -> ExitCode {
     let result = match Arguments::parse().task {
         Task::Bench(arguments) => bench::run(&arguments),
+        Task::Dist(arguments) => dist::run(&arguments),
         Task::Gen(arguments) => r#gen::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),
     };

@@ -18,9 +18,10 @@ pub(super) struct Answer {
     /// Its status.
     pub(super) status: u16,
     version: String,
-    /// `name: value`, names in lower case.
-    headers: Vec<String>,
-    body: Vec<u8>,
+    /// `name:value`, names in lower case.
+    pub(super) headers: Vec<String>,
+    /// Its body.
+    pub(super) body: Vec<u8>,
 }
 
 impl Answer {

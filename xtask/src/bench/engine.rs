@@ -44,10 +44,10 @@ pub(super) struct Engines {
 }
 
 /// The program that measures our engine.
-fn build(root: &Path, profile: &str) -> Result<PathBuf> {
-    eprintln!("bench: cargo build --profile {profile} -p palisade-seclang --example five");
+fn build(root: &Path) -> Result<PathBuf> {
+    eprintln!("bench: cargo build --release -p palisade-seclang --example five");
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(root).args(["build", "--profile", profile, "--package", "palisade-seclang"]);
+    cargo.current_dir(root).args(["build", "--release", "--package", "palisade-seclang"]);
     let output = cargo
         .args(["--example", "five", "--message-format=json-render-diagnostics"])
         .stderr(std::process::Stdio::inherit())
@@ -85,8 +85,8 @@ fn run(site: &Site, program: &Path, args: &[&str]) -> Result<Measured> {
 }
 
 /// Measures both with the same rules and requests, in turn.
-pub(super) fn measure(site: &Site, root: &Path, profile: &str, rules: &Path, rounds: u64) -> Result<Engines> {
-    let five = build(root, profile)?;
+pub(super) fn measure(site: &Site, root: &Path, rules: &Path, rounds: u64) -> Result<Engines> {
+    let five = build(root)?;
     let modsecurity = site.folder.join("modsecurity");
     let source = root.join("xtask/src/bench/modsecurity.c");
     let compiled = Command::new(install::program("cc")?)

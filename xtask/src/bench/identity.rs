@@ -18,13 +18,15 @@ use super::gateway::{Gateway, Kind};
 use super::process::{self, Server};
 use super::site::Site;
 use super::summary::Spread;
-use super::{generator, install, machine, report};
+use super::{check, generator, install, machine, report};
 
 /// Credentials of each kind of which none is used twice: more than are asked for in one measurement.
 const COUNT: u64 = 20_000;
 /// How long it may take to use all of them.
 const ALL: u64 = 12;
 const CONNECTIONS: u64 = 16;
+/// Logins that are counted for `cargo xtask dist`.
+const LOGINS: usize = 60;
 /// Length of one measurement where the command says nothing.
 pub(super) const SECONDS: u64 = 2;
 
@@ -88,7 +90,7 @@ pub(super) fn measure(
 
     let table = table(&spent)?;
     let text = format!(
-        "{table}\nIn memory, an access token that was seen takes {token:.1} KiB and a session {session:.1} KiB (resident memory over up to {COUNT} of them, looked up once each). At most 50,000 tokens and 100,000 sessions are kept: what was not used for longest is looked up, and its signature checked, again.\n"
+        "{table}\nIn memory, an access token that was seen takes {token:.1} KiB and a session {session:.1} KiB (resident memory over up to {COUNT} of them, looked up once each). At most 50,000 tokens and 100,000 sessions are kept: beyond that, what is asked for least is looked up, and its signature checked, again.\n"
     );
     println!("{text}");
     if write {
@@ -102,13 +104,35 @@ pub(super) fn measure(
     Ok(())
 }
 
+/// Callers of every kind for some seconds each, and logins, on a gateway that goes on running.
+pub(super) fn train(site: &Site, binary: &PathBuf) -> Result<Gateway> {
+    let gateway = Gateway::start(Kind::Palisade, site, Some(binary), &[])?;
+    account(site, binary)?;
+    let form = format!("grant_type=password&username={NAME}&password={}", PASSWORD.replace(' ', "+"));
+    let login = || -> Result<String> {
+        let answer = check::curl(site, &gateway, "/auth/token", &["--data", &form])?;
+        let answer: Value = serde_json::from_slice(&answer.body)?;
+        let token = answer["access_token"].as_str().with_context(|| format!("no token: {answer}"))?;
+        Ok(format!("Authorization: Bearer {token}\n"))
+    };
+    let tokens = (0..LOGINS).map(|_| login()).collect::<Result<Vec<String>>>()?;
+    fs::write(site.folder.join("token.txt"), &tokens[0])?;
+    fs::write(site.folder.join("tokens-0.txt"), tokens.concat())?;
+    let json = serde_json::json!({ "username": NAME, "password": PASSWORD }).to_string();
+    let answer =
+        check::curl(site, &gateway, "/auth/login", &["-H", "Content-Type: application/json", "--data", &json])?;
+    let session = answer.headers.iter().find_map(|line| line.strip_prefix("set-cookie:")?.split(';').next());
+    let session = session.with_context(|| format!("no cookie: {:?}", answer.headers))?;
+    fs::write(site.folder.join("session.txt"), format!("Cookie: {session}\n"))?;
+    for caller in &CALLERS {
+        send(site, &gateway, caller, 0, super::train::SECONDS)?;
+    }
+    Ok(gateway)
+}
+
 /// An account with a key, and everything that `credentials.py` makes.
 fn credentials(site: &Site, gateway: &Gateway, binary: &Path, rounds: u64) -> Result<()> {
-    add_user(site, binary, NAME, &[])?;
-    let made = command(site, binary, &["key", "create", "--user", NAME, "--scope", "bench", "--json"], "")?;
-    let key = made["key"].as_str().context("no key")?;
-    fs::write(site.folder.join("key.txt"), format!("X-API-Key: {key}\n"))?;
-    fs::write(site.folder.join("nobody.txt"), "Accept: */*\n")?;
+    account(site, binary)?;
     let mut python = Command::new(python_program("python"));
     python.env("PYTHONDONTWRITEBYTECODE", "1").arg(paths::tests("apps/cost/credentials.py"));
     python
@@ -118,6 +142,16 @@ fn credentials(site: &Site, gateway: &Gateway, binary: &Path, rounds: u64) -> Re
         .args([NAME, PASSWORD]);
     python.args([COUNT.to_string(), rounds.to_string()]).arg(&site.folder);
     process::output(python, &site.folder.join("credentials.out"), Duration::from_secs(120), || ())?;
+    Ok(())
+}
+
+/// An account, and the headers of its key and of nobody.
+fn account(site: &Site, binary: &Path) -> Result<()> {
+    add_user(site, binary, NAME, &[])?;
+    let made = command(site, binary, &["key", "create", "--user", NAME, "--scope", "bench", "--json"], "")?;
+    let key = made["key"].as_str().context("no key")?;
+    fs::write(site.folder.join("key.txt"), format!("X-API-Key: {key}\n"))?;
+    fs::write(site.folder.join("nobody.txt"), "Accept: */*\n")?;
     Ok(())
 }
 

@@ -49,7 +49,7 @@ pub(super) fn ensure(more: &[(&str, &'static str)]) -> Result<()> {
 }
 
 /// Where a program lies, also in the `sbin` folders that are not on a normal user's path.
-pub(super) fn find(program: &str) -> Option<PathBuf> {
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .chain(["/usr/sbin", "/sbin", "/usr/local/sbin"].iter().map(PathBuf::from))
@@ -62,7 +62,8 @@ pub(super) fn program(name: &str) -> Result<PathBuf> {
     find(name).with_context(|| format!("`{name}` is not installed"))
 }
 
-fn apt(packages: &[&str]) -> Result<()> {
+/// Installs packages.
+pub(crate) fn apt(packages: &[&str]) -> Result<()> {
     // Another apt may be at work, on a machine that was just set up for instance.
     const PATIENT: [&str; 2] = ["-o", "DPkg::Lock::Timeout=300"];
     privileged("apt-get", [&PATIENT[..], &["update", "-qq"]].concat())?;

@@ -13,7 +13,7 @@ mod gateway;
 mod generator;
 mod haproxy;
 mod identity;
-mod install;
+pub(crate) mod install;
 mod instructions;
 mod machine;
 mod measure;
@@ -27,6 +27,7 @@ mod site;
 mod slow;
 mod storm;
 mod summary;
+mod train;
 mod waf;
 
 use std::fs;
@@ -65,10 +66,9 @@ pub(crate) struct Arguments {
     /// Gateways it is compared with.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "nginx,haproxy")]
     against: Vec<Kind>,
-    /// Profile that palisade is built with: `dist`, as it is published, or the faster built `release`. With --binary only
-    /// the program of --waf that measures the engine alone is built.
-    #[arg(long, value_name = "PROFILE", default_value = "dist")]
-    profile: String,
+    /// How palisade is built: `dist`, as it is published, or the faster built `release`.
+    #[arg(long, value_enum, default_value = "dist")]
+    profile: Profile,
     /// A palisade binary that is built already, instead of building one.
     #[arg(long, value_name = "FILE")]
     binary: Option<PathBuf>,
@@ -142,6 +142,21 @@ impl Subject {
     }
 }
 
+/// How palisade is built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Profile {
+    /// `cargo xtask dist`.
+    Dist,
+    /// `cargo build --release`.
+    Release,
+}
+
+/// Sends a binary that counts (see [`train`](mod@train)) what is counted.
+pub(crate) fn train(binary: &PathBuf) -> Result<()> {
+    install::ensure(&[(waf::CORE_RULE_SET, "modsecurity-crs")])?;
+    in_a_folder(|folder| train::train(&mut Site::open(folder, machine::Cores::choose()?)?, binary))
+}
+
 /// Runs the command.
 pub(crate) fn run(args: &Arguments) -> Result<ExitCode> {
     let cells = chosen(&args.only)?;
@@ -162,17 +177,17 @@ pub(crate) fn run(args: &Arguments) -> Result<ExitCode> {
     })?;
     let binary = match &args.binary {
         Some(binary) => Some(fs::canonicalize(binary).with_context(|| format!("no binary {}", binary.display()))?),
-        None if kinds.contains(&Kind::Palisade) => Some(palisade::build(root, &args.profile)?),
+        None if kinds.contains(&Kind::Palisade) => Some(palisade::build(root, args.profile)?),
         None => None,
     };
-    let folder = std::env::temp_dir().join(format!("palisade-bench-{}", std::process::id()));
-    let result = Site::open(folder.clone(), cores).and_then(|mut site| {
+    in_a_folder(|folder| {
+        let mut site = Site::open(folder, cores)?;
         if args.instructions {
             count(args, &site, root, &cells, &kinds, subject, binary.as_ref())
         } else if args.fastapi {
             fastapi::measure(&mut site, root, binary.as_ref(), args.rounds, args.seconds(), !args.no_write)
         } else if args.waf {
-            waf::measure(&mut site, root, binary.as_ref(), &args.profile, args.rounds, args.seconds(), !args.no_write)
+            waf::measure(&mut site, root, binary.as_ref(), args.rounds, args.seconds(), !args.no_write)
         } else if args.redis {
             redis::measure(&mut site, root, binary.as_ref(), args.rounds, args.seconds(), !args.no_write)
         } else if args.identity {
@@ -188,13 +203,18 @@ pub(crate) fn run(args: &Arguments) -> Result<ExitCode> {
         } else {
             measure(args, site, root, &cells, &kinds, subject, binary.as_ref())
         }
-    });
-    if let Err(error) = result {
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Does something in a folder that is left where it fails.
+fn in_a_folder(work: impl FnOnce(PathBuf) -> Result<()>) -> Result<()> {
+    let folder = std::env::temp_dir().join(format!("palisade-bench-{}", std::process::id()));
+    if let Err(error) = work(folder.clone()) {
         eprintln!("bench: configurations, outputs and logs are kept in {}", folder.display());
         return Err(error);
     }
-    fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
-    Ok(ExitCode::SUCCESS)
+    fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))
 }
 
 fn measure(

@@ -10,36 +10,22 @@ use serde_json::Value;
 
 use super::gateway::{Launch, Port};
 use super::site::{HOST, ORIGIN, Site};
-use super::{install, process};
+use super::{Profile, install, process};
+use crate::dist;
 
 /// Controls the peers' configurations have no counterpart for. They are switched off where the policy knows them,
 /// so that the same work is compared.
 const BEYOND_THE_PEERS: &[&str] = &["waf", "validation", "csrf", "bans", "challenge"];
 
-/// Builds the binary with a profile of the workspace and returns where it lies.
-pub(super) fn build(root: &Path, profile: &str) -> Result<PathBuf> {
-    // As it is published, where it is asked for so.
-    let features = if profile == "dist" { "jemalloc" } else { "" };
-    eprintln!("bench: cargo build --profile {profile} --features '{features}' -p palisade-cli");
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let output = Command::new(cargo)
-        .args(["build", "--profile", profile, "--features", features, "--package", "palisade-cli"])
-        .arg("--message-format=json-render-diagnostics")
-        .current_dir(root)
-        .stderr(std::process::Stdio::inherit())
-        .output()
-        .context("cannot run cargo")?;
-    if !output.status.success() {
-        bail!(
-            "palisade could not be built (`--subject none` compares the peers alone, `--binary FILE` takes a built one)"
-        );
-    }
-    String::from_utf8_lossy(&output.stdout)
-        .lines()
-        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-        .filter(|message| message["target"]["name"] == "palisade")
-        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
-        .context("cargo built no binary named `palisade`")
+/// Builds the binary and returns where it lies.
+pub(super) fn build(root: &Path, profile: Profile) -> Result<PathBuf> {
+    let built = match profile {
+        Profile::Dist => dist::build(root, false),
+        Profile::Release => dist::plainly(root),
+    };
+    built.context(
+        "palisade is not measured (`--subject none` compares the peers alone, `--binary FILE` takes a built one)",
+    )
 }
 
 pub(super) fn launch(site: &Site, binary: Option<&PathBuf>, under: &[String]) -> Result<Launch> {

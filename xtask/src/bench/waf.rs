@@ -28,7 +28,7 @@ pub(super) const NEEDS: &[(&str, &str)] = &[
     ("/usr/include/modsecurity/modsecurity.h", "libmodsecurity-dev"),
     ("cc", "gcc"),
 ];
-const CORE_RULE_SET: &str = "/usr/share/modsecurity-crs/rules";
+pub(super) const CORE_RULE_SET: &str = "/usr/share/modsecurity-crs/rules";
 
 /// Connections at once, a request at a time on each: enough that a gateway always has something to do, whose CPU time is of
 /// work then and not of waking up; few where one request is the work of milliseconds.
@@ -37,7 +37,7 @@ fn connections(request: &Request) -> u64 {
 }
 
 /// The file that both read: the engine's recommended settings, and the rules as Debian installs them, at paranoia 1.
-const RULES: &str = r#"SecRuleEngine On
+pub(super) const RULES: &str = r#"SecRuleEngine On
 SecRequestBodyAccess On
 SecRule REQUEST_HEADERS:Content-Type "^(?:application(?:/soap\+|/)|text/)xml" "id:200000,phase:1,t:none,t:lowercase,pass,nolog,ctl:requestBodyProcessor=XML"
 SecRule REQUEST_HEADERS:Content-Type "^application/json" "id:200001,phase:1,t:none,t:lowercase,pass,nolog,ctl:requestBodyProcessor=JSON"
@@ -166,12 +166,28 @@ fn body(site: &Site, request: &Request) -> PathBuf {
     site.folder.join(format!("{}.body", request.name))
 }
 
+/// The five for some seconds each, and the attacks of [`Walled::judges`], on a gateway that goes on running.
+pub(super) fn train(site: &mut Site, binary: &PathBuf) -> Result<Gateway> {
+    let five = five(site)?;
+    let mut walled = Walled::start("palisade", Kind::Palisade, site, Some(binary), &five)?;
+    walled.measure(site, &five, super::train::SECONDS)?;
+    Ok(walled.gateway)
+}
+
+/// The requests, with their bodies in files.
+fn five(site: &Site) -> Result<Vec<Request>> {
+    let five = requests::all();
+    for request in &five {
+        fs::write(body(site, request), &request.body)?;
+    }
+    Ok(five)
+}
+
 /// Measures both, in turn.
 pub(super) fn measure(
     site: &mut Site,
     root: &Path,
     binary: Option<&PathBuf>,
-    profile: &str,
     rounds: u64,
     seconds: u64,
     write: bool,
@@ -179,10 +195,7 @@ pub(super) fn measure(
     let rules = site.folder.join("rules.conf");
     fs::write(&rules, RULES)?;
     site.rules = Some(rules.clone());
-    let five = requests::all();
-    for request in &five {
-        fs::write(body(site, request), &request.body)?;
-    }
+    let five = five(site)?;
     let mut both = [
         Walled::start("nginx + ModSecurity", Kind::Nginx, site, binary, &five)?,
         Walled::start("palisade", Kind::Palisade, site, binary, &five)?,
@@ -195,7 +208,7 @@ pub(super) fn measure(
     let table = table(&five, &both)?;
     println!("{table}");
     drop(both);
-    let engines = engine::measure(site, root, profile, &rules, rounds)?;
+    let engines = engine::measure(site, root, &rules, rounds)?;
     let (alone, steps) = (engines.table(title)?, engines.steps()?);
     println!("{alone}\n{steps}");
     if write {
