@@ -156,7 +156,7 @@ pub(super) fn measure(
     {
         let gateway = Gateway::start(kind, site, binary, &[])?;
         for mode in &MODES {
-            let mut command = process::pinned(site.cores.load, &install::program("slowhttptest")?)?;
+            let mut command = attacker(site, "slowhttptest")?;
             command.args(mode.flags).args(["-c", &CONNECTIONS.to_string(), "-r", "200", "-v", "1", "-l", &attacked]);
             command.arg("-u").arg(format!("https://127.0.0.1:{}{}", gateway.port, mode.path));
             seen.beside(mode.title, command, site, &gateway, cell, seconds)?;
@@ -167,10 +167,8 @@ pub(super) fn measure(
     let gateway = Gateway::start(kind, site, binary, &[])?;
     let script = site.folder.join("floods.py");
     fs::write(&script, FLOODS)?;
-    let mut command = process::pinned(site.cores.load, &install::program("nice")?)?;
-    // It shares a core with the clients that are measured, and takes what they leave.
-    command.args(["-n", "19"]).arg(install::program("python3")?).arg(&script);
-    command.args([gateway.port.to_string(), attacked, CONNECTIONS.to_string()]);
+    let mut command = attacker(site, "python3")?;
+    command.arg(&script).args([gateway.port.to_string(), attacked, CONNECTIONS.to_string()]);
     seen.beside("floods of HTTP/2", command, site, &gateway, cell, seconds)?;
     let Seen { table, starved } = seen;
     println!("{table}");
@@ -185,6 +183,14 @@ pub(super) fn measure(
         report::write_section(&root.join("docs/benchmarks.md"), "slow", &text)?;
     }
     Ok(())
+}
+
+/// An attacker's program shares a core with the clients that are measured and the application, and takes what they leave
+/// at once (`SCHED_IDLE`): it is the gateway that others are to wait for, not the attacker's own work.
+fn attacker(site: &Site, program: &str) -> Result<Command> {
+    let mut command = process::pinned(site.cores.load, &install::program("chrt")?)?;
+    command.args(["--idle", "0"]).arg(install::program(program)?);
+    Ok(command)
 }
 
 /// In milliseconds.
