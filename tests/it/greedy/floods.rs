@@ -183,6 +183,32 @@ async fn what_a_busy_client_sends_is_no_flood() -> Result<()> {
     Ok(())
 }
 
+/// CVE-2023-44487: what a client begins and gives up costs the application nothing, not even a connection.
+#[tokio::test]
+async fn what_is_given_up_as_it_is_begun_reaches_nobody() -> Result<()> {
+    let upstream = upstream().await?;
+    let gateway = gateway(&upstream, "").await?;
+    let mut raw = open(&gateway, &[]).await?;
+    for round in 0..3 {
+        let first = round * 20;
+        let bytes: Vec<u8> = (first..first + 15)
+            .flat_map(|number| {
+                let stream = odd(number);
+                [request(stream, END_STREAM, "GET", "/given-up"), frame(RST_STREAM, 0, stream, &8u32.to_be_bytes())]
+            })
+            .flatten()
+            .collect();
+        raw.send(&bytes).await?;
+        // On a connection that has nothing to show yet, and on one that had answers.
+        let stream = odd(first + 15);
+        raw.send(&request(stream, END_STREAM, "GET", "/kept")).await?;
+        raw.until("an answer", |frame| frame.stream == stream && frame.flags & END_STREAM != 0).await?;
+    }
+    let arrived: Vec<String> = upstream.requests().iter().map(|request| request.target().to_owned()).collect();
+    ensure!(arrived == ["/kept"; 3], "{arrived:?}");
+    Ok(())
+}
+
 #[tokio::test]
 async fn heads_that_grow_when_they_are_read_are_refused() -> Result<()> {
     let upstream = upstream().await?;

@@ -260,8 +260,10 @@ async fn http2_requests(
         let (handle, connection) = (Arc::clone(&handle), Arc::clone(&connection));
         // Boxed: each stream becomes a task, and a task moves its future several times on the way.
         Box::pin(async move {
+            running.turn().await;
             let request = incoming.map(|body| RequestBody::incoming(body).drain_when_dropped());
             let answer = handle.live().serve(&connection, request).await;
+            running.answered();
             Ok::<_, Infallible>(answer.map(|body| Taking::new(body, running)))
         })
     });

@@ -176,7 +176,7 @@ where
 
     /// Counts what came. False: it was too much.
     fn judge(&mut self, bytes: &[u8]) -> bool {
-        let Self { read, budget, block, last_stream, waiting, .. } = self;
+        let Self { read, budget, block, last_stream, waiting, streams, .. } = self;
         let mut any = false;
         read.feed(bytes, |frame, _| {
             any = true;
@@ -192,7 +192,10 @@ where
                     *block &= frame.flags & END_HEADERS == 0;
                     1
                 }
-                RST_STREAM => RESET,
+                RST_STREAM => {
+                    streams.gave_up();
+                    RESET
+                }
                 SETTINGS => SETTINGS_COST,
                 _ => 1,
             };
@@ -203,14 +206,17 @@ where
 
     /// Counts what is written: an answer pays for what its client asked besides.
     fn wrote(&mut self, bytes: &[u8]) {
-        let Self { written, budget, waiting, refused, .. } = self;
+        let Self { written, budget, waiting, refused, streams, .. } = self;
         written.feed(bytes, |frame, rest| {
             let ends = if frame.flags & END_STREAM != 0 { 5 } else { 0 };
             let earned = match frame.kind {
                 DATA if frame.length >= PIECE => 2 + ends,
                 DATA => ends,
                 HEADERS => 2 + ends,
-                RST_STREAM => -RESET,
+                RST_STREAM => {
+                    streams.gave_up();
+                    -RESET
+                }
                 // The library has limits of its own, which it keeps without a word to anybody else.
                 GOAWAY if rest.get(4..8) == Some(&ENHANCE_YOUR_CALM.to_be_bytes()[..]) => {
                     if let Some(refused) = refused.take() {

@@ -30,6 +30,10 @@ const FRAME: usize = 64 * 1024;
 pub(super) struct Streams {
     /// Requests whose answer is not over.
     running: AtomicU32,
+    /// A request was answered.
+    answered: AtomicBool,
+    /// A stream was given up, by either side.
+    given_up: AtomicBool,
     unwritten: AtomicUsize,
     /// Pieces of answers since somebody asked.
     pieces: AtomicU32,
@@ -42,6 +46,11 @@ impl Streams {
     pub(super) fn begin(self: &Arc<Self>) -> Running {
         self.running.fetch_add(1, Ordering::Relaxed);
         Running(Arc::clone(self))
+    }
+
+    /// A stream was given up.
+    pub(super) fn gave_up(&self) {
+        self.given_up.store(true, Ordering::Relaxed);
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -96,6 +105,22 @@ impl Streams {
 /// A request whose answer is not over.
 #[derive(Debug)]
 pub(super) struct Running(Arc<Streams>);
+
+impl Running {
+    /// There is an answer.
+    pub(super) fn answered(&self) {
+        self.0.answered.store(true, Ordering::Relaxed);
+    }
+
+    /// Lets a request wait for its turn once, where its connection gave up others or has nothing to show yet. By then the
+    /// library knows which ones were given up in the breath in which they were begun, and ends them: neither a connection
+    /// to the application nor a line of the log is spent on them (CVE-2023-44487).
+    pub(super) async fn turn(&self) {
+        if self.0.given_up.load(Ordering::Relaxed) || !self.0.answered.load(Ordering::Relaxed) {
+            tokio::task::yield_now().await;
+        }
+    }
+}
 
 impl Drop for Running {
     fn drop(&mut self) {
