@@ -24,6 +24,7 @@ use super::admission;
 use super::batch::{Batch, Valve};
 use super::frames::{Calm, Times};
 use super::framing::{self, Answering};
+use super::handshake;
 use super::linger::Linger;
 use super::patience::Patience;
 use super::proxy_protocol::{self, Failure};
@@ -96,8 +97,8 @@ pub(super) async fn serve(
         }
         Some(certificates) => {
             let Some(config) = certificates.public() else { return };
-            let handshake = match admission::handshake(&state, &live.policy, &admitted) {
-                Ok(handshake) => handshake,
+            let counted = match admission::handshake(&state, &live.policy, &admitted) {
+                Ok(counted) => counted,
                 Err(code) => return admission::refuse(&handle, &state, code, client, None).await,
             };
             // A connection may last for days; the policy it began under need not.
@@ -106,14 +107,14 @@ pub(super) async fn serve(
                 return unintroduced(&handle, &state, peer, NOT_THEIRS);
             }
             let _ = stream.get_ref().set_nodelay(true);
-            let accept = tokio_rustls::TlsAcceptor::from(config).accept(Valve::new(stream));
+            let secured = handshake::secure(config, Valve::new(stream));
             // Boxed: its memory is given back when the handshake is over.
-            let mut stream = match tokio::time::timeout_at(opening, Box::pin(accept)).await {
+            let mut stream = match tokio::time::timeout_at(opening, Box::pin(secured)).await {
                 Ok(Ok(stream)) => Box::new(stream),
                 Ok(Err(error)) => return failed(&handle, peer, &error.to_string()),
                 Err(_) => return failed(&handle, peer, "the TLS handshake took too long"),
             };
-            drop(handshake);
+            drop(counted);
             let session = stream.get_mut().1;
             // Reading what a client sends is bounded by rustls; what a slow one makes us keep, by this.
             session.set_buffer_limit(Some(TLS_BUFFER));

@@ -8,6 +8,7 @@ mod connection;
 mod descriptors;
 mod frames;
 pub(crate) mod framing;
+mod handshake;
 mod keep;
 mod linger;
 mod listen;
