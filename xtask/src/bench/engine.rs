@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 use super::site::Site;
 use super::summary::Spread;
 use super::{install, process, report};
+use crate::dist;
 
 /// Transactions of each request in one run: least and median of them are what counts.
 const ROUNDS: usize = 400;
@@ -46,18 +47,7 @@ pub(super) struct Engines {
 /// The program that measures our engine.
 fn build(root: &Path) -> Result<PathBuf> {
     eprintln!("bench: cargo build --release -p palisade-seclang --example five");
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(root).args(["build", "--release", "--package", "palisade-seclang"]);
-    let output = cargo
-        .args(["--example", "five", "--message-format=json-render-diagnostics"])
-        .stderr(std::process::Stdio::inherit())
-        .output()
-        .context("cargo does not run")?;
-    ensure!(output.status.success(), "the engine's example does not build");
-    let lines = String::from_utf8_lossy(&output.stdout);
-    let messages = lines.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    let built = messages.filter_map(|message| message["executable"].as_str().map(PathBuf::from)).next_back();
-    built.context("cargo names no program")
+    dist::compile(dist::cargo(root).args(["build", "--package", "palisade-seclang", "--example", "five"]), "five")
 }
 
 fn parse(printed: &str) -> Result<Measured> {

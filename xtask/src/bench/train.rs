@@ -3,7 +3,6 @@
 //! Every cell of the table, the requests that the rules are measured with, callers of every kind and logins. What is not
 //! here is not slower than without counts, only not moved together.
 
-use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -31,12 +30,8 @@ pub(super) fn train(site: &mut Site, binary: &PathBuf) -> Result<()> {
     }
     end(gateway)?;
 
-    let rules = site.folder.join("rules.conf");
-    fs::write(&rules, waf::RULES)?;
-    site.rules = Some(rules);
     eprintln!("dist: load: requests that rules look at");
     end(waf::train(site, binary)?)?;
-    site.rules = None;
 
     site.auth = Some("closed");
     eprintln!("dist: load: callers and logins");

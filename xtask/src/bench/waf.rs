@@ -37,7 +37,7 @@ fn connections(request: &Request) -> u64 {
 }
 
 /// The file that both read: the engine's recommended settings, and the rules as Debian installs them, at paranoia 1.
-pub(super) const RULES: &str = r#"SecRuleEngine On
+const RULES: &str = r#"SecRuleEngine On
 SecRequestBodyAccess On
 SecRule REQUEST_HEADERS:Content-Type "^(?:application(?:/soap\+|/)|text/)xml" "id:200000,phase:1,t:none,t:lowercase,pass,nolog,ctl:requestBodyProcessor=XML"
 SecRule REQUEST_HEADERS:Content-Type "^application/json" "id:200001,phase:1,t:none,t:lowercase,pass,nolog,ctl:requestBodyProcessor=JSON"
@@ -168,10 +168,19 @@ fn body(site: &Site, request: &Request) -> PathBuf {
 
 /// The five for some seconds each, and the attacks of [`Walled::judges`], on a gateway that goes on running.
 pub(super) fn train(site: &mut Site, binary: &PathBuf) -> Result<Gateway> {
+    site.rules = Some(rules(site)?);
     let five = five(site)?;
     let mut walled = Walled::start("palisade", Kind::Palisade, site, Some(binary), &five)?;
     walled.measure(site, &five, super::train::SECONDS)?;
+    site.rules = None;
     Ok(walled.gateway)
+}
+
+/// The file of [`RULES`].
+fn rules(site: &Site) -> Result<PathBuf> {
+    let file = site.folder.join("rules.conf");
+    fs::write(&file, RULES)?;
+    Ok(file)
 }
 
 /// The requests, with their bodies in files.
@@ -192,8 +201,7 @@ pub(super) fn measure(
     seconds: u64,
     write: bool,
 ) -> Result<()> {
-    let rules = site.folder.join("rules.conf");
-    fs::write(&rules, RULES)?;
+    let rules = rules(site)?;
     site.rules = Some(rules.clone());
     let five = five(site)?;
     let mut both = [

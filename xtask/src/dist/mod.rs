@@ -16,6 +16,8 @@ use serde_json::Value;
 
 use crate::bench;
 
+const PALISADE: [&str; 2] = ["--package", "palisade-cli"];
+
 /// Options of `cargo xtask dist`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -75,7 +77,7 @@ fn with_flags(root: &Path, target: &Path, flags: &[&str]) -> Result<PathBuf> {
     let mut cargo = cargo(root);
     cargo.args(["build", "--locked", "--features", "jemalloc", "--target", &host()?, "--target-dir"]).arg(target);
     // A path among them may have spaces.
-    compile(cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}")))
+    compile(cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}")).args(PALISADE), "palisade")
 }
 
 /// `cargo build --release`, as anybody builds it.
@@ -83,26 +85,30 @@ fn with_flags(root: &Path, target: &Path, flags: &[&str]) -> Result<PathBuf> {
 /// # Errors
 /// When it fails.
 pub(crate) fn plainly(root: &Path) -> Result<PathBuf> {
-    compile(cargo(root).arg("build"))
+    compile(cargo(root).arg("build").args(PALISADE), "palisade")
 }
 
-/// Where the program lies that cargo made (cargo alone knows).
-fn compile(cargo: &mut Command) -> Result<PathBuf> {
+/// Adds `--release`, and says where the program lies that cargo made (cargo alone knows).
+///
+/// # Errors
+/// When it fails, or makes no program of that name.
+pub(crate) fn compile(cargo: &mut Command, name: &str) -> Result<PathBuf> {
     let output = cargo
-        .args(["--release", "--package", "palisade-cli", "--message-format=json-render-diagnostics"])
+        .args(["--release", "--message-format=json-render-diagnostics"])
         .stderr(Stdio::inherit())
         .output()
         .context("cannot run cargo")?;
-    ensure!(output.status.success(), "palisade could not be built");
+    ensure!(output.status.success(), "{name} could not be built");
     let lines = String::from_utf8_lossy(&output.stdout);
     let messages = lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     messages
-        .filter(|message| message["target"]["name"] == "palisade")
+        .filter(|message| message["target"]["name"] == name)
         .find_map(|message| message["executable"].as_str().map(PathBuf::from))
-        .context("cargo built no binary named `palisade`")
+        .with_context(|| format!("cargo built no program named `{name}`"))
 }
 
-fn cargo(root: &Path) -> Command {
+/// Cargo, in the folder of the workspace.
+pub(crate) fn cargo(root: &Path) -> Command {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(root);
     cargo
