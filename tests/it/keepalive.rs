@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use http::Method;
-use palisade_test::Upstream;
+use palisade_test::{Upstream, eventually};
 use palisade_test::python::App;
 use palisade_test::upstream::{Reply, Step};
 use serde_json::json;
@@ -59,7 +59,8 @@ async fn posts_with_pauses_like_the_apps_own_keep_alive() -> Result<()> {
     Ok(())
 }
 
-/// An app that closes right after each answer without saying so: the next request finds that out before it is sent.
+/// An app that closes after each answer without having said so: the next request finds that out before it is sent.
+/// (A request that is under way when the other side closes can't: see [`only_what_may_be_repeated_is`].)
 #[tokio::test]
 async fn an_app_that_closes_after_each_answer() -> Result<()> {
     for end in [Step::Close, Step::Reset] {
@@ -73,6 +74,7 @@ async fn an_app_that_closes_after_each_answer() -> Result<()> {
                 let mut answer = connection.post(&format!("/{way}/{number}")).body("once").send().await?;
                 assert_eq!((answer.status(), &*answer.text().await?), (200, "ok"), "{way} {number}");
                 sent += 1;
+                eventually(SOON, "the application has closed", async || upstream.open_connections() == 0).await?;
             }
         }
         let mut targets: Vec<_> = upstream.requests().iter().map(|request| request.target().to_owned()).collect();

@@ -18,6 +18,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("taskset", "util-linux"),
     ("setpriv", "util-linux"),
     ("slowhttptest", "slowhttptest"),
+    ("ip", "iproute2"),
 ];
 
 /// Answers `invoke-rc.d` with "action forbidden", so that no installed service starts by itself.
@@ -82,7 +83,7 @@ fn forbid_service_starts() -> Result<bool> {
 }
 
 /// Runs a command as root: directly when we are root, else through `sudo`.
-fn privileged<'a>(program: &str, args: impl IntoIterator<Item = &'a str>) -> Result<()> {
+pub(super) fn privileged<'a>(program: &str, args: impl IntoIterator<Item = &'a str>) -> Result<()> {
     let mut command = if is_root() {
         Command::new(program)
     } else {

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::gateway::{Launch, Port};
 use super::site::{HOST, ORIGIN, Site};
+use super::slow::Ways;
 use super::{Profile, install, process};
 use crate::dist;
 
@@ -76,10 +77,10 @@ fn policy(site: &Site, access_log: &Path, known: &[String]) -> String {
     let mut text = format!(
         r#"[server]
 mode = "production"
-https = "127.0.0.1:0"
+https = "{listen}:0"
 http = "off"
 admin = "127.0.0.1:0"
-hosts = ["{HOST}", "127.0.0.1"]
+hosts = ["{HOST}", "127.0.0.1", "{attacker}"]
 workers = {workers}
 state = "{state}"
 lame_duck = "0s"
@@ -112,6 +113,8 @@ access = "{log}"
         key = site.key().display(),
         log = access_log.display(),
         per_address = site.per_address,
+        listen = site.listen,
+        attacker = Ways::ATTACKER,
     );
     if let Some(port) = site.redis {
         let count = "[rate_limit]\n";

@@ -1,7 +1,7 @@
 //! What all gateways of a run share: the folder, the certificate, the upstream, what a right answer is.
 
 use std::fs;
-use std::net::{TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -43,6 +43,10 @@ pub(super) struct Site {
     pub(super) both_cores: bool,
     /// Connections of one address that the gateways started from now on take: many, since all clients have the same one.
     pub(super) per_address: u32,
+    /// Where the gateways started from now on listen.
+    pub(super) listen: Ipv4Addr,
+    /// Where the measured clients of those that listen everywhere connect to.
+    pub(super) door: Ipv4Addr,
     upstream_server: Server,
 }
 
@@ -69,6 +73,8 @@ impl Site {
             mail: None,
             both_cores: false,
             per_address: 10_000,
+            listen: Ipv4Addr::LOCALHOST,
+            door: Ipv4Addr::LOCALHOST,
             upstream_server,
         })
     }

@@ -1,11 +1,12 @@
 //! What slow and greedy connections cost everybody else: `slowhttptest` in its four modes, and floods of HTTP/2, beside
 //! 2,000 requests a second.
 //!
-//! `slowhttptest` cannot choose its address, so the policy lets one address have as many connections as it likes: what
-//! holds is what remains without the limit by address.
+//! The attacker is 127.0.0.2 and the clients are 127.0.0.3, under the limits that hold by default. Then once more without
+//! the limit by address, as if each of the attacker's connections came from another one.
 
 use std::fmt::Write as _;
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -30,6 +31,8 @@ const SETTLE: Duration = Duration::from_secs(3);
 const SHORTEST: Duration = Duration::from_secs(2);
 /// `limits.connections_per_address` as it is by default.
 const PER_ADDRESS: u32 = 100;
+/// Connections of an attacker who has an address for each.
+const ANY: u32 = 10_000;
 
 struct Mode {
     title: &'static str,
@@ -62,9 +65,11 @@ struct Seen {
 }
 
 impl Seen {
-    fn new() -> Seen {
-        let table = "| 1,000 connections of | p99 without, ms | p99 with, ms | ratio | memory after, MiB |\n| --- | ---: | ---: | ---: | ---: |\n";
-        Seen { table: table.to_owned(), starved: Vec::new() }
+    fn new(title: &str) -> Seen {
+        let table = format!(
+            "| {title} | p99 without, ms | p99 with, ms | ratio | memory after, MiB |\n| --- | ---: | ---: | ---: | ---: |\n"
+        );
+        Seen { table, starved: Vec::new() }
     }
 
     /// Measures the load alone, and beside an attack.
@@ -141,6 +146,33 @@ impl Attack {
     }
 }
 
+/// Addresses of this machine, each reached from another one: what goes to 127.66.0.N comes from 127.0.0.N. Neither
+/// `slowhttptest` nor `h2load` can choose where it comes from.
+pub(super) struct Ways;
+
+impl Ways {
+    pub(super) const ATTACKER: Ipv4Addr = Ipv4Addr::new(127, 66, 0, 2);
+    const CLIENT: Ipv4Addr = Ipv4Addr::new(127, 66, 0, 3);
+
+    fn open() -> Result<Ways> {
+        let ways = Ways;
+        for to in [Ways::ATTACKER, Ways::CLIENT] {
+            let [.., last] = to.octets();
+            let route = format!("route replace local {to}/32 dev lo src 127.0.0.{last} table local");
+            install::privileged("ip", route.split(' '))?;
+        }
+        Ok(ways)
+    }
+}
+
+impl Drop for Ways {
+    fn drop(&mut self) {
+        for to in [Ways::ATTACKER, Ways::CLIENT] {
+            let _ = install::privileged("ip", format!("route del local {to}/32 dev lo table local").split(' '));
+        }
+    }
+}
+
 /// Measures each attack against the same load without it, in turn.
 pub(super) fn measure(
     site: &mut Site,
@@ -152,25 +184,31 @@ pub(super) fn measure(
 ) -> Result<()> {
     let cell = CELLS.iter().find(|cell| cell.name == "h1-rate").context("no cell at a fixed rate")?;
     let attacked = (seconds + 2 * RAMP.as_secs()).to_string();
-    let mut seen = Seen::new();
+    let _ways = Ways::open()?;
+    (site.listen, site.door) = (Ipv4Addr::UNSPECIFIED, Ways::CLIENT);
+    let script = site.folder.join("floods.py");
+    fs::write(&script, FLOODS)?;
+    let mut table = String::new();
+    let mut starved = Vec::new();
+    for (per_address, title) in
+        [(PER_ADDRESS, "1,000 connections of one address"), (ANY, "1,000, each of another address")]
     {
+        site.per_address = per_address;
         let gateway = Gateway::start(kind, site, binary, &[])?;
+        let mut seen = Seen::new(title);
         for mode in &MODES {
             let mut command = attacker(site, "slowhttptest")?;
             command.args(mode.flags).args(["-c", &CONNECTIONS.to_string(), "-r", "200", "-v", "1", "-l", &attacked]);
-            command.arg("-u").arg(format!("https://127.0.0.1:{}{}", gateway.port, mode.path));
+            command.arg("-u").arg(format!("https://{}:{}{}", Ways::ATTACKER, gateway.port, mode.path));
             seen.beside(mode.title, command, site, &gateway, cell, seconds)?;
         }
+        let mut command = attacker(site, "python3")?;
+        command.arg(&script).args([gateway.port.to_string(), attacked.clone(), CONNECTIONS.to_string()]);
+        seen.beside("floods of HTTP/2", command, site, &gateway, cell, seconds)?;
+        table.push_str(&seen.table);
+        table.push('\n');
+        starved.extend(seen.starved);
     }
-    // As many connections of an address as there may be by default: the attacker's is 127.0.0.2.
-    site.per_address = PER_ADDRESS;
-    let gateway = Gateway::start(kind, site, binary, &[])?;
-    let script = site.folder.join("floods.py");
-    fs::write(&script, FLOODS)?;
-    let mut command = attacker(site, "python3")?;
-    command.arg(&script).args([gateway.port.to_string(), attacked, CONNECTIONS.to_string()]);
-    seen.beside("floods of HTTP/2", command, site, &gateway, cell, seconds)?;
-    let Seen { table, starved } = seen;
     println!("{table}");
     ensure!(starved.is_empty(), "others were not served beside: {}", starved.join(", "));
     if write {
@@ -178,8 +216,10 @@ pub(super) fn measure(
         let mut text = report::heading("Slow connections and floods", &facts, &["date", "commit", "cpu", "palisade"]);
         let _ = write!(
             text,
-            "\nThe 99th percentile of 2,000 GETs a second over HTTP/1.1 with TLS, for {seconds} s each, alone and beside `slowhttptest` in its four modes, and beside ten floods of HTTP/2 from 127.0.0.2 (`xtask/src/bench/floods.py`), whose connections come again as often as they are ended.\n\n{table}"
+            "\nThe 99th percentile of 2,000 GETs a second over HTTP/1.1 with TLS from 127.0.0.3, for {seconds} s each, alone and beside `slowhttptest` in its four modes and ten floods of HTTP/2 (`xtask/src/bench/floods.py`) from 127.0.0.2, whose connections come again as often as they are ended. First with the limits that hold by default, {PER_ADDRESS} connections of an address among them; then without that one.\n\n{}",
+            table.trim_end(),
         );
+        text.push('\n');
         report::write_section(&root.join("docs/benchmarks.md"), "slow", &text)?;
     }
     Ok(())
