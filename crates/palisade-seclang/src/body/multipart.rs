@@ -1,4 +1,7 @@
-//! `multipart/form-data` (RFC 7578), read as it arrives. Fields become arguments; of files only names and sizes are kept.
+//! `multipart/form-data` (RFC 7578), and what else is read like it, as it arrives. Fields become arguments; of files only
+//! names and sizes are kept.
+
+use memchr::memmem::Finder;
 
 use super::{Finding, Output};
 use crate::store::List;
@@ -49,7 +52,7 @@ impl Flags {
 #[derive(Debug)]
 pub(crate) struct Reader {
     /// `--` and the boundary.
-    delimiter: Vec<u8>,
+    delimiter: Finder<'static>,
     state: State,
     /// The line that is being read, without its end.
     line: Vec<u8>,
@@ -128,7 +131,7 @@ impl Reader {
         let mut delimiter = b"--".to_vec();
         delimiter.extend_from_slice(&boundary.unwrap_or_default());
         Reader {
-            delimiter,
+            delimiter: Finder::new(&delimiter).into_owned(),
             state,
             line: Vec::new(),
             held: b"",
@@ -164,15 +167,17 @@ impl Reader {
                 None => {
                     self.line.extend_from_slice(rest);
                     rest = &[];
-                    // A boundary is short; what is longer can be handed on before its line ends. The last byte stays:
-                    // it may be the CR of the line's end.
+                    // A boundary is short; what is longer can be handed on before its line ends. As much as a boundary
+                    // stays, so that none is cut in two; the last byte may be the CR of the line's end.
                     if self.line.len() > HEADER_LINE {
                         match self.state {
                             State::Data => {
-                                let tail = self.line.pop();
-                                let line = std::mem::take(&mut self.line);
-                                self.data(&line, b"", out);
-                                self.line.extend(tail);
+                                let mut line = std::mem::take(&mut self.line);
+                                self.look_alike(&line, out);
+                                let cut = line.len().saturating_sub(self.delimiter.needle().len());
+                                self.data(&line[..cut], b"", out);
+                                line.drain(..cut);
+                                self.line = line;
                                 self.continued = true;
                             }
                             State::Headers => self.broken("has too long a header line", out),
@@ -203,13 +208,16 @@ impl Reader {
     }
 
     fn line(&mut self, line: &[u8], ending: &'static [u8], out: &mut Output<'_>) {
-        let continued = std::mem::take(&mut self.continued);
-        if continued && self.state == State::Data {
+        if self.continued && self.state == State::Data {
+            self.look_alike(line, out);
+            self.continued = false;
             self.data(line, ending, out);
             return;
         }
-        if self.state != State::Epilogue && line.starts_with(&self.delimiter) {
-            let tail = &line[self.delimiter.len()..];
+        self.continued = false;
+        if self.state != State::Epilogue
+            && let Some(tail) = line.strip_prefix(self.delimiter.needle())
+        {
             match tail {
                 b"" | b"--" => {
                     if ending == b"\n" {
@@ -236,9 +244,8 @@ impl Reader {
                     out.find(Finding::MultipartFraming("has a line that begins like the boundary"));
                 }
             }
-        } else if self.state == State::Data && line.starts_with(b"--") && line.len() > 2 && line[2] != b'-' {
-            // As ModSecurity: what looks like another boundary may be one to somebody else.
-            out.flags.unmatched_boundary = true;
+        } else {
+            self.look_alike(line, out);
         }
         match self.state {
             State::Preamble => {
@@ -254,6 +261,25 @@ impl Reader {
             State::Headers => self.header(line, ending, out),
             State::Data => self.data(line, ending, out),
             State::Broken => {}
+        }
+    }
+
+    /// Notes what is no boundary here, and one to somebody else: some parsers look for it anywhere, some take a CR for the
+    /// end of a line. `line` may be a piece of one.
+    fn look_alike(&self, line: &[u8], out: &mut Output<'_>) {
+        if !matches!(self.state, State::Headers | State::Data) {
+            return;
+        }
+        if self.delimiter.find(line).is_some() {
+            out.flags.unmatched_boundary = true;
+            out.find(Finding::MultipartFraming("has its boundary inside a line"));
+        } else if self.state == State::Data
+            && !self.continued
+            && line.starts_with(b"--")
+            && line.get(2).is_some_and(|byte| *byte != b'-')
+        {
+            // As ModSecurity: it looks like another boundary.
+            out.flags.unmatched_boundary = true;
         }
     }
 

@@ -185,6 +185,50 @@ SecRule MULTIPART_STRICT_ERROR "@eq 1" "id:6,phase:2,pass,log"
     }
 }
 
+/// What is found in a multipart body that comes in pieces of a length, and whether something looked like its boundary.
+fn multipart(body: &[u8], piece: usize) -> (Vec<Finding>, bool) {
+    let rules = rules("SecRule MULTIPART_UNMATCHED_BOUNDARY \"@eq 1\" \"id:1,phase:2,pass,log\"");
+    let mut t = Transaction::new(&rules);
+    t.request(b"POST", b"/", b"HTTP/1.1");
+    t.header(b"Content-Type", b"multipart/form-data; boundary=X");
+    t.request_headers();
+    body.chunks(piece).for_each(|piece| t.body(piece));
+    t.request_body();
+    (t.findings().to_vec(), t.matches().iter().any(|found| found.rule == 1))
+}
+
+#[test]
+fn a_boundary_inside_a_line_is_two_readings() {
+    let file = |content: &[u8]| {
+        let head = &b"--X\r\nContent-Disposition: form-data; name=\"f\"; filename=\"a\"\r\n\r\n"[..];
+        [head, content, b"\r\n--X--\r\n"].concat()
+    };
+    let inside = Finding::MultipartFraming("has its boundary inside a line");
+    let field = "--X\r\nContent-Disposition: form-data; name=\"q\"\r\n\r\nPAYLOAD";
+    for before in [0, 1, 7, 8000, 8188, 8189, 8190, 8191, 8192, 8193, 8194, 8195, 9000, 20_000] {
+        for end in ["", "\r", "\0", "--"] {
+            let content = format!("{}A{end}{field}", "a".repeat(before));
+            for piece in [1, 2, 3, 5, 4096, usize::MAX] {
+                let (findings, unmatched) = multipart(&file(content.as_bytes()), piece);
+                assert!(findings.contains(&inside) && unmatched, "{before} {end:?} {piece}: {findings:?}");
+            }
+        }
+        let long = format!("--X{}\r\n", "a".repeat(before));
+        assert!(before == 0 || !multipart(&file(long.as_bytes()), 100).0.is_empty(), "a long line that begins with it");
+    }
+    // What only resembles it is content.
+    for content in [&b"a--b\r\n---\r\n--\r\n-X\r\n- -X"[..], &[b'-'; 30_000], b"--x", b"\x89PNG\r\n\x1a\n\0\0--\0X\n"] {
+        for piece in [1, 100, usize::MAX] {
+            assert_eq!(
+                multipart(&file(content), piece).0,
+                Vec::<Finding>::new(),
+                "{}",
+                content[..content.len().min(20)].escape_ascii()
+            );
+        }
+    }
+}
+
 #[test]
 fn a_cookie_in_quotes_is_read_in_both_ways() {
     let rules = rules(
