@@ -288,6 +288,10 @@ impl Reader {
             out.flags.lf_line = true;
             out.find(Finding::MultipartFraming("has lines that end in LF alone"));
         }
+        // To some parsers a CR alone ends a line, to some a form feed does, and to others a NUL ends the text.
+        if line.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t') {
+            out.find(Finding::MultipartHeader("has a control character"));
+        }
         if line.is_empty() {
             self.begin_part(out);
         } else if matches!(line[0], b' ' | b'\t') {

@@ -230,6 +230,21 @@ fn a_boundary_inside_a_line_is_two_readings() {
 }
 
 #[test]
+fn a_control_character_in_a_part_header_is_two_readings() {
+    for header in [
+        "X-A: y\rContent-Disposition: form-data; name=\"q\"\r\nContent-Disposition: form-data; name=\"f\"; filename=\"a\"",
+        "Content-Disposition: form-data; name=\"f\"; filename=\"a\"\r",
+        "Content-Disposition: form-data; name=\"f\"; filename=\"a\0.php\"",
+        "Content-Disposition: form-data; name=\"f\"\u{b}Content-Disposition: form-data; name=\"q\"",
+    ] {
+        let (findings, _) = multipart(format!("--X\r\n{header}\r\n\r\nPAYLOAD\r\n--X--\r\n").as_bytes(), 9);
+        assert!(findings.contains(&Finding::MultipartHeader("has a control character")), "{header:?}: {findings:?}");
+    }
+    let tab = b"--X\r\nContent-Disposition:\tform-data;\tname=\"f\"\r\n\r\nx\r\n--X--\r\n";
+    assert_eq!(multipart(tab, 9).0, Vec::<Finding>::new());
+}
+
+#[test]
 fn a_cookie_in_quotes_is_read_in_both_ways() {
     let rules = rules(
         "SecRule REQUEST_COOKIES:a \"@rx ^union select$\" \"id:1,phase:1,pass,log\"\nSecRule REQUEST_COOKIES:a \"@contains \\\\165\" \"id:2,phase:1,pass,log\"\nSecRule &REQUEST_COOKIES \"@eq 2\" \"id:3,phase:1,pass,log\"",
