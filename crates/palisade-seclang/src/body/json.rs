@@ -1,4 +1,5 @@
-//! JSON: every leaf becomes an argument named by its path, `json.rows.array_0.title`. The house's readers read it.
+//! JSON: every leaf becomes an argument named by its path, `json.rows.array_0.title`, and so does an object or array that
+//! is empty. The house's readers read it.
 
 use std::ops::ControlFlow;
 
@@ -38,6 +39,8 @@ struct Frame {
     index: u32,
     /// Length of the path without what this frame adds.
     path: usize,
+    /// Nothing is in it yet.
+    empty: bool,
 }
 
 fn limits(out: &Output<'_>) -> json::Limits {
@@ -144,20 +147,25 @@ impl json::Sink for Arguments<'_, '_> {
     fn event(&mut self, event: Event<'_>) -> ControlFlow<()> {
         match event {
             Event::Key(key) => {
-                self.names.key(key, self.out.limits.value);
+                if !self.names.key(key, self.out.limits.value) {
+                    self.out.find(Finding::ValueTooLong { limit: self.out.limits.value });
+                }
                 ControlFlow::Continue(())
             }
             Event::BeginArray | Event::BeginObject => {
                 self.names.value();
                 let path = self.names.path.len();
-                self.names.frames.push(Frame { array: event == Event::BeginArray, index: 0, path });
+                self.names.frames.push(Frame { array: event == Event::BeginArray, index: 0, path, empty: true });
                 ControlFlow::Continue(())
             }
             Event::EndArray | Event::EndObject => {
-                if let Some(frame) = self.names.frames.pop() {
-                    self.names.path.truncate(frame.path);
+                let Some(frame) = self.names.frames.pop() else { return ControlFlow::Continue(()) };
+                self.names.path.truncate(frame.path);
+                // Of the keys above nothing there is no other argument. Above the outermost one there are none.
+                match frame.empty && !self.names.frames.is_empty() {
+                    true => self.argument(b""),
+                    false => ControlFlow::Continue(()),
                 }
-                ControlFlow::Continue(())
             }
             Event::String(text) | Event::Number(text) => self.leaf(text),
             Event::Bool(true) => self.leaf(b"true"),
@@ -181,9 +189,14 @@ impl json::Sink for Arguments<'_, '_> {
 }
 
 impl Arguments<'_, '_> {
-    /// Adds an argument.
+    /// A value that is no object and no array.
     fn leaf(&mut self, text: &[u8]) -> ControlFlow<()> {
         self.names.value();
+        self.argument(text)
+    }
+
+    /// Adds an argument under the path.
+    fn argument(&mut self, text: &[u8]) -> ControlFlow<()> {
         self.names.total += self.names.path.len();
         if self.names.total > NAMES {
             self.out.find(Finding::NamesTooLong { limit: NAMES });
@@ -203,20 +216,22 @@ impl Names {
         Names { frames: Vec::new(), path: b"json".to_vec(), total: 0 }
     }
 
-    /// A key of the innermost object.
-    fn key(&mut self, key: &[u8], most: usize) {
-        if let Some(frame) = self.frames.last() {
-            self.path.truncate(frame.path);
-            self.path.push(b'.');
-            // A path as long as the nesting times the longest key would let a small body grow.
-            let room = most.saturating_sub(self.path.len());
-            self.path.extend_from_slice(&key[..key.len().min(room)]);
-        }
+    /// A key of the innermost object. False: the path is too long, and cut.
+    fn key(&mut self, key: &[u8], most: usize) -> bool {
+        let Some(frame) = self.frames.last() else { return true };
+        self.path.truncate(frame.path);
+        self.path.push(b'.');
+        // A path as long as the nesting times the longest key would let a small body grow.
+        let room = most.saturating_sub(self.path.len());
+        self.path.extend_from_slice(&key[..key.len().min(room)]);
+        key.len() <= room
     }
 
     /// A value begins: of an array it is the next element.
     fn value(&mut self) {
-        if let Some(frame) = self.frames.last_mut().filter(|frame| frame.array) {
+        let Some(frame) = self.frames.last_mut() else { return };
+        frame.empty = false;
+        if frame.array {
             self.path.truncate(frame.path);
             self.path.extend_from_slice(b".array_");
             push_number(&mut self.path, i64::from(frame.index));

@@ -103,7 +103,15 @@ pub fn json(data: &[u8]) {
 
 /// The leaves of a value by path, sorted as text; numbers without their text, which is not kept.
 fn flatten(path: String, value: &Value, out: &mut Vec<(Vec<u8>, Option<Vec<u8>>)>) {
+    // An empty one is an argument without a value, but for the outermost, which has no name.
+    let empty = match value {
+        Value::Object(members) => members.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        _ => false,
+    };
     match value {
+        _ if empty && path == "json" => {}
+        _ if empty => out.push((path.into_bytes(), Some(Vec::new()))),
         Value::Object(members) => {
             members.iter().for_each(|(key, value)| flatten(format!("{path}.{key}"), value, out));
         }

@@ -132,6 +132,44 @@ SecRule REQBODY_ERROR "@eq 1" "id:5,phase:2,pass,log"
 }
 
 #[test]
+fn keys_above_nothing_are_arguments_too() {
+    let rules = rules(
+        "SecRule ARGS_NAMES \"@contains bad\" \"id:1,phase:2,pass,log\"\nSecRule ARGS \"@rx .\" \"id:2,phase:2,pass,log\"\nSecRule &ARGS \"@eq 1\" \"id:3,phase:2,pass,log\"",
+    );
+    for kind in ["application/json", "application/octet-stream"] {
+        for body in
+            [r#"{"bad":{}}"#, r#"{"bad":[]}"#, r#"{"a":{"bad":[]}}"#, r#"[[{"bad":[{}]}]]"#, r#"{"a":{"bad":[[]]}}"#]
+        {
+            let mut t = Transaction::new(&rules);
+            t.header(b"Content-Type", kind.as_bytes());
+            t.request_headers();
+            t.guess_json();
+            t.body(body.as_bytes());
+            t.request_body();
+            let ids: Vec<u64> = t.matches().iter().map(|found| found.rule).collect();
+            assert_eq!((ids, t.findings()), (vec![1, 3], &[][..]), "{kind} {body}");
+        }
+    }
+    let json = [("Content-Type", "application/json")];
+    for body in [&b"{}"[..], b"[]"] {
+        assert_eq!(matched(&rules, "/", &json, body).1.items(), Vec::new());
+    }
+    let items = matched(&rules, "/", &json, br#"{"a":[1,{},[],{"b":{}}]}"#).1.items();
+    let names: Vec<_> = items.iter().map(|(_, name, _)| String::from_utf8_lossy(name)).collect();
+    assert_eq!(names, ["json.a.array_0", "json.a.array_1", "json.a.array_2", "json.a.array_3.b"]);
+}
+
+#[test]
+fn a_path_that_is_cut_is_said() {
+    let rules =
+        rules("SecRequestBodyLimit 4000000\nSecRequestBodyNoFilesLimit 4000000\nSecAction \"id:1,phase:2,pass,nolog\"");
+    let key = "k".repeat(700 << 10);
+    let body = format!("{{\"{key}\":{{\"{key}\":1}}}}");
+    let (_, t) = matched(&rules, "/", &[("Content-Type", "application/json")], body.as_bytes());
+    assert_eq!(t.findings().iter().map(Finding::code).collect::<Vec<_>>(), ["value_too_long"]);
+}
+
+#[test]
 fn a_body_without_a_type_is_read_both_ways() {
     let rules = rules("SecRule ARGS \"@rx bad\" \"id:1,phase:2,pass,log\"");
     for body in [&b"{\"a\":\"\\u0062ad\"}"[..], b"a=%62ad"] {
