@@ -110,6 +110,18 @@ impl Group {
                     group.wanted[class] |= Chains::closure(&path);
                 }
             }
+            if link.transforms.contains(&Transform::Base64Decode) {
+                let least = match &link.operator {
+                    Operator::Rx(regex) => parse(&regex.translated)?.minimum(),
+                    Operator::Phrases(phrases) => phrases.words.iter().map(Vec::len).min().unwrap_or(0),
+                    // The others may find something in a single byte.
+                    _ => 0,
+                };
+                // What is decoded may grow again afterwards.
+                let grows = link.transforms.contains(&Transform::Utf8ToUnicode);
+                let least = if grows { 1 } else { least.saturating_mul(8) / 6 };
+                group.chains.base64 = group.chains.base64.min(least).max(1);
+            }
             let pattern = match &link.operator {
                 Operator::Rx(regex) => Pattern::Regex(regex.translated.clone()),
                 Operator::Phrases(phrases) => Pattern::Words(phrases.words.clone()),
@@ -128,16 +140,6 @@ impl Group {
                 }
                 _ => continue,
             };
-            if link.transforms.contains(&Transform::Base64Decode) {
-                let least = match &pattern {
-                    Pattern::Regex(source) => parse(source)?.minimum(),
-                    Pattern::Words(words) => words.iter().map(Vec::len).min().unwrap_or(0),
-                };
-                // What is decoded may grow again afterwards.
-                let grows = link.transforms.contains(&Transform::Utf8ToUnicode);
-                let least = if grows { 1 } else { least.saturating_mul(8) / 6 };
-                group.chains.base64 = group.chains.base64.min(least).max(1);
-            }
             let number = *numbers.entry(pattern.clone()).or_insert_with(|| {
                 patterns.push(pattern);
                 group.entries.push(Vec::new());

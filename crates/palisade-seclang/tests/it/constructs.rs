@@ -246,6 +246,24 @@ fn operators() {
     );
 }
 
+/// Rules that are evaluated where a search through all of them at once finds something: it reads base64 for each kind.
+#[test]
+fn what_is_found_in_base64() {
+    for (rule, sent) in [
+        ("@detectSQLi", "MScgb3IgJzEnPScx"),
+        ("@detectXSS", "PHNjcmlwdD5hbGVydCgxKTwvc2NyaXB0Pg"),
+        ("@validateByteRange 32-126", "AA"),
+        ("@validateByteRange 32-126", "YWJjAWRlZg"),
+        ("@rx <script", "PHNjcmlwdD4"),
+        ("@pm <script", "PHNjcmlwdD4"),
+    ] {
+        let raw = request(&format!("GET /?q={sent}&r=hello HTTP/1.1"), "");
+        check(&format!("ARGS:q \"{rule}\" \"t:none,t:base64Decode\""), &raw);
+        check(&format!("ARGS:q \"{rule}\" \"t:none,t:base64Decode,t:utf8toUnicode\""), &raw);
+        check(&format!("ARGS:q \"{rule}\" \"t:none,t:base64Decode,multiMatch\""), &raw);
+    }
+}
+
 #[test]
 fn transformations() {
     // What each undoes, between what it leaves alone.
