@@ -74,7 +74,7 @@ fn document(mut rest: &[u8], text: &mut Vec<u8>, out: &mut Output<'_>) -> Result
         } else if let Some(after) = rest.strip_prefix(b"<?") {
             let end = memchr::memmem::find(after, b"?>").ok_or(syntax)?;
             if after.starts_with(b"xml") {
-                out.charsets(&after[..end.min(200)].to_ascii_lowercase(), b"encoding");
+                out.charsets(&after[..end].to_ascii_lowercase(), b"encoding");
             }
             rest = &after[end + 2..];
         } else if let Some(after) = rest.strip_prefix(b"</") {

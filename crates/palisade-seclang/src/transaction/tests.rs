@@ -315,6 +315,11 @@ fn xml_text_attributes_and_what_it_may_not_have() {
         let (_, t) = matched(&rules, "/", &kind, body.as_bytes());
         assert_eq!(t.findings().first().map_or("", |f| f.code()), want, "{body}");
     }
+    for before in [0, 200, 100_000] {
+        let body = format!("<?xml version=\"1.0\"{} encoding=\"utf-7\"?><r>+ADw-</r>", " ".repeat(before));
+        let (_, t) = matched(&rules, "/", &kind, body.as_bytes());
+        assert_eq!(t.findings(), [Finding::Charset("utf-7".to_owned())], "{before}");
+    }
 }
 
 #[test]
