@@ -27,6 +27,10 @@ pub(crate) use replay::may_replay;
 use values::Value;
 pub(crate) use values::lists;
 
+/// What rules see at most, in bytes, of a body that nobody parses, where a rule asks for it all the same
+/// (`ctl:forceRequestBodyVariable`): as much whatever the pieces in which it comes, and little enough that an upload streams.
+const FORCED: usize = 64 << 10;
+
 /// What a rule wants done with the transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
@@ -322,11 +326,33 @@ impl Transaction {
     }
 
     /// Whether the rest of the body would not be read, because the beginning shows that it is no JSON, though it was fed only
-    /// to find that out ([`Transaction::guess_json`]).
+    /// to find that out ([`Transaction::guess_json`]). Where a rule asks for the body, there is also as much of it as rules
+    /// are shown.
     pub fn has_read_enough(&self) -> bool {
+        let shown = FORCED.min(self.body_limit());
+        self.is_no_json() && self.raw_body.as_ref().is_none_or(|raw| raw.len() >= shown)
+    }
+
+    /// Whether the body was fed to find out if it is JSON, and is none.
+    fn is_no_json(&self) -> bool {
         self.guess_json
-            && self.body_length > 0
+            && !self.readers.is_empty()
             && self.readers.iter().all(|reader| matches!(reader, Reader::Guess(guess) if guess.is_over()))
+    }
+
+    /// Most bytes of the body that are read.
+    fn body_limit(&self) -> usize {
+        let settings = &self.rules.settings;
+        match self.processor {
+            Some(Processor::Multipart) => settings.request_body_limit,
+            _ => self.kept_limit(),
+        }
+    }
+
+    /// Most bytes of the body that are kept as they came: without those of files.
+    fn kept_limit(&self) -> usize {
+        let settings = &self.rules.settings;
+        settings.request_body_limit.min(settings.request_body_no_files_limit).min(self.body_limit)
     }
 
     /// Whether the application will parse the body, as far as its type says: anything but one text.
@@ -537,37 +563,38 @@ impl Transaction {
                 self.readers.push(Reader::Form(Vec::new()));
             }
         }
-        let settings = &self.rules.settings;
-        let limit = match self.processor {
-            Some(Processor::Multipart) => settings.request_body_limit,
-            _ => settings.request_body_limit.min(settings.request_body_no_files_limit).min(self.body_limit),
-        };
+        let (limit, kept) = (self.body_limit(), self.kept_limit());
         let before = self.body_length;
         self.body_length = before.saturating_add(chunk.len());
         let room = limit.saturating_sub(before);
-        if chunk.len() > room {
-            self.scalars[Var::InboundDataError as usize] = self.store.push(b"1");
-            self.output().find(Finding::BodyTooLong { limit });
-        }
+        let too_long = chunk.len() > room;
         let chunk = &chunk[..chunk.len().min(room)];
         if let Some(raw) = &mut self.raw_body {
-            raw.extend_from_slice(chunk);
+            let room = kept.saturating_sub(raw.len());
+            raw.extend_from_slice(&chunk[..chunk.len().min(room)]);
         }
         let mut readers = std::mem::take(&mut self.readers);
         for reader in &mut readers {
             reader.feed(chunk, &mut self.output());
         }
         self.readers = readers;
+        // What would not have been read is not too long, in whatever pieces it comes.
+        if too_long && !self.has_read_enough() {
+            self.scalars[Var::InboundDataError as usize] = self.store.push(b"1");
+            self.output().find(Finding::BodyTooLong { limit });
+        }
     }
 
     /// The request is complete: evaluates phase 2.
     pub fn request_body(&mut self) -> Option<&Verdict> {
+        // How much more there is depends on the pieces in which it came.
+        let shown = if self.is_no_json() { FORCED } else { usize::MAX };
         for reader in std::mem::take(&mut self.readers) {
             reader.finish(&mut self.output());
         }
         if let Some(raw) = self.raw_body.take().filter(|b| !b.is_empty()) {
             let limit = self.rules.settings.request_body_limit;
-            let raw = &raw[..raw.len().min(limit)];
+            let raw = &raw[..raw.len().min(limit).min(shown)];
             let span = self.store.push(raw);
             self.scalars[Var::RequestBody as usize] = span;
             if self.every_reading {

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use super::{Outcome, Transaction};
+use super::{FORCED, Outcome, Transaction};
 use crate::body::Finding;
 use crate::parse::Builder;
 use crate::ruleset::RuleSet;
@@ -412,6 +412,58 @@ fn a_long_key_above_many_leaves_does_not_fill_memory() {
     let (_, t) = matched(&rules, "/", &[("Content-Type", "application/json")], body.as_bytes());
     assert!(t.findings().iter().any(|f| f.code() == "names_too_long" && f.is_limit()), "{:?}", t.findings());
     assert!(t.store.bytes.len() < 16 << 20);
+}
+
+/// What matches, and what is found, of a body in pieces of a length, of which no more is fed than is asked for.
+fn streamed(rules: &Arc<RuleSet>, kind: &str, body: &[u8], piece: usize) -> (Vec<u64>, Vec<Finding>) {
+    let mut t = Transaction::new(rules);
+    t.limit_body(200_000);
+    t.request(b"POST", b"/", b"HTTP/1.1");
+    t.header(b"Content-Type", kind.as_bytes());
+    t.request_headers();
+    t.every_reading();
+    if !t.wants_request_body() {
+        t.guess_json();
+    }
+    for piece in body.chunks(piece) {
+        t.body(piece);
+        if t.has_read_enough() {
+            break;
+        }
+    }
+    t.request_body();
+    (t.matches().iter().map(|found| found.rule).collect(), t.findings().to_vec())
+}
+
+#[test]
+fn what_a_rule_forces_into_request_body_does_not_depend_on_pieces() {
+    let forced = rules(
+        "SecRule REQBODY_PROCESSOR \"!@rx JSON\" \"id:1,phase:1,pass,nolog,ctl:forceRequestBodyVariable=On\"\n\
+         SecRule REQUEST_BODY \"@contains attack\" \"id:2,phase:2,pass,log\"",
+    );
+    let plain = rules("SecRule REQUEST_BODY \"@contains attack\" \"id:2,phase:2,pass,log\"");
+    for (start, before, found) in [
+        ("x", 0, true),
+        ("x", 1000, true),
+        ("x", FORCED - 7, true),
+        ("x", FORCED - 6, false),
+        ("x", 150_000, false),
+        ("x", 1_000_000, false),
+        // As long as it is JSON, all of it is read.
+        ("\"", 150_000, true),
+    ] {
+        let body = format!("{start}{}attack{}", "a".repeat(before), "z".repeat(10_000));
+        let mut seen = std::collections::HashSet::new();
+        for piece in [1000, 1001, 1 << 14, 1 << 16, (1 << 16) + 1, 300_000, usize::MAX] {
+            let (ids, findings) = streamed(&forced, "application/octet-stream", body.as_bytes(), piece);
+            assert_eq!(ids, if found { vec![2] } else { vec![] }, "{start} {before} in pieces of {piece}");
+            seen.insert(format!("{findings:?}"));
+            let (ids, findings) = streamed(&plain, "application/octet-stream", body.as_bytes(), piece);
+            assert_eq!(ids, Vec::<u64>::new(), "nobody asked");
+            assert!(start != "x" || findings.is_empty(), "{before} in pieces of {piece}: {findings:?}");
+        }
+        assert_eq!(seen.len(), 1, "{start} {before}: {seen:?}");
+    }
 }
 
 #[test]

@@ -170,7 +170,10 @@ impl RequestBody {
                     None => return self.poll_streamed(cx),
                 },
                 State::Failed(error) => return Poll::Ready(error.take().map(Err)),
-                State::Reading if hold.frames.len() > 1 => return Poll::Ready(hold.frames.pop_front().map(Ok)),
+                // What is being judged waits for it, however much there is.
+                State::Reading if hold.frames.len() > 1 && hold.judging.is_none() => {
+                    return Poll::Ready(hold.frames.pop_front().map(Ok));
+                }
                 State::Reading => ready!(self.poll_ahead(cx)),
             }
         }

@@ -178,6 +178,27 @@ async fn json_by_another_name_is_read_and_other_octets_stream() {
 }
 
 #[tokio::test]
+async fn what_a_rule_forces_is_judged_alike_in_all_pieces() {
+    let dir = tempfile::tempdir().unwrap();
+    let rules = "SecRule REQBODY_PROCESSOR \"!@rx (?:URLENCODED|MULTIPART|XML|JSON)\" \"id:1,phase:1,pass,nolog,ctl:forceRequestBodyVariable=On\"\n\
+        SecRule REQUEST_BODY \"@contains union select\" \"id:2,phase:2,deny,status:403,log\"\n";
+    std::fs::write(dir.path().join("forced.conf"), rules).unwrap();
+    let policy = format!("[limits]\nbody = \"20MiB\"\n[waf]\nrules = \"{}/forced.conf\"\n", dir.path().display());
+    let walled = Walled { app: App::start(&policy), _dir: dir };
+    let kind = "application/octet-stream";
+    let whole = format!("x{}union select", "a".repeat(30_000));
+    for piece in [1000, 4096, 20_000, 30_005, 40_000] {
+        let pieces = whole.as_bytes().chunks(piece).map(|piece| String::from_utf8_lossy(piece).into_owned()).collect();
+        let refused = walled.pieces("/echo", kind, pieces).await;
+        assert_eq!((refused.status, refused.code()), blocked(), "in pieces of {piece}");
+    }
+    // What is longer than rules are shown streams.
+    let long = vec!["hello ".repeat(10_000); 80];
+    let passed = walled.pieces("/echo", kind, long.clone()).await;
+    assert_eq!((passed.status, passed.text), (200, long.concat()));
+}
+
+#[tokio::test]
 async fn two_readings_are_refused() {
     let walled = walled("");
     for (headers, body, code) in [
