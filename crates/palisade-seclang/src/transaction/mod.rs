@@ -314,8 +314,15 @@ impl Transaction {
     /// Reads a body in every way that an application may, whatever its type says: what looks like JSON also as JSON, a
     /// text as an argument named `text`, a form also with `;` between its fields. Rules written for the type alone never
     /// see an attack that the application finds this way.
+    ///
+    /// To be said after phase 1, whose rules are told of the processor that goes with the type. Some frameworks read every
+    /// kind of multipart body as a form.
     pub fn every_reading(&mut self) {
         self.every_reading = true;
+        let multipart = |kind: &Vec<u8>| kind.get(..10).is_some_and(|kind| kind.eq_ignore_ascii_case(b"multipart/"));
+        if self.processor.is_none() && self.content_type.as_ref().is_some_and(multipart) {
+            self.processor = Some(Processor::Multipart);
+        }
     }
 
     /// Reads a body whose type no reader knows as JSON, as long as it is that: a handler that asks for JSON takes it under any
@@ -360,7 +367,7 @@ impl Transaction {
         self.processor.is_some() || self.content_type.is_none()
     }
 
-    /// Whether the body is read as it comes, file by file: `multipart/form-data`, whose files are no input of rules.
+    /// Whether the body is read as it comes, file by file: a multipart body, whose files are no input of rules.
     pub fn is_multipart(&self) -> bool {
         self.processor == Some(Processor::Multipart)
     }

@@ -467,6 +467,37 @@ fn what_a_rule_forces_into_request_body_does_not_depend_on_pieces() {
 }
 
 #[test]
+fn every_kind_of_multipart_is_read_as_a_form() {
+    let rules = rules(
+        "SecRule REQBODY_PROCESSOR \"@streq MULTIPART\" \"id:1,phase:1,pass,log\"\n\
+         SecRule REQBODY_PROCESSOR \"!@rx MULTIPART\" \"id:2,phase:1,pass,nolog,ctl:forceRequestBodyVariable=On\"\n\
+         SecRule ARGS:q \"@streq attack\" \"id:3,phase:2,pass,log\"",
+    );
+    let body = b"--X\r\nContent-Disposition: form-data; name=\"q\"\r\n\r\nattack\r\n--X--\r\n";
+    for kind in ["multipart/related", "multipart/mixed", "Multipart/X", "multipart/"] {
+        let (ids, findings) = streamed(&rules, &format!("{kind}; boundary=X"), body, 7);
+        assert_eq!((ids, findings), (vec![3], vec![]), "{kind}");
+    }
+    assert_eq!(streamed(&rules, "multipart/form-data; boundary=X", body, 7).0, [1, 3]);
+    let part = b"--X\r\nContent-Type: application/json\r\n\r\n{}\r\n--X--\r\n";
+    let (_, findings) = streamed(&rules, "multipart/related; boundary=X", part, 7);
+    assert_eq!(findings, [Finding::MultipartHeader("`Content-Disposition` is missing")]);
+    // Files are not kept, whoever asks for the whole.
+    let mut t = Transaction::new(&rules);
+    t.limit_body(1000);
+    t.request(b"POST", b"/", b"HTTP/1.1");
+    t.header(b"Content-Type", b"multipart/related; boundary=X");
+    t.request_headers();
+    t.every_reading();
+    t.body(b"--X\r\nContent-Disposition: form-data; name=\"f\"; filename=\"a\"\r\n\r\n");
+    (0..100).for_each(|_| t.body(&[b'a'; 1000]));
+    assert!(t.raw_body.as_ref().is_some_and(|raw| raw.len() <= 1000));
+    t.body(b"\r\n--X--\r\n");
+    t.request_body();
+    assert!(t.findings().is_empty(), "{:?}", t.findings());
+}
+
+#[test]
 fn text_is_one_value() {
     let rules = rules("SecRule REQUEST_BODY \"@rx ^some text$\" \"id:1,phase:2,pass,log\"");
     assert_eq!(matched(&rules, "/", &[("Content-Type", "text/plain")], b"some text").0, [1]);

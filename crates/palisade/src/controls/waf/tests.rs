@@ -199,6 +199,21 @@ async fn what_a_rule_forces_is_judged_alike_in_all_pieces() {
 }
 
 #[tokio::test]
+async fn every_kind_of_multipart_is_a_form() {
+    let walled = walled("");
+    let part = |headers: &str, value: &str| format!("--b\r\n{headers}\r\n\r\n{value}\r\n--b--\r\n");
+    let field = "Content-Disposition: form-data; name=\"a\"";
+    for kind in ["multipart/related; boundary=b", "multipart/mixed; boundary=b", "Multipart/x; boundary=b"] {
+        let headers = [("content-type", kind)];
+        assert_eq!(walled.post("/echo", &headers, &part(field, "hello")).await.status, 200, "{kind}");
+        let refused = walled.post("/echo", &headers, &part(field, "union select")).await;
+        assert_eq!((refused.status, refused.code()), blocked(), "{kind}");
+        let other = walled.post("/echo", &headers, &part("Content-Type: text/plain", "hello")).await;
+        assert_eq!((other.status, other.code().as_deref()), (415, Some("waf.ambiguous")), "{kind}");
+    }
+}
+
+#[tokio::test]
 async fn two_readings_are_refused() {
     let walled = walled("");
     for (headers, body, code) in [
