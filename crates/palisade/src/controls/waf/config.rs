@@ -137,6 +137,6 @@ pub enum Beyond {
     Refuse,
     /// What was inspected decides.
     InspectHead,
-    /// It passes, whatever was found.
+    /// A body that the API does not parse passes, whatever was found; of every other request what was inspected decides.
     Pass,
 }

@@ -25,8 +25,12 @@ impl Shared {
         let transaction = &inspection.transaction;
         let beyond = self.of(ctx).beyond;
         let new = transaction.findings().get(inspection.found..).unwrap_or_default();
-        let limit = new.iter().find(|finding| finding.is_limit());
-        if let (Some(_), Beyond::Pass) = (limit, beyond) {
+        let limits = || new.iter().filter(|finding| finding.is_limit());
+        let refused = |finding: &&Finding| self.beyond(beyond, inspection, ctx.has_body, finding).is_err();
+        let limit = limits().find(refused).or_else(|| limits().next());
+        // What passes whatever was found is a body that the API does not parse. Too many cookies switch no rule off.
+        let unread = inspection.body > 0 && !inspection.transaction.is_parsed();
+        if beyond == Beyond::Pass && unread && limit.is_some_and(|finding| !refused(&finding)) {
             return Ok(());
         }
         let verdict = transaction.verdict().map(|verdict| (verdict, false));
@@ -49,7 +53,7 @@ impl Shared {
             return Err(if watched { refusal.watched() } else { refusal });
         }
         if let Some(finding) = limit {
-            return self.beyond(beyond, inspection, finding);
+            return self.beyond(beyond, inspection, ctx.has_body, finding);
         }
         if answer || !ctx.has_body {
             return Ok(());
@@ -63,11 +67,18 @@ impl Shared {
     }
 
     /// What becomes of a request beyond a limit.
-    pub(super) fn beyond(&self, beyond: Beyond, inspection: &Inspection, finding: &Finding) -> Result<(), Refusal> {
+    pub(super) fn beyond(
+        &self,
+        beyond: Beyond,
+        inspection: &Inspection,
+        has_body: bool,
+        finding: &Finding,
+    ) -> Result<(), Refusal> {
         let always = match finding {
             // What the API parses and rules did not see is the way round every rule (threat 36).
             Finding::Budget { .. } | Finding::StepLimit { .. } => false,
-            _ => inspection.transaction.is_parsed(),
+            // A body without a type is parsed; no body is not.
+            _ => has_body && inspection.transaction.is_parsed(),
         };
         match beyond {
             Beyond::InspectHead | Beyond::Pass if !always => Ok(()),

@@ -289,7 +289,7 @@ impl Shared {
         let new = inspection.transaction.findings().get(inspection.found..).unwrap_or_default();
         // What cannot be inspected need not be read to its end.
         match new.iter().find(|finding| finding.is_limit()) {
-            Some(finding) => self.beyond(beyond, inspection, finding).map_err(Refusal::close),
+            Some(finding) => self.beyond(beyond, inspection, true, finding).map_err(Refusal::close),
             None => Ok(()),
         }
     }

@@ -214,6 +214,31 @@ async fn every_kind_of_multipart_is_a_form() {
 }
 
 #[tokio::test]
+async fn what_passes_beyond_a_limit_is_no_parsed_body() {
+    let dir = tempfile::tempdir().unwrap();
+    let rules = "SecArgumentsLimit 10\n\
+        SecRule ARGS|REQUEST_COOKIES \"@contains union select\" \"id:1,phase:2,deny,status:403,log\"\n";
+    std::fs::write(dir.path().join("few.conf"), rules).unwrap();
+    let route = "[[route]]\npath = \"/ignore\"\nwaf = { beyond_limit = \"pass\" }\n";
+    let app = App::start(&format!("[waf]\nrules = \"{}/few.conf\"\n{route}", dir.path().display()));
+    let walled = Walled { app, _dir: dir };
+    let form = [("content-type", "application/x-www-form-urlencoded")];
+    for body in ["a&".repeat(10) + "q=union+select", "q=union+select&".to_owned() + &"a&".repeat(10)] {
+        for path in ["/echo", "/ignore"] {
+            let refused = walled.post(path, &form, &body).await;
+            assert!(matches!(refused.status, 403 | 413), "{path} {body}: {}", refused.status);
+        }
+        let query = walled.post(&format!("/ignore?{}", "a&".repeat(11)), &form, &body).await;
+        assert!(matches!(query.status, 403 | 413), "a limit of the head hides none of the body: {}", query.status);
+    }
+    assert_eq!(walled.post("/ignore", &form, "a=hello").await.status, 200);
+    let many = "a;".repeat(11);
+    assert_eq!(walled.get("/ignore?q=union%20select", &[("cookie", many.as_str())]).await, blocked());
+    assert_eq!(walled.get("/ignore?q=hello", &[("cookie", many.as_str())]).await.0, 200, "what was inspected decides");
+    assert_eq!(walled.get("/echo?q=hello", &[("cookie", many.as_str())]).await, (413, Some("waf.limit".to_owned())));
+}
+
+#[tokio::test]
 async fn two_readings_are_refused() {
     let walled = walled("");
     for (headers, body, code) in [
