@@ -13,7 +13,7 @@ use super::{AMBIGUOUS, BLOCKED, CONTENT_TYPE_CODE, Inspection, LIMIT, Shared, ex
 use crate::context::Context;
 use crate::control::{Asked, Remedy};
 use crate::observe::{event, redact};
-use crate::refusal::Refusal;
+use crate::refusal::{Code, Refusal};
 
 /// Lines that one request may log.
 const MOST_LINES: usize = 100;
@@ -184,19 +184,35 @@ fn line(exclude: &Exclude) -> String {
     format!("{{ {} }}", parts.join(", "))
 }
 
+/// Refuses a body of which it is known before its end that it has more than one reading.
+pub(super) fn ambiguous(inspection: &Inspection) -> Result<(), Refusal> {
+    let new = inspection.transaction.findings().get(inspection.found..).unwrap_or_default();
+    match new.iter().find(|finding| finding.is_ambiguous()) {
+        Some(finding) => {
+            let refusal = code(finding).refuse("a body with more than one reading");
+            Err(refusal.with("reason", finding.to_string()).close())
+        }
+        None => Ok(()),
+    }
+}
+
+/// With which code a body is refused because of an ambiguity.
+fn code(finding: &Finding) -> &'static Code {
+    match finding {
+        Finding::NoContentType | Finding::SeveralContentTypes | Finding::Charset(_) => &CONTENT_TYPE_CODE,
+        _ => &AMBIGUOUS,
+    }
+}
+
 /// Findings because of which a body is refused, and with which code. Those of the head say nothing of a body, but for
 /// its type.
-fn unclear<'f>(finding: &'f Finding, inspection: &Inspection) -> Option<(&'static crate::refusal::Code, &'f Finding)> {
+fn unclear<'f>(finding: &'f Finding, inspection: &Inspection) -> Option<(&'static Code, &'f Finding)> {
     if finding.is_limit() || !inspection.requested || inspection.body == 0 {
         return None;
     }
-    match finding {
-        Finding::NoContentType | Finding::SeveralContentTypes | Finding::Charset(_) => {
-            Some((&CONTENT_TYPE_CODE, finding))
-        }
-        _ if inspection.transaction.findings().iter().take(inspection.found).any(|known| known == finding) => None,
-        _ => Some((&AMBIGUOUS, finding)),
-    }
+    let code = code(finding);
+    let of_head = || inspection.transaction.findings().iter().take(inspection.found).any(|known| known == finding);
+    if *code == AMBIGUOUS && of_head() { None } else { Some((code, finding)) }
 }
 
 /// The anomaly score in the names of versions 3 and 4 of the Core Rule Set.

@@ -483,7 +483,14 @@ struct Reader {
 
 impl Inspect for Reader {
     fn feed(&mut self, piece: &[u8]) -> Result<(), Refusal> {
-        self.inspection.as_mut().map_or(Ok(()), |inspection| self.waf.feed(inspection, self.beyond, piece))
+        let Some(inspection) = &mut self.inspection else { return Ok(()) };
+        self.waf.feed(inspection, self.beyond, piece)?;
+        // Of a form with files the application sees the beginning before the end was judged: what is known to be ambiguous
+        // by then goes no further.
+        if inspection.transaction.is_multipart() && inspection.body > self.holds {
+            judge::ambiguous(inspection)?;
+        }
+        Ok(())
     }
 
     fn holds(&self) -> Option<usize> {
