@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use http::Method;
-use palisade_test::{Upstream, eventually};
 use palisade_test::python::App;
 use palisade_test::upstream::{Reply, Step};
+use palisade_test::{Upstream, eventually};
 use serde_json::json;
 use tokio::task::JoinSet;
 

@@ -236,9 +236,14 @@ where
     /// Bytes that nobody can judge yet, or need not.
     fn poll_undecided(&mut self, cx: &mut Context<'_>, may_tunnel: bool) -> Poll<io::Result<Undecided>> {
         loop {
+            // Before it is looked at, or an answer that ends in between would wake nobody.
+            self.shared.wait(cx.waker());
+            if !may_tunnel && !self.is_busy() {
+                // Everything is answered. A server that reads on did not understand that the last request was to end the
+                // connection (it may read another word in `Connection` than we do), and no timer runs here.
+                return Poll::Ready(Ok(Undecided::End));
+            }
             if may_tunnel {
-                // Before it is looked at, or an answer that ends in between would wake nobody.
-                self.shared.wait(cx.waker());
                 if self.shared.is_tunnel() {
                     self.approved = self.held.len();
                     return Poll::Ready(Ok(Undecided::Go));

@@ -640,6 +640,29 @@ async fn a_client_that_hangs_up_ends_the_service() {
     }
 }
 
+/// The server reads another word in `Connection` than the guard does, and would wait for another request: without a timer,
+/// and where bytes are held also when the client has gone.
+#[tokio::test(start_paused = true)]
+async fn the_last_request_is_the_last_whatever_the_server_made_of_it() {
+    let connections: [&[u8]; 3] = [b"close, \xff", b"\xff, close", b"close\r\nConnection: keep-alive"];
+    for connection in connections {
+        for behind in [&b""[..], b"X", b"GET / HTTP/1.1\r\n"] {
+            let serve = |_, _, token| async { text(200, "last", token) };
+            let (mut client, _, task) = start(Config::default(), serve);
+            let request = [b"GET / HTTP/1.1\r\nHost: a\r\nConnection: ", connection, b"\r\n\r\n", behind].concat();
+            client.write_all(&request).await.unwrap();
+            let mut answer = Vec::new();
+            let ended = tokio::time::timeout(Duration::from_secs(60), client.read_to_end(&mut answer)).await;
+            let shown = request.escape_ascii();
+            assert!(ended.is_ok(), "goes on after {shown}");
+            assert!(answer.ends_with(b"last") && statuses(&answer) == [200], "{} to {shown}", answer.escape_ascii());
+            drop(client);
+            let served = tokio::time::timeout(Duration::from_secs(60), task).await;
+            assert!(served.is_ok(), "not over after {shown}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn the_idle_flag_follows_the_connection() {
     let go = Arc::new(Notify::new());
