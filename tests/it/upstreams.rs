@@ -10,7 +10,7 @@ use palisade_test::{Need, Palisade, Process, Upstream, browser, eventually, need
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::SOON;
+use crate::support::{SOON, ways, written};
 
 /// The plausible app on a Unix socket.
 async fn on_a_socket(directory: &TempDir, options: &[&str]) -> Result<(Process, String)> {
@@ -261,6 +261,24 @@ async fn redirects_and_cookies_keep_the_prefix() -> Result<()> {
 }
 
 /// What a client writes under a name that some route sets never arrives, on any route, in either mode.
+/// An application that wants another `Host` still learns which one its client asked for.
+#[tokio::test]
+async fn the_host_that_was_asked_for_is_told_beside_another_one() -> Result<()> {
+    let upstream = Upstream::answering(|_| Reply::text("ok")).await?;
+    let more = "request_headers = { set = { Host = \"app.internal:8000\" } }\n";
+    let gateway = written(&upstream.url(), more).await?;
+    for (way, client) in ways(&gateway)? {
+        upstream.forget();
+        assert_eq!(client.get("/").send().await?.status(), 200, "{way}");
+        let requests = upstream.requests();
+        let [request] = &requests[..] else { anyhow::bail!("{way}: {} requests", requests.len()) };
+        let asked = gateway.address(if way == "http" { "http" } else { "https" })?.to_string();
+        assert_eq!(request.header("host"), Some("app.internal:8000"), "{way}");
+        assert_eq!(request.header("x-forwarded-host"), Some(&*asked), "{way}");
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn the_gateways_headers_are_its_own() -> Result<()> {
     let upstream = Upstream::answering(|_| Reply::text("ok")).await?;

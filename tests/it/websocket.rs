@@ -1,5 +1,7 @@
 //! WebSockets through the gateway, with and without TLS.
 
+use std::time::Duration;
+
 use anyhow::{Result, bail, ensure};
 use palisade_test::python::App;
 use palisade_test::upstream::{Reply, Step};
@@ -7,7 +9,7 @@ use palisade_test::websocket::{Message, refusal};
 use palisade_test::{Palisade, Trust, Upstream, WebSocket, Wire, eventually};
 use serde_json::json;
 
-use crate::support::{SOON, starter, wires};
+use crate::support::{SOON, starter, wires, written};
 
 /// The two ways in: URL, and what to trust.
 fn ways(gateway: &Palisade) -> Result<[(String, Option<Trust>); 2]> {
@@ -176,6 +178,60 @@ async fn abrupt_ends_end_the_other_side() -> Result<()> {
         drop(wire);
         eventually(SOON, "the app's side is closed", async || upstream.open_connections() == 0).await?;
     }
+    Ok(())
+}
+
+/// An upstream that opens a tunnel at `/ws`, and takes its time at `/slow`.
+async fn tunnels_and_slow_answers() -> Result<Upstream> {
+    Upstream::answering(|request| match request.target() {
+        "/ws" => Reply::steps([Step::Send(SWITCHED.into()), Step::Hold]),
+        "/slow" => Reply::steps([
+            Step::Pause(Duration::from_secs(2)),
+            Step::Send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nslow".into()),
+        ]),
+        _ => Reply::text("ok"),
+    })
+    .await
+}
+
+/// A tunnel is a connection like any other to those who count.
+#[tokio::test]
+async fn tunnels_count_as_connections() -> Result<()> {
+    let upstream = tunnels_and_slow_answers().await?;
+    let gateway = written(&upstream.url(), "[limits]\nconnections_per_address = 2\n").await?;
+    let mut open = Vec::new();
+    for (way, mut wire) in wires(&gateway).await? {
+        assert_eq!(wire.ask(HANDSHAKE).await?.status(), 101, "{way}");
+        open.push(wire);
+    }
+    let mut refused = gateway.http()?.get("/").send().await?;
+    assert_eq!((refused.status(), &refused.json().await?["code"]), (503, &json!("limits.connections_per_address")));
+    drop(open);
+    let free = async || gateway.http()?.get("/").send().await.map(|answer| (answer.status() == 200).then_some(()));
+    eventually(SOON, "there is room again", async || free().await.ok().flatten()).await?;
+    Ok(())
+}
+
+/// Who is answered while the gateway ends is answered whole, however many tunnels are open.
+#[tokio::test]
+async fn tunnels_do_not_stand_for_requests_in_a_drain() -> Result<()> {
+    let upstream = tunnels_and_slow_answers().await?;
+    let gateway = written(&upstream.url(), "").await?;
+    let mut open = Vec::new();
+    for (way, mut wire) in wires(&gateway).await? {
+        assert_eq!(wire.ask(HANDSHAKE).await?.status(), 101, "{way}");
+        open.push(wire);
+    }
+    let client = gateway.https()?;
+    let slow = async { client.get("/slow").send().await?.text().await };
+    let end = async {
+        let asked = async || upstream.requests().iter().any(|request| request.target() == "/slow");
+        eventually(SOON, "the slow request is there", asked).await?;
+        gateway.terminate().await
+    };
+    let (slow, ended) = tokio::join!(slow, end);
+    assert_eq!(slow?, "slow");
+    ensure!(ended?.success());
     Ok(())
 }
 

@@ -20,6 +20,7 @@ use crate::grpc;
 use crate::observe::event;
 use crate::policy::{Found, Policy, Rule};
 use crate::refusal::{Code, Refusal};
+use crate::server::admission::Admitted;
 use crate::server::request_id::RequestId;
 
 /// What is known about a connection: made once, shared by its requests.
@@ -37,6 +38,8 @@ pub struct Connection {
     pub listener: Listener,
     /// What a trusted proxy said before it passed bytes on; boxed, since few connections have it.
     pub introduced: Option<Box<Introduced>>,
+    /// Its place among the connections that there may be: taken until nobody has this any more, a WebSocket's tunnel neither.
+    pub(crate) admitted: Option<Arc<Admitted>>,
 }
 
 /// What the PROXY protocol says of a connection.
@@ -119,7 +122,13 @@ impl Connection {
     /// A connection as a listener took it.
     pub fn new(peer: SocketAddr, local: SocketAddr, tls: Option<Tls>, listener: Listener) -> Self {
         let peer = SocketAddr::new(palisade_base::canonical_ip(peer.ip()), peer.port());
-        Self { peer, peer_text: AddressText::new(peer.ip()), local, tls, listener, introduced: None }
+        Self { peer, peer_text: AddressText::new(peer.ip()), local, tls, listener, introduced: None, admitted: None }
+    }
+
+    /// With its place among the connections.
+    pub(crate) fn admitted(mut self, admitted: Admitted) -> Self {
+        self.admitted = Some(Arc::new(admitted));
+        self
     }
 
     /// With what a proxy said of it.

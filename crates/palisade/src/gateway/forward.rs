@@ -16,8 +16,17 @@ pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-i
 
 /// Sets what only the gateway may say, on a request whose forgeable headers are gone.
 pub fn forwarded_headers(ctx: &Context, headers: &mut HeaderMap) {
-    let host = headers.get(HOST).cloned();
+    let host = client_host(ctx, headers);
     forwarded(ctx, host, |name, value| drop(headers.insert(name, value)));
+}
+
+/// The host that the client asked for, also where the policy has put another one into `Host`.
+pub(super) fn client_host(ctx: &Context, headers: &HeaderMap) -> Option<HeaderValue> {
+    let asked = ctx.authority();
+    match headers.get(HOST) {
+        Some(host) if host.as_bytes().eq_ignore_ascii_case(asked.as_bytes()) => Some(host.clone()),
+        _ => HeaderValue::from_str(&asked.to_ascii_lowercase()).ok().filter(|host| !host.is_empty()),
+    }
 }
 
 /// What only the gateway may say: exactly one address, one protocol, one host, the request id.
@@ -39,6 +48,7 @@ pub(super) fn forwarded(ctx: &Context, host: Option<HeaderValue>, mut put: impl 
 /// Makes it the request for an application that speaks HTTP/2, trailers of which it is told that they are welcome: gRPC
 /// servers insist on it. None where it cannot be written.
 pub(super) fn prepare_http2(ctx: &Context, request: &mut Request<RequestBody>, secure: bool) -> Option<()> {
+    let asked = client_host(ctx, request.headers());
     let host = request.headers_mut().remove(HOST)?;
     let target = request.uri().path_and_query()?.clone();
     let scheme = if secure { "https" } else { "http" };
@@ -47,7 +57,7 @@ pub(super) fn prepare_http2(ctx: &Context, request: &mut Request<RequestBody>, s
     *request.version_mut() = Version::HTTP_2;
     request.extensions_mut().clear();
     let headers = request.headers_mut();
-    forwarded(ctx, Some(host), |name, value| drop(headers.insert(name, value)));
+    forwarded(ctx, asked, |name, value| drop(headers.insert(name, value)));
     headers.insert(TE, HeaderValue::from_static("trailers"));
     Some(())
 }

@@ -19,7 +19,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::HOST;
 use http::{Request, Response, StatusCode};
 use palisade_h1::client::{Connection, Error, MoreFields, Outcome, ResponseBody as H1Body};
 use tokio::sync::oneshot;
@@ -206,7 +205,7 @@ impl Gateway {
             };
             let back = Return::new(Arc::clone(&self.pool));
             // Straight onto the wire: a table would hash each of them.
-            let host = request.headers().get(HOST).cloned();
+            let host = forward::client_host(ctx, request.headers());
             let more = |fields: &mut MoreFields<'_>| {
                 forward::forwarded(ctx, host, |name, value| fields.add(&name, &value));
             };

@@ -102,7 +102,7 @@ fn network(address: IpAddr) -> u64 {
 
 /// A counted connection; given back when it is dropped.
 #[derive(Debug)]
-pub(super) struct Admitted {
+pub(crate) struct Admitted {
     state: Arc<ServerState>,
     network: Option<u64>,
 }

@@ -92,7 +92,8 @@ pub(super) async fn serve(
             if watches && is_foreign(stream.get_ref(), opening).await {
                 return unintroduced(&handle, &state, peer, NOT_THEIRS);
             }
-            let connection = Arc::new(Connection::new(peer, local, None, kind).introduced(introduced));
+            let connection = Connection::new(peer, local, None, kind).introduced(introduced);
+            let connection = Arc::new(connection.admitted(admitted));
             Box::pin(http1(stream, connection, &handle, &state)).await;
         }
         Some(certificates) => {
@@ -126,7 +127,8 @@ pub(super) async fn serve(
                     _ => "TLSv1.2",
                 },
             };
-            let connection = Arc::new(Connection::new(peer, local, Some(facts), kind).introduced(introduced));
+            let connection = Connection::new(peer, local, Some(facts), kind).introduced(introduced);
+            let connection = Arc::new(connection.admitted(admitted));
             // Boxed: an idle connection needs the memory of its own protocol only.
             if http2 {
                 Box::pin(http2_requests(stream, connection, &handle, &state)).await;
@@ -135,7 +137,6 @@ pub(super) async fn serve(
             }
         }
     }
-    drop(admitted);
 }
 
 /// Whether a client whose header would not be believed sends one. Who says nothing in time is for those who come next.
@@ -250,6 +251,7 @@ async fn http2_requests(
     let live = handle.live();
     let limits = &live.policy.config().limits.config;
     let (most_streams, answer_time) = (limits.streams, limits.answer_time.duration());
+    let most_fields = framing::most_fields(&live.policy);
     let times = Times { head: limits.head_time.duration(), idle: limits.idle_time.duration() };
     drop(live);
     let streams = Arc::<Streams>::default();
@@ -271,7 +273,7 @@ async fn http2_requests(
     let served = hyper::server::conn::http2::Builder::new(Tasks(answer_time))
         .timer(TokioTimer::new())
         .max_concurrent_streams(most_streams)
-        .max_header_list_size(64 * 1024)
+        .max_header_list_size(most_fields)
         // The guard counts resets too, also those that come after the request was begun.
         .max_pending_accept_reset_streams(20)
         .max_local_error_reset_streams(100)

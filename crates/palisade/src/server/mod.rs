@@ -2,7 +2,7 @@
 
 mod activation;
 pub mod admin;
-mod admission;
+pub(crate) mod admission;
 mod batch;
 mod connection;
 mod descriptors;
