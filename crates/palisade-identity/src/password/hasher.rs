@@ -199,7 +199,7 @@ impl Hasher {
 
     /// Whatever differs from a new hash, also where it cost more: only when all accounts cost the same does the time of
     /// an answer say nothing of the account.
-    fn wants_upgrade(&self, stored: &Stored) -> bool {
+    pub(crate) fn wants_upgrade(&self, stored: &Stored) -> bool {
         let Scheme::Argon(argon) = &stored.0 else { return true };
         let current = self.peppers.current().map(|(id, _)| id);
         argon.algorithm != Algorithm::Argon2id

@@ -133,7 +133,7 @@ impl Identity {
             return back("invalid_scope", "the client may not ask for one of these scopes");
         };
         let resources: Vec<String> = ask.resources.iter().map(|resource| (*resource).to_owned()).collect();
-        let Some(audience) = client.audience_of(&resources) else {
+        let Some(audience) = self.target(&client.audience, &resources) else {
             return back("invalid_target", "the client may not ask for tokens for one of these resources");
         };
         Ok(Authorization { client, redirect, scopes, audience, challenge, nonce: ask.nonce.map(Into::into) })
@@ -196,7 +196,7 @@ impl Identity {
         Ok(code)
     }
 
-    /// What a code gives, once. The client is one that [was recognised](Self::authenticate_client). A second use ends
+    /// What a code gives, once: for these resources, where it was given for more (RFC 8707 section 2.2). The client is one that [was recognised](Self::authenticate_client). A second use ends
     /// what the first one gave.
     ///
     /// # Errors
@@ -207,6 +207,7 @@ impl Identity {
         client: &Client,
         redirect: Option<&str>,
         verifier: &str,
+        resources: &[String],
         origin: &Origin,
     ) -> Result<Tokens, GrantError> {
         let now = self.now();
@@ -229,7 +230,10 @@ impl Identity {
         }
         // From here on the code is used up, whatever comes: a verifier is guessed once.
         let verdict = judge_code(&row, redirect, verifier, now);
-        let account = load(&tx, row.user).await?.filter(Account::is_enabled);
+        // Whoever changed the password meanwhile did not mean this login.
+        let made_at = row.expires_at.saturating_sub(i64::try_from(CODE_LIFE.as_millis()).unwrap_or(i64::MAX));
+        let goes_on = |account: &Account| account.is_enabled() && made_at > account.tokens_from;
+        let account = load(&tx, row.user).await?.filter(goes_on);
         let account = match (verdict, account) {
             (Ok(()), Some(account)) => account,
             (verdict, account) => {
@@ -242,11 +246,13 @@ impl Identity {
                     .into());
             }
         };
+        // Nothing was tried on the code: it stays good.
+        let audience = self.target(&split(&row.audience), resources).ok_or(GrantError::Target)?;
         let new = NewGrant {
             client: Some(client.id.clone()),
             confidential: client.is_confidential(),
             scopes: split(&row.scope),
-            audience: split(&row.audience),
+            audience,
         };
         let tokens = self.grant_in(&tx, &account, new, Timestamp(row.authenticated_at), origin).await?;
         if !codes::used(&tx, &hash, now.0, Some(tokens.grant)).await? {
@@ -299,9 +305,8 @@ impl Identity {
         let now = self.now();
         let tx = self.store().begin().await?;
         let gone = consents::delete(&tx, user.0, client).await?;
-        for row in families::of_client(&tx, client, Some(user.0), 10_000).await? {
-            self.end_family_in(&tx, row.id, Some(user), End::Logout, now).await?;
-        }
+        codes::withdraw(&tx, user.0, Some(client)).await?;
+        self.end_families_in(&tx, families::Of::Both(user.0, client), None, End::Logout, now).await?;
         self.apply(tx.commit().await?);
         Ok(gone)
     }

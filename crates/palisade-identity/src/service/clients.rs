@@ -232,14 +232,6 @@ impl Client {
         asked.iter().all(|scope| self.scopes.contains(scope)).then(|| asked.to_vec())
     }
 
-    /// Whom its tokens are for, of the resources it names (RFC 8707). `None`: it may not.
-    pub fn audience_of(&self, resources: &[String]) -> Option<Vec<String>> {
-        if resources.is_empty() {
-            return Some(self.audience.clone());
-        }
-        resources.iter().all(|resource| self.audience.contains(resource)).then(|| resources.to_vec())
-    }
-
     fn of(row: clients::Model) -> Result<Self, Trouble> {
         let damaged = || Trouble::Damaged("client");
         let secret = row.secret.map(|bytes| <[u8; 32]>::try_from(bytes.as_slice())).transpose();
@@ -430,9 +422,7 @@ impl Identity {
         if !clients::revoke(&tx, id, now.0).await? {
             return Ok(false);
         }
-        for row in families::of_client(&tx, id, None, 100_000).await? {
-            self.end_family_in(&tx, row.id, None, End::Disabled, now).await?;
-        }
+        self.end_families_in(&tx, families::Of::Client(id), None, End::Disabled, now).await?;
         tx.announce(New { kind: Kind::Client, subject: id.to_owned(), at: now.0, until: self.tokens_end(now) });
         self.apply(tx.commit().await?);
         Ok(true)
@@ -587,6 +577,5 @@ mod tests {
         assert_eq!(web.grantable(&[]), Some(vec!["a".into(), "b".into()]));
         assert_eq!(web.grantable(&["b".into()]), Some(vec!["b".into()]));
         assert_eq!(web.grantable(&["b".into(), "c".into()]), None);
-        assert_eq!(web.audience_of(&["https://other".into()]), None);
     }
 }

@@ -7,6 +7,7 @@ use super::accounts::{Account, UserId, load};
 use super::caller::NotValid;
 use super::error::Trouble;
 use super::login::{Origin, PasswordChecked};
+use super::sessions::MAX_FAMILIES;
 use super::tokens::{AccessToken, NewToken};
 use super::{Identity, joined, split};
 use crate::refresh::{self, Binding, CannotRefresh, End, Family, Outcome, Place, RefreshToken, Replay};
@@ -25,6 +26,15 @@ pub struct NewGrant {
     pub scopes: Vec<String>,
     /// Whom its tokens are for; empty: the API.
     pub audience: Vec<String>,
+}
+
+/// What a request for tokens asks for, within what was granted.
+#[derive(Debug, Clone, Default)]
+pub struct TokenRequest {
+    /// `scope`; empty: all that was granted.
+    pub scopes: Vec<String>,
+    /// `resource` (RFC 8707), each; empty: all whom it was granted for.
+    pub resources: Vec<String>,
 }
 
 /// The answer of the token endpoint.
@@ -58,6 +68,12 @@ pub enum GrantError {
         /// The family.
         grant: Uuid,
     },
+    /// `invalid_scope`: one that was not granted (RFC 6749 section 6).
+    #[error("a scope that was not granted")]
+    Scope,
+    /// `invalid_target`: a resource that it was not granted for (RFC 8707 section 2.2).
+    #[error("a resource that was not granted")]
+    Target,
     /// It could not be decided.
     #[error(transparent)]
     Trouble(#[from] Trouble),
@@ -129,6 +145,9 @@ impl Identity {
             address: origin.address.to_canonical().to_string(),
             device: origin.shown_agent(),
         };
+        for old in families::of_user_from(tx, account.id.0, MAX_FAMILIES - 1, 50).await? {
+            self.end_family_in(tx, old, None, End::Logout, now).await?;
+        }
         families::insert(tx, row).await?;
         let access = self.issue_token(&NewToken {
             account: Some(account),
@@ -141,7 +160,17 @@ impl Identity {
         Ok(Tokens { access, refresh: token, scopes, user: account.id, grant: id })
     }
 
-    /// The next tokens for a refresh token. `client` is the one that asks, once it proved who it is if it can
+    /// Whom a token is for, of those whom it may be for (none: the API) and those that are asked for.
+    pub fn target(&self, granted: &[String], asked: &[String]) -> Option<Vec<String>> {
+        if asked.is_empty() {
+            return Some(granted.to_vec());
+        }
+        let granted = if granted.is_empty() { &self.settings().audience } else { granted };
+        asked.iter().all(|one| granted.contains(one)).then(|| asked.to_vec())
+    }
+
+    /// The next tokens for a refresh token. The access token may be asked for less than was granted; the refresh token
+    /// stays good for all of it. `client` is the one that asks, once it proved who it is if it can
     /// (`confidential`); `None`: none, as after a password login.
     ///
     /// Of any number of simultaneous calls with one token one rotates, and the others get the same successor.
@@ -155,6 +184,7 @@ impl Identity {
         token: &RefreshToken,
         client: Option<&str>,
         confidential: bool,
+        request: &TokenRequest,
         origin: &Origin,
     ) -> Result<Tokens, GrantError> {
         let id = Uuid::from_bytes(token.family());
@@ -179,11 +209,12 @@ impl Identity {
                 }
                 Outcome::Refreshed { family: next, token, again: _ } => {
                     let account = load(&tx, row.user).await?.filter(Account::is_enabled).ok_or(NotValid::Disabled)?;
+                    let scopes = narrower(split(&row.scope), &request.scopes, client).ok_or(GrantError::Scope)?;
+                    let audience = self.target(&split(&row.audience), &request.resources).ok_or(GrantError::Target)?;
                     if !self.store_family(&tx, &row, &next, now).await? {
                         continue;
                     }
                     self.apply(tx.commit().await?);
-                    let (scopes, audience) = (split(&row.scope), split(&row.audience));
                     let access = self.issue_token(&NewToken {
                         account: Some(&account),
                         client,
@@ -252,6 +283,15 @@ impl Identity {
             tx.announce(changes::New { ..self.ended(id, now) });
         }
         Ok(ended)
+    }
+}
+
+/// The scopes of those that are asked for. A login without a client and without scopes was granted all that its user may.
+fn narrower(granted: Vec<String>, asked: &[String], client: Option<&str>) -> Option<Vec<String>> {
+    match asked {
+        [] => Some(granted),
+        asked if granted.is_empty() && client.is_none() => Some(asked.to_vec()),
+        asked => asked.iter().all(|scope| granted.contains(scope)).then(|| asked.to_vec()),
     }
 }
 

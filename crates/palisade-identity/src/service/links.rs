@@ -158,7 +158,7 @@ impl Identity {
     /// [`LinkError::Wait`] or [`LinkError::Trouble`].
     pub async fn ask_reset(&self, email: &str, origin: &Origin) -> Result<Asked<purpose::ForReset>, LinkError> {
         let key = Email::parse(email).map(|email| email.key().to_owned()).unwrap_or_default();
-        let (tx, has_room) = self.begin_mail(&key, origin).await?;
+        let (tx, has_room) = self.begin_mail::<purpose::ForReset>(&key, origin).await?;
         let row = users::by_email(&tx, &key).await?.filter(|row| row.disabled_at.is_none());
         let roles = palisade_store::roles::of_user(&tx, row.as_ref().map_or(Uuid::nil(), |row| row.id)).await?;
         let account = row.map(|row| Account::of(row, roles));
@@ -222,7 +222,7 @@ impl Identity {
     /// [`LinkError::Trouble`].
     pub async fn register_by_mail(&self, new: NewUser<'_>, origin: &Origin) -> Result<Registered, LinkError> {
         let email = new.email.and_then(|email| Email::parse(email).ok()).ok_or(LinkError::Email)?;
-        let (tx, has_room) = self.begin_mail(email.key(), origin).await?;
+        let (tx, has_room) = self.begin_mail::<purpose::ForVerify>(email.key(), origin).await?;
         self.apply(tx.commit().await?);
         let row = self.new_row(new, false, origin).await?;
         let pending_until = Some(self.now().plus(VERIFY_LIFE).0);
@@ -266,7 +266,7 @@ impl Identity {
             return Ok(Asked::Nobody);
         };
         let key = Email::parse(&email).map_err(|_| LinkError::Email)?;
-        let (tx, has_room) = self.begin_mail(key.key(), origin).await?;
+        let (tx, has_room) = self.begin_mail::<purpose::ForVerify>(key.key(), origin).await?;
         if !has_room {
             self.apply(tx.commit().await?);
             return Ok(Asked::Enough(Some(user)));
@@ -308,7 +308,7 @@ impl Identity {
         origin: &Origin,
     ) -> Result<Asked<purpose::ForEmail>, LinkError> {
         let email = Email::parse(email).map_err(|_| LinkError::Email)?;
-        let (tx, has_room) = self.begin_mail(email.key(), origin).await?;
+        let (tx, has_room) = self.begin_mail::<purpose::ForEmail>(email.key(), origin).await?;
         let account = load(&tx, user.0).await?.filter(Account::is_enabled).ok_or(LinkError::NotValid)?;
         let taken = users::by_email(&tx, email.key()).await?.is_some_and(|row| row.id != user.0);
         let to = email.shown().to_owned();
@@ -393,10 +393,22 @@ impl Identity {
         Ok(account)
     }
 
+    /// Links that were sent to set another password do nothing any more: there is another one.
+    pub(super) async fn withdraw_resets(&self, tx: &Tx, user: Uuid) -> Result<(), Trouble> {
+        links::withdraw(tx, user, purpose::ForReset::NAME).await?;
+        Ok(())
+    }
+
+    /// An address that somebody in a session, maybe a stolen one, has asked for is not moved to any more.
+    pub(super) async fn withdraw_email_changes(&self, tx: &Tx, user: Uuid) -> Result<(), Trouble> {
+        links::withdraw(tx, user, purpose::ForEmail::NAME).await?;
+        Ok(())
+    }
+
     /// Counts a mail that somebody asks for, and goes on in the same transaction. `false`: the recipient has got enough.
-    async fn begin_mail(&self, recipient: &str, origin: &Origin) -> Result<(Tx, bool), LinkError> {
+    async fn begin_mail<P: Named>(&self, recipient: &str, origin: &Origin) -> Result<(Tx, bool), LinkError> {
         let tx = self.store().begin().await?;
-        match self.count_mail(&tx, recipient, origin).await? {
+        match self.count_mail(&tx, P::NAME, recipient, origin).await? {
             Room::Wait(retry_after) => {
                 self.apply(tx.commit().await?);
                 Err(LinkError::Wait { retry_after })

@@ -5,7 +5,8 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use palisade_store::{Uuid, devices, users};
 use tokio::sync::oneshot;
@@ -21,6 +22,8 @@ use crate::password::{CannotHash, Password, Stored, Verdict};
 
 /// How long a login waits for its hash, queue included, before it is told to come back.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// So long whoever fails waits at most for what somebody else's imported hash would have cost.
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 /// Where an attempt comes from.
 #[derive(Debug)]
@@ -193,12 +196,14 @@ impl Identity {
             account: number(user.as_ref().map_or(typed.as_bytes(), |id| id.as_bytes())),
             known,
         };
-        let verdict = self.verify(asker, stored, Password::new(password).ok()).await?;
-        let refused = |why| LoginError::Refused { why, user };
-        if let Some(why) = why {
-            return Err(refused(why));
-        }
-        let (Verdict::Right { upgrade }, Some(user)) = (verdict, user) else { return Err(refused(Why::Wrong)) };
+        let (verdict, took) = self.verify(asker, stored, Password::new(password).ok()).await?;
+        let (upgrade, user) = match (why, verdict, user) {
+            (None, Verdict::Right { upgrade }, Some(user)) => (upgrade, user),
+            (why, _, user) => {
+                self.wait_like_imports(took).await;
+                return Err(LoginError::Refused { why: why.unwrap_or(Why::Wrong), user });
+            }
+        };
         let better = match (upgrade, Password::new(password)) {
             // A hash more, and only once per account. When the pool is full, the next login does it.
             (true, Ok(password)) => self.hash(asker, password).await.ok(),
@@ -216,7 +221,7 @@ impl Identity {
                 Ok(PasswordChecked { account: Arc::new(account), known_device: known })
             }
             // Disabled or deleted while the hash was computed.
-            _ => Err(refused(Why::Disabled)),
+            _ => Err(LoginError::Refused { why: Why::Disabled, user: Some(user) }),
         }
     }
 
@@ -225,12 +230,30 @@ impl Identity {
         asker: Asker,
         stored: Option<Stored>,
         password: Option<Password>,
-    ) -> Result<Verdict, Trouble> {
+    ) -> Result<(Verdict, Duration), Trouble> {
         let hasher = self.hasher();
         let memory = hasher.memory_bytes(stored.as_ref());
-        self.pooled(asker, memory, move || hasher.verify(stored.as_ref(), password.as_ref()))
-            .await?
-            .map_err(Trouble::Hash)
+        let is_import = stored.as_ref().is_some_and(|stored| hasher.wants_upgrade(stored));
+        let work = move || {
+            let begun = Instant::now();
+            (hasher.verify(stored.as_ref(), password.as_ref()), begun.elapsed())
+        };
+        let (verdict, took) = self.pooled(asker, memory, work).await?;
+        if is_import {
+            let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+            self.shared.slowest_import_us.fetch_max(micros, Ordering::Relaxed);
+        }
+        Ok((verdict.map_err(Trouble::Hash)?, took))
+    }
+
+    /// A hash that was imported costs what it costs, and one of ours something else: as long as there are both, who fails
+    /// waits as if theirs had been the slowest. Otherwise the time would say who has moved in and never logged in since.
+    async fn wait_like_imports(&self, took: Duration) {
+        let slowest = Duration::from_micros(self.shared.slowest_import_us.load(Ordering::Relaxed));
+        let rest = slowest.min(LONGEST_WAIT).saturating_sub(took);
+        if !rest.is_zero() {
+            tokio::time::sleep(rest).await;
+        }
     }
 
     pub(super) async fn hash(&self, asker: Asker, password: Password) -> Result<String, Trouble> {

@@ -1,7 +1,9 @@
 //! How much mail strangers may cause: counted in the database, so that it holds for all instances and after a restart.
 //!
-//! Two counters: of the recipient, whoever asks and whether or not there is an account, and of whoever asks. That a
-//! recipient has got enough is told to nobody; that somebody asked too often is, for it says nothing of any account.
+//! Two counters: of the recipient and what the mail is for, whoever asks and whether or not there is an account, and of
+//! whoever asks. That a recipient has got enough is told to nobody; that somebody asked too often is, for it says nothing of
+//! any account. Each purpose counts for itself, so that nobody keeps an owner from resetting a password by asking for mails
+//! of another kind, which may go to nobody.
 
 use std::time::Duration;
 
@@ -16,7 +18,7 @@ use crate::opaque::hash;
 
 /// How long a window is.
 pub const MAIL_WINDOW: Duration = Duration::from_secs(3600);
-/// Mails that one address gets in a window because somebody asked for them.
+/// Mails of one purpose that one address gets in a window because somebody asked for them.
 pub const PER_RECIPIENT: i32 = 3;
 /// Mails that are caused from one network address (of IPv6, its /64) in a window.
 pub const PER_ASKER: i32 = 20;
@@ -35,10 +37,16 @@ pub(super) enum Room {
 
 impl Identity {
     /// Counts a mail that somebody asked for. The same statements whoever the recipient is.
-    pub(super) async fn count_mail(&self, tx: &Tx, recipient: &str, origin: &Origin) -> Result<Room, Trouble> {
+    pub(super) async fn count_mail(
+        &self,
+        tx: &Tx,
+        purpose: &str,
+        recipient: &str,
+        origin: &Origin,
+    ) -> Result<Room, Trouble> {
         let (near, far) = networks(origin.address);
         let key = |kind: &[u8], text: &[u8]| hash("palisade mails v1", &[kind, text]);
-        let to = key(b"recipient", recipient.as_bytes());
+        let to = hash("palisade mails v1", &[b"recipient", purpose.as_bytes(), recipient.as_bytes()]);
         let from = key(b"address", &near);
         let site = far.map(|far| key(b"site", &far));
         let keys: Vec<[u8; 32]> = [Some(to), Some(from), site].into_iter().flatten().collect();

@@ -44,7 +44,7 @@ mod users;
 use std::future::Future;
 use std::hash::BuildHasherDefault;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -61,7 +61,7 @@ pub use caller::{Caller, Credential, NotValid, Unrecognised};
 pub use clients::{Client, ClientError, GrantKind, Method, NewClient, NotClient, Proof};
 pub use error::Trouble;
 pub use feed::{FeedState, Notice};
-pub use grants::{GrantError, NewGrant, Tokens};
+pub use grants::{GrantError, NewGrant, TokenRequest, Tokens};
 pub use import::{Field, Format, ImportError, ImportEvent, ImportFailure, ImportOptions, ImportReport};
 pub use issuers::{Issuer, MAX_ISSUERS, NewIssuer, Subject};
 pub use keys::{ApiKeyInfo, KeyError, NewKey};
@@ -112,6 +112,8 @@ struct Shared {
     session_ids: ByHash<Uuid>,
     /// The longest life of an access token since the start, in milliseconds.
     longest_token_ms: AtomicI64,
+    /// The longest that checking a hash unlike a new one has taken, in microseconds.
+    slowest_import_us: AtomicU64,
     keys: accounts::Rows<String, Arc<keys::Known>>,
     clients: accounts::Rows<String, Arc<clients::Client>>,
     signed: ByHash<Arc<Signed>>,
@@ -201,6 +203,7 @@ impl Identity {
             sessions: accounts::Rows::new(MAX_ROWS),
             session_ids: by_hash(MAX_ROWS),
             longest_token_ms: AtomicI64::new(0),
+            slowest_import_us: AtomicU64::new(0),
             keys: accounts::Rows::new(MAX_ROWS),
             clients: accounts::Rows::new(MAX_CLIENTS),
             signed: by_hash(MAX_SIGNED),

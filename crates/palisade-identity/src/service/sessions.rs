@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use palisade_base::Timestamp;
-use palisade_store::{Uuid, changes, devices, keys as key_rows, sessions, users};
+use palisade_store::{Uuid, changes, devices, families, keys as key_rows, sessions, users};
 use parking_lot::Mutex;
 
 use super::accounts::{Account, UserId, load};
@@ -22,6 +22,11 @@ const SEEN_EVERY_MS: i64 = 60_000;
 const MAX_USES: usize = 50_000;
 /// Sessions of one account; the oldest make room.
 const MAX_SESSIONS: u64 = 100;
+/// Families of refresh tokens of one account; those that were made first make room. A program that logs in again and again
+/// instead of refreshing leaves one each time.
+pub(super) const MAX_FAMILIES: u64 = 500;
+/// Families that are ended between two looks at the table.
+const PAGE: u64 = 1000;
 /// So long after its making, or after a new password, the first device of an account is no news to its owner.
 const SETTLED: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
 /// Devices of one account.
@@ -350,7 +355,7 @@ impl Identity {
         let browsers =
             browsers.into_iter().filter(|row| now < row.ends_at && now < row.seen_at.saturating_add(row.idle_ms));
         let mut all: Vec<SessionInfo> = browsers.map(Into::into).collect();
-        let families = palisade_store::families::of_user(store, user.0, 500).await?;
+        let families = families::of_user(store, user.0, MAX_FAMILIES).await?;
         all.extend(families.into_iter().filter(|row| now < row.ends_at).map(SessionInfo::from));
         all.sort_by_key(|session| std::cmp::Reverse(session.created_at));
         Ok(all)
@@ -405,12 +410,36 @@ impl Identity {
                 ended += 1;
             }
         }
-        for row in palisade_store::families::of_user(tx, user, 10_000).await? {
-            if Some(row.id) != except && self.end_family_in(tx, row.id, None, why, now).await? {
-                ended += 1;
+        // What was begun and is not a login yet must not become one: a code first, for one that is being used right now
+        // is a family afterwards.
+        palisade_store::codes::withdraw(tx, user, None).await?;
+        self.withdraw_email_changes(tx, user).await?;
+        ended += self.end_families_in(tx, families::Of::User(user), except, why, now).await?;
+        Ok(ended)
+    }
+
+    /// Ends families, however many there are. Returns how many.
+    pub(super) async fn end_families_in(
+        &self,
+        tx: &palisade_store::Tx,
+        of: families::Of<'_>,
+        except: Option<Uuid>,
+        why: crate::refresh::End,
+        now: Timestamp,
+    ) -> Result<u64, Trouble> {
+        let (mut ended, mut last) = (0, None);
+        loop {
+            let page = families::open_after(tx, of, last, PAGE).await?;
+            for id in &page {
+                if Some(*id) != except && self.end_family_in(tx, *id, None, why, now).await? {
+                    ended += 1;
+                }
+            }
+            last = page.last().copied();
+            if last.is_none() {
+                return Ok(ended);
             }
         }
-        Ok(ended)
     }
 
     /// The entry of the feed for the end of a session or family. It matters as long as one of its access tokens could

@@ -220,7 +220,11 @@ impl Identity {
         self.announce_revoked(parts.id, parts.expires_at.0.saturating_add(LEEWAY_MS)).await
     }
 
+    /// Nothing is written where nothing changes: whoever holds a token could fill the feed with it.
     async fn announce_revoked(&self, id: Uuid, until: i64) -> Result<bool, Trouble> {
+        if until <= self.now().0 || self.shared.revoked.has(id, None, Timestamp(until)) {
+            return Ok(false);
+        }
         let tx = self.store().begin().await?;
         tx.announce(changes::New { kind: changes::Kind::Token, subject: id.to_string(), at: self.now().0, until });
         self.apply(tx.commit().await?);

@@ -70,6 +70,21 @@ pub async fn used(tx: &Tx, hash: &[u8; 32], now: i64, family: Option<Uuid>) -> R
     Ok(update(tx, set.filter(Column::Hash.eq(hash.to_vec())).filter(Column::UsedAt.is_null())).await? == 1)
 }
 
+/// Takes back those of an account that were not used, or those that one client has of it.
+///
+/// # Errors
+/// [`Error`](crate::Error).
+pub async fn withdraw(tx: &Tx, user: Uuid, client: Option<&str>) -> Result<u64> {
+    if client.is_some_and(|client| !super::storable(client)) {
+        return Ok(0);
+    }
+    let mut unused = Entity::delete_many().filter(Column::User.eq(user)).filter(Column::UsedAt.is_null());
+    if let Some(client) = client {
+        unused = unused.filter(Column::Client.eq(client));
+    }
+    delete_rows(tx, unused).await
+}
+
 /// Forgets those that ended before a time. Used ones are kept for a while, to know them again.
 ///
 /// # Errors

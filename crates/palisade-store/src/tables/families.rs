@@ -88,7 +88,17 @@ pub async fn lock(tx: &Tx, id: Uuid) -> Result<Option<Model>> {
 /// [`Error`](crate::Error).
 pub async fn of_user(conn: &impl Conn, user: Uuid, limit: u64) -> Result<Vec<Model>> {
     let open = Entity::find().filter(Column::User.eq(user)).filter(Column::EndedAt.is_null());
-    all(conn, open.order_by_desc(Column::Id).limit(limit)).await
+    all(conn, open.order_by_desc(Column::CreatedAt).order_by_asc(Column::Id).limit(limit)).await
+}
+
+/// The ids of those of an account that go on, but for the `first` youngest.
+///
+/// # Errors
+/// [`Error`](crate::Error).
+pub async fn of_user_from(conn: &impl Conn, user: Uuid, first: u64, limit: u64) -> Result<Vec<Uuid>> {
+    let open = Entity::find().filter(Column::User.eq(user)).filter(Column::EndedAt.is_null());
+    let open = open.order_by_desc(Column::CreatedAt).order_by_asc(Column::Id);
+    Ok(all(conn, open.offset(first).limit(limit)).await?.into_iter().map(|row| row.id).collect())
 }
 
 /// So many that go on, oldest first.
@@ -99,19 +109,42 @@ pub async fn list(conn: &impl Conn, limit: u64) -> Result<Vec<Model>> {
     all(conn, Entity::find().filter(Column::EndedAt.is_null()).order_by_asc(Column::Id).limit(limit)).await
 }
 
-/// Those that a client has and that go on; `user`: of this account only.
+/// Whose families.
+#[derive(Debug, Clone, Copy)]
+pub enum Of<'a> {
+    /// An account's.
+    User(Uuid),
+    /// A client's.
+    Client(&'a str),
+    /// Those that a client has of an account.
+    Both(Uuid, &'a str),
+}
+
+/// The ids of those that go on, so many from the first after `after`: page by page all of them, however many there are.
 ///
 /// # Errors
 /// [`Error`](crate::Error).
-pub async fn of_client(conn: &impl Conn, client: &str, user: Option<Uuid>, limit: u64) -> Result<Vec<Model>> {
-    if !super::storable(client) {
+pub async fn open_after(conn: &impl Conn, of: Of<'_>, after: Option<Uuid>, limit: u64) -> Result<Vec<Uuid>> {
+    let (user, client) = match of {
+        Of::User(user) => (Some(user), None),
+        Of::Client(client) => (None, Some(client)),
+        Of::Both(user, client) => (Some(user), Some(client)),
+    };
+    if client.is_some_and(|client| !super::storable(client)) {
         return Ok(Vec::new());
     }
-    let mut open = Entity::find().filter(Column::Client.eq(client)).filter(Column::EndedAt.is_null());
+    let mut open = Entity::find().filter(Column::EndedAt.is_null());
     if let Some(user) = user {
         open = open.filter(Column::User.eq(user));
     }
-    all(conn, open.limit(limit)).await
+    if let Some(client) = client {
+        open = open.filter(Column::Client.eq(client));
+    }
+    if let Some(after) = after {
+        open = open.filter(Column::Id.gt(after));
+    }
+    let rows = all(conn, open.order_by_asc(Column::Id).limit(limit)).await?;
+    Ok(rows.into_iter().map(|row| row.id).collect())
 }
 
 /// Compare and swap: stores the record in place of the one of version `from`. `false`: somebody was faster, read again.

@@ -79,6 +79,15 @@ pub async fn delete_all(tx: &Tx, user: Uuid) -> Result<u64> {
     delete_rows(tx, Entity::delete_many().filter(Column::User.eq(user))).await
 }
 
+/// Takes back those of one purpose that an account did not use.
+///
+/// # Errors
+/// [`Error`](crate::Error).
+pub async fn withdraw(tx: &Tx, user: Uuid, purpose: &str) -> Result<u64> {
+    let unused = Entity::delete_many().filter(Column::User.eq(user)).filter(Column::Purpose.eq(purpose));
+    delete_rows(tx, unused.filter(Column::UsedAt.is_null())).await
+}
+
 /// Forgets those that ended before a time.
 ///
 /// # Errors

@@ -19,7 +19,9 @@ pub(super) fn judged(parts: &Parts, needs: Needs) -> Result<Arc<Context>, Refusa
     let ctx = context(parts)?;
     let Some(caller) = ctx.identity().caller() else {
         let refusal = codes::REQUIRED.refuse("a handler asks for a login");
-        return Err(refusal.header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")));
+        let auth = ctx.policy.controls().auth.control.as_ref();
+        let challenge = auth.map_or(HeaderValue::from_static("Bearer"), |auth| auth.challenge(None));
+        return Err(refusal.header(WWW_AUTHENTICATE, challenge));
     };
     let mut needs = needs;
     // A scope that the route names, or that an extractor before this one has asked for, is what a narrow credential

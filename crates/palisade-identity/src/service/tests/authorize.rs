@@ -43,7 +43,7 @@ async fn code(world: &World, client: &Client, user: UserId) -> Code {
 }
 
 async fn redeem(world: &World, code: &Code, client: &Client, verifier: &str) -> Result<Tokens, GrantError> {
-    world.identity.redeem_code(code, client, Some(HOME), verifier, &from(1)).await
+    world.identity.redeem_code(code, client, Some(HOME), verifier, &[], &from(1)).await
 }
 
 on_both! {
@@ -57,13 +57,13 @@ on_both! {
         let caller = world.identity.token(tokens.access.text.expose(), &[]).await.expect("valid");
         assert_eq!(caller.client(), Some(client.id.as_str()));
         assert!(caller.is_narrow() && caller.covers("notes:read") && !caller.covers("notes:write"));
-        let next = world.identity.refresh(&tokens.refresh, Some(&client.id), false, &from(1)).await.expect("refreshed");
+        let next = world.identity.refresh(&tokens.refresh, Some(&client.id), false, &TokenRequest::default(), &from(1)).await.expect("refreshed");
         assert!(world.identity.token(next.access.text.expose(), &[]).await.is_ok());
 
         let again = redeem(&world, &code, &client, VERIFIER).await;
         assert!(matches!(again, Err(GrantError::Replayed { how: Replay::Spent, .. })), "{again:?}");
         assert!(world.identity.token(next.access.text.expose(), &[]).await.is_err(), "what the first use gave is over");
-        assert!(world.identity.refresh(&next.refresh, Some(&client.id), false, &from(1)).await.is_err());
+        assert!(world.identity.refresh(&next.refresh, Some(&client.id), false, &TokenRequest::default(), &from(1)).await.is_err());
     }
 }
 
@@ -76,7 +76,7 @@ on_both! {
             .map(|_| {
                 let (identity, client) = (world.identity.clone(), client.clone());
                 let code = Code::parse(text.expose()).expect("a code");
-                tokio::spawn(async move { identity.redeem_code(&code, &client, Some(HOME), VERIFIER, &from(1)).await.is_ok() })
+                tokio::spawn(async move { identity.redeem_code(&code, &client, Some(HOME), VERIFIER, &[], &from(1)).await.is_ok() })
             })
             .collect();
         let mut good = 0;
@@ -105,7 +105,7 @@ on_both! {
             assert!(redeem(&world, &one, &client, VERIFIER).await.is_err(), "a verifier is guessed once");
         }
         let one = code(&world, &client, alice.id).await;
-        let elsewhere = world.identity.redeem_code(&one, &client, Some("https://app.example.com/"), VERIFIER, &from(1)).await;
+        let elsewhere = world.identity.redeem_code(&one, &client, Some("https://app.example.com/"), VERIFIER, &[], &from(1)).await;
         assert!(elsewhere.is_err());
 
         let late = code(&world, &client, alice.id).await;
@@ -114,7 +114,7 @@ on_both! {
 
         let disabled = code(&world, &client, alice.id).await;
         world.identity.edit_user(alice.id, Edit { enabled: Some(false), ..Edit::default() }).await.expect("disabled");
-        assert_eq!(redeem(&world, &disabled, &client, VERIFIER).await.err(), Some(GrantError::NotValid(NotValid::Disabled)));
+        assert_eq!(redeem(&world, &disabled, &client, VERIFIER).await.err(), Some(GrantError::NotValid(NotValid::Unknown)));
     }
 }
 
@@ -184,7 +184,7 @@ on_both! {
         assert!(!identity.revoke_consent(alice.id, &client.id).await.expect("asked"));
         assert!(identity.needs_consent(alice.id, &what).await.expect("asked"));
         assert!(identity.token(tokens.access.text.expose(), &[]).await.is_err());
-        assert!(identity.refresh(&tokens.refresh, Some(&client.id), false, &from(1)).await.is_err());
+        assert!(identity.refresh(&tokens.refresh, Some(&client.id), false, &TokenRequest::default(), &from(1)).await.is_err());
 
         let (own, _) = identity.add_client(NewClient { trusted: true, ..new_client() }).await.expect("a client");
         let what = identity.check_authorize(&ask(&own)).await.expect("fine");
@@ -271,7 +271,7 @@ on_both! {
         for instance in [identity, &other] {
             assert!(instance.token(own.text.expose(), &[]).await.is_err());
             assert!(instance.token(tokens.access.text.expose(), &[]).await.is_err());
-            assert!(instance.refresh(&tokens.refresh, Some(&client.id), true, &from(1)).await.is_err());
+            assert!(instance.refresh(&tokens.refresh, Some(&client.id), true, &TokenRequest::default(), &from(1)).await.is_err());
             assert!(instance.client(&client.id).await.expect("asked").is_none());
         }
         assert!(identity.list_clients().await.expect("a list").is_empty());
@@ -300,5 +300,76 @@ on_both! {
             let refused = world.identity.add_client(new.clone()).await;
             assert!(refused.is_err(), "{new:?}");
         }
+    }
+}
+
+on_both! {
+    /// A code is a login that is about to be: it ends with those that are.
+    async fn a_code_ends_with_what_it_came_from(world: World) {
+        let alice = world.user("alice").await;
+        let (client, _) = world.identity.add_client(new_client()).await.expect("a client");
+        for how in ["sessions", "consent", "password"] {
+            let code = code(&world, &client, alice.id).await;
+            world.clock.advance(Duration::from_millis(5));
+            match how {
+                "sessions" => {
+                    world.identity.end_sessions_of(alice.id, None).await.expect("ended");
+                }
+                "consent" => assert!(world.identity.revoke_consent(alice.id, &client.id).await.expect("revoked")),
+                _ => {
+                    let checked = world.login("alice").await;
+                    let next = "another-horse-battery-43";
+                    world.identity.change_password(&checked, next, None, &from(1)).await.expect("changed");
+                }
+            }
+            let late = redeem(&world, &code, &client, VERIFIER).await;
+            assert!(matches!(late, Err(GrantError::NotValid(_))), "{how}: {late:?}");
+        }
+        world.clock.advance(Duration::from_millis(5));
+        let code = code(&world, &client, alice.id).await;
+        assert!(redeem(&world, &code, &client, VERIFIER).await.is_ok(), "a new one is good");
+    }
+}
+
+on_both! {
+    /// RFC 8707: at `authorize` the resources are named; each token may be for one of them.
+    async fn tokens_for_one_of_the_resources(world: World) {
+        const API: &str = "https://api.example.com";
+        let alice = world.user("alice").await;
+        let audience = |token: &Tokens| {
+            let payload = token.access.text.expose().split('.').nth(1).map(str::to_owned).unwrap_or_default();
+            let claims: serde_json::Value =
+                serde_json::from_slice(&BASE64URL_NOPAD.decode(payload.as_bytes()).expect("base64url")).expect("JSON");
+            claims["aud"].clone()
+        };
+        // A client that is registered for nobody else names the API, as its metadata does.
+        let (client, _) = world.identity.add_client(new_client()).await.expect("a client");
+        let named = AskToAuthorize { resources: vec![API], ..ask(&client) };
+        assert!(world.identity.check_authorize(&named).await.is_ok());
+        let foreign = AskToAuthorize { resources: vec!["https://other.example"], ..ask(&client) };
+        assert!(matches!(
+            world.identity.check_authorize(&foreign).await,
+            Err(NotAuthorized::Redirect { error: "invalid_target", .. })
+        ));
+
+        let two = NewClient { audience: vec![API.into(), "https://b.example".into()], ..new_client() };
+        let (client, _) = world.identity.add_client(two).await.expect("a client");
+        let code = code(&world, &client, alice.id).await;
+        let redeem = async |resource: &str| {
+            let resources = [resource.to_owned()];
+            world.identity.redeem_code(&code, &client, Some(HOME), VERIFIER, &resources, &from(1)).await
+        };
+        assert_eq!(redeem("https://other.example").await.err(), Some(GrantError::Target));
+        let tokens = redeem("https://b.example").await.expect("the code is still good");
+        assert_eq!(audience(&tokens), serde_json::json!("https://b.example"));
+        let refresh = async |tokens: &Tokens, scope: &str, resource: &str| {
+            let words = |text: &str| text.split_whitespace().map(str::to_owned).collect();
+            let request = TokenRequest { scopes: words(scope), resources: words(resource) };
+            world.identity.refresh(&tokens.refresh, Some(&client.id), false, &request, &from(1)).await
+        };
+        assert_eq!(refresh(&tokens, "", API).await.err(), Some(GrantError::Target), "the code was used for the other");
+        assert_eq!(refresh(&tokens, "notes:write", "").await.err(), Some(GrantError::Scope), "never granted");
+        let next = refresh(&tokens, "notes:read", "https://b.example").await.expect("the token is still good");
+        assert_eq!(next.scopes, ["notes:read"]);
     }
 }

@@ -70,7 +70,8 @@ async fn child() {
         }
         let first = identity.grant(&checked, NewGrant::default(), &from(1)).await.expect("tokens");
         say(format!("granted {}", first.refresh.reveal().expose()));
-        let second = identity.refresh(&first.refresh, None, false, &from(1)).await.expect("refreshed");
+        let second =
+            identity.refresh(&first.refresh, None, false, &TokenRequest::default(), &from(1)).await.expect("refreshed");
         let (before, after) = (first.refresh.reveal(), second.refresh.reveal());
         say(format!("refreshed {} {}", before.expose(), after.expose()));
         if round % 2 == 0 {
@@ -152,7 +153,10 @@ impl Said {
         }
         for (refresh, access) in &self.revoked {
             let token = RefreshToken::parse(refresh).expect("a token");
-            assert!(identity.refresh(&token, None, false, &from(1)).await.is_err(), "revoked, and refreshes");
+            assert!(
+                identity.refresh(&token, None, false, &TokenRequest::default(), &from(1)).await.is_err(),
+                "revoked, and refreshes"
+            );
             assert!(identity.token(access, &[]).await.is_err(), "revoked, and is accepted");
         }
         let is_good = async |cookie: &String| {
@@ -169,7 +173,7 @@ impl Said {
         }
         for refresh in &self.open {
             let token = RefreshToken::parse(refresh).expect("a token");
-            let next = identity.refresh(&token, None, false, &from(1)).await;
+            let next = identity.refresh(&token, None, false, &TokenRequest::default(), &from(1)).await;
             // A rotation or a revocation whose answer never came may have taken place.
             let unheard = matches!(&next, Err(GrantError::Replayed { how: crate::refresh::Replay::AfterEnd, .. }));
             assert!(next.is_ok() || (unheard && Some(refresh) == self.open.last()), "{next:?}");
@@ -242,7 +246,9 @@ async fn postgres_is_killed_ten_times() {
                 let mut done: Vec<(RefreshToken, bool)> = Vec::new();
                 loop {
                     let Ok(first) = identity.grant(&checked, NewGrant::default(), &from(1)).await else { return done };
-                    let Ok(second) = identity.refresh(&first.refresh, None, false, &from(1)).await else {
+                    let Ok(second) =
+                        identity.refresh(&first.refresh, None, false, &TokenRequest::default(), &from(1)).await
+                    else {
                         // Handed out, and its refresh may or may not have taken place: grace is for that.
                         done.push((first.refresh, true));
                         return done;
@@ -262,7 +268,7 @@ async fn postgres_is_killed_ten_times() {
         server.restart().await.expect("back");
         done += acknowledged.len();
         for (token, lives) in acknowledged {
-            let refreshed = world.identity.refresh(&token, None, false, &from(1)).await;
+            let refreshed = world.identity.refresh(&token, None, false, &TokenRequest::default(), &from(1)).await;
             assert_eq!(refreshed.is_ok(), lives, "{refreshed:?}");
         }
     }

@@ -106,3 +106,26 @@ on_both! {
         assert!(matches!(refused, Err(ImportError::NoRole(_))), "{refused:?}");
     }
 }
+
+on_both! {
+    /// An imported hash costs several times one of ours: the time of a refusal must not say whose account has moved in.
+    async fn a_refusal_takes_as_long_for_nobody_as_for_an_import(world: World) {
+        let bcrypt = bcrypt::hash_with_salt("correct-horse", 12, *b"0123456789abcdef").expect("a hash").to_string();
+        let csv = format!("username,hashed_password,is_active\nalice,{bcrypt},true\nbob,{bcrypt},false\n");
+        let (report, failures) = import(&world, Format::Csv, &csv, false).await;
+        assert_eq!((report.imported, failures), (2, vec![]));
+        let identity = &world.identity;
+        let refuse = async |name: &str| {
+            let begun = std::time::Instant::now();
+            assert!(identity.check_password(name, "wrong-password", &from(1)).await.is_err(), "{name}");
+            begun.elapsed()
+        };
+        let import = refuse("alice").await;
+        let slowest = Duration::from_micros(identity.shared.slowest_import_us.load(std::sync::atomic::Ordering::Relaxed));
+        assert!(!slowest.is_zero() && slowest <= import);
+        for name in ["nobody", "bob"] {
+            let took = refuse(name).await;
+            assert!(took >= slowest.min(Duration::from_secs(1)), "{name}: {took:?}, and {slowest:?} for an import");
+        }
+    }
+}

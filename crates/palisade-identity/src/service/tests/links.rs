@@ -24,7 +24,7 @@ on_both! {
         assert!(done.email_verified, "the link came by mail");
         assert!(identity.session(&session.secret, &from(1)).await.is_err());
         assert!(identity.token(tokens.access.text.expose(), &[]).await.is_err());
-        assert!(identity.refresh(&tokens.refresh, None, false, &from(1)).await.is_err());
+        assert!(identity.refresh(&tokens.refresh, None, false, &TokenRequest::default(), &from(1)).await.is_err());
         assert!(identity.key(&key).await.is_err() && identity.keys_of(account.id).await.expect("a list").is_empty());
         assert!(identity.check_password("victim", PASSWORD, &from(1)).await.is_err());
         assert!(identity.check_password("victim", NEXT, &from(1)).await.is_ok());
@@ -260,5 +260,63 @@ on_both! {
         identity.edit_user(alice.id, Edit { enabled: Some(false), ..Edit::default() }).await.expect("disabled");
         world.clock.advance(MAIL_WINDOW);
         assert!(identity.notice(alice.id, "lock-out", 1).await.expect("asked").is_none());
+    }
+}
+
+on_both! {
+    /// Whoever was in a stolen session asked for another address; its owner throws them out, and the link is worth nothing.
+    async fn a_change_of_address_ends_with_what_asked_for_it(world: World) {
+        let alice = world.user_at("alice", "alice@example.com").await;
+        let identity = &world.identity;
+        for (number, how) in ["password", "sessions", "disabled"].into_iter().enumerate() {
+            let email = format!("thief-{number}@example.com");
+            let asked = identity.ask_email_change(alice.id, &email, &from(9)).await.expect("asked");
+            let letter = asked.letter().expect("a letter");
+            world.clock.advance(Duration::from_millis(5));
+            match how {
+                "password" => {
+                    let checked = world.login("alice").await;
+                    identity.change_password(&checked, NEXT, None, &from(1)).await.expect("changed");
+                }
+                "sessions" => {
+                    identity.end_sessions_of(alice.id, None).await.expect("ended");
+                }
+                _ => {
+                    for enabled in [false, true] {
+                        let edit = Edit { enabled: Some(enabled), ..Edit::default() };
+                        identity.edit_user(alice.id, edit).await.expect("edited");
+                    }
+                }
+            }
+            let moved = identity.change_email(&letter.link, None).await;
+            assert_eq!(moved.err(), Some(LinkError::NotValid), "{how}");
+        }
+    }
+}
+
+on_both! {
+    /// A reset that was asked for before another password was set is one too many.
+    async fn a_new_password_ends_resets(world: World) {
+        world.user_at("alice", "alice@example.com").await;
+        let identity = &world.identity;
+        let letter = identity.ask_reset("alice@example.com", &from(1)).await.expect("asked").letter().expect("a letter");
+        let checked = world.login("alice").await;
+        identity.change_password(&checked, NEXT, None, &from(1)).await.expect("changed");
+        let late = identity.reset_password(&letter.link, PASSWORD, &from(1)).await;
+        assert_eq!(late.err(), Some(LinkError::NotValid));
+    }
+}
+
+on_both! {
+    /// Mails that somebody else asks for, and that may go to nobody, do not keep an owner from a reset.
+    async fn asking_for_other_mails_blocks_no_reset(world: World) {
+        world.user_at("alice", "alice@example.com").await;
+        let mallory = world.user_at("mallory", "mallory@example.com").await;
+        let identity = &world.identity;
+        for _ in 0..=PER_RECIPIENT {
+            identity.ask_email_change(mallory.id, "alice@example.com", &from(9)).await.expect("asked");
+        }
+        let asked = identity.ask_reset("alice@example.com", &from(1)).await.expect("asked");
+        assert!(asked.letter().is_some());
     }
 }

@@ -93,7 +93,7 @@ on_both! {
             let late = world.another().await;
             assert!(refused(&late, text).await.is_some(), "{how}: also where somebody starts later");
             if how != "revoked" {
-                let refreshed = other.refresh(&tokens.refresh, None, false, &from(1)).await;
+                let refreshed = other.refresh(&tokens.refresh, None, false, &TokenRequest::default(), &from(1)).await;
                 assert!(refreshed.is_err(), "{how}: {refreshed:?}");
             }
             if how == "disabled" {
@@ -136,5 +136,17 @@ on_both! {
         assert_eq!(world.identity.feed_state(), FeedState::Stale);
         world.identity.catch_up().await.expect("the feed");
         assert_eq!(world.identity.feed_state(), FeedState::Fresh);
+    }
+}
+
+on_both! {
+    /// Whoever holds a token could otherwise fill the feed of all instances with it.
+    async fn what_is_revoked_is_not_revoked_again(world: World) {
+        world.user("alice").await;
+        let checked = world.login("alice").await;
+        let tokens = world.identity.grant(&checked, NewGrant::default(), &from(1)).await.expect("tokens");
+        let text = tokens.access.text.expose();
+        assert_eq!(world.identity.revoke_token(text, None).await, Ok(true));
+        assert_eq!(world.identity.revoke_token(text, None).await, Ok(false));
     }
 }

@@ -33,7 +33,7 @@ async fn postgres_goes_and_comes_back() {
     server.restart().await.expect("back");
     world.identity.catch_up().await.expect("reconnected by itself");
     world.login("alice").await;
-    assert!(world.identity.refresh(&tokens.refresh, None, false, &from(1)).await.is_ok());
+    assert!(world.identity.refresh(&tokens.refresh, None, false, &TokenRequest::default(), &from(1)).await.is_ok());
 }
 
 /// The file may not grow, as on a disk without room: writes fail with a clear error, nothing is lost, reading goes on,

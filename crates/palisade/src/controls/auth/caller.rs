@@ -3,6 +3,8 @@
 use palisade_base::{Rate, Timestamp};
 use palisade_identity::service::{Account, Credential};
 
+use crate::refusal::Refusal;
+
 /// Who sends a request. Evidence: there is a [`Caller`] only where the identification step accepted a credential.
 #[derive(Debug, Default)]
 pub enum Identity {
@@ -11,13 +13,16 @@ pub enum Identity {
     Nobody,
     /// Somebody, by the one credential of the request.
     Caller(Box<Caller>),
+    /// Nobody, since the credential of the request was not accepted, or could not be looked at: with this the request was
+    /// refused where a login is asked for.
+    Rejected(Refusal),
 }
 
 impl Identity {
     /// The caller, where there is one.
     pub fn caller(&self) -> Option<&Caller> {
         match self {
-            Self::Nobody => None,
+            Self::Nobody | Self::Rejected(_) => None,
             Self::Caller(caller) => Some(caller),
         }
     }

@@ -42,7 +42,7 @@ use crate::endpoints::auth::call::encode;
 use crate::policy::Env;
 use crate::policy::config::Route as PolicyRoute;
 use crate::policy::values::PathPattern;
-use crate::refusal::{Refusal, Stop, prefers_html};
+use crate::refusal::{Code, Refusal, Stop, prefers_html};
 
 /// The role of administrators, which exists from the start.
 const ADMIN: &str = "admin";
@@ -52,6 +52,8 @@ const ADMIN: &str = "admin";
 pub struct Auth {
     config: Config,
     forward: Vec<bool>,
+    /// Where the metadata of the API lies, as a parameter of `WWW-Authenticate`; none while the issuer is not known.
+    metadata: Option<String>,
     services: Services,
     /// With `access = "openapi"`, of each application by its number; made when it is first asked for.
     documents: OnceLock<Vec<(Arc<Known>, Place)>>,
@@ -84,9 +86,14 @@ impl Control for Auth {
         let forward =
             routes.map(|said| said.and_then(|said| said.forward_credentials).unwrap_or(section.forward_credentials));
         let service = env.state.get("auth", Service::default);
+        let metadata = section.issuer.as_ref().map(|issuer| {
+            let (origin, path) = (issuer.origin(), issuer.path());
+            format!("resource_metadata=\"{origin}/.well-known/oauth-protected-resource{path}\"")
+        });
         Some(Self {
             config: section.clone(),
             forward,
+            metadata,
             services: Services::new(service, issuers),
             documents: OnceLock::new(),
         })
@@ -151,6 +158,15 @@ pub(crate) fn own_routes(policy: &crate::controls::Config) -> Vec<PolicyRoute> {
 }
 
 impl Auth {
+    /// `WWW-Authenticate` of a refusal: where a client finds out how to log in (RFC 9728 section 5.1), and what was wrong with
+    /// the credential that it brought, if it did (RFC 6750 section 3).
+    pub(crate) fn challenge(&self, error: Option<&str>) -> HeaderValue {
+        let error = error.map(|error| format!("error=\"{error}\""));
+        let parameters: Vec<&str> = error.iter().chain(&self.metadata).map(String::as_str).collect();
+        let text = format!("Bearer {}", parameters.join(", "));
+        HeaderValue::try_from(text.trim_end()).unwrap_or(HeaderValue::from_static("Bearer"))
+    }
+
     /// `[auth]` as written.
     pub(crate) fn config(&self) -> &Config {
         &self.config
@@ -256,6 +272,9 @@ impl Auth {
         // The endpoints say themselves whom they are for, and one that needs nobody works with an old credential.
         if rule.own || endpoints::is_ours(ctx) || (rule.needs.public && !docs_are_for(Docs::Admin, ctx)) {
             parts.extensions.insert(Unasked);
+            if let Some(refusal) = rejected {
+                ctx.set_identity(Identity::Rejected(refusal));
+            }
             return Ok(());
         }
         let table = match self.asks_document(ctx).then(|| self.table(ctx)) {
@@ -348,13 +367,30 @@ impl Auth {
         self.forward.get(usize::from(ctx.rule().id)).copied().unwrap_or(false)
     }
 
+    /// What a rejected credential comes to. A session that has ended is as good as none, for browsers send its cookie until
+    /// somebody logs in again.
+    fn outcome(&self, offered: &Offered<'_>, rejected: Rejected) -> Outcome {
+        let refuse =
+            |code: &'static Code, why| code.refuse(why).header(WWW_AUTHENTICATE, self.challenge(Some("invalid_token")));
+        match (offered, rejected) {
+            (_, Rejected::Away) => Outcome::Away,
+            (Offered::Nothing | Offered::Session(_), _) => Outcome::Nobody,
+            (Offered::Token(_), Rejected::Invalid { why, ours }) => {
+                Outcome::Rejected(refuse(&codes::TOKEN, why), By::Token, ours)
+            }
+            (Offered::Key(value), Rejected::Invalid { why, .. }) => {
+                Outcome::Rejected(refuse(&codes::KEY, why), By::Key, value.starts_with("pal_"))
+            }
+        }
+    }
+
     /// The refusal of somebody who brings nothing: a browser that navigates is shown where to log in.
     fn required(&self, ctx: &Context, parts: &request::Parts) -> Refusal {
         let refusal = codes::REQUIRED.refuse("no credential");
         let elsewhere = self.config.host.as_ref().is_some_and(|host| !host.matches(ctx.host()));
         // A session of another host would not come back to this one.
         if !is_navigation(parts) || elsewhere {
-            return refusal.header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            return refusal.header(WWW_AUTHENTICATE, self.challenge(None));
         }
         let back = parts.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
         let back = if back.len() <= 2048 && back.starts_with('/') && !back.starts_with("//") { back } else { "/" };
@@ -496,7 +532,7 @@ impl Check for Auth {
         match self.services.known(&offered) {
             Credential::Caller(caller) => Begun::Done(self.decide(ctx, parts, Outcome::Caller(caller))),
             Credential::Rejected(rejected) => {
-                let outcome = outcome(&offered, rejected);
+                let outcome = self.outcome(&offered, rejected);
                 Begun::Done(self.decide(ctx, parts, outcome))
             }
             Credential::Ask(question) => Begun::Waits(Box::pin(async move {
@@ -508,7 +544,7 @@ impl Check for Auth {
                         }
                         Outcome::Caller(caller)
                     }
-                    Err(rejected) => outcome(&offered, rejected),
+                    Err(rejected) => self.outcome(&offered, rejected),
                 };
                 self.decide(ctx, parts, outcome)
             })),
@@ -530,23 +566,5 @@ impl Check for Auth {
             )));
         }
         None
-    }
-}
-
-/// What a rejected credential comes to. A session that has ended is as good as none, for browsers send its cookie until
-/// somebody logs in again.
-fn outcome(offered: &Offered<'_>, rejected: Rejected) -> Outcome {
-    let challenge = HeaderValue::from_static("Bearer error=\"invalid_token\"");
-    match (offered, rejected) {
-        (_, Rejected::Away) => Outcome::Away,
-        (Offered::Nothing | Offered::Session(_), _) => Outcome::Nobody,
-        (Offered::Token(_), Rejected::Invalid { why, ours }) => {
-            Outcome::Rejected(codes::TOKEN.refuse(why).header(WWW_AUTHENTICATE, challenge), By::Token, ours)
-        }
-        (Offered::Key(value), Rejected::Invalid { why, .. }) => Outcome::Rejected(
-            codes::KEY.refuse(why).header(WWW_AUTHENTICATE, challenge),
-            By::Key,
-            value.starts_with("pal_"),
-        ),
     }
 }

@@ -85,10 +85,9 @@ async fn judge(at: &At<'_>, form: &Form) -> Result<Result<Authorization, Answer>
 }
 
 /// The user, in a browser's session.
-fn user<'a>(at: &'a At<'_>) -> Option<(&'a Caller, Timestamp)> {
-    let caller = at.ctx.identity().caller().filter(|caller| caller.by() == By::Session)?;
-    caller.account()?;
-    Some((caller, caller.logged_in()?))
+fn user<'a>(at: &'a At<'_>) -> Result<Option<(&'a Caller, Timestamp)>, Refusal> {
+    let caller = at.anybody()?.filter(|caller| caller.by() == By::Session && caller.account().is_some());
+    Ok(caller.and_then(|caller| Some((caller, caller.logged_in()?))))
 }
 
 /// `GET authorize`.
@@ -116,7 +115,7 @@ pub(super) async fn ask_user(call: &mut Call, at: &At<'_>) -> Result<Answer, Ref
         };
         show_login(at, StatusCode::OK, &login)
     };
-    let Some((caller, logged_in)) = user(at) else { return Ok(log_in(None)) };
+    let Some((caller, logged_in)) = user(at)? else { return Ok(log_in(None)) };
     let again = Some("Log in again to go on.");
     if prompt.split(' ').any(|word| word == "login") {
         return Ok(log_in(again));

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use http::StatusCode;
 use http::header::{AUTHORIZATION, HeaderValue, WWW_AUTHENTICATE};
 use palisade_identity::opaque::Code;
-use palisade_identity::service::{AccessToken, Client, GrantKind, NotClient, Proof};
+use palisade_identity::service::{AccessToken, Client, GrantKind, NewGrant, NotClient, Proof};
 use serde_json::json;
 
 use super::At;
 use super::answer::{self, Answer};
 use super::call::{Call, Form};
-use super::token::{failed, oauth, scopes, tokens_answer};
+use super::token::{asked, failed, oauth, resources, tokens_answer};
 use super::who::trouble;
 use crate::controls::auth::codes;
 use crate::refusal::Refusal;
@@ -136,19 +136,13 @@ async fn code(call: &Call, at: &At<'_>, form: &Form, client: &Client) -> Result<
     let code = Code::parse(form.required("code")?).ok_or_else(|| oauth(&codes::OAUTH_GRANT, "not a code"))?;
     let (redirect, verifier) = (form.get("redirect_uri"), form.required("code_verifier")?);
     let identity = &at.ready.identity;
-    let redeemed = identity.redeem_code(&code, client, redirect, verifier, &at.origin(call)).await;
+    let redeemed = identity.redeem_code(&code, client, redirect, verifier, &resources(form), &at.origin(call)).await;
     let tokens = redeemed.map_err(|error| failed(at, error))?;
     Ok(tokens_answer(&tokens, client.may(GrantKind::RefreshToken)))
 }
 
 fn itself(at: &At<'_>, form: &Form, client: &Client) -> Result<Answer, Refusal> {
-    let scopes = client
-        .grantable(&scopes(form)?)
-        .ok_or_else(|| oauth(&codes::OAUTH_SCOPE, "a scope that the client may not ask for"))?;
-    let resources: Vec<String> = form.all("resource").map(str::to_owned).collect();
-    let audience = client
-        .audience_of(&resources)
-        .ok_or_else(|| oauth(&codes::OAUTH_TARGET, "a resource that the client may not ask tokens for"))?;
+    let NewGrant { scopes, audience, .. } = asked(at, form, Some(client))?;
     let AccessToken { text, expires_in, .. } =
         at.ready.identity.client_token(client, &scopes, &audience).map_err(trouble)?;
     let body = json!({

@@ -25,8 +25,10 @@ pub(super) async fn server(_: &mut Call, at: &At<'_>) -> Result<Answer, Refusal>
     if at.auth.config().password_grant {
         grants.push("password");
     }
-    let client_auth = ["client_secret_basic", "client_secret_post", "none"];
-    let confidential = ["client_secret_basic", "client_secret_post"];
+    let client_auth = ["client_secret_basic", "client_secret_post", "private_key_jwt", "none"];
+    let confidential = ["client_secret_basic", "client_secret_post", "private_key_jwt"];
+    // Of keys that only the client has.
+    let signatures = ["EdDSA", "ES256", "ES384", "ES512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512"];
     let document = json!({
         "issuer": issuer,
         "authorization_endpoint": format!("{base}/authorize"),
@@ -39,8 +41,11 @@ pub(super) async fn server(_: &mut Call, at: &At<'_>) -> Result<Answer, Refusal>
         "grant_types_supported": grants,
         "code_challenge_methods_supported": ["S256"],
         "token_endpoint_auth_methods_supported": client_auth,
+        "token_endpoint_auth_signing_alg_values_supported": signatures,
         "revocation_endpoint_auth_methods_supported": client_auth,
+        "revocation_endpoint_auth_signing_alg_values_supported": signatures,
         "introspection_endpoint_auth_methods_supported": confidential,
+        "introspection_endpoint_auth_signing_alg_values_supported": signatures,
         "authorization_response_iss_parameter_supported": true,
         "service_documentation": format!("{base}/docs"),
     });

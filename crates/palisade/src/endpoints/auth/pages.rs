@@ -45,7 +45,7 @@ pub(super) fn is_for_the_page(refusal: &Refusal) -> bool {
 pub(super) async fn login(call: &mut Call, at: &At<'_>) -> Result<Answer, Refusal> {
     let query = call.query()?;
     let to = return_to(query.get("return_to")).unwrap_or_default();
-    if at.ctx.identity().caller().is_some_and(|caller| caller.session_id().is_some()) && query.get("again").is_none() {
+    if at.anybody()?.is_some_and(|caller| caller.session_id().is_some()) && query.get("again").is_none() {
         return Ok(answer::see_other(if to.is_empty() { at.base() } else { to }));
     }
     Ok(show_login(at, StatusCode::OK, &Login { return_to: to, ..Login::default() }))

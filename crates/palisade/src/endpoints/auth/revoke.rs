@@ -57,8 +57,9 @@ async fn introspected(call: &mut Call, at: &At<'_>) -> Result<Answer, Refusal> {
         "jti": claims.id,
         "client_id": claims.client,
     });
-    if !claims.scope.is_empty() {
-        body["scope"] = claims.scope.join(" ").into();
+    // What it is good for now, which may be less than it says of itself.
+    if !found.caller.scopes().is_empty() {
+        body["scope"] = found.caller.scopes().join(" ").into();
     }
     if let Some(account) = found.caller.account() {
         body["username"] = account.name.as_str().into();

@@ -282,7 +282,9 @@ async fn extractors_by_every_kind_of_credential(kept: Kept) {
             let answer = app.get(path, headers).await;
             assert_eq!(answer.status(), status, "{path} for {name}: {}", answer.text());
             if status == 401 {
-                assert_eq!(answer.header("www-authenticate"), "Bearer", "{path}");
+                let metadata = "https://localhost/.well-known/oauth-protected-resource";
+                let expected = format!("Bearer resource_metadata=\"{metadata}\"");
+                assert_eq!(answer.header("www-authenticate"), expected, "{path}");
             }
         }
     }

@@ -93,6 +93,8 @@ on_both!(
     a_code_is_good_once,
     a_client_for_itself_and_what_it_may_ask_about,
     hostile_requests_of_clients,
+    a_password_client_gets_what_it_is_registered_for,
+    why_a_credential_is_refused_is_said_by_our_own_endpoints,
 );
 
 async fn a_code_with_pkce_through_the_pages(kept: Kept) {
@@ -320,4 +322,63 @@ async fn hostile_requests_of_clients(kept: Kept) {
     assert_eq!((wrong_type.status(), &value(&wrong_type)["code"]), (415, &json!("auth.body_type")));
     let got = app.get("/auth/token?grant_type=password", &[]).await;
     assert_eq!((got.status(), got.header("allow")), (405, "POST"));
+}
+
+/// A client with the password grant is bound by its registration, as with any other grant.
+async fn a_password_client_gets_what_it_is_registered_for(kept: Kept) {
+    let app = App::new(&kept, "").await;
+    app.register("ann").await;
+    let client = app.client(Proves::Public, &[GrantKind::Password, GrantKind::RefreshToken]).await;
+    let ask = async |more: &str| {
+        let login = format!("grant_type=password&username=ann&password={}", super::tests::PASSWORD.replace(' ', "+"));
+        app.form("/auth/token", &[], &format!("{login}&client_id={}{more}", client.id)).await
+    };
+    for (more, error) in [
+        ("&scope=admin:all", "invalid_scope"),
+        ("&scope=notes:read+admin:all", "invalid_scope"),
+        ("&resource=https://billing.example", "invalid_target"),
+    ] {
+        let answer = ask(more).await;
+        assert_eq!(
+            (answer.status(), value(&answer)["error"].as_str()),
+            (400, Some(error)),
+            "{more}: {}",
+            answer.text()
+        );
+    }
+    assert_eq!(value(&ask("").await)["scope"], "notes:read notes:write", "all that it may, where it asks for nothing");
+    let tokens = ask("&scope=notes:read&resource=https://localhost").await;
+    assert_eq!(tokens.status(), 200, "{}", tokens.text());
+    assert_eq!(value(&tokens)["scope"], "notes:read");
+    let token = value(&tokens)["refresh_token"].as_str().unwrap().to_owned();
+    let refresh = async |more: &str| {
+        let form = format!("grant_type=refresh_token&client_id={}&refresh_token={token}{more}", client.id);
+        value(&app.form("/auth/token", &[], &form).await)
+    };
+    assert_eq!(refresh("&scope=notes:write").await["error"], "invalid_scope");
+    assert_eq!(refresh("&resource=https://billing.example").await["error"], "invalid_target");
+    assert_eq!(refresh("&scope=notes:read").await["scope"], "notes:read");
+}
+
+/// A program that is told "log in" throws its user out; one that is told what is wrong with its token gets another.
+async fn why_a_credential_is_refused_is_said_by_our_own_endpoints(kept: Kept) {
+    let app = App::new(&kept, "").await;
+    for path in ["/auth/me", "/auth/sessions", "/auth/keys"] {
+        let nobody = app.get(path, &[]).await;
+        assert_eq!(nobody.refusal().map(|code| code.name), Some("auth.required"), "{path}");
+        // RFC 9728: where a client learns how to log in.
+        let metadata = "resource_metadata=\"https://localhost/.well-known/oauth-protected-resource\"";
+        assert_eq!(nobody.header("www-authenticate"), format!("Bearer {metadata}"), "{path}");
+        for (header, bad, code) in [("authorization", "Bearer x.y.z", "auth.token"), ("x-api-key", "pal_x", "auth.key")]
+        {
+            let answer = app.get(path, &[(header, bad)]).await;
+            assert_eq!((answer.status(), answer.refusal().map(|code| code.name)), (401, Some(code)), "{path}");
+            let expected = format!("Bearer error=\"invalid_token\", {metadata}");
+            assert_eq!(answer.header("www-authenticate"), expected, "{path}");
+        }
+    }
+    // Whoever needs nobody asks for nobody.
+    for path in ["/auth/login", "/auth/jwks.json", "/auth/docs"] {
+        assert_eq!(app.get(path, &[("authorization", "Bearer x.y.z")]).await.status(), 200, "{path}");
+    }
 }

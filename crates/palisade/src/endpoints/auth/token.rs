@@ -2,7 +2,7 @@
 
 use http::StatusCode;
 use palisade_identity::refresh::RefreshToken;
-use palisade_identity::service::{GrantError, GrantKind, NewGrant, Tokens};
+use palisade_identity::service::{Client, GrantError, GrantKind, NewGrant, TokenRequest, Tokens};
 use serde_json::json;
 
 use super::answer::{self, Answer};
@@ -59,6 +59,26 @@ pub(super) fn scopes(form: &Form) -> Result<Vec<String>, Refusal> {
     Ok(scopes)
 }
 
+/// The resources that are asked for (RFC 8707).
+pub(super) fn resources(form: &Form) -> Vec<String> {
+    form.all("resource").map(str::to_owned).collect()
+}
+
+/// The scopes and the audience of a new grant: within what a registered client may ask for.
+pub(super) fn asked(at: &At<'_>, form: &Form, client: Option<&Client>) -> Result<NewGrant, Refusal> {
+    let scopes = scopes(form)?;
+    let scopes = match client {
+        Some(client) => client
+            .grantable(&scopes)
+            .ok_or_else(|| oauth(&codes::OAUTH_SCOPE, "a scope that the client may not ask for"))?,
+        None => scopes,
+    };
+    let own = client.map_or(&[][..], |client| &client.audience);
+    let audience = (at.ready.identity.target(own, &resources(form)))
+        .ok_or_else(|| oauth(&codes::OAUTH_TARGET, "a resource that the client may not ask tokens for"))?;
+    Ok(NewGrant { scopes, audience, ..NewGrant::default() })
+}
+
 async fn password(call: &mut Call, at: &At<'_>, form: &Form) -> Result<Answer, Refusal> {
     if !at.auth.config().password_grant {
         return Err(oauth(&codes::OAUTH_GRANT_TYPE, "`password_grant` is off"));
@@ -67,7 +87,7 @@ async fn password(call: &mut Call, at: &At<'_>, form: &Form) -> Result<Answer, R
     client.as_deref().map_or(Ok(()), |client| client::may(client, GrantKind::Password))?;
     let (name, secret) = (form.required("username")?, form.secret("password"));
     let secret = secret.map_or("", |secret| secret.expose());
-    let scopes = scopes(form)?;
+    let NewGrant { scopes, audience, .. } = asked(at, form, client.as_deref())?;
     let origin = at.origin(call);
     let identity = &at.ready.identity;
     let checked = identity
@@ -76,7 +96,7 @@ async fn password(call: &mut Call, at: &At<'_>, form: &Form) -> Result<Answer, R
         .map_err(|error| as_grant(login(at.failed(error), &codes::OAUTH_GRANT)))?;
     let confidential = client.as_ref().is_some_and(|client| client.is_confidential());
     let client = client.map(|client| client.id.clone());
-    let grant = NewGrant { client, confidential, scopes, audience: Vec::new() };
+    let grant = NewGrant { client, confidential, scopes, audience };
     let tokens = identity.grant(&checked, grant, &origin).await.map_err(|error| failed(at, error))?;
     Ok(tokens_answer(&tokens, true))
 }
@@ -89,9 +109,9 @@ async fn refresh(call: &mut Call, at: &At<'_>, form: &Form) -> Result<Answer, Re
     let origin = at.origin(call);
     let confidential = client.as_ref().is_some_and(|client| client.is_confidential());
     let id = client.as_ref().map(|client| client.id.as_str());
-    let tokens =
-        at.ready.identity.refresh(&token, id, confidential, &origin).await.map_err(|error| failed(at, error))?;
-    // A narrower `scope` may be ignored (RFC 6749 section 3.3); the answer says which one it is.
+    let request = TokenRequest { scopes: scopes(form)?, resources: resources(form) };
+    let refreshed = at.ready.identity.refresh(&token, id, confidential, &request, &origin).await;
+    let tokens = refreshed.map_err(|error| failed(at, error))?;
     Ok(tokens_answer(&tokens, true))
 }
 
@@ -115,6 +135,8 @@ pub(super) fn failed(at: &At<'_>, error: GrantError) -> Refusal {
                 .str("request_id", at.ctx.request_id().as_str());
             oauth(&codes::OAUTH_GRANT, "a spent refresh token: all tokens of its login have ended")
         }
+        GrantError::Scope => oauth(&codes::OAUTH_SCOPE, "a scope that was not granted"),
+        GrantError::Target => oauth(&codes::OAUTH_TARGET, "a resource that was not granted"),
         GrantError::Trouble(why) => trouble(why),
     }
 }

@@ -11,7 +11,7 @@ use palisade_store::Error as StoreError;
 use super::At;
 use super::call::Call;
 use crate::controls::auth::credential::{DEVICE_PLAIN, DEVICE_SECURE, cookie, is_secure};
-use crate::controls::auth::{self, By, Caller, codes};
+use crate::controls::auth::{self, By, Caller, Identity, codes};
 use crate::controls::csrf::{self, Site};
 use crate::refusal::Refusal;
 
@@ -20,15 +20,25 @@ pub(crate) const FRESH: Duration = Duration::from_secs(10 * 60);
 /// The role of those who manage accounts.
 pub(crate) const ADMINISTRATOR: &str = "admin";
 
-/// The refusal of nobody.
-fn nobody() -> Refusal {
-    codes::REQUIRED.refuse("nobody is logged in").header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
-}
-
 impl At<'_> {
     /// Whoever asks.
     pub(crate) fn caller(&self) -> Result<&Caller, Refusal> {
-        self.ctx.identity().caller().ok_or_else(nobody)
+        match self.ctx.identity() {
+            Identity::Caller(caller) => Ok(caller),
+            Identity::Rejected(refusal) => Err(refusal.clone()),
+            Identity::Nobody => {
+                let refusal = codes::REQUIRED.refuse("nobody is logged in");
+                Err(refusal.header(WWW_AUTHENTICATE, self.auth.challenge(None)))
+            }
+        }
+    }
+
+    /// Whoever asks, and nobody where that can be said: not while the database is away.
+    pub(crate) fn anybody(&self) -> Result<Option<&Caller>, Refusal> {
+        match self.ctx.identity() {
+            Identity::Rejected(refusal) if *refusal.code() == codes::AWAY => Err(refusal.clone()),
+            identity => Ok(identity.caller()),
+        }
     }
 
     /// A user who acts with all they may do. Threats 4: no endpoint names a scope, so no narrower credential passes.
