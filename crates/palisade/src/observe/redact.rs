@@ -143,9 +143,9 @@ pub(crate) fn is_secret_value(value: &str) -> bool {
 
 fn has_jwt(value: &str) -> bool {
     let is_end = |c: char| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '='));
-    value.match_indices("eyJ").any(|(at, _)| {
-        let from = value.get(at..).unwrap_or_default();
-        from.split(is_end).next().is_some_and(|token| token.bytes().filter(|b| *b == b'.').count() >= 2)
+    // The first of a token has the most dots behind it: no other needs a look, however often a client repeats it.
+    value.split(is_end).any(|token| {
+        token.find("eyJ").is_some_and(|at| token.bytes().skip(at).filter(|byte| *byte == b'.').count() >= 2)
     })
 }
 
@@ -269,14 +269,17 @@ fn bare(value: &str) -> usize {
         .unwrap_or(value.len())
 }
 
+/// The widest that a card is looked for in free text, where any word may begin one: 19 digits and what stands between them.
+const WIDEST: usize = 40;
+
 /// The length of a payment card at the start of the text, written with blanks or hyphens.
 fn spaced_card(text: &str) -> Option<usize> {
-    let length = text.find(|c: char| !(c.is_ascii_digit() || matches!(c, ' ' | '-'))).unwrap_or(text.len());
-    let candidate = text[..length].trim_end_matches([' ', '-']);
+    let run = text.bytes().take(WIDEST + 1).take_while(|byte| byte.is_ascii_digit() || matches!(byte, b' ' | b'-'));
+    let candidate = text[..run.count()].trim_end_matches([' ', '-']);
     // Other numbers may stand beside it: every run of whole groups is tried, the longest first.
     let mut ends: Vec<usize> =
-        candidate.match_indices([' ', '-']).map(|(at, _)| at).take_while(|at| *at < 40).collect();
-    if candidate.len() <= 40 {
+        candidate.match_indices([' ', '-']).map(|(at, _)| at).take_while(|at| *at < WIDEST).collect();
+    if candidate.len() <= WIDEST {
         ends.push(candidate.len());
     }
     ends.into_iter().rev().find(|end| is_card(&candidate[..*end]))
@@ -324,6 +327,36 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(credential(query), kind, "{query}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_found_at_the_first_of_its_beginnings() {
+        // What every beginning by itself says.
+        let every = |value: &str| {
+            let is_end = |c: char| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '='));
+            value.match_indices("eyJ").any(|(at, _)| {
+                value[at..].split(is_end).next().is_some_and(|token| token.matches('.').count() >= 2)
+            })
+        };
+        let repeated = "eyJ".repeat(300);
+        let with_dots = format!("{repeated}.{repeated}.x");
+        for (value, found) in [
+            ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.sig", true),
+            ("Bearer eyJa.b.c, eyJd", true),
+            ("eyJa.b eyJc.d.e", true),
+            ("eyJa.b eyJc.d", false),
+            ("a.b.eyJc", false),
+            ("a.b.eyJc.d", false),
+            ("a.b.eyJc.d.e", true),
+            ("eyJa.eyJb.eyJc", true),
+            ("eyJa/b.c.d", false),
+            ("\u{e9}eyJa.b.\u{e9}", true),
+            (&repeated, false),
+            (&with_dots, true),
+            ("", false),
+        ] {
+            assert_eq!((has_jwt(value), every(value)), (found, found), "{value}");
         }
     }
 
