@@ -7,15 +7,19 @@ use std::borrow::Cow;
 const REDACTED: &str = "[redacted]";
 
 /// Words that make a name a secret's, compared in lower case without `-` and `_`.
-const SECRET_NAMES: [&str; 20] = [
+const SECRET_NAMES: [&str; 25] = [
     "password",
     "passwd",
     "pwd",
     "pass",
+    "passphrase",
+    "passcode",
+    "otp",
     "secret",
     "token",
     "apikey",
     "accesskey",
+    "privatekey",
     "authorization",
     "auth",
     "code",
@@ -26,12 +30,15 @@ const SECRET_NAMES: [&str; 20] = [
     "sig",
     "card",
     "cvv",
+    "cvc",
     "pin",
     "credential",
 ];
 
 /// Whether a query key, header or field of this name holds a secret.
 pub(crate) fn is_secret_name(name: &str) -> bool {
+    // `card[cvv]`: what a word stands behind is counted from its own end.
+    let name = name.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
     let mut folded = String::with_capacity(name.len());
     folded.extend(name.chars().filter(|c| c.is_ascii_alphanumeric()).map(|c| c.to_ascii_lowercase()));
     SECRET_NAMES.iter().any(|word| match word.len() {
@@ -331,6 +338,36 @@ mod tests {
     }
 
     #[test]
+    fn names_of_secrets() {
+        for name in [
+            "card[cvv]",
+            "user[pass]",
+            "login[pwd]",
+            "user[pin]",
+            "user[pin][]",
+            "x-pin-",
+            "pin",
+            "pin]",
+            "user[password]",
+            "passphrase",
+            "sshPassphrase",
+            "passcode",
+            "otp",
+            "user[otp]",
+            "login_otp",
+            "cvc",
+            "card.cvc",
+            "private_key",
+            "service[privateKey]",
+        ] {
+            assert!(is_secret_name(name), "{name}");
+        }
+        for name in ["", "]", "shipping", "user[shipping]", "option", "user[option]", "pins[]", "laptop", "map[]", "key"] {
+            assert!(!is_secret_name(name), "{name}");
+        }
+    }
+
+    #[test]
     fn a_token_is_found_at_the_first_of_its_beginnings() {
         // What every beginning by itself says.
         let every = |value: &str| {
@@ -376,6 +413,7 @@ mod tests {
             ("q=opal_x1234567", "q=opal_x1234567"),
             ("next=/x%3Fpage%3D2", "next=/x%3Fpage%3D2"),
             ("shipping=fast&pin=1234&api-key=x", "shipping=fast&pin=[redacted]&api-key=[redacted]"),
+            ("card[cvv]=123&user%5Bpass%5D=hunter2", "card[cvv]=[redacted]&user%5Bpass%5D=[redacted]"),
             ("password=", "password="),
             ("", ""),
         ];
