@@ -163,22 +163,43 @@ fn has_key(value: &str) -> bool {
     })
 }
 
-/// Whether a run of digits and what may stand between them is a card.
+/// Whether a card begins at one of the groups of digits: other numbers may stand on both sides of it.
 fn has_card(value: &str) -> bool {
-    value.split(|c: char| !(c.is_ascii_digit() || matches!(c, ' ' | '-' | '+'))).any(is_card)
+    let bytes = value.as_bytes();
+    let is_digit = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_digit);
+    let begins = |at: &usize| is_digit(*at) && (*at == 0 || !is_digit(*at - 1));
+    (0..bytes.len())
+        .filter(begins)
+        .any(|at| card(&bytes[at..], usize::MAX, |byte| matches!(byte, b' ' | b'-' | b'+')).is_some())
 }
 
-/// 13 to 19 digits, blanks and hyphens between them allowed, that pass Luhn's check.
-fn is_card(run: &str) -> bool {
+/// The length of the longest card at the start of a text, where it ends within `widest` bytes: 13 to 19 digits in whole
+/// groups that pass Luhn's check, with nothing but what is `between` digits between them.
+fn card(text: &[u8], widest: usize, between: impl Fn(u8) -> bool) -> Option<usize> {
     let mut digits = 0_u32;
-    let mut sum = 0;
-    for byte in run.bytes().rev().filter(u8::is_ascii_digit) {
-        let digit = u32::from(byte - b'0');
-        let doubled = if digits % 2 == 1 { digit * 2 } else { digit };
-        sum += doubled / 10 + doubled % 10;
+    // Luhn's sum of the digits so far, and what it is with one more digit behind them: which are doubled alternates.
+    let (mut sum, mut next) = (0_u32, 0_u32);
+    let mut longest = None;
+    for (place, byte) in text.iter().copied().enumerate().take(widest) {
+        if !byte.is_ascii_digit() {
+            if between(byte) {
+                continue;
+            }
+            break;
+        }
         digits += 1;
+        if digits > 19 {
+            break;
+        }
+        let digit = u32::from(byte - b'0');
+        let doubled = digit * 2;
+        (sum, next) = (next + digit, sum + doubled / 10 + doubled % 10);
+        let is_end = !text.get(place + 1).is_some_and(u8::is_ascii_digit);
+        if is_end && digits >= 13 && sum % 10 == 0 {
+            longest = Some(place + 1);
+        }
     }
-    (13..=19).contains(&digits) && sum % 10 == 0
+    longest
 }
 
 /// Free text, such as an error page: the values behind names of secrets (`password=…`, `"token": "…"`,
@@ -281,15 +302,7 @@ const WIDEST: usize = 40;
 
 /// The length of a payment card at the start of the text, written with blanks or hyphens.
 fn spaced_card(text: &str) -> Option<usize> {
-    let run = text.bytes().take(WIDEST + 1).take_while(|byte| byte.is_ascii_digit() || matches!(byte, b' ' | b'-'));
-    let candidate = text[..run.count()].trim_end_matches([' ', '-']);
-    // Other numbers may stand beside it: every run of whole groups is tried, the longest first.
-    let mut ends: Vec<usize> =
-        candidate.match_indices([' ', '-']).map(|(at, _)| at).take_while(|at| *at < WIDEST).collect();
-    if candidate.len() <= WIDEST {
-        ends.push(candidate.len());
-    }
-    ends.into_iter().rev().find(|end| is_card(&candidate[..*end]))
+    card(text.as_bytes(), WIDEST, |byte| matches!(byte, b' ' | b'-'))
 }
 
 fn decode(text: &str) -> Cow<'_, str> {
@@ -362,7 +375,9 @@ mod tests {
         ] {
             assert!(is_secret_name(name), "{name}");
         }
-        for name in ["", "]", "shipping", "user[shipping]", "option", "user[option]", "pins[]", "laptop", "map[]", "key"] {
+        for name in
+            ["", "]", "shipping", "user[shipping]", "option", "user[option]", "pins[]", "laptop", "map[]", "key"]
+        {
             assert!(!is_secret_name(name), "{name}");
         }
     }
@@ -372,9 +387,9 @@ mod tests {
         // What every beginning by itself says.
         let every = |value: &str| {
             let is_end = |c: char| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '='));
-            value.match_indices("eyJ").any(|(at, _)| {
-                value[at..].split(is_end).next().is_some_and(|token| token.matches('.').count() >= 2)
-            })
+            value
+                .match_indices("eyJ")
+                .any(|(at, _)| value[at..].split(is_end).next().is_some_and(|token| token.matches('.').count() >= 2))
         };
         let repeated = "eyJ".repeat(300);
         let with_dots = format!("{repeated}.{repeated}.x");
@@ -395,6 +410,51 @@ mod tests {
         ] {
             assert_eq!((has_jwt(value), every(value)), (found, found), "{value}");
         }
+    }
+
+    #[test]
+    fn a_card_is_found_beside_other_numbers() {
+        // Every run of whole groups by itself.
+        let every = |value: &str| {
+            let groups: Vec<&str> = value.split([' ', '-', '+']).filter(|group| !group.is_empty()).collect();
+            (0..groups.len()).any(|from| {
+                (from + 1..=groups.len()).any(|to| {
+                    let digits: Vec<u32> =
+                        groups[from..to].concat().chars().rev().filter_map(|c| c.to_digit(10)).collect();
+                    let sum: u32 = digits
+                        .iter()
+                        .enumerate()
+                        .map(|(place, digit)| if place % 2 == 0 { *digit } else { digit * 2 / 10 + digit * 2 % 10 })
+                        .sum();
+                    (13..=19).contains(&digits.len()) && sum % 10 == 0
+                })
+            })
+        };
+        for (value, found) in [
+            ("4111111111111111", true),
+            ("4111111111111112", false),
+            ("4111 1111  1111-1111", true),
+            ("4111111111111111+123", true),
+            ("4111-1111-1111-1111-12", true),
+            ("5+4111111111111111", true),
+            ("12 34 4111 1111 1111 1111 56", true),
+            ("378282246310005", true),
+            ("4222222222222", true),
+            ("6304000000000000000", true),
+            // A group is no card in part, and nothing is one with more or fewer digits.
+            ("94111111111111111", false),
+            ("411111111111111100000", false),
+            ("000000000000", false),
+            ("1 1 1 1 1 1 1 1 1 1 1 1", false),
+            ("", false),
+        ] {
+            assert_eq!((has_card(value), every(value)), (found, found), "{value}");
+        }
+        assert!(has_card("n:4111111111111111+123;"));
+        assert_eq!(query("n=4111111111111111%2B123"), "n=[redacted]");
+        assert_eq!(text("paid 5 4111-1111-1111-1111-12 so"), "paid 5 [redacted]-12 so");
+        let many = "1 ".repeat(5000);
+        assert!(text(&many).len() <= many.len());
     }
 
     #[test]
