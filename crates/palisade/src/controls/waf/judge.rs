@@ -103,7 +103,7 @@ impl Shared {
             refusal = refusal
                 .with("exclude", there.join(","))
                 .with("rule", found.rule.to_string())
-                .with("msg", found.message.clone())
+                .with("msg", redact::text(&found.message))
                 .with("target", target(found))
                 .with("match", context(found))
                 .with("at", found.place.to_string());

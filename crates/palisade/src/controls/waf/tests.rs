@@ -292,6 +292,20 @@ async fn the_remedy_is_the_exclusion() {
     assert!(toml.contains("{ path = \"/echo\", field = \"json.body\", rules = [\"1\"] }"), "{toml}");
 }
 
+#[tokio::test]
+async fn what_a_message_repeats_is_redacted() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = policy(&dir, "");
+    let rule = "SecRule ARGS \"@contains union\" \"id:1,phase:2,deny,status:403,log,msg:'Found %{MATCHED_VAR}'\"\n";
+    std::fs::write(dir.path().join("local.conf"), rule).unwrap();
+    let app = App::start(&text);
+    let answer = app.ask("203.0.113.1", "GET", "/echo?q=union+password%3Dhunter2", &[]).await;
+    assert_eq!((answer.status, answer.code()), blocked());
+    let said = crate::operate::explain(&app.handle, &answer.header("x-request-id").unwrap());
+    assert_eq!(said["decisions"][0]["fields"]["msg"], "Found union password=[redacted]");
+    assert!(!said.to_string().contains("hunter2"), "{said}");
+}
+
 /// What a reload leaves behind of the rules before, other engines keep until memory is out (ModSecurity's issue 2848).
 #[tokio::test]
 async fn a_thousand_reloads_leave_one_rule_set() {
