@@ -13,14 +13,11 @@ use super::tls;
 use crate::controls::Config;
 use crate::observe::sink::Sink;
 use crate::policy::Env;
+use crate::policy::secrets::weakness;
 use crate::policy::values::{HostPattern, Listen, SecretProvider};
 
 /// A certificate that ends sooner than this is reported.
 const SOON_MS: i64 = 14 * 24 * 3_600_000;
-/// The shortest admin token that production takes: 128 bits in hexadecimal are twice as long.
-const MIN_TOKEN: usize = 16;
-/// The fewest different characters of one: 32 random digits in hexadecimal practically always have more.
-const MIN_KINDS: usize = 7;
 
 /// Why a policy is compiled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -183,19 +180,14 @@ fn admin(config: &Config, env: &Env, production: bool, problems: &mut Problems) 
     }
     if let Some(token) = &server.admin_token {
         match env.secrets.get(&token.secret) {
-            Ok(value) if production && value.expose().len() < MIN_TOKEN => {
-                problems.error(
-                    "server.admin_token",
-                    "this token is too short to be a secret",
-                    "make one of 32 random bytes, such as by `openssl rand -hex 32`",
-                );
-            }
-            Ok(value) if production && kinds(value.expose().as_bytes()) < MIN_KINDS => {
-                problems.error(
-                    "server.admin_token",
-                    "this token is too simple to be a secret",
-                    "make one of 32 random bytes, such as by `openssl rand -hex 32`",
-                );
+            Ok(value) if production => {
+                if let Some(why) = weakness(value.expose()) {
+                    problems.error(
+                        "server.admin_token",
+                        format!("this token {why}"),
+                        "make one of 32 random bytes, such as by `openssl rand -hex 32`",
+                    );
+                }
             }
             Ok(_) => {}
             Err(error) => {
@@ -203,11 +195,6 @@ fn admin(config: &Config, env: &Env, production: bool, problems: &mut Problems) 
             }
         }
     }
-}
-
-/// How many different bytes there are.
-fn kinds(bytes: &[u8]) -> usize {
-    (0..=u8::MAX).filter(|kind| bytes.contains(kind)).count()
 }
 
 /// What `[secrets]` says that goes badly together, and a key that others can read.

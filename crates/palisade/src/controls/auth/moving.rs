@@ -19,6 +19,7 @@ use time::{Date, OffsetDateTime};
 
 use super::config::Config;
 use crate::policy::Env;
+use crate::policy::secrets::weakness;
 use crate::policy::values::PathPrefix;
 
 /// `[[auth.issuers]]`: whose access tokens are accepted besides Palisade's own.
@@ -244,6 +245,14 @@ pub(super) fn compile(section: &Config, env: &Env, problems: &mut Problems) -> V
             );
             continue;
         }
+        if !env.is_development()
+            && let Some(why) = weakness(text)
+        {
+            let fix = "who knows or guesses it makes tokens of every imported account: leave the issuer out, and let people \
+                       log in again";
+            problems.error(&at("hs256"), format!("this secret {why}"), fix);
+            continue;
+        }
         let demanded: Vec<(String, String)> = said.claims.clone().into_iter().collect();
         let new = NewIssuer {
             name: &said.name,
@@ -280,6 +289,31 @@ mod tests {
             assert_eq!(end(bad), None, "{bad}");
         }
         assert_eq!("2027-03-31".parse::<Until>().unwrap().to_string(), "2027-03-31");
+    }
+
+    #[test]
+    fn production_accepts_no_key_that_everybody_knows() {
+        let dir = tempfile::tempdir().unwrap();
+        let said = |mode: &str, key: &str| {
+            std::fs::write(dir.path().join("old-jwt-key"), key).unwrap();
+            crate::testing_local::App::problems(&format!(
+                "[server]\nmode = \"{mode}\"\n[secrets]\nprovider = \"dir:{}\"\n[auth]\n[[auth.issuers]]\nname = \"old-app\"\n\
+                 hs256 = {{ secret = \"old-jwt-key\" }}\nsubject = \"app_id\"\nuntil = 2999-12-31\n",
+                dir.path().display()
+            ))
+        };
+        let simple = "secret".repeat(8);
+        let tutorial = "09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7";
+        for (key, why) in
+            [(&*simple, "this secret is too simple"), (tutorial, "this secret is printed in FastAPI's tutorial")]
+        {
+            let problems = said("production", key);
+            assert!(problems.contains(why) && problems.contains("leave the issuer out"), "{problems}");
+            assert!(!problems.contains(key), "the secret is printed: {problems}");
+            assert!(!said("development", key).contains(why));
+        }
+        let random = "aa4ecc94847df139d6cbcae5195e0412e92a0603e9a5ecd9b69830f773a2392f";
+        assert!(!said("production", random).contains("this secret"));
     }
 
     #[test]

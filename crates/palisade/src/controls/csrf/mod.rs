@@ -35,6 +35,7 @@ use crate::context::{Context, Seen};
 use crate::control::{Asked, Check, Control, ControlId, Info, Inspect, Mode, Peek, Remedy, Routes};
 use crate::controls::integrity;
 use crate::policy::Env;
+use crate::policy::secrets::weakness;
 use crate::policy::values::PathPattern;
 use crate::refusal::{Code, Refusal, Stop};
 use crate::stack::Instead;
@@ -112,11 +113,17 @@ impl Control for Csrf {
         let key = match &section.key {
             None => usual_key(env),
             Some(named) => match env.secrets.get(&named.secret) {
-                Ok(key) if key.expose().len() >= MIN_KEY => Some(Key::own(key.expose().as_bytes())),
-                Ok(_) => {
-                    let fix = "make one with `openssl rand -base64 32`";
-                    problems.error("csrf.key", format!("the key is shorter than {MIN_KEY} bytes"), fix);
-                    None
+                Ok(key) => {
+                    let short = (key.expose().len() < MIN_KEY).then(|| format!("is shorter than {MIN_KEY} bytes"));
+                    let weak = || weakness(key.expose()).filter(|_| !env.is_development()).map(str::to_owned);
+                    match short.or_else(weak) {
+                        None => Some(Key::own(key.expose().as_bytes())),
+                        Some(why) => {
+                            let fix = "make one with `openssl rand -base64 32`";
+                            problems.error("csrf.key", format!("the key {why}"), fix);
+                            None
+                        }
+                    }
                 }
                 Err(error) => {
                     problems.error("csrf.key", error.to_string(), "put it where `[secrets]` looks");

@@ -293,3 +293,30 @@ fn a_key_that_cannot_be_had_is_a_problem() {
     assert!(problems.contains("not the name of a cookie"), "{problems}");
     assert!(App::problems("[csrf]\nmode = \"block\"\nexempt = [\"/a/*\"]").is_empty());
 }
+
+#[test]
+fn production_has_no_key_that_somebody_chose() {
+    let dir = tempfile::tempdir().unwrap();
+    let said = |mode: &str, key: &str| {
+        std::fs::write(dir.path().join("csrf-key"), key).unwrap();
+        App::problems(&format!(
+            "[server]\nmode = \"{mode}\"\n[secrets]\nprovider = \"dir:{}\"\n[csrf]\nkey = {{ secret = \"csrf-key\" }}\n",
+            dir.path().display()
+        ))
+    };
+    let repeated = "a".repeat(32);
+    let tutorial = "09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7";
+    for (key, why) in [
+        ("hunter2", "the key is shorter than 32 bytes"),
+        (&*repeated, "the key is too simple to be a secret"),
+        (tutorial, "the key is printed in FastAPI's tutorial"),
+    ] {
+        let problems = said("production", key);
+        assert!(problems.contains(why) && problems.contains("openssl rand"), "{problems}");
+        assert!(!problems.contains(key), "the secret is printed: {problems}");
+    }
+    for (mode, key) in [("development", &*repeated), ("production", "7c2e0d54b1f9a83667de15c0428bfa93")] {
+        let problems = said(mode, key);
+        assert!(!problems.contains("csrf.key") && !problems.contains("the key is"), "{problems}");
+    }
+}
