@@ -92,6 +92,11 @@ impl Rule {
         self.path.matches(path) && self.host.as_ref().is_none_or(|pattern| pattern.matches(host))
     }
 
+    /// Whether it is for every host that another one is for.
+    fn covers_host(&self, other: &Self) -> bool {
+        self.host.as_ref().is_none_or(|mine| other.host.as_ref().is_some_and(|theirs| mine.covers(theirs)))
+    }
+
     fn allows(&self, method: &Method) -> bool {
         if self.methods.is_empty() {
             return USUAL.contains(method);
@@ -254,7 +259,7 @@ impl Rules {
         for later in self.rules[1..].iter().filter(|rule| !rule.implied) {
             let earlier = self.rules[1..usize::from(later.id)].iter().find(|earlier| {
                 earlier.path.covers(&later.path)
-                    && (earlier.host.is_none() || earlier.host == later.host)
+                    && earlier.covers_host(later)
                     // Another path claims all methods; the same path only its own.
                     && (earlier.path != later.path || earlier.methods.is_empty() || (!later.methods.is_empty() && later.methods.iter().all(|m| earlier.methods.contains(m))))
             });
@@ -363,7 +368,13 @@ mod tests {
             ("/c", &["GET"], None),
             ("/c", &["POST"], None),
             ("/a/*", &[], Some("x.y")),
+            ("/d/*", &[], Some("*.x.y")),
+            ("/d/*", &[], Some("a.x.y")),
+            ("/d/e", &[], Some("*.a.x.y")),
+            ("/d/*", &[], Some("x.y")),
+            ("/d/*", &[], Some("*.y")),
+            ("/d/*", &[], None),
         ]);
-        assert_eq!(rules.unreachable(), [(2, 1), (4, 3), (6, 1)]);
+        assert_eq!(rules.unreachable(), [(2, 1), (4, 3), (6, 1), (8, 7), (9, 7)]);
     }
 }

@@ -15,13 +15,16 @@ pub(super) fn check(rules: &Rules, logins: bool, problems: &mut Problems) {
     for (place, rule) in written.iter().enumerate() {
         let (before, after) = (written.get(..place).unwrap_or_default(), written.get(place + 1..).unwrap_or_default());
         let around = after.iter().find(|wider| {
-            wider.path().covers(rule.path()) && same_host(rule, wider) && methods_meet(rule, wider) && less(rule, wider)
+            wider.path().covers(rule.path())
+                && hosts_meet(rule, wider)
+                && methods_meet(rule, wider)
+                && less(rule, wider)
         });
         let beside = || {
             before
                 .iter()
                 .chain(after)
-                .find(|other| rule.path().begins_where(other.path()) && same_host(rule, other) && less(rule, other))
+                .find(|other| rule.path().begins_where(other.path()) && hosts_meet(rule, other) && less(rule, other))
         };
         if let Some(stricter) = around.copied().or_else(|| beside().copied()) {
             warn(rule, stricter, problems);
@@ -33,7 +36,7 @@ pub(super) fn check(rules: &Rules, logins: bool, problems: &mut Problems) {
 /// What `/admin/+` leaves out.
 fn root(rules: &Rules, rule: &Rule, less: impl Fn(&Rule, &Rule) -> bool, problems: &mut Problems) {
     let Some(root) = rule.path().root_of_below() else { return };
-    let claims = |other: &&Rule| other.path().covers(&root) && same_host(other, rule);
+    let claims = |other: &&Rule| other.path().covers(&root) && hosts_meet(other, rule);
     let by = rules.iter().skip(1).find(claims).or_else(|| rules.iter().next());
     // A route that begins there itself was warned of where it stands.
     let Some(by) = by.filter(|by| less(by, rule) && !(by.id > 0 && by.path().begins_where(rule.path()))) else {
@@ -56,8 +59,12 @@ fn warn(rule: &Rule, stricter: &Rule, problems: &mut Problems) {
     );
 }
 
-fn same_host(rule: &Rule, other: &Rule) -> bool {
-    other.host().is_none() || rule.host() == other.host()
+/// Whether there is a host that both are for.
+fn hosts_meet(rule: &Rule, other: &Rule) -> bool {
+    match (rule.host(), other.host()) {
+        (Some(one), Some(other)) => one.covers(other) || other.covers(one),
+        _ => true,
+    }
 }
 
 fn methods_meet(rule: &Rule, other: &Rule) -> bool {
@@ -88,6 +95,7 @@ mod tests {
     fn routes_that_ask_for_less_are_reported_with_both_lines() {
         const INNER: &str = "address = [\"10.0.0.0/8\"]\n";
         let route = |path: &str, more: &str| format!("[[route]]\npath = \"{path}\"\n{more}");
+        let on = |path: &str, host: &str, more: &str| route(path, &format!("host = \"{host}\"\n{more}"));
         let warned = |routes: &[String]| {
             let text = App::problems(&routes.concat());
             let about: Vec<&str> = text.lines().filter(|line| line.contains("asks for less")).collect();
@@ -116,10 +124,31 @@ mod tests {
                 route("/admin/x", "methods = [\"GET\"]\n"),
                 route("/admin/*", "methods = [\"POST\"]\naddress = [\"10.0.0.0/8\"]\n"),
             ],
-            &[route("/admin/x", ""), route("/admin/*", "host = \"localhost\"\naddress = [\"10.0.0.0/8\"]\n")],
+            &[on("/admin/x", "b.example.com", ""), on("/admin/*", "a.example.com", INNER)],
+            &[on("/admin/x", "example.com", ""), on("/admin/*", "*.example.com", INNER)],
+            &[on("/admin/x", "*.example.com", ""), on("/admin/*", "*.example.org", INNER)],
+            &[
+                on("/admin/+", "a.example.com", INNER),
+                on("/admin", "b.example.com", ""),
+                on("/admin", "a.example.com", INNER),
+            ],
         ] {
             assert_eq!(warned(fine), "", "{fine:?}");
         }
+        // Around it and beside it, wherever there is a host that both are for.
+        for met in [
+            [route("/admin/x", ""), on("/admin/*", "localhost", INNER)],
+            [on("/admin/x", "localhost", ""), route("/admin/*", INNER)],
+            [on("/admin/x", "a.example.com", ""), on("/admin/*", "a.example.com", INNER)],
+            [on("/admin/x", "a.example.com", ""), on("/admin/*", "*.example.com", INNER)],
+            [on("/admin/x", "*.example.com", ""), on("/admin/*", "a.example.com", INNER)],
+            [on("/admin/x", "*.a.example.com", ""), on("/admin/*", "*.example.com", INNER)],
+        ] {
+            let text = warned(&met);
+            assert!(text.contains("than `/admin/*`"), "{met:?}: {text}");
+        }
+        let text = warned(&[on("/admin/+", "a.example.com", INNER), route("/admin", "")]);
+        assert!(text.contains("than `/admin/+`"), "{text}");
         let wider =
             warned(&[route("/admin/x", "address = [\"10.1.0.0/16\", \"192.0.2.0/24\"]\n"), route("/admin/*", INNER)]);
         assert!(wider.contains("than `/admin/*`"), "{wider}");

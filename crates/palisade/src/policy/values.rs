@@ -169,6 +169,17 @@ impl HostPattern {
             Self::Below(suffix) => host.len() > suffix.len() && host.ends_with(&**suffix),
         }
     }
+
+    /// Whether every host that `other` means is meant.
+    pub(crate) fn covers(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Any, _) => true,
+            (_, Self::Exact(name)) => self.matches(name),
+            // `.a.example.com` ends as `.example.com` does, with a dot before it.
+            (Self::Below(suffix), Self::Below(narrower)) => narrower.ends_with(&**suffix),
+            (Self::Exact(_), Self::Below(_)) | (_, Self::Any) => false,
+        }
+    }
 }
 
 /// A host name or IP literal as RFC 3986 writes it, in lower case, without port and trailing dot.
@@ -443,6 +454,36 @@ mod tests {
         assert!(host("[::1]").unwrap().matches("[::1]"));
         for bad in ["", "https://example.com", "a b", "exa*mple.com", "-a.com", "1.2.3", "[::1", "*."] {
             assert!(host(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn hosts_that_cover_others() {
+        let covers = |wider: &str, host: &str| {
+            wider.parse::<HostPattern>().unwrap().covers(&host.parse::<HostPattern>().unwrap())
+        };
+        for (wider, host) in [
+            ("*", "*"),
+            ("*", "a.example.com"),
+            ("*", "*.example.com"),
+            ("a.example.com", "A.example.com"),
+            ("*.example.com", "a.example.com"),
+            ("*.example.com", "*.example.com"),
+            ("*.example.com", "*.a.example.com"),
+        ] {
+            assert!(covers(wider, host), "{wider} {host}");
+        }
+        for (wider, host) in [
+            ("a.example.com", "*"),
+            ("*.example.com", "*"),
+            ("a.example.com", "b.example.com"),
+            ("a.example.com", "*.example.com"),
+            ("*.example.com", "example.com"),
+            ("*.example.com", "evilexample.com"),
+            ("*.example.com", "*.evilexample.com"),
+            ("*.a.example.com", "*.example.com"),
+        ] {
+            assert!(!covers(wider, host), "{wider} {host}");
         }
     }
 
