@@ -152,6 +152,43 @@ methods = ["GET"]
     }
 }
 
+/// What is guarded without a route of its own goes by the path, too: no other reading of it may be for more people.
+#[tokio::test]
+async fn other_readings_pass_by_nothing_that_is_no_route() {
+    const WIDE: &str = "[integrity]\nencoded_slash = true\npath_parameters = true\n";
+    let closed = Harness::new(&format!("{WIDE}[headers]\ndocs = \"closed\"\n"), echo());
+    for sent in
+        ["/docs;x", "/docs%2F", "/docs%2Foauth2-redirect", "/docs/oauth2-redirect;x", "/%2Fredoc", "/openapi.json;x"]
+    {
+        assert_eq!(closed.get(sent).await.refusal(), Some(&integrity::PATH), "{sent}");
+    }
+    for sent in ["/notes;x", "/a%2Fb", "/docs2;x", "/x%2Fdocs"] {
+        assert_eq!(closed.get(sent).await.status(), 200, "{sent}");
+    }
+    let open = Harness::new(&format!("{WIDE}[headers]\ndocs = \"open\"\n"), echo());
+    assert_eq!(open.get("/docs;x").await.status(), 200);
+
+    let with_auth = |auth: &str| {
+        let state = tempfile::tempdir().unwrap();
+        let server = format!("[server]\nstate = \"{}\"\n", state.path().display());
+        (Harness::new(&format!("{server}{WIDE}[auth]\n{auth}"), echo()), state)
+    };
+    let (some, _state) = with_auth("routes = [\"/v2/*\"]\n");
+    for sent in ["/v2%2Fadmin", "/v2;x/admin", "/v2;x%2Fadmin", "/%2Fv2/admin", "/v2%3Bx/admin"] {
+        assert_eq!(some.get(sent).await.refusal(), Some(&integrity::PATH), "{sent}");
+    }
+    assert_eq!(some.get("/v2/admin").await.status(), 401);
+    assert_eq!(some.get("/v2/a%2Fb").await.status(), 401, "every reading needs a login");
+    assert_eq!(some.get("/v3%2Fadmin").await.status(), 200);
+
+    // No document says what becomes of a path once it is decoded; a route does.
+    let (by_document, _state_too) = with_auth("access = \"openapi\"\n[[route]]\npath = \"/files/*\"\npublic = true\n");
+    for sent in ["/notes%2F7", "/notes;x/7"] {
+        assert_eq!(by_document.get(sent).await.refusal(), Some(&integrity::PATH), "{sent}");
+    }
+    assert_eq!(by_document.get("/files/a%2Fb").await.status(), 200);
+}
+
 #[tokio::test]
 async fn answers_of_an_application_without_a_prefix_get_it() {
     let policy = format!(

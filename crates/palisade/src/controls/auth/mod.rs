@@ -39,9 +39,9 @@ use crate::controls::integrity::{is_websocket, preflight_method};
 use crate::endpoints;
 use crate::endpoints::auth::answer::session_cookie;
 use crate::endpoints::auth::call::encode;
-use crate::policy::Env;
 use crate::policy::config::Route as PolicyRoute;
 use crate::policy::values::PathPattern;
+use crate::policy::{Env, Rule};
 use crate::refusal::{Code, Refusal, Stop, prefers_html};
 
 /// The role of administrators, which exists from the start.
@@ -155,6 +155,19 @@ pub(crate) fn own_routes(policy: &crate::controls::Config) -> Vec<PolicyRoute> {
         Some(PolicyRoute { path, host: config.host.clone(), ..PolicyRoute::default() })
     })
     .collect()
+}
+
+/// Whether `[auth]` may ask for less under one of two readings of a path that fall under the same route: `auth.routes` and
+/// the application's document go by the path as it is decided on, and the application may go by the other one.
+pub(crate) fn tells_apart(policy: &crate::policy::Policy, rule: &Rule, path: &str, other: &str) -> bool {
+    let config = &policy.config().auth.config;
+    if !config.present || rule.own || !rule.needs.is_silent() {
+        return false;
+    }
+    let is_owned = |path: &str| config.routes.is_empty() || config.routes.iter().any(|route| route.matches(path));
+    let (here, there) = (is_owned(path), is_owned(other));
+    let by_document = config.access == AccessBy::Openapi && !rule.implied && rule.when.is_none();
+    here != there || (here && by_document)
 }
 
 impl Auth {

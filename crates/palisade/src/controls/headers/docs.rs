@@ -29,14 +29,20 @@ pub enum Docs {
 /// Whether a request asks for documentation that these may read.
 pub(crate) fn is_for(whom: Docs, ctx: &Context) -> bool {
     let config = &ctx.policy.config().headers.config;
-    config.docs(ctx.policy.env().is_development()) == whom && is_docs(config, ctx)
+    config.docs(ctx.policy.env().is_development()) == whom && is_docs(config, ctx, ctx.rule().id, ctx.app_path())
+}
+
+/// Whether a path of an application is one of documentation that not everybody may read. For a request whose rule is not
+/// settled yet.
+pub(crate) fn is_guarded(ctx: &Context, rule: u16, path: &str) -> bool {
+    let config = &ctx.policy.config().headers.config;
+    config.docs(ctx.policy.env().is_development()) != Docs::Open && is_docs(config, ctx, rule, path)
 }
 
 /// Whether the path is one of the documentation's: a page, or the document itself.
-fn is_docs(config: &Config, ctx: &Context) -> bool {
-    let path = ctx.app_path();
+fn is_docs(config: &Config, ctx: &Context, rule: u16, path: &str) -> bool {
     is_page(&config.docs_pages, path) || {
-        let openapi = &ctx.policy.upstream(ctx.rule().id).openapi;
+        let openapi = &ctx.policy.upstream(rule).openapi;
         openapi.starts_with('/') && without_slash(path) == without_slash(openapi)
     }
 }

@@ -29,7 +29,7 @@ use self::config::YEAR;
 pub use self::config::{Config, Frames, Route};
 pub use self::cookies::{Cookies, SameSite};
 pub use self::docs::Docs;
-pub(crate) use self::docs::is_for as docs_are_for;
+pub(crate) use self::docs::{is_for as docs_are_for, is_guarded as docs_are_guarded};
 use self::location::{Here, Verdict};
 pub(crate) use self::location::{Target, read as read_location};
 pub(crate) use self::reports::PATH as REPORTS;

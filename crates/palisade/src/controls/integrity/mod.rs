@@ -17,6 +17,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::context::{Context, Seen};
 use crate::control::{Asked, Check, Control, Info, NoRoute, Remedy, Routes};
+use crate::controls::auth::tells_apart;
+use crate::controls::headers::docs_are_guarded;
 use crate::policy::request_headers::Owned;
 use crate::policy::{Env, Found, Rule};
 use crate::refusal::{Code, Refusal, Stop};
@@ -141,9 +143,23 @@ impl Check for Integrity {
         let rule = found.id();
         self.check_facts(ctx, rule, &read)?;
         for other in &others {
-            if select(ctx, other, asked_method(parts)).found.id() != rule {
+            let meant = select(ctx, other, asked_method(parts));
+            if meant.found.id() != rule {
                 return Err(PATH
                     .refuse("the path selects another route once its slashes are decoded or its parameters cut off")
+                    .into());
+            }
+            let (here, there) = (inner.unwrap_or(normal), meant.inner.unwrap_or(other));
+            // What is guarded without a route of its own, too: these go by the path as it is decided on.
+            let is_docs = |path: &str, without_root: bool| {
+                let app = ctx.policy.destination(rule).forwarded(path, without_root).unwrap_or(path);
+                docs_are_guarded(ctx, rule, app)
+            };
+            if tells_apart(&ctx.policy, ctx.policy.rule(rule), here, there)
+                || is_docs(here, inner.is_some()) != is_docs(there, meant.inner.is_some())
+            {
+                return Err(PATH
+                    .refuse("the path may be for others once its slashes are decoded or its parameters cut off")
                     .into());
             }
         }
