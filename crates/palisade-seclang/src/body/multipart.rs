@@ -85,6 +85,11 @@ enum State {
     Broken,
 }
 
+/// Whether a transfer encoding changes nothing (RFC 2045 section 6.2).
+fn is_identity(encoding: &[u8]) -> bool {
+    [&b"7bit"[..], b"8bit", b"binary"].iter().any(|none| encoding.trim_ascii().eq_ignore_ascii_case(none))
+}
+
 /// The boundary of a `Content-Type`, and what is odd about it.
 pub(crate) fn boundary(content_type: &[u8], flags: &mut Flags) -> Option<Vec<u8>> {
     let lower = content_type.to_ascii_lowercase();
@@ -339,6 +344,8 @@ impl Reader {
                     }
                     disposition = Some(&header[colon + 1..]);
                 }
+                // Old clients say so of what they send as it is.
+                b"content-transfer-encoding" if is_identity(&header[colon + 1..]) => {}
                 b"content-transfer-encoding" => out.find(Finding::MultipartHeader("asks for a transfer encoding")),
                 b"content-type" => {
                     let lower = header.to_ascii_lowercase();

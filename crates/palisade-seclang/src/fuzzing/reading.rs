@@ -55,7 +55,9 @@ fn read_in(kind: Option<&[u8]>, pieces: &[&[u8]], every: bool) -> Reading {
     transaction.request_headers();
     if every {
         transaction.every_reading();
-        transaction.guess_json();
+        if !transaction.wants_request_body() {
+            transaction.guess_json();
+        }
     }
     for piece in pieces {
         transaction.body(piece);

@@ -322,6 +322,8 @@ impl Transaction {
         let multipart = |kind: &Vec<u8>| kind.get(..10).is_some_and(|kind| kind.eq_ignore_ascii_case(b"multipart/"));
         if self.processor.is_none() && self.content_type.as_ref().is_some_and(multipart) {
             self.processor = Some(Processor::Multipart);
+            // It is read now: files are no input of rules, as in every form.
+            self.force_body = false;
         }
     }
 
@@ -604,7 +606,8 @@ impl Transaction {
             let raw = &raw[..raw.len().min(limit).min(shown)];
             let span = self.store.push(raw);
             self.scalars[Var::RequestBody as usize] = span;
-            if self.every_reading {
+            // What was only looked at, to find out whether it is JSON, is an argument in no reading: a picture is no text.
+            if self.every_reading && !self.guess_json {
                 self.read_otherwise(raw, span);
             } else if self.content_type.is_none() {
                 self.read_as_json(raw);

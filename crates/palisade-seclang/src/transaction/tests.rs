@@ -491,7 +491,7 @@ fn every_kind_of_multipart_is_read_as_a_form() {
     t.every_reading();
     t.body(b"--X\r\nContent-Disposition: form-data; name=\"f\"; filename=\"a\"\r\n\r\n");
     (0..100).for_each(|_| t.body(&[b'a'; 1000]));
-    assert!(t.raw_body.as_ref().is_some_and(|raw| raw.len() <= 1000));
+    assert!(t.raw_body.is_none());
     t.body(b"\r\n--X--\r\n");
     t.request_body();
     assert!(t.findings().is_empty(), "{:?}", t.findings());

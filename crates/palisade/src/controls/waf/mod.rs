@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 
 use crate::body::Start;
 use crate::context::Context;
-use crate::control::{Asked, Check, Control, ControlId, Info, Inspect, Peek, Remedy, Routes};
+use crate::control::{Asked, Check, Control, ControlId, Info, Inspect, Mode, Peek, Remedy, Routes};
 use crate::controls::limits;
 use crate::policy::Env;
 use crate::refusal::{Code, Refusal, Stop};
@@ -408,6 +408,7 @@ impl Check for Waf {
             inspection: Some(inspection),
             beyond: of.beyond,
             holds,
+            refuses: ctx.mode(ctx.policy.controls().waf.id) == Mode::Block,
             is_slow,
         }))
     }
@@ -477,6 +478,8 @@ struct Reader {
     inspection: Option<Box<Inspection>>,
     beyond: Beyond,
     holds: usize,
+    /// Whether a verdict ends the request; where it is only written down, all of the body is to be judged.
+    refuses: bool,
     /// Whether the head alone takes long.
     is_slow: bool,
 }
@@ -487,7 +490,7 @@ impl Inspect for Reader {
         self.waf.feed(inspection, self.beyond, piece)?;
         // Of a form with files the application sees the beginning before the end was judged: what is known to be ambiguous
         // by then goes no further.
-        if inspection.transaction.is_multipart() && inspection.body > self.holds {
+        if self.refuses && inspection.transaction.is_multipart() && inspection.body > self.holds {
             judge::ambiguous(inspection)?;
         }
         Ok(())
