@@ -195,9 +195,8 @@ impl Identity {
         let new_hash = self.hash_new(asker, password, &names).await?;
 
         let tx = self.store().begin().await?;
-        let (user, sent_to) = self.redeem(&tx, &hash).await?;
-        let now = self.now();
-        let row = users::by_id(&tx, user).await?.filter(|row| row.disabled_at.is_none()).ok_or(LinkError::NotValid)?;
+        let (row, sent_to) = self.redeem(&tx, &hash).await?;
+        let (user, now) = (row.id, self.now());
         if sent_to.is_none() || row.email != sent_to {
             return Err(LinkError::NotValid);
         }
@@ -284,8 +283,8 @@ impl Identity {
     /// [`LinkError`].
     pub async fn verify_email(&self, link: &VerifyLink, keep: Option<Uuid>) -> Result<Account, LinkError> {
         let tx = self.store().begin().await?;
-        let (user, sent_to) = self.redeem(&tx, link.stored().as_bytes()).await?;
-        let row = users::by_id(&tx, user).await?.filter(|row| row.disabled_at.is_none()).ok_or(LinkError::NotValid)?;
+        let (row, sent_to) = self.redeem(&tx, link.stored().as_bytes()).await?;
+        let user = row.id;
         if sent_to.is_none() || row.email != sent_to {
             return Err(LinkError::NotValid);
         }
@@ -327,8 +326,8 @@ impl Identity {
     /// [`LinkError`].
     pub async fn change_email(&self, link: &EmailLink, keep: Option<Uuid>) -> Result<Moved, LinkError> {
         let tx = self.store().begin().await?;
-        let (user, sent_to) = self.redeem(&tx, link.stored().as_bytes()).await?;
-        let row = users::by_id(&tx, user).await?.filter(|row| row.disabled_at.is_none()).ok_or(LinkError::NotValid)?;
+        let (row, sent_to) = self.redeem(&tx, link.stored().as_bytes()).await?;
+        let user = row.id;
         let email = sent_to.as_deref().and_then(|to| Email::parse(to).ok()).ok_or(LinkError::NotValid)?;
         let first = row.email_verified_at.is_none();
         let from = row.email.clone().filter(|before| !first && before.as_str() != email.shown());
@@ -454,9 +453,14 @@ impl Identity {
         Ok(row)
     }
 
-    async fn redeem(&self, tx: &Tx, hash: &[u8; 32]) -> Result<(Uuid, Option<String>), LinkError> {
+    /// The account of a link, locked, and the address that it was sent to. The account before the link, as everybody locks
+    /// them who needs both.
+    async fn redeem(&self, tx: &Tx, hash: &[u8; 32]) -> Result<(users::Model, Option<String>), LinkError> {
+        let user = self.good(links::by_hash(tx, hash).await?.as_ref()).ok_or(LinkError::NotValid)?;
+        let account = users::lock(tx, user).await?.filter(|row| row.disabled_at.is_none());
+        let account = account.ok_or(LinkError::NotValid)?;
         let row = self.redeem_any(tx, hash).await?;
-        Ok((row.user.ok_or(LinkError::NotValid)?, row.email))
+        Ok((account, row.email))
     }
 
     async fn verified_in(&self, tx: &Tx, row: users::Model, first: bool, keep: Option<Uuid>) -> Result<(), LinkError> {

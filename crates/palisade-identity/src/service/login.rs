@@ -5,7 +5,6 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use palisade_store::{Uuid, devices, users};
@@ -22,6 +21,8 @@ use crate::password::{CannotHash, Password, Stored, Verdict};
 
 /// How long a login waits for its hash, queue included, before it is told to come back.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// How long the cost of an imported hash is remembered.
+const IMPORTS_SEEN: Duration = Duration::from_secs(3600);
 /// So long whoever fails waits at most for what somebody else's imported hash would have cost.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
@@ -240,17 +241,21 @@ impl Identity {
         };
         let (verdict, took) = self.pooled(asker, memory, work).await?;
         if is_import {
-            let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-            self.shared.slowest_import_us.fetch_max(micros, Ordering::Relaxed);
+            let slowest = took.max(self.slowest_import());
+            *self.shared.slowest_import.lock() = Some((self.now(), slowest));
         }
         Ok((verdict.map_err(Trouble::Hash)?, took))
     }
 
-    /// A hash that was imported costs what it costs, and one of ours something else: as long as there are both, who fails
-    /// waits as if theirs had been the slowest. Otherwise the time would say who has moved in and never logged in since.
+    pub(super) fn slowest_import(&self) -> Duration {
+        let seen = *self.shared.slowest_import.lock();
+        seen.filter(|(at, _)| self.now() < at.plus(IMPORTS_SEEN)).map_or(Duration::ZERO, |(_, slowest)| slowest)
+    }
+
+    /// A hash that was imported costs what it costs, and one of ours something else: while there are both, who fails waits
+    /// as if theirs had been the slowest. Otherwise the time would say who has moved in and never logged in since.
     async fn wait_like_imports(&self, took: Duration) {
-        let slowest = Duration::from_micros(self.shared.slowest_import_us.load(Ordering::Relaxed));
-        let rest = slowest.min(LONGEST_WAIT).saturating_sub(took);
+        let rest = self.slowest_import().min(LONGEST_WAIT).saturating_sub(took);
         if !rest.is_zero() {
             tokio::time::sleep(rest).await;
         }

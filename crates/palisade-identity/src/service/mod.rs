@@ -44,12 +44,13 @@ mod users;
 use std::future::Future;
 use std::hash::BuildHasherDefault;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use palisade_base::{Clock, Timestamp};
 use palisade_store::{Committed, Store, Uuid};
+use parking_lot::Mutex;
 use quick_cache::UnitWeighter;
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use tokio::sync::{Notify, broadcast};
@@ -112,8 +113,8 @@ struct Shared {
     session_ids: ByHash<Uuid>,
     /// The longest life of an access token since the start, in milliseconds.
     longest_token_ms: AtomicI64,
-    /// The longest that checking a hash unlike a new one has taken, in microseconds.
-    slowest_import_us: AtomicU64,
+    /// The longest that checking a hash unlike a new one took within the last hour.
+    slowest_import: Mutex<Option<(Timestamp, Duration)>>,
     keys: accounts::Rows<String, Arc<keys::Known>>,
     clients: accounts::Rows<String, Arc<clients::Client>>,
     signed: ByHash<Arc<Signed>>,
@@ -203,7 +204,7 @@ impl Identity {
             sessions: accounts::Rows::new(MAX_ROWS),
             session_ids: by_hash(MAX_ROWS),
             longest_token_ms: AtomicI64::new(0),
-            slowest_import_us: AtomicU64::new(0),
+            slowest_import: Mutex::new(None),
             keys: accounts::Rows::new(MAX_ROWS),
             clients: accounts::Rows::new(MAX_CLIENTS),
             signed: by_hash(MAX_SIGNED),

@@ -208,7 +208,7 @@ impl Identity {
     pub async fn edit_user(&self, id: UserId, edit: Edit<'_>) -> Result<Account, UserError> {
         let now = self.now();
         let tx = self.store().begin().await?;
-        let mut row = users::by_id(&tx, id.0).await?.ok_or(UserError::NoUser)?;
+        let mut row = users::lock(&tx, id.0).await?.ok_or(UserError::NoUser)?;
         // A name with `@` is the address, and goes with it.
         let named_after = row.email_key.as_deref() == Some(row.name_key.as_str());
         if let Some(email) = edit.email {
@@ -299,7 +299,7 @@ impl Identity {
         };
         let hash = self.hash_new(asker, password, &names).await?;
         let tx = self.store().begin().await?;
-        let row = users::by_id(&tx, account.id.0).await?.filter(|row| row.disabled_at.is_none());
+        let row = users::lock(&tx, account.id.0).await?.filter(|row| row.disabled_at.is_none());
         // The password that was checked is still the one in force.
         let row = row.filter(|row| row.password_at == account.password_at.0).ok_or(UserError::NoUser)?;
         self.set_password_in(&tx, row, hash, keep).await?;

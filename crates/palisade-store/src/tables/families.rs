@@ -98,7 +98,10 @@ pub async fn of_user(conn: &impl Conn, user: Uuid, limit: u64) -> Result<Vec<Mod
 pub async fn of_user_from(conn: &impl Conn, user: Uuid, first: u64, limit: u64) -> Result<Vec<Uuid>> {
     let open = Entity::find().filter(Column::User.eq(user)).filter(Column::EndedAt.is_null());
     let open = open.order_by_desc(Column::CreatedAt).order_by_asc(Column::Id);
-    Ok(all(conn, open.offset(first).limit(limit)).await?.into_iter().map(|row| row.id).collect())
+    let mut ids: Vec<Uuid> = all(conn, open.offset(first).limit(limit)).await?.into_iter().map(|row| row.id).collect();
+    // In the order in which all others end them: two orders of locks would wait for each other.
+    ids.sort_unstable();
+    Ok(ids)
 }
 
 /// So many that go on, oldest first.

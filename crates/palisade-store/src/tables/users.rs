@@ -3,7 +3,7 @@
 use std::fmt;
 
 use sea_orm::entity::prelude::*;
-use sea_orm::sea_query::Expr;
+use sea_orm::sea_query::{Expr, LockType};
 use sea_orm::{QueryOrder, QuerySelect};
 
 use super::{all, delete as delete_rows, insert as insert_row, one, update};
@@ -91,6 +91,16 @@ pub async fn insert(tx: &Tx, row: Model) -> Result<()> {
 /// [`Error`](crate::Error).
 pub async fn by_id(conn: &impl Conn, id: Uuid) -> Result<Option<Model>> {
     one(conn, Entity::find_by_id(id)).await
+}
+
+/// By its id, and nobody else's to change until the transaction ends: whoever writes a whole row writes what was there when
+/// it was read. Before any row of what belongs to the account is locked, so that no two wait for each other. Rows that refer
+/// to it may be added meanwhile.
+///
+/// # Errors
+/// [`Error`](crate::Error).
+pub async fn lock(tx: &Tx, id: Uuid) -> Result<Option<Model>> {
+    one(tx, Entity::find_by_id(id).lock(LockType::NoKeyUpdate)).await
 }
 
 /// By its name in canonical form.

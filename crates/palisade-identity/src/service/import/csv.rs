@@ -49,7 +49,6 @@ impl<R: BufRead> Records<R> {
         loop {
             let mut text = Vec::new();
             let first = self.line + 1;
-            // A quote opens or closes; a doubled one does both. So a record goes on while their number is odd.
             loop {
                 let (read, whole) = line(&mut self.from, &mut text, MAX_RECORD)?;
                 self.bytes += read;
@@ -63,7 +62,7 @@ impl<R: BufRead> Records<R> {
                 if !whole {
                     return Ok(Some((first, Err(BadRecord::Long))));
                 }
-                if text.iter().filter(|byte| **byte == b'"').count() % 2 == 0 {
+                if !goes_on(&text) {
                     break;
                 }
             }
@@ -105,6 +104,24 @@ pub(super) fn line(from: &mut impl BufRead, into: &mut Vec<u8>, most: usize) -> 
             return Ok((read, fits));
         }
     }
+}
+
+/// Whether a record ends inside of quotes, and so goes on in the next line. Quotes open at the beginning of a field only: one
+/// that stands elsewhere is that line's mistake, and no other's.
+fn goes_on(text: &[u8]) -> bool {
+    let (mut inside, mut first) = (false, true);
+    let mut bytes = text.iter().peekable();
+    while let Some(byte) = bytes.next() {
+        match (inside, byte) {
+            (true, b'"') if bytes.peek() == Some(&&b'"') => drop(bytes.next()),
+            (true, b'"') => inside = false,
+            (true, _) => {}
+            (false, b'"') => inside = first,
+            (false, _) => {}
+        }
+        first = !inside && *byte == b',';
+    }
+    inside
 }
 
 fn fields(text: &str) -> Result<Vec<String>, BadRecord> {
@@ -171,6 +188,15 @@ mod tests {
             good(6, &["last", ""]),
         ];
         assert_eq!(read(text), expected);
+        // A quote where none may stand costs its own line.
+        let stray = b"7,O\"Neil,x\n8,ann,y\n9,\"b\"ob,z\n10,eve,\"w\"\n";
+        let expected = [
+            (1, Err(BadRecord::Quote)),
+            good(2, &["8", "ann", "y"]),
+            (3, Err(BadRecord::Quote)),
+            good(4, &["10", "eve", "w"]),
+        ];
+        assert_eq!(read(stray), expected);
         assert_eq!(read(b""), []);
         assert_eq!(read(b"\n\n"), []);
     }

@@ -7,6 +7,7 @@
 mod csv;
 mod entry;
 
+use std::collections::{HashMap, HashSet};
 use std::io::BufRead;
 
 use palisade_store::{Error as StoreError, Tx, Unique, roles, users};
@@ -273,6 +274,7 @@ impl Identity {
         let mut source = Source::open(from, options)?;
         let mut report = ImportReport::default();
         let mut batch = Vec::with_capacity(BATCH);
+        let mut dry = options.dry_run.then(Dry::default);
         loop {
             let next = source.next()?;
             let over = next.is_none();
@@ -288,7 +290,7 @@ impl Identity {
                 }
             }
             if batch.len() == BATCH || (over && !batch.is_empty()) {
-                self.import_batch(&batch, options.dry_run, &mut report, on).await?;
+                self.import_batch(&batch, &mut dry, &mut report, on).await?;
                 batch.clear();
                 on(ImportEvent::Progress { bytes: source.bytes(), report });
             }
@@ -351,10 +353,11 @@ impl Identity {
     async fn import_batch(
         &self,
         batch: &[Ready],
-        dry_run: bool,
+        dry: &mut Option<Dry>,
         report: &mut ImportReport,
         on: &mut (dyn FnMut(ImportEvent<'_>) + Send),
     ) -> Result<(), ImportError> {
+        let dry_run = dry.is_some();
         let verdicts = match self.try_batch(batch, dry_run).await {
             // Somebody registered one of these names in the same moment: one at a time, then.
             Err(StoreError::Conflict(_) | StoreError::Orphan) => {
@@ -375,6 +378,10 @@ impl Identity {
             other => other?,
         };
         for (ready, done) in batch.iter().zip(verdicts) {
+            let done = match (done, &mut *dry) {
+                (Done::Imported, Some(dry)) => dry.judge(&ready.row),
+                (done, _) => done,
+            };
             match done {
                 Done::Imported => {
                     report.imported += 1;
@@ -407,6 +414,37 @@ impl Identity {
             self.apply(tx.commit().await?);
         }
         Ok(verdicts)
+    }
+}
+
+/// What a dry run would have made so far: its batches leave nothing in the database that a later one could meet.
+#[derive(Default)]
+struct Dry {
+    /// The name of each by the application's id, and id and address of each by its name.
+    names: HashMap<String, String>,
+    accounts: HashMap<String, (Option<String>, Option<String>)>,
+    emails: HashSet<String>,
+}
+
+impl Dry {
+    /// As [`judge`], of what came before in the same run.
+    fn judge(&mut self, row: &users::Model) -> Done {
+        if let Some(name) = row.app_id.as_ref().and_then(|id| self.names.get(id)) {
+            return if *name == row.name_key { Done::Known } else { Done::Failed(ImportFailure::AppIdTaken) };
+        }
+        if let Some((id, email)) = self.accounts.get(&row.name_key) {
+            let same = *id == row.app_id && *email == row.email_key;
+            return if same { Done::Known } else { Done::Failed(ImportFailure::NameTaken) };
+        }
+        if row.email_key.as_ref().is_some_and(|email| self.emails.contains(email)) {
+            return Done::Failed(ImportFailure::EmailTaken);
+        }
+        if let Some(id) = &row.app_id {
+            self.names.insert(id.clone(), row.name_key.clone());
+        }
+        self.emails.extend(row.email_key.clone());
+        self.accounts.insert(row.name_key.clone(), (row.app_id.clone(), row.email_key.clone()));
+        Done::Imported
     }
 }
 

@@ -121,11 +121,29 @@ on_both! {
             begun.elapsed()
         };
         let import = refuse("alice").await;
-        let slowest = Duration::from_micros(identity.shared.slowest_import_us.load(std::sync::atomic::Ordering::Relaxed));
+        let slowest = identity.slowest_import();
         assert!(!slowest.is_zero() && slowest <= import);
         for name in ["nobody", "bob"] {
             let took = refuse(name).await;
             assert!(took >= slowest.min(Duration::from_secs(1)), "{name}: {took:?}, and {slowest:?} for an import");
         }
+        world.clock.advance(Duration::from_secs(3600));
+        assert_eq!(identity.slowest_import(), Duration::ZERO, "nobody waits for what is long gone");
+    }
+}
+
+on_both! {
+    /// What meets in two batches of one file is seen without storing any of it.
+    async fn a_dry_run_says_what_the_run_will(world: World) {
+        let mut csv = String::from("id,username,email,password\n");
+        for n in 0..450 {
+            csv += &format!("{n},user{n},user{n}@example.com,{BCRYPT}\n");
+        }
+        csv += &format!("1000,other,user3@example.com,{BCRYPT}\n1001,user4,,{BCRYPT}\n5,another,,{BCRYPT}\n");
+        csv += &format!("6,user6,user6@example.com,{BCRYPT}\n");
+        let (dry, said) = import(&world, Format::Csv, &csv, true).await;
+        let (run, happened) = import(&world, Format::Csv, &csv, false).await;
+        assert_eq!((dry, said), (run, happened));
+        assert_eq!((run.imported, run.known, run.failed), (450, 1, 3));
     }
 }
