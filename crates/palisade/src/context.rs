@@ -5,7 +5,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 
 use http::header::{HeaderName, HeaderValue, ORIGIN};
@@ -38,8 +38,9 @@ pub struct Connection {
     pub listener: Listener,
     /// What a trusted proxy said before it passed bytes on; boxed, since few connections have it.
     pub introduced: Option<Box<Introduced>>,
-    /// Its place among the connections that there may be: taken until nobody has this any more, a WebSocket's tunnel neither.
-    pub(crate) admitted: Option<Arc<Admitted>>,
+    /// Its place among the connections that there may be, for what goes on when the connection is handed over: a WebSocket.
+    /// Whoever else keeps this keeps no place.
+    pub(crate) admitted: Weak<Admitted>,
 }
 
 /// What the PROXY protocol says of a connection.
@@ -122,12 +123,20 @@ impl Connection {
     /// A connection as a listener took it.
     pub fn new(peer: SocketAddr, local: SocketAddr, tls: Option<Tls>, listener: Listener) -> Self {
         let peer = SocketAddr::new(palisade_base::canonical_ip(peer.ip()), peer.port());
-        Self { peer, peer_text: AddressText::new(peer.ip()), local, tls, listener, introduced: None, admitted: None }
+        Self {
+            peer,
+            peer_text: AddressText::new(peer.ip()),
+            local,
+            tls,
+            listener,
+            introduced: None,
+            admitted: Weak::new(),
+        }
     }
 
     /// With its place among the connections.
-    pub(crate) fn admitted(mut self, admitted: Admitted) -> Self {
-        self.admitted = Some(Arc::new(admitted));
+    pub(crate) fn admitted(mut self, admitted: &Arc<Admitted>) -> Self {
+        self.admitted = Arc::downgrade(admitted);
         self
     }
 

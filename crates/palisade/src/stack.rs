@@ -16,7 +16,7 @@ use crate::control::{Begun, Check, Compiled, ControlId, Mode, Stage};
 use crate::controls::auth::streams;
 use crate::controls::{integrity, rate_limit};
 use crate::endpoints;
-use crate::gateway::{Gateway, forwarded_headers, prefix};
+use crate::gateway::{Gateway, forwarded_headers, in_process, prefix};
 use crate::observe::access::Record;
 use crate::observe::event;
 use crate::policy::Policy;
@@ -307,6 +307,7 @@ impl Live {
                 // There may be several: the log says which.
                 gateway.call(ctx, request).await.map_err(|refusal| refusal.with("upstream", gateway.name().to_owned()))
             }
+            (None, Inner::Router(router)) if websocket => Box::pin(in_process::websocket(router, ctx, request)).await,
             (None, Inner::Router(router)) => Box::pin(ask_router(router, ctx, request)).await,
             (None, Inner::Nothing) => Err(NO_UPSTREAM.refuse("neither `upstream.url` nor `upstream.command`")),
         };

@@ -4,7 +4,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 use tokio_rustls::client::TlsStream;
@@ -19,6 +19,8 @@ pub(crate) enum Io {
     Unix(UnixStream),
     // Boxed: what is rare shall not make every connection larger.
     Tls(Box<TlsStream<TcpStream>>),
+    /// To a router in this process.
+    Memory(DuplexStream),
 }
 
 /// What is spoken on a connection.
@@ -69,6 +71,7 @@ macro_rules! each {
             Io::Tcp($io) => $call,
             Io::Unix($io) => $call,
             Io::Tls($io) => $call,
+            Io::Memory($io) => $call,
         }
     };
 }
@@ -105,6 +108,7 @@ impl AsyncWrite for Io {
             Self::Tcp(io) => io.is_write_vectored(),
             Self::Unix(io) => io.is_write_vectored(),
             Self::Tls(io) => io.is_write_vectored(),
+            Self::Memory(io) => io.is_write_vectored(),
         }
     }
 }

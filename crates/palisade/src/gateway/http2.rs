@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use std::error::Error as _;
 use std::future::{Future as _, poll_fn};
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context as Task, Poll, ready};
 use std::time::{Duration, Instant};
@@ -59,6 +59,8 @@ struct Open {
 struct Load {
     streams: AtomicU32,
     most: AtomicU32,
+    /// A request had no answer in time: whatever is wrong, the next one is better off on another connection.
+    silent: AtomicBool,
     since: Mutex<Instant>,
 }
 
@@ -70,6 +72,11 @@ impl Place {
     fn new(load: &Arc<Load>) -> Self {
         load.streams.fetch_add(1, Ordering::Relaxed);
         Self(Arc::clone(load))
+    }
+
+    /// There was no answer in time: nobody else is put on this connection.
+    pub(super) fn was_silent(&self) {
+        self.0.silent.store(true, Ordering::Relaxed);
     }
 }
 
@@ -98,7 +105,7 @@ impl Shared {
     /// A connection with room for another request.
     pub(super) fn take(&self) -> Option<(Sender, Place)> {
         let mut open = self.shards[shard::of(SHARDS)].lock();
-        open.retain(|open| !open.sender.is_closed());
+        open.retain(|open| !open.sender.is_closed() && !open.load.silent.load(Ordering::Relaxed));
         let has_room =
             |open: &&Open| open.load.streams.load(Ordering::Relaxed) < open.load.most.load(Ordering::Relaxed);
         open.iter().find(has_room).map(|open| (open.sender.clone(), Place::new(&open.load)))
@@ -113,11 +120,15 @@ impl Shared {
             .initial_connection_window_size(WINDOW * STREAMS)
             .max_send_buf_size(UNWRITTEN)
             .max_header_list_size(HEAD_BYTES)
+            // What lies between may be gone without a word; asked only while a request waits.
+            .keep_alive_interval(Duration::from_secs(30))
+            .keep_alive_timeout(Duration::from_secs(20))
             .handshake(TokioIo::new(io))
             .await?;
         let load = Arc::new(Load {
             streams: AtomicU32::new(0),
             most: AtomicU32::new(STREAMS),
+            silent: AtomicBool::new(false),
             since: Mutex::new(Instant::now()),
         });
         let place = Place::new(&load);

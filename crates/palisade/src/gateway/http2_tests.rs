@@ -173,7 +173,7 @@ async fn a_request_ends_with_its_answer() {
 
 #[tokio::test]
 async fn the_time_for_an_answer_begins_when_the_request_is_sent() {
-    let (_, app) = start("response_timeout = \"100ms\"").await;
+    let (seen, app) = start("response_timeout = \"100ms\"").await;
     let (mut more, frames) = futures_channel();
     let slow = async {
         for _ in 0..5 {
@@ -187,6 +187,10 @@ async fn the_time_for_an_answer_begins_when_the_request_is_sent() {
     let late = call(&app, "/grpc/never", RequestBody::empty()).await;
     assert_eq!((late.status().as_u16(), &late.headers()["grpc-status"]), (200, &HeaderValue::from_static("4")));
     assert!(late.headers()["grpc-message"].to_str().unwrap().starts_with("upstream.timeout: "));
+    // What is wrong may be the connection: the next request goes over another one.
+    let before = seen.opened.load(Ordering::SeqCst);
+    assert_eq!(call(&app, "/grpc/x", RequestBody::empty()).await.status(), 200);
+    assert_eq!(seen.opened.load(Ordering::SeqCst), before + 1);
 }
 
 /// A stream that is fed by hand.

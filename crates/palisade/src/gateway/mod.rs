@@ -7,6 +7,7 @@ mod fetch;
 mod forward;
 mod frame_ends;
 mod http2;
+pub(crate) mod in_process;
 mod pipe;
 mod pool;
 pub(crate) mod prefix;
@@ -20,7 +21,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Request, Response, StatusCode};
-use palisade_h1::client::{Connection, Error, MoreFields, Outcome, ResponseBody as H1Body};
+use hyper::upgrade::OnUpgrade;
+use palisade_h1::client::{Connection, Error, MoreFields, Outcome, ResponseBody as H1Body, Upgraded};
 use tokio::sync::oneshot;
 
 use crate::body::{BodyError, RequestBody, ResponseBody};
@@ -229,11 +231,7 @@ impl Gateway {
                 integrity::strip_answer(answer.headers_mut());
                 Ok(answer)
             }
-            Outcome::Upgraded(upgraded) => match upgrade {
-                Some(upgrade) if is_websocket(&upgraded.head) => Ok(self.tunnels.open(upgrade, upgraded, ctx)),
-                Some(_) => Err(BAD_ANSWER.refuse("101 to another protocol than `websocket`")),
-                None => Err(BAD_ANSWER.refuse("101 without a request to upgrade")),
-            },
+            Outcome::Upgraded(theirs) => upgraded(&self.tunnels, upgrade, theirs, ctx),
         }
     }
 
@@ -260,7 +258,10 @@ impl Gateway {
                 };
                 let answer = tokio::select! {
                     answer = sender.try_send_request(request) => answer,
-                    () = &mut late => return Err(TIMEOUT.refuse("no answer within `upstream.response_timeout`")),
+                    () = &mut late => {
+                        place.was_silent();
+                        return Err(TIMEOUT.refuse("no answer within `upstream.response_timeout`"));
+                    }
                 };
                 match answer {
                     Ok(answer) => break (answer, place),
@@ -386,6 +387,20 @@ fn tls_failed(error: &std::io::Error) -> Refusal {
 /// With TLS 1.3 an application says only after the handshake that it does not accept our certificate.
 fn is_tls(error: &std::io::Error) -> bool {
     error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>())
+}
+
+/// Joins both sides once the application has changed the protocol, to the one that there is.
+fn upgraded(
+    tunnels: &Arc<Tunnels>,
+    upgrade: Option<OnUpgrade>,
+    theirs: Upgraded<Io>,
+    ctx: &Arc<Context>,
+) -> Result<Response<ResponseBody>, Refusal> {
+    match upgrade {
+        Some(upgrade) if is_websocket(&theirs.head) => Ok(tunnels.open(upgrade, theirs, ctx)),
+        Some(_) => Err(BAD_ANSWER.refuse("101 to another protocol than `websocket`")),
+        None => Err(BAD_ANSWER.refuse("101 without a request to upgrade")),
+    }
 }
 
 fn refusal(error: &Error) -> Refusal {

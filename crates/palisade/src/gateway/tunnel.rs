@@ -1,6 +1,7 @@
 //! WebSockets: once the application has agreed, bytes pass both ways until one side ends.
 
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -19,11 +20,14 @@ use super::pipe::Pipe;
 use crate::body::ResponseBody;
 use crate::context::Context;
 use crate::controls::auth::streams;
+use crate::server::admission::Admitted;
 
 /// Close code and reason (RFC 6455 section 7.4.1) for whoever may not go on.
 const NO_LONGER: (u16, &str) = (1008, "no longer allowed");
 /// How long the frame that is under way may take to its end.
 const LAST_FRAME: Duration = Duration::from_millis(500);
+/// How long one side may go on once the other has ended: a close that nobody answers must not keep the place.
+const OTHER_SIDE: Duration = Duration::from_secs(10);
 /// How long a client has to read that it is over.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -64,7 +68,8 @@ impl Tunnels {
         *answer.headers_mut() = head.headers;
         answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
         self.open.fetch_add(1, Ordering::Relaxed);
-        let open = Open { tunnels: Arc::clone(self), ctx: Arc::clone(ctx) };
+        let open =
+            Open { tunnels: Arc::clone(self), ctx: Arc::clone(ctx), _admitted: ctx.connection.admitted.upgrade() };
         tokio::spawn(async move {
             if let Ok(client) = client.await {
                 // How a tunnel ended is between its two sides.
@@ -79,6 +84,8 @@ impl Tunnels {
 struct Open {
     tunnels: Arc<Tunnels>,
     ctx: Arc<Context>,
+    /// It counts as a connection until it ends.
+    _admitted: Option<Arc<Admitted>>,
 }
 
 impl Open {
@@ -94,7 +101,13 @@ impl Open {
         // Threats 38: it ends with the rights of whoever opened it.
         let ended = streams::ended(&self.ctx);
         let both = async {
-            tokio::try_join!(down.run(&mut from_app, &mut to_client), up.run(&mut from_client, &mut to_app)).map(drop)
+            let (down, up) = (down.run(&mut from_app, &mut to_client), up.run(&mut from_client, &mut to_app));
+            let (mut down, mut up) = (pin!(down), pin!(up));
+            // The other side has read the end by then, or is gone without a word.
+            tokio::select! {
+                ended = &mut down => ended.and(timeout(OTHER_SIDE, up).await.unwrap_or(Ok(()))),
+                ended = &mut up => ended.and(timeout(OTHER_SIDE, down).await.unwrap_or(Ok(()))),
+            }
         };
         tokio::select! {
             () = ended => {}

@@ -85,6 +85,7 @@ pub(super) async fn serve(
     }
     let client = introduced.as_ref().and_then(|heard| heard.client.as_ref()).map_or(peer.ip(), |(client, _)| *client);
     let watches = asks && !is_proxy;
+    let admitted = Arc::new(admitted);
     let stream = Patience::new(stream, limits.answer_time.duration());
     match tls {
         None => {
@@ -93,7 +94,7 @@ pub(super) async fn serve(
                 return unintroduced(&handle, &state, peer, NOT_THEIRS);
             }
             let connection = Connection::new(peer, local, None, kind).introduced(introduced);
-            let connection = Arc::new(connection.admitted(admitted));
+            let connection = Arc::new(connection.admitted(&admitted));
             Box::pin(http1(stream, connection, &handle, &state)).await;
         }
         Some(certificates) => {
@@ -128,7 +129,7 @@ pub(super) async fn serve(
                 },
             };
             let connection = Connection::new(peer, local, Some(facts), kind).introduced(introduced);
-            let connection = Arc::new(connection.admitted(admitted));
+            let connection = Arc::new(connection.admitted(&admitted));
             // Boxed: an idle connection needs the memory of its own protocol only.
             if http2 {
                 Box::pin(http2_requests(stream, connection, &handle, &state)).await;
@@ -137,6 +138,7 @@ pub(super) async fn serve(
             }
         }
     }
+    drop(admitted);
 }
 
 /// Whether a client whose header would not be believed sends one. Who says nothing in time is for those who come next.

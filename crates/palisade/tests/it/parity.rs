@@ -387,3 +387,44 @@ async fn a_panic_answers_500_and_takes_nothing_else_down() {
     );
     assert!(ask(address(&running), &get("/other")).await.starts_with("HTTP/1.1 200 "));
 }
+
+/// A WebSocket of a router, as its frameworks open one: both headers of the handshake arrive, and bytes pass both ways.
+#[tokio::test]
+async fn a_router_opens_websockets() {
+    async fn echo(headers: HeaderMap, mut request: axum::extract::Request) -> Response {
+        let asked = |name: header::HeaderName| headers.get(name).is_some_and(|value| !value.is_empty());
+        if !asked(header::CONNECTION) || !asked(header::UPGRADE) {
+            return (StatusCode::BAD_REQUEST, "no handshake").into_response();
+        }
+        let upgrade = hyper::upgrade::on(&mut request);
+        tokio::spawn(async move {
+            let io = hyper_util::rt::TokioIo::new(upgrade.await.unwrap());
+            let (mut from, mut to) = tokio::io::split(io);
+            let _ = tokio::io::copy(&mut from, &mut to).await;
+        });
+        let said = [("connection", "upgrade"), ("upgrade", "websocket"), ("sec-websocket-accept", ACCEPT)];
+        (StatusCode::SWITCHING_PROTOCOLS, said).into_response()
+    }
+    const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+    const HANDSHAKE: &str = "GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: keep-alive, Upgrade\r\n\
+        Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    let router = Router::new().route("/ws", get(echo)).fallback(|| async { "fine" });
+    let running = start("", Target::Router(router));
+    let mut stream = TcpStream::connect(address(&running)).await.unwrap();
+    stream.write_all(HANDSHAKE.as_bytes()).await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(tokio::time::timeout(Duration::from_secs(10), stream.read_u8()).await.expect("a head").unwrap());
+    }
+    let head = String::from_utf8(head).unwrap().to_ascii_lowercase();
+    assert!(head.starts_with("http/1.1 101 ") && head.contains("\r\nupgrade: websocket\r\n"), "{head}");
+    assert!(head.contains("\r\nx-request-id: "), "{head}");
+    let mut seen = [0; 5];
+    stream.write_all(b"frame").await.unwrap();
+    tokio::time::timeout(Duration::from_secs(10), stream.read_exact(&mut seen)).await.expect("an echo").unwrap();
+    assert_eq!(&seen, b"frame");
+    // An ordinary answer to a handshake is one.
+    let plain = HANDSHAKE.replace("/ws", "/").replace("keep-alive, Upgrade", "close, Upgrade");
+    let answer = ask(address(&running), plain.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("fine"), "{answer}");
+}
