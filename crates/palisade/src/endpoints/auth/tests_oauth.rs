@@ -95,6 +95,7 @@ on_both!(
     hostile_requests_of_clients,
     a_password_client_gets_what_it_is_registered_for,
     why_a_credential_is_refused_is_said_by_our_own_endpoints,
+    a_code_goes_where_the_client_is_registered_whatever_is_said_of_the_applications_redirects,
 );
 
 async fn a_code_with_pkce_through_the_pages(kept: Kept) {
@@ -381,4 +382,14 @@ async fn why_a_credential_is_refused_is_said_by_our_own_endpoints(kept: Kept) {
     for path in ["/auth/login", "/auth/jwks.json", "/auth/docs"] {
         assert_eq!(app.get(path, &[("authorization", "Bearer x.y.z")]).await.status(), 200, "{path}");
     }
+}
+
+/// What `headers` does to redirects of an application, to mend or to refuse them, is not done to our own.
+async fn a_code_goes_where_the_client_is_registered_whatever_is_said_of_the_applications_redirects(kept: Kept) {
+    let app = App::new(&kept, "\n[headers]\nlocation = \"block\"\n").await;
+    app.register("ann").await;
+    let client = app.client(Proves::Public, &[GrantKind::AuthorizationCode, GrantKind::RefreshToken]).await;
+    let session = app.session("ann").await;
+    let tokens = app.third_party(&session, &client).await;
+    assert_eq!(tokens["scope"], "notes:read", "{tokens}");
 }
