@@ -39,17 +39,19 @@ pub(super) fn group_value(live: &Live, key: &GroupKey, group: &Group) -> Value {
         .requests
         .iter()
         .map(|example| {
-            if is_of_policy(example.judged.code) {
+            let change = is_of_policy(example.judged.code).then(|| {
                 let client = group.clients.first().map_or("", |client| client);
                 let request = Request { method: &example.method, host: &example.host, path: &example.path, client };
-                let change = remedy(live, request, &example.judged);
-                if !remedies.contains(&change) {
-                    remedies.push(change);
-                }
+                remedy(live, request, &example.judged)
+            });
+            if let Some(change) = &change
+                && !remedies.contains(change)
+            {
+                remedies.push(change.clone());
             }
             json!({
                 "method": example.method.as_str(), "host": &*example.host, "path": &*example.path,
-                "why": example.judged.why,
+                "why": example.judged.why, "remedy": change,
             })
         })
         .collect();

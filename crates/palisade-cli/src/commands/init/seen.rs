@@ -66,7 +66,8 @@ impl Seen {
         for group in items(&self.value["groups"]) {
             let count = text(&group["count"]);
             let code = text(&group["code"]);
-            for (request, change) in items(&group["requests"]).iter().zip(items(&group["remedies"])) {
+            for request in items(&group["requests"]) {
+                let change = &request["remedy"];
                 // Only what the starter policy's default route judged: one of an earlier file is in that file.
                 let Some(key) = change["toml"].as_str().filter(|_| change["place"] == "[[route]]").and_then(route_key)
                 else {
@@ -119,16 +120,21 @@ mod tests {
 
     #[test]
     fn what_was_seen_becomes_routes() {
+        let route = |toml: &str| json!({ "place": "[[route]]", "toml": toml });
+        let of_a = route("[[route]]\npath = \"/a\"\nmethods = [\"GET\"]\nrate_limit = { mode = \"detect\" }");
+        let of_up = route("[[route]]\npath = \"/up/{id:int}\"\nlimits = { body = \"9MiB\" }");
         let seen = Seen::of(json!({
             "requests": 9, "upstream": "http://127.0.0.1:9",
             "large_bodies": [{ "method": "POST", "path": "/up/{id:int}", "count": 2, "bytes": 3_000_000 }],
             "groups": [{
                 "code": "rate_limit.exceeded", "count": 4,
-                "requests": [{ "method": "GET", "path": "/a" }, { "method": "POST", "path": "/up/{id:int}" }],
-                "remedies": [
-                    { "place": "[[route]]", "toml": "[[route]]\npath = \"/a\"\nmethods = [\"GET\"]\nrate_limit = { mode = \"detect\" }" },
-                    { "place": "[[route]]", "toml": "[[route]]\npath = \"/up/{id:int}\"\nlimits = { body = \"9MiB\" }" },
+                // The same path under two hosts, and one for which nothing is proposed.
+                "requests": [
+                    { "method": "GET", "path": "/a", "remedy": of_a }, { "method": "GET", "path": "/a", "remedy": of_a },
+                    { "method": "GET", "path": "/b", "remedy": null },
+                    { "method": "POST", "path": "/up/{id:int}", "remedy": of_up },
                 ],
+                "remedies": [of_a, of_up],
             }],
         }));
         let routes = seen.routes(|_| Ok(true)).unwrap();
