@@ -72,12 +72,13 @@ pub(super) async fn look(handle: Arc<Handle>) {
 }
 
 /// Reads everything again, and tells the service manager.
-pub(super) async fn reload(handle: &Arc<Handle>) {
+pub(super) async fn reload(handle: &Arc<Handle>) -> bool {
     notify::reloading();
     let for_reload = Arc::clone(handle);
     // Reads files and compiles patterns: not on a thread that answers.
-    let _ = tokio::task::spawn_blocking(move || drop(for_reload.reload())).await;
+    let reloaded = tokio::task::spawn_blocking(move || for_reload.reload().is_ok()).await;
     notify::send(notify::READY);
+    reloaded.unwrap_or(false)
 }
 
 struct Watch {
@@ -129,12 +130,13 @@ impl Watch {
                 break;
             }
         }
-        let (policy, tls) = (self.policy != now.policy, self.tls != now.tls || renew);
+        let (policy, mut tls) = (self.policy != now.policy, self.tls != now.tls || renew);
         let named = self.named != now.named;
         // What was seen is settled whatever comes of it: a broken file is reported once.
         *self = now;
         if named || (policy && has_new_text(handle).await) {
-            reload(handle).await;
+            // A policy that is refused takes no certificates with it: the one in force goes on with today's.
+            tls &= !reload(handle).await;
             // Other files may belong to the policy now. What changed meanwhile is seen at the next look, since this one
             // came from before.
             let fresh = Self::new(handle);
@@ -142,7 +144,8 @@ impl Watch {
             if !same || !fresh.named.is_same_set(&self.named) {
                 *self = fresh;
             }
-        } else if tls {
+        }
+        if tls {
             let for_reload = Arc::clone(handle);
             let outcome = tokio::task::spawn_blocking(move || for_reload.reload_certificates()).await;
             if let Ok(Err(error)) = outcome {
