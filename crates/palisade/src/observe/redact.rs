@@ -195,7 +195,7 @@ fn card(text: &[u8], widest: usize, between: impl Fn(u8) -> bool) -> Option<usiz
         let doubled = digit * 2;
         (sum, next) = (next + digit, sum + doubled / 10 + doubled % 10);
         let is_end = !text.get(place + 1).is_some_and(u8::is_ascii_digit);
-        if is_end && digits >= 13 && sum % 10 == 0 {
+        if is_end && digits >= 13 && sum.is_multiple_of(10) {
             longest = Some(place + 1);
         }
     }
@@ -426,7 +426,7 @@ mod tests {
                         .enumerate()
                         .map(|(place, digit)| if place % 2 == 0 { *digit } else { digit * 2 / 10 + digit * 2 % 10 })
                         .sum();
-                    (13..=19).contains(&digits.len()) && sum % 10 == 0
+                    (13..=19).contains(&digits.len()) && sum.is_multiple_of(10)
                 })
             })
         };
