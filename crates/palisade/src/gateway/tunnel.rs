@@ -105,8 +105,14 @@ impl Open {
             let (mut down, mut up) = (pin!(down), pin!(up));
             // The other side has read the end by then, or is gone without a word.
             tokio::select! {
-                ended = &mut down => ended.and(timeout(OTHER_SIDE, up).await.unwrap_or(Ok(()))),
-                ended = &mut up => ended.and(timeout(OTHER_SIDE, down).await.unwrap_or(Ok(()))),
+                ended = &mut down => match ended {
+                    Ok(()) => timeout(OTHER_SIDE, up).await.unwrap_or(Ok(())),
+                    broken => broken,
+                },
+                ended = &mut up => match ended {
+                    Ok(()) => timeout(OTHER_SIDE, down).await.unwrap_or(Ok(())),
+                    broken => broken,
+                },
             }
         };
         tokio::select! {
