@@ -212,6 +212,23 @@ async fn tunnels_count_as_connections() -> Result<()> {
     Ok(())
 }
 
+/// An application that has closed, and a client that neither reads it nor goes: the place is not theirs for ever.
+#[tokio::test]
+async fn a_close_that_nobody_answers_keeps_no_place() -> Result<()> {
+    let upstream = Upstream::answering(|request| match request.target() {
+        "/ws" => Reply::steps([Step::Send(SWITCHED.into()), Step::Close]),
+        _ => Reply::text("ok"),
+    })
+    .await?;
+    let gateway = written(&upstream.url(), "[limits]\nconnections_per_address = 1\n").await?;
+    let mut wire = gateway.wire_http().await?;
+    assert_eq!(wire.ask(HANDSHAKE).await?.status(), 101);
+    let free = async || gateway.http().ok()?.get("/").send().await.ok().filter(|answer| answer.status() == 200);
+    eventually(3 * SOON, "there is room again", free).await?;
+    drop(wire);
+    Ok(())
+}
+
 /// Who is answered while the gateway ends is answered whole, however many tunnels are open.
 #[tokio::test]
 async fn tunnels_do_not_stand_for_requests_in_a_drain() -> Result<()> {
