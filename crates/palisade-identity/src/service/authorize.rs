@@ -196,8 +196,8 @@ impl Identity {
         Ok(code)
     }
 
-    /// What a code gives, once: for these resources, where it was given for more (RFC 8707 section 2.2). The client is one that [was recognised](Self::authenticate_client). A second use ends
-    /// what the first one gave.
+    /// What a code gives, once: for these resources, where it was given for more (RFC 8707 section 2.2). The client is one
+    /// that [was recognised](Self::authenticate_client). A second use ends what the first one gave.
     ///
     /// # Errors
     /// [`GrantError`].

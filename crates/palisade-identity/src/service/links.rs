@@ -130,7 +130,7 @@ impl From<UserError> for LinkError {
 }
 
 /// How a purpose is stored.
-trait Named {
+pub(super) trait Named {
     const NAME: &'static str;
 }
 
@@ -392,15 +392,9 @@ impl Identity {
         Ok(account)
     }
 
-    /// Links that were sent to set another password do nothing any more: there is another one.
-    pub(super) async fn withdraw_resets(&self, tx: &Tx, user: Uuid) -> Result<(), Trouble> {
-        links::withdraw(tx, user, purpose::ForReset::NAME).await?;
-        Ok(())
-    }
-
-    /// An address that somebody in a session, maybe a stolen one, has asked for is not moved to any more.
-    pub(super) async fn withdraw_email_changes(&self, tx: &Tx, user: Uuid) -> Result<(), Trouble> {
-        links::withdraw(tx, user, purpose::ForEmail::NAME).await?;
+    /// Takes back the links of a purpose that an account did not use.
+    pub(super) async fn withdraw_links<P: Named>(&self, tx: &Tx, user: Uuid) -> Result<(), Trouble> {
+        links::withdraw(tx, user, P::NAME).await?;
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use palisade_base::Timestamp;
-use palisade_store::{Uuid, changes, devices, families, keys as key_rows, sessions, users};
+use palisade_store::{Uuid, changes, codes, devices, families, keys as key_rows, sessions, users};
 use parking_lot::Mutex;
 
 use super::accounts::{Account, UserId, load};
@@ -411,9 +411,9 @@ impl Identity {
             }
         }
         // What was begun and is not a login yet must not become one: a code first, for one that is being used right now
-        // is a family afterwards.
-        palisade_store::codes::withdraw(tx, user, None).await?;
-        self.withdraw_email_changes(tx, user).await?;
+        // is a family afterwards. Nor is an address moved to that somebody in a stolen session may have asked for.
+        codes::withdraw(tx, user, None).await?;
+        self.withdraw_links::<purpose::ForEmail>(tx, user).await?;
         ended += self.end_families_in(tx, families::Of::User(user), except, why, now).await?;
         Ok(ended)
     }

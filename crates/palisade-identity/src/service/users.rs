@@ -12,6 +12,7 @@ use super::error::Trouble;
 use super::login::{Origin, PasswordChecked};
 use super::names::{BadEmail, BadName, Email, Name};
 use super::{Identity, new_id};
+use crate::opaque::purpose;
 use crate::password::pool::Asker;
 use crate::password::{Password, Weakness};
 use crate::refresh::End;
@@ -321,7 +322,7 @@ impl Identity {
         let row = users::Model { password: Some(hash), password_at, tokens_from: now.0, updated_at: now.0, ..row };
         users::replace(tx, row).await?;
         self.end_all_in(tx, id.0, keep, End::Password, now).await?;
-        self.withdraw_resets(tx, id.0).await?;
+        self.withdraw_links::<purpose::ForReset>(tx, id.0).await?;
         // Who knew the old password may have been on any of them.
         devices::forget_all(tx, id.0).await?;
         tx.announce(self.changed(changes::Kind::UserRevoked, id, now));

@@ -4,7 +4,7 @@ use std::fmt;
 
 use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::Expr;
-use sea_orm::{QueryOrder, QuerySelect};
+use sea_orm::{QueryOrder, QuerySelect, Select};
 
 use super::{all, delete as delete_rows, insert as insert_row, one, update};
 use crate::{Conn, Result, Tx};
@@ -87,8 +87,12 @@ pub async fn lock(tx: &Tx, id: Uuid) -> Result<Option<Model>> {
 /// # Errors
 /// [`Error`](crate::Error).
 pub async fn of_user(conn: &impl Conn, user: Uuid, limit: u64) -> Result<Vec<Model>> {
+    all(conn, youngest_first(user).limit(limit)).await
+}
+
+fn youngest_first(user: Uuid) -> Select<Entity> {
     let open = Entity::find().filter(Column::User.eq(user)).filter(Column::EndedAt.is_null());
-    all(conn, open.order_by_desc(Column::CreatedAt).order_by_asc(Column::Id).limit(limit)).await
+    open.order_by_desc(Column::CreatedAt).order_by_asc(Column::Id)
 }
 
 /// The ids of those of an account that go on, but for the `first` youngest.
@@ -96,9 +100,8 @@ pub async fn of_user(conn: &impl Conn, user: Uuid, limit: u64) -> Result<Vec<Mod
 /// # Errors
 /// [`Error`](crate::Error).
 pub async fn of_user_from(conn: &impl Conn, user: Uuid, first: u64, limit: u64) -> Result<Vec<Uuid>> {
-    let open = Entity::find().filter(Column::User.eq(user)).filter(Column::EndedAt.is_null());
-    let open = open.order_by_desc(Column::CreatedAt).order_by_asc(Column::Id);
-    let mut ids: Vec<Uuid> = all(conn, open.offset(first).limit(limit)).await?.into_iter().map(|row| row.id).collect();
+    let older = all(conn, youngest_first(user).offset(first).limit(limit)).await?;
+    let mut ids: Vec<Uuid> = older.into_iter().map(|row| row.id).collect();
     // In the order in which all others end them: two orders of locks would wait for each other.
     ids.sort_unstable();
     Ok(ids)

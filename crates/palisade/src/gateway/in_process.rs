@@ -32,21 +32,17 @@ pub(crate) async fn websocket(
     mut request: Request<RequestBody>,
 ) -> Result<Response<ResponseBody>, Refusal> {
     forward::forwarded_headers(ctx, request.headers_mut());
-    let outer = request.extensions().clone();
+    let mut outer = request.extensions().clone();
+    // The client's connection is joined to the router's own, which the server below puts there.
+    outer.remove::<OnUpgrade>();
+    outer.insert(Arc::clone(ctx));
     let upgrade = forward::prepare(&mut request);
     let refused: Arc<Mutex<Option<Refusal>>> = Arc::default();
     let (ours, theirs) = tokio::io::duplex(BUFFER);
     let service = {
-        let (router, ctx, refused) = (router.clone(), Arc::clone(ctx), Arc::clone(&refused));
+        let (router, refused) = (router.clone(), Arc::clone(&refused));
         service_fn(move |mut inner: Request<Incoming>| {
-            let own = inner.extensions_mut().remove::<OnUpgrade>();
             inner.extensions_mut().extend(outer.clone());
-            inner.extensions_mut().insert(Arc::clone(&ctx));
-            // Not the client's own connection, which is ours.
-            inner.extensions_mut().remove::<OnUpgrade>();
-            if let Some(own) = own {
-                inner.extensions_mut().insert(own);
-            }
             let (router, refused) = (router.clone(), Arc::clone(&refused));
             async move {
                 let mut answer = router.oneshot(inner.map(axum::body::Body::new)).await?;
@@ -70,9 +66,6 @@ pub(crate) async fn websocket(
             integrity::strip_answer(answer.headers_mut());
             Ok(answer)
         }
-        Outcome::Upgraded(theirs) => {
-            let tunnels = ctx.policy.env().state.get("tunnels", Tunnels::default);
-            upgraded(&tunnels, upgrade, theirs, ctx)
-        }
+        Outcome::Upgraded(theirs) => upgraded(&Tunnels::of(&ctx.policy.env().state), upgrade, theirs, ctx),
     }
 }

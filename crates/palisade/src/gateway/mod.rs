@@ -147,7 +147,7 @@ impl Gateway {
             shared,
             connect_timeout: config.connect_timeout.duration(),
             response_timeout: config.response_timeout.duration(),
-            tunnels: env.state.get("tunnels", Tunnels::default),
+            tunnels: Tunnels::of(&env.state),
             target,
             tls,
             app: None,

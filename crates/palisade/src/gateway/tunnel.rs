@@ -20,6 +20,7 @@ use super::pipe::Pipe;
 use crate::body::ResponseBody;
 use crate::context::Context;
 use crate::controls::auth::streams;
+use crate::policy::State;
 use crate::server::admission::Admitted;
 
 /// Close code and reason (RFC 6455 section 7.4.1) for whoever may not go on.
@@ -45,6 +46,11 @@ impl Default for Tunnels {
 }
 
 impl Tunnels {
+    /// Those of a server.
+    pub(crate) fn of(state: &State) -> Arc<Self> {
+        state.get("tunnels", Self::default)
+    }
+
     /// How many are open.
     pub(crate) fn count(&self) -> usize {
         self.open.load(Ordering::Relaxed)
@@ -103,16 +109,9 @@ impl Open {
         let both = async {
             let (down, up) = (down.run(&mut from_app, &mut to_client), up.run(&mut from_client, &mut to_app));
             let (mut down, mut up) = (pin!(down), pin!(up));
-            // The other side has read the end by then, or is gone without a word.
             tokio::select! {
-                ended = &mut down => match ended {
-                    Ok(()) => timeout(OTHER_SIDE, up).await.unwrap_or(Ok(())),
-                    broken => broken,
-                },
-                ended = &mut up => match ended {
-                    Ok(()) => timeout(OTHER_SIDE, down).await.unwrap_or(Ok(())),
-                    broken => broken,
-                },
+                ended = &mut down => rest(ended, up).await,
+                ended = &mut up => rest(ended, down).await,
             }
         };
         tokio::select! {
@@ -129,6 +128,12 @@ impl Open {
         let _ = timeout(LINGER, tokio::io::copy(&mut from_client, &mut tokio::io::sink())).await;
         Ok(())
     }
+}
+
+/// What is left once one side has ended. The other one has read the end by then, or is gone without a word.
+async fn rest(ended: io::Result<()>, other: impl Future<Output = io::Result<()>>) -> io::Result<()> {
+    ended?;
+    timeout(OTHER_SIDE, other).await.unwrap_or(Ok(()))
 }
 
 impl Drop for Open {

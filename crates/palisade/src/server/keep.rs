@@ -71,7 +71,7 @@ pub(super) async fn look(handle: Arc<Handle>) {
     }
 }
 
-/// Reads everything again, and tells the service manager.
+/// Reads everything again, and tells the service manager. False: the policy was refused, and nothing has changed.
 pub(super) async fn reload(handle: &Arc<Handle>) -> bool {
     notify::reloading();
     let for_reload = Arc::clone(handle);

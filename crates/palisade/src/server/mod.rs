@@ -451,7 +451,7 @@ impl Running {
 }
 
 fn tunnels(handle: &Handle) -> Arc<crate::gateway::Tunnels> {
-    handle.state().get("tunnels", crate::gateway::Tunnels::default)
+    crate::gateway::Tunnels::of(handle.state())
 }
 
 /// The signals that a server obeys.

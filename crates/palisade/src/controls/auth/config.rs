@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::moving::{External, Paths};
+use crate::policy::Rule;
 use crate::policy::values::{HostPattern, PathPattern, PathPrefix, host_name};
 
 /// `[auth]`: logins of Palisade's own. Absent: nobody logs in here, and the application's own authentication passes.
@@ -61,6 +62,18 @@ pub struct Config {
 
 const fn yes() -> bool {
     true
+}
+
+impl Config {
+    /// Whether a path is under `routes`: without them, each is.
+    pub(super) fn takes(&self, path: &str) -> bool {
+        self.routes.is_empty() || self.routes.iter().any(|route| route.matches(path))
+    }
+
+    /// Whether the application's document says whom a request is for, since its route does not.
+    pub(super) fn goes_by_document(&self, rule: &Rule) -> bool {
+        self.access == AccessBy::Openapi && !rule.implied && rule.when.is_none() && rule.needs.is_silent()
+    }
 }
 
 impl Default for Config {

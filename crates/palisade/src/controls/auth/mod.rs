@@ -164,10 +164,8 @@ pub(crate) fn tells_apart(policy: &crate::policy::Policy, rule: &Rule, path: &st
     if !config.present || rule.own || !rule.needs.is_silent() {
         return false;
     }
-    let is_owned = |path: &str| config.routes.is_empty() || config.routes.iter().any(|route| route.matches(path));
-    let (here, there) = (is_owned(path), is_owned(other));
-    let by_document = config.access == AccessBy::Openapi && !rule.implied && rule.when.is_none();
-    here != there || (here && by_document)
+    let (here, there) = (config.takes(path), config.takes(other));
+    here != there || (here && config.goes_by_document(rule))
 }
 
 impl Auth {
@@ -252,9 +250,8 @@ impl Auth {
     fn owns(&self, ctx: &Context) -> bool {
         ctx.rule().own
             || !ctx.rule().needs.is_silent()
-            || self.config.routes.is_empty()
+            || self.config.takes(ctx.path())
             || docs_are_for(Docs::Admin, ctx)
-            || self.config.routes.iter().any(|route| route.matches(ctx.path()))
     }
 
     /// What follows once it is known who asks.
@@ -320,7 +317,7 @@ impl Auth {
     /// itself, which no document describes.
     fn asks_document(&self, ctx: &Context) -> bool {
         let rule = ctx.rule();
-        if self.config.access != AccessBy::Openapi || rule.implied || rule.when.is_some() || !rule.needs.is_silent() {
+        if !self.config.goes_by_document(rule) {
             return false;
         }
         let path = ctx.app_path();

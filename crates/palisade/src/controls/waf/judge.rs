@@ -24,12 +24,12 @@ impl Shared {
     pub(super) fn judge(&self, ctx: &Context, inspection: &Inspection, answer: bool) -> Result<(), Refusal> {
         let transaction = &inspection.transaction;
         let beyond = self.of(ctx).beyond;
-        let new = transaction.findings().get(inspection.found..).unwrap_or_default();
+        let new = inspection.new_findings();
         let limits = || new.iter().filter(|finding| finding.is_limit());
         let refused = |finding: &&Finding| self.beyond(beyond, inspection, ctx.has_body, finding).is_err();
         let limit = limits().find(refused).or_else(|| limits().next());
         // What passes whatever was found is a body that the API does not parse. Too many cookies switch no rule off.
-        let unread = inspection.body > 0 && !inspection.transaction.is_parsed();
+        let unread = inspection.body > 0 && !transaction.is_parsed();
         if beyond == Beyond::Pass && unread && limit.is_some_and(|finding| !refused(&finding)) {
             return Ok(());
         }
@@ -186,8 +186,7 @@ fn line(exclude: &Exclude) -> String {
 
 /// Refuses a body of which it is known before its end that it has more than one reading.
 pub(super) fn ambiguous(inspection: &Inspection) -> Result<(), Refusal> {
-    let new = inspection.transaction.findings().get(inspection.found..).unwrap_or_default();
-    match new.iter().find(|finding| finding.is_ambiguous()) {
+    match inspection.new_findings().iter().find(|finding| finding.is_ambiguous()) {
         Some(finding) => {
             let refusal = code(finding).refuse("a body with more than one reading");
             Err(refusal.with("reason", finding.to_string()).close())

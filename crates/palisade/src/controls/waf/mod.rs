@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST};
 use http::{HeaderMap, Method, StatusCode, Version, request, response};
 use palisade_policy::Problems;
-use palisade_seclang::{RuleSet, Transaction};
+use palisade_seclang::{Finding, RuleSet, Transaction};
 use parking_lot::Mutex;
 
 use crate::body::Start;
@@ -115,6 +115,13 @@ pub(crate) struct Inspection {
     told: bool,
     /// Whether the body's gzip is undone.
     decodes: bool,
+}
+
+impl Inspection {
+    /// What was found beside what is known of the head.
+    fn new_findings(&self) -> &[Finding] {
+        self.transaction.findings().get(self.found..).unwrap_or_default()
+    }
 }
 
 impl Control for Waf {
@@ -286,7 +293,7 @@ impl Shared {
     fn feed(&self, inspection: &mut Inspection, beyond: Beyond, piece: &[u8]) -> Result<(), Refusal> {
         inspection.body = inspection.body.saturating_add(piece.len());
         inspection.transaction.body(piece);
-        let new = inspection.transaction.findings().get(inspection.found..).unwrap_or_default();
+        let new = inspection.new_findings();
         // What cannot be inspected need not be read to its end.
         match new.iter().find(|finding| finding.is_limit()) {
             Some(finding) => self.beyond(beyond, inspection, true, finding).map_err(Refusal::close),
