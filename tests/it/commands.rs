@@ -118,6 +118,28 @@ async fn few_descriptors_mean_few_connections() -> Result<()> {
     Ok(())
 }
 
+/// A policy that comes into force later gets descriptors for its connections too.
+#[tokio::test]
+async fn a_reload_provides_descriptors() -> Result<()> {
+    let upstream = Upstream::answering(|_| Reply::text("fine")).await?;
+    let folder = tempfile::tempdir()?;
+    let wrapper = folder.path().join("palisade");
+    let text = format!("#!/bin/sh\nulimit -Sn 300\nexec \"{}\" \"$@\"\n", paths::binary()?.display());
+    std::fs::write(&wrapper, text)?;
+    std::fs::set_permissions(&wrapper, std::fs::Permissions::from_mode(0o755))?;
+    let policy = |connections: u32| written_policy(&upstream.url(), &format!("[limits]\nconnections = {connections}\n"));
+    let gateway = Palisade::serve().binary(&wrapper).policy(&policy(50)).start().await?;
+    let soft = || {
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", gateway.process().id()))?;
+        let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).context("open files")?;
+        anyhow::Ok(line.split_ascii_whitespace().next().context("a limit")?.parse::<u64>()?)
+    };
+    ensure!(soft()? == 300, "{}: enough as it is", soft()?);
+    gateway.write_policy(&policy(400))?;
+    gateway.reload()?;
+    palisade_test::eventually(SOON, "two for each connection, and some", async || soft().is_ok_and(|limit| limit == 928)).await
+}
+
 /// The commonest mistake of a first start: the address of the application is the wrong one. The log names it, and at the
 /// end nobody says that Palisade refused anything.
 #[tokio::test]

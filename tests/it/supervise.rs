@@ -50,7 +50,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 class Unix(socketserver.ThreadingMixIn, socketserver.UnixStreamServer): daemon_threads = True
 class Tcp(socketserver.ThreadingMixIn, http.server.HTTPServer): daemon_threads = True
 sys.stdout.write("a line of standard output\n"); sys.stdout.flush()
-if sys.argv[2:] == ["deaf"]: signal.signal(signal.SIGTERM, signal.SIG_IGN)
+def deaf(*_): sys.stderr.write("asked to end\n"); sys.stderr.flush()
+if sys.argv[2:] == ["deaf"]: signal.signal(signal.SIGTERM, deaf)
 elif len(sys.argv) > 2: time.sleep(float(sys.argv[2]))
 if where.isdigit(): Tcp(("127.0.0.1", int(where)), Handler).serve_forever()
 os.umask(0)
@@ -239,6 +240,19 @@ async fn its_whole_family_goes_with_it() -> Result<()> {
         all_gone(&pids).await?;
     }
     Ok(())
+}
+
+#[tokio::test]
+async fn whoever_asks_twice_does_not_wait_for_it() -> Result<()> {
+    let policy = "[server]\nmode = \"development\"\n[upstream]\nstop_timeout = \"10m\"\n";
+    let palisade = probe(&["{socket}", "deaf"]).policy(policy).start().await?;
+    let pid = pid(&given(&palisade).await?)?;
+    palisade.process().signal(nix::sys::signal::Signal::SIGTERM)?;
+    let asked = |line: &palisade_test::Line| line.text.contains("asked to end").then_some(());
+    palisade.output().find(SOON, "it was asked", asked).await?;
+    assert_eq!(palisade.terminate().await?.code(), Some(0));
+    assert_eq!(palisade.event("app.stopped", |_| true).await?["how"], "killed: the server was asked to end at once");
+    all_gone(&[pid]).await
 }
 
 #[tokio::test]

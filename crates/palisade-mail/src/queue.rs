@@ -6,14 +6,14 @@ use std::fmt;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, mpsc as blocking};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use lettre::Message;
 use lettre::message::header::{HeaderName, HeaderValue};
 use lettre::message::{Mailbox, MultiPart, SinglePart};
-use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::{Id, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -139,7 +139,16 @@ pub struct Mailer(Arc<Entrance>);
 struct Entrance {
     shared: Arc<Shared>,
     jobs: mpsc::UnboundedSender<Job>,
-    end: Mutex<Option<(tokio::sync::oneshot::Sender<Duration>, blocking::Receiver<()>)>>,
+    /// Until when mail that waits may be tried, once the queue ends.
+    until: watch::Sender<Option<Instant>>,
+    end: Arc<End>,
+}
+
+/// Whether the queue's thread is done.
+#[derive(Debug, Default)]
+struct End {
+    over: Mutex<bool>,
+    came: Condvar,
 }
 
 struct Shared {
@@ -233,16 +242,16 @@ impl Mailer {
             number: AtomicU64::new(0),
         });
         let (jobs, incoming) = mpsc::unbounded_channel();
-        let (close, closing) = tokio::sync::oneshot::channel();
-        let (ended, end) = blocking::channel();
-        let of_thread = Arc::clone(&shared);
+        let (until, closing) = watch::channel(None);
+        let end = Arc::new(End::default());
+        let (of_thread, ended) = (Arc::clone(&shared), Arc::clone(&end));
         let work = move || {
             runtime.block_on(Worker::new(of_thread, incoming).run(closing));
-            // Nobody may be waiting for it.
-            let _ = ended.send(());
+            *ended.over.lock() = true;
+            ended.came.notify_all();
         };
         std::thread::Builder::new().name("palisade-mail".into()).spawn(work).map_err(failed)?;
-        Ok(Self(Arc::new(Entrance { shared, jobs, end: Mutex::new(Some((close, end))) })))
+        Ok(Self(Arc::new(Entrance { shared, jobs, until, end })))
     }
 
     /// Goes on with another transport and other texts. What waits stays.
@@ -296,11 +305,14 @@ impl Mailer {
     }
 
     /// Ends the queue: what waits is tried once more, all at the same time as far as the limit lets it, and what is left
-    /// after `within` is dropped, told and counted. Waits for that. Mail that comes later is dropped.
+    /// after `within` is dropped, told and counted. Waits for that. Mail that comes later is dropped. Whoever calls it
+    /// again can only shorten the wait, also of who called before.
     pub fn close(&self, within: Duration) {
-        if let Some((close, end)) = self.0.end.lock().take() {
-            let _ = close.send(within);
-            let _ = end.recv_timeout(within.saturating_add(Duration::from_secs(1)));
+        let asked = Instant::now() + within;
+        self.0.until.send_modify(|until| *until = Some(until.map_or(asked, |until| until.min(asked))));
+        let mut over = self.0.end.over.lock();
+        if !*over {
+            self.0.end.came.wait_for(&mut over, within.saturating_add(Duration::from_secs(1)));
         }
     }
 }
@@ -406,16 +418,13 @@ impl Worker {
         Self { shared, incoming, waiting, jobs, running, named: HashMap::new(), number: 0, last: false }
     }
 
-    async fn run(mut self, mut closing: tokio::sync::oneshot::Receiver<Duration>) {
+    async fn run(mut self, mut closing: watch::Receiver<Option<Instant>>) {
         loop {
             self.begin();
             let due = self.due();
             tokio::select! {
                 // Also when the last mailer has gone without closing: mail of a process that ends gets a moment.
-                within = &mut closing => {
-                    let within = within.unwrap_or(Duration::from_secs(5));
-                    return self.end(within).await;
-                }
+                _ = closing.changed() => return self.end(closing).await,
                 Some(job) = self.incoming.recv() => self.wait(job, Instant::now() + REST),
                 Some(done) = self.running.join_next_with_id() => self.done(done),
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
@@ -493,21 +502,27 @@ impl Worker {
         }
     }
 
-    /// One more attempt for each, within a time.
-    async fn end(mut self, within: Duration) {
+    /// One more attempt for each, within the time that is left.
+    async fn end(mut self, mut closing: watch::Receiver<Option<Instant>>) {
+        let unasked = Instant::now() + Duration::from_secs(5);
         self.incoming.close();
         while let Ok(job) = self.incoming.try_recv() {
             self.wait(job, Instant::now());
         }
         self.last = true;
-        let all = async {
-            loop {
-                self.begin();
-                let Some(done) = self.running.join_next_with_id().await else { return };
-                self.done(done);
+        loop {
+            self.begin();
+            let until = closing.borrow_and_update().unwrap_or(unasked);
+            tokio::select! {
+                done = self.running.join_next_with_id() => match done {
+                    Some(done) => self.done(done),
+                    None => break,
+                },
+                () = sleep_until(until) => break,
+                // An error is that nobody is left who could ask.
+                Ok(()) = closing.changed() => {}
             }
-        };
-        let _ = timeout(within, all).await;
+        }
         self.running.abort_all();
         // The server may have taken a mail whose attempt is cut off here; nobody heard so, and it counts as dropped.
         while let Some(done) = self.running.join_next_with_id().await {

@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use palisade_base::{Secret, Timestamp};
 use palisade_mail::{Dropped, Encryption, Kind, Links, Mail, Mailer, Outcome, Patience, Smtp, Templates, Transport};
 use palisade_test::ca::Authority;
+use palisade_test::eventually;
 use palisade_test::python::App;
 use serde_json::Value;
 
@@ -204,6 +205,30 @@ async fn what_waits_is_sent_when_the_process_ends() -> Result<()> {
     mailer.close(Duration::from_secs(10));
     ensure!(is_sent(&told.recv_timeout(SOON)?));
     ensure!(received(&app).await?["to"][0] == "ada@example.com");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_second_call_shortens_the_end() -> Result<()> {
+    let app = App::smtp(&["--stall"]).await?;
+    let hour = Duration::from_secs(3600);
+    let (mailer, told) = mailer(to(&app)?, Patience { attempt: hour, pause: hour, total: 2 * hour })?;
+    mailer.send(reset("ada@example.com")?);
+    let patient = mailer.clone();
+    let first = std::thread::spawn(move || patient.close(hour));
+    let late = reset("bob@example.com")?;
+    eventually(SOON, "it comes to its end", async || {
+        mailer.send(late.clone());
+        mailer.counts().dropped > 0
+    })
+    .await?;
+    mailer.close(Duration::ZERO);
+    ensure!(first.join().is_ok(), "the first one has returned too");
+    let counts = mailer.counts();
+    drop(mailer);
+    let told: Vec<Outcome> = told.iter().collect();
+    ensure!(counts.waiting == 0 && counts.dropped == told.len() as u64, "{counts:?}: {told:?}");
+    ensure!(told.iter().all(|outcome| matches!(outcome, Outcome::Dropped { why: Dropped::Closing, .. })), "{told:?}");
     Ok(())
 }
 

@@ -123,12 +123,13 @@ impl Post {
         inner.running.as_ref().map(|running| (running.health.lock().clone(), running.mailer.counts()))
     }
 
-    /// Ends the queue: each mail that waits is tried once more. Takes this long at most, and a second.
+    /// Ends the queue: each mail that waits is tried once more. Takes this long at most, and a second; a second call can
+    /// shorten that.
     pub(crate) async fn close(&self, within: Duration) {
-        let running = self.inner.lock().running.take();
-        if let Some(running) = running {
+        let mailer = self.inner.lock().running.as_ref().map(|running| running.mailer.clone());
+        if let Some(mailer) = mailer {
             // Waits for a thread: not on one that answers.
-            let _ = tokio::task::spawn_blocking(move || running.mailer.close(within)).await;
+            let _ = tokio::task::spawn_blocking(move || mailer.close(within)).await;
         }
     }
 }

@@ -29,6 +29,10 @@ impl Room {
     pub(super) fn at_most(&self, said: u32) -> usize {
         self.0.load(Ordering::Relaxed).min(said as usize)
     }
+
+    fn is_ours(&self) -> bool {
+        self.0.load(Ordering::Relaxed) != usize::MAX
+    }
 }
 
 /// Raises the limit of this process as far as the policy needs and the system allows, and says so where that is less.
@@ -47,6 +51,13 @@ pub(super) fn provide(handle: &Handle) {
             "add",
             &format!("a limit of {needed} open files (`ulimit -n`, `LimitNOFILE=`), or `limits.connections = {room}`"),
         );
+    }
+}
+
+/// The same for a policy that has come into force since; where the process is somebody else's, nothing is touched.
+pub(super) fn provide_again(handle: &Handle) {
+    if state(handle.live().policy.env()).room.is_ours() {
+        provide(handle);
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::tls::certificates;
 use super::watch::Watched;
-use super::{Phase, notify, state};
+use super::{Phase, descriptors, notify, state};
 use crate::live::Handle;
 use crate::observe::event;
 use crate::policy::config::ReadyNeed;
@@ -76,9 +76,12 @@ pub(super) async fn reload(handle: &Arc<Handle>) -> bool {
     notify::reloading();
     let for_reload = Arc::clone(handle);
     // Reads files and compiles patterns: not on a thread that answers.
-    let reloaded = tokio::task::spawn_blocking(move || for_reload.reload().is_ok()).await;
+    let reloaded = tokio::task::spawn_blocking(move || for_reload.reload().is_ok()).await.unwrap_or(false);
+    if reloaded {
+        descriptors::provide_again(handle);
+    }
     notify::send(notify::READY);
-    reloaded.unwrap_or(false)
+    reloaded
 }
 
 struct Watch {

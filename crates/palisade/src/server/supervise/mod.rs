@@ -264,9 +264,19 @@ impl Work {
         let pid = run.child.id();
         let escaped = group::outside(run.group);
         group::signal(run.group, Signal::SIGTERM);
-        let end = Instant::now() + timeout;
+        let mut end = Instant::now() + timeout;
+        let mut late = "killed after `upstream.stop_timeout`";
         while !group::is_over(run.group) && Instant::now() < end {
-            std::thread::sleep(Duration::from_millis(10));
+            // Whoever asks a second time has less patience.
+            match self.inbox.recv_timeout(PROBE) {
+                Ok(Order::Stop(sooner)) => {
+                    end = end.min(Instant::now() + sooner);
+                    late = "killed: the server was asked to end at once";
+                }
+                Ok(Order::Exited) | Err(RecvTimeoutError::Timeout) => {}
+                // Nobody is left who could ask: what was said holds.
+                Err(RecvTimeoutError::Disconnected) => std::thread::sleep(PROBE),
+            }
         }
         let killed = !group::is_over(run.group);
         group::signal(run.group, Signal::SIGKILL);
@@ -277,7 +287,7 @@ impl Work {
             .line(&self.log)
             .u64("pid", u64::from(pid))
             .str("status", &describe(status))
-            .str("how", if killed { "killed after `upstream.stop_timeout`" } else { "ended when asked to" });
+            .str("how", if killed { late } else { "ended when asked to" });
     }
 
     /// Says that the application has ended: in the log, and for the person who looks at the terminal.
