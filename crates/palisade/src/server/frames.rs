@@ -5,6 +5,9 @@
 //! PRIORITY, window updates, empty frames, resets by either side) spends a budget, which grows by answers and with time.
 //! When it is spent, the connection ends with ENHANCE_YOUR_CALM. A head that does not arrive, and a connection without a
 //! request, have the times that they have over HTTP/1.
+//!
+//! Frames of a client that has nothing to show yet, or has spent some of its budget, are handed on in [`turns`](super::turns):
+//! a flood that begins on a hundred connections at once would otherwise hold up everybody else until it is found out.
 
 use std::io;
 use std::pin::Pin;
@@ -17,6 +20,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::framing::HEAD_TIME;
 use super::streams::Streams;
+use super::turns::Turn;
 use crate::refusal::Code;
 
 /// More frames that carry nothing than a client needs.
@@ -40,6 +44,12 @@ const PIECE: usize = 32;
 /// What a piece of an answer earns, also a small one: clients confirm each message of a conversation, and open windows and
 /// measure round trips by it.
 const OF_A_PIECE: u32 = 4;
+/// With less than this left, a client is a stranger again.
+const TRUSTED: i32 = BUDGET - 100;
+/// So many frames of a stranger are handed on in one turn.
+const OF_A_TURN: u32 = 16;
+/// So many bytes are read from one at once.
+const HELD: usize = 4096;
 /// How long the last word may take to be written and read.
 const CLOSING: Duration = Duration::from_secs(2);
 
@@ -67,7 +77,7 @@ struct Head {
 }
 
 /// Follows frames through a stream of bytes, without looking into them.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, Copy)]
 struct Frames {
     head: [u8; HEAD],
     have: usize,
@@ -98,6 +108,24 @@ impl Frames {
                 seen(self.last, bytes);
             }
         }
+    }
+
+    /// How many of these bytes come before the frame that follows the next `most`, and how many frames begin in them.
+    fn cut(mut self, bytes: &[u8], most: u32) -> (usize, u32) {
+        let (mut left, mut begun) = (bytes, 0);
+        while !left.is_empty() {
+            if self.is_between() {
+                if begun == most {
+                    break;
+                }
+                begun += 1;
+            }
+            let rest = if self.skip == 0 { HEAD - self.have } else { self.skip };
+            let (these, next) = left.split_at(rest.min(left.len()));
+            self.feed(these, |_, _| {});
+            left = next;
+        }
+        (bytes.len() - left.len(), begun)
     }
 
     /// Whether no frame has begun.
@@ -138,8 +166,20 @@ pub(super) struct Calm<S, F> {
     last_stream: u32,
     waiting: (Waiting, Instant),
     timer: Option<Pin<Box<Sleep>>>,
+    stranger: Stranger,
     refused: Option<F>,
     closing: Option<Closing>,
+}
+
+/// What a client sent that is handed on in turn.
+#[derive(Debug, Default)]
+struct Stranger {
+    held: Vec<u8>,
+    /// So many of them are handed on already.
+    gone: usize,
+    turn: Turn,
+    /// So many frames may still begin in this turn.
+    may: u32,
 }
 
 #[derive(Debug)]
@@ -169,9 +209,48 @@ where
             last_stream: 0,
             waiting: (Waiting::Head, now),
             timer: None,
+            stranger: Stranger::default(),
             refused: Some(refused),
             closing: None,
         }
+    }
+
+    fn is_stranger(&self) -> bool {
+        self.budget < TRUSTED || !self.streams.has_answered()
+    }
+
+    /// Reads what came; of a stranger, as many frames as its turn is for.
+    fn poll_bytes(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let is_stranger = self.is_stranger();
+        let Self { stream, stranger, read, .. } = self;
+        if stranger.gone == stranger.held.len() {
+            if !is_stranger {
+                stranger.held = Vec::new();
+                stranger.gone = 0;
+                return Pin::new(stream).poll_read(cx, buffer);
+            }
+            let mut bytes = [0; HELD];
+            let mut came = ReadBuf::new(&mut bytes);
+            ready!(Pin::new(stream).poll_read(cx, &mut came))?;
+            stranger.held.clear();
+            stranger.held.extend_from_slice(came.filled());
+            stranger.gone = 0;
+        }
+        let next = stranger.held.get(stranger.gone..).unwrap_or_default();
+        let next = next.get(..buffer.remaining()).unwrap_or(next);
+        let (mut end, mut begun) = (next.len(), 0);
+        if is_stranger && !next.is_empty() {
+            (end, begun) = read.cut(next, stranger.may);
+            if end == 0 {
+                ready!(stranger.turn.poll(cx));
+                stranger.may = OF_A_TURN;
+                (end, begun) = read.cut(next, stranger.may);
+            }
+        }
+        buffer.put_slice(next.get(..end).unwrap_or_default());
+        stranger.gone += end;
+        stranger.may = stranger.may.saturating_sub(begun);
+        Poll::Ready(Ok(()))
     }
 
     /// Counts what came. False: it was too much.
@@ -328,7 +407,7 @@ where
                 return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
             }
             let before = buffer.filled().len();
-            match Pin::new(&mut this.stream).poll_read(cx, buffer) {
+            match this.poll_bytes(cx, buffer) {
                 Poll::Ready(Ok(())) => {
                     let calm = this.judge(buffer.filled().get(before..).unwrap_or_default());
                     if calm {
@@ -406,5 +485,53 @@ where
             return Poll::Ready(Ok(()));
         }
         Pin::new(&mut this.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn frame(kind: u8, payload: usize) -> Vec<u8> {
+        let [.., a, b, c] = u32::try_from(payload).unwrap().to_be_bytes();
+        let mut bytes = vec![a, b, c, kind, 0, 0, 0, 0, 1];
+        bytes.resize(HEAD + payload, 7);
+        bytes
+    }
+
+    #[test]
+    fn a_cut_is_before_a_frame() {
+        let three = [frame(6, 8), frame(DATA, 0), frame(HEADERS, 30)].concat();
+        let between = Frames::default();
+        for (most, cut) in [(0, (0, 0)), (1, (17, 1)), (2, (26, 2)), (3, (65, 3)), (9, (65, 3))] {
+            assert_eq!(between.cut(&three, most), cut, "{most}");
+        }
+        let within = Frames { skip: 20, ..between };
+        assert_eq!(within.cut(&three, 0), (20, 0), "the rest of one that has begun");
+        assert_eq!(within.cut(&three[..10], 5), (10, 0));
+    }
+
+    proptest! {
+        /// However bytes arrive and turns are given, the frames are those of the whole, and a turn has no more than it may.
+        #[test]
+        fn turns_change_nothing(
+            payloads in prop::collection::vec(0usize..40, 1..30),
+            pieces in prop::collection::vec(1usize..50, 1..60),
+            most in 1u32..5,
+        ) {
+            let bytes: Vec<u8> = payloads.iter().flat_map(|&payload| frame(DATA, payload)).collect();
+            let (mut frames, mut seen, mut left) = (Frames::default(), Vec::new(), &bytes[..]);
+            let mut pieces = pieces.iter().cycle();
+            while !left.is_empty() {
+                let piece = &left[..(*pieces.next().unwrap()).min(left.len())];
+                let (end, begun) = frames.cut(piece, most);
+                prop_assert!(end > 0 && begun <= most);
+                frames.feed(&piece[..end], |head, _| seen.push(head.length));
+                left = &left[end..];
+            }
+            prop_assert_eq!(seen, payloads);
+        }
     }
 }

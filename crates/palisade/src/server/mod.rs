@@ -22,6 +22,7 @@ pub mod status;
 mod streams;
 pub(crate) mod supervise;
 pub(crate) mod tls;
+mod turns;
 mod watch;
 
 use std::path::PathBuf;

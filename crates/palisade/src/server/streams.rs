@@ -53,6 +53,11 @@ impl Streams {
         self.given_up.store(true, Ordering::Relaxed);
     }
 
+    /// Whether a request of this connection was ever answered.
+    pub(super) fn has_answered(&self) -> bool {
+        self.answered.load(Ordering::Relaxed)
+    }
+
     pub(super) fn is_idle(&self) -> bool {
         self.running.load(Ordering::Relaxed) == 0
     }
