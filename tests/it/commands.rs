@@ -128,7 +128,7 @@ async fn a_reload_provides_descriptors() -> Result<()> {
     ensure!(soft()? == 300, "{}: enough as it is", soft()?);
     gateway.write_policy(&policy(400))?;
     gateway.reload()?;
-    let provided = async || soft().is_ok_and(|limit| limit == 400 + 2 * 400 + 128);
+    let provided = async || soft().is_ok_and(|limit| limit == 400 + 400 + 128);
     palisade_test::eventually(SOON, "one for each connection and request, and some", provided).await
 }
 

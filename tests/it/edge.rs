@@ -480,8 +480,9 @@ async fn a_head_too_large_for_http2_is_answered_with_them_or_not_at_all() -> Res
         }
         ensure!(ended == Some(error::ENHANCE_YOUR_CALM), "{what}: {ended:?}");
     }
-    let said = |line: &serde_json::Value| line["event"] == "request.refused" && line["code"] == "limits.headers";
-    ensure!(here.gateway.log().iter().filter(|line| said(line)).count() == 4, "{}", here.gateway.output().tail());
+    let refused = |line: &serde_json::Value| line["event"] == "request.refused" && line["code"] == "limits.headers";
+    let said = async || here.gateway.log().iter().filter(|line| refused(line)).count() == 4;
+    palisade_test::eventually(crate::support::SOON, "each is in the log", said).await?;
     ensure!(here.upstream.requests().is_empty(), "{:?}", here.upstream.requests());
     Ok(())
 }

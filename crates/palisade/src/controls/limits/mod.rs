@@ -59,8 +59,8 @@ pub struct Config {
     #[schemars(range(min = 1, max = 10_000))]
     pub streams: u32,
     /// Requests at once, over all connections, that have a connection to an application or a file of `[[static]]`. One
-    /// address (IPv6: one /48) may have as many as are free besides, so that it never has more than half. Default: twice
-    /// `connections`.
+    /// address (IPv6: one /48) may have as many as are free besides, so that it never has more than half. Default: as many
+    /// as `connections`.
     #[schemars(range(min = 1))]
     pub requests: Option<u32>,
     /// How long a head may take from its first byte, and a TLS handshake, and the beginning of a connection.
@@ -96,9 +96,9 @@ impl Default for Config {
 }
 
 impl Config {
-    /// `requests`, by default twice `connections`.
+    /// `requests`, by default as many as `connections`.
     pub fn requests(&self) -> u32 {
-        self.requests.unwrap_or(self.connections.saturating_mul(2))
+        self.requests.unwrap_or(self.connections)
     }
 }
 
