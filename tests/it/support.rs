@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use palisade_store::Options;
 use palisade_test::kept::Kept;
 pub(crate) use palisade_test::palisade::written_policy;
@@ -52,6 +53,14 @@ pub(crate) fn limited(ulimit: &str) -> Result<(tempfile::TempDir, PathBuf)> {
     std::fs::write(&wrapper, format!("#!/bin/sh\n{ulimit}\nexec \"{}\" \"$@\"\n", paths::binary()?.display()))?;
     std::fs::set_permissions(&wrapper, std::fs::Permissions::from_mode(0o755))?;
     Ok((folder, wrapper))
+}
+
+/// Lets this process have so many files open, where the machine allows it. Gives how many.
+pub(crate) fn open_files(wanted: u64) -> Result<u64> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let wanted = wanted.min(hard).max(soft);
+    setrlimit(Resource::RLIMIT_NOFILE, wanted, hard)?;
+    Ok(wanted)
 }
 
 /// The database, for who looks into it beside the gateway.

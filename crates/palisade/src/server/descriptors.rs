@@ -105,8 +105,8 @@ pub(super) fn provide(handle: &Handle) {
     let wanted = needed.min(hard).max(soft);
     let limit = if wanted > soft && setrlimit(Resource::RLIMIT_NOFILE, wanted, hard).is_ok() { wanted } else { soft };
     let (connections, requests) = shared(limit.saturating_sub(others), said_connections, said_requests);
-    let room = &state(live.policy.env()).room;
-    for (kept, number) in [(&room.connections, connections), (&room.requests, requests)] {
+    let server = state(live.policy.env());
+    for (kept, number) in [(&server.room.connections, connections), (&server.room.requests, requests)] {
         kept.store(usize::try_from(number).unwrap_or(usize::MAX - 1), Ordering::Relaxed);
     }
     // A few less than the policy says are nothing to be told at every start.
@@ -173,7 +173,8 @@ mod tests {
     #[test]
     fn a_descriptor_is_given_back() {
         let state = State::default();
-        let room = &of(&state).room;
+        let server = of(&state);
+        let room = &server.room;
         room.requests.store(2, Ordering::Relaxed);
         let (one, other) = (take(&state), take(&state));
         assert!(one.is_some() && other.is_some() && take(&state).is_none());

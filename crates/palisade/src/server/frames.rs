@@ -48,7 +48,7 @@ const PIECE: usize = 32;
 const OF_A_PIECE: u32 = 4;
 /// Bytes of heads that are handed over at once. Each may stand for a field of the table that both sides keep (RFC 7541
 /// §2.3), which takes some 150 bytes in memory.
-const BREATH: usize = 8 * 1024;
+const BREATH: usize = 4 * 1024;
 /// No head of an answer of ours is as short as this: each has the id of the request, which never is in that table.
 const BARE: usize = 12;
 /// How long the last word may take to be written and read.
@@ -637,7 +637,7 @@ mod tests {
             turns
         };
         let heads = |length: usize| frame(HEADERS, END_STREAM | END_HEADERS, 1, &vec![0xbe; length]).repeat(64);
-        assert_eq!(turns(heads(100)).await, 0);
+        assert_eq!(turns(heads(50)).await, 0);
         assert!(turns(heads(1000)).await >= 5);
         assert_eq!(turns(frame(DATA, 0, 1, &vec![0; 1000]).repeat(64)).await, 0, "bodies have a window");
     }
