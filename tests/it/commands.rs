@@ -118,7 +118,8 @@ async fn few_descriptors_mean_few_connections() -> Result<()> {
 async fn a_reload_provides_descriptors() -> Result<()> {
     let upstream = Upstream::answering(|_| Reply::text("fine")).await?;
     let (_folder, wrapper) = limited("ulimit -Sn 300")?;
-    let policy = |connections: u32| written_policy(&upstream.url(), &format!("[limits]\nconnections = {connections}\n"));
+    let policy =
+        |connections: u32| written_policy(&upstream.url(), &format!("[limits]\nconnections = {connections}\n"));
     let gateway = Palisade::serve().binary(&wrapper).policy(&policy(50)).start().await?;
     let soft = || {
         let limits = std::fs::read_to_string(format!("/proc/{}/limits", gateway.process().id()))?;

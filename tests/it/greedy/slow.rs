@@ -231,6 +231,9 @@ async fn streams_that_stall_leave_descriptors_for_others() -> Result<()> {
     served.all().await?;
     let line = gateway.event("request.refused", |line| line["code"] == "limits.requests_per_address").await?;
     ensure!(line["client"] == GREEDY.to_string(), "{line}");
-    ensure!(gateway.log().iter().all(|line| !line["reason"].to_string().contains("cannot accept")), "out of descriptors");
+    ensure!(
+        gateway.log().iter().all(|line| !line["reason"].to_string().contains("cannot accept")),
+        "out of descriptors"
+    );
     Ok(())
 }

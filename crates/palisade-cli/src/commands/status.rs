@@ -42,7 +42,11 @@ fn shown(status: &Value) -> String {
         ),
         (
             "in progress",
-            format!("{} of {} requests", text(&status["in_progress"]["requests"]), text(&status["in_progress"]["limit"])),
+            format!(
+                "{} of {} requests",
+                text(&status["in_progress"]["requests"]),
+                text(&status["in_progress"]["limit"])
+            ),
         ),
         (
             "requests",

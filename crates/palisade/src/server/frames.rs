@@ -85,7 +85,9 @@ struct Head {
 impl Head {
     /// Whether it is a whole answer of the library's own, or trailers.
     fn is_bare(self) -> bool {
-        self.kind == HEADERS && self.flags & (END_STREAM | END_HEADERS) == END_STREAM | END_HEADERS && self.length < BARE
+        self.kind == HEADERS
+            && self.flags & (END_STREAM | END_HEADERS) == END_STREAM | END_HEADERS
+            && self.length < BARE
     }
 }
 
@@ -606,7 +608,8 @@ mod tests {
     #[tokio::test]
     async fn trailers_are_no_bare_answer() {
         let (frames, error, why) = told([request(1, 1), request(3, 2), request(5, 1)].concat()).await;
-        let ended: Vec<u32> = frames.iter().filter(|(kind, _, end)| *kind == HEADERS && *end).map(|frame| frame.1).collect();
+        let ended: Vec<u32> =
+            frames.iter().filter(|(kind, _, end)| *kind == HEADERS && *end).map(|frame| frame.1).collect();
         assert_eq!((ended.len(), error, why), (3, Some(NO_ERROR), None), "{frames:?}");
         let (frames, error, why) = told([request(1, 1), request(3, 60)].concat()).await;
         assert!(frames.iter().all(|(_, stream, _)| *stream == 1), "{frames:?}");

@@ -230,6 +230,7 @@ mod tests {
         assert_eq!(code(&ask(&app, "203.0.113.2", "/app/z").await), None);
         drop((held, theirs));
         assert_eq!(in_use(), (0, 0));
-        assert!(server.admission.with_requests(Network::widest(one.parse().unwrap()), |held| held.load(Ordering::Relaxed)) == 0);
+        let network = Network::widest(one.parse().unwrap());
+        assert_eq!(server.admission.with_requests(network, |held| held.load(Ordering::Relaxed)), 0);
     }
 }

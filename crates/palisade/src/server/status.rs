@@ -7,8 +7,8 @@ use palisade_identity::service::FeedState;
 use serde_json::{Value, json};
 
 use super::admission::{connection_limit, handshake_limit};
-use super::{ServerState, state};
 use super::tls::certificates;
+use super::{ServerState, state};
 use crate::control::{ControlId, Mode};
 use crate::controls::INFOS;
 use crate::controls::rate_limit::Store;

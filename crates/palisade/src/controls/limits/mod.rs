@@ -275,8 +275,7 @@ impl Check for Limits {
             return Some(Remedy::Section(format!("[limits]\nurl_bytes = \"{wanted}KiB\"")));
         }
         if *judged.code != HEADERS {
-            let text =
-                "the limits on connections, and on requests at once, hold for all: see `[limits]`; a head arrives within its time";
+            let text = "the limits on connections, and on requests at once, hold for all: see `[limits]`; a head arrives within its time";
             return Some(Remedy::Elsewhere(text.into()));
         }
         let wanted = (self.header_bytes as u64).saturating_mul(2).min(HARD_HEADER_BYTES.bytes()).div_ceil(1024);
