@@ -1,13 +1,12 @@
 //! Commands as they are typed: what they print goes into pipes, and whoever reads there may leave.
 
-use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 use palisade_test::upstream::Reply;
 use palisade_test::{Palisade, Upstream, paths};
 
-use crate::support::{SOON, written_policy};
+use crate::support::{SOON, limited, written_policy};
 
 /// `palisade schema | head -1` shows one line, and not how the program ends.
 #[test]
@@ -91,15 +90,11 @@ async fn a_log_that_takes_nothing_is_reported() -> Result<()> {
 #[tokio::test]
 async fn few_descriptors_mean_few_connections() -> Result<()> {
     let upstream = Upstream::answering(|_| Reply::text("fine")).await?;
-    let folder = tempfile::tempdir()?;
-    let wrapper = folder.path().join("palisade");
-    let text = format!("#!/bin/sh\nulimit -n 300\nexec \"{}\" \"$@\"\n", paths::binary()?.display());
-    std::fs::write(&wrapper, text)?;
-    std::fs::set_permissions(&wrapper, std::fs::Permissions::from_mode(0o755))?;
+    let (_folder, wrapper) = limited("ulimit -n 300")?;
     let policy = written_policy(&upstream.url(), "[limits]\nconnections_per_address = 1000\n");
     let gateway = Palisade::serve().binary(&wrapper).policy(&policy).start().await?;
     let said = gateway.event("server.descriptors", |_| true).await?;
-    ensure!(said["limit"] == 300 && said["connections"] == 86, "{said}");
+    ensure!(said["limit"] == 300 && said["connections"] == 86 && said["requests"] == 86, "{said}");
     let mut held = Vec::new();
     for _ in 0..86 {
         let mut wire = gateway.wire_http().await?;
@@ -122,12 +117,9 @@ async fn few_descriptors_mean_few_connections() -> Result<()> {
 #[tokio::test]
 async fn a_reload_provides_descriptors() -> Result<()> {
     let upstream = Upstream::answering(|_| Reply::text("fine")).await?;
-    let folder = tempfile::tempdir()?;
-    let wrapper = folder.path().join("palisade");
-    let text = format!("#!/bin/sh\nulimit -Sn 300\nexec \"{}\" \"$@\"\n", paths::binary()?.display());
-    std::fs::write(&wrapper, text)?;
-    std::fs::set_permissions(&wrapper, std::fs::Permissions::from_mode(0o755))?;
-    let policy = |connections: u32| written_policy(&upstream.url(), &format!("[limits]\nconnections = {connections}\n"));
+    let (_folder, wrapper) = limited("ulimit -Sn 300")?;
+    let policy =
+        |connections: u32| written_policy(&upstream.url(), &format!("[limits]\nconnections = {connections}\n"));
     let gateway = Palisade::serve().binary(&wrapper).policy(&policy(50)).start().await?;
     let soft = || {
         let limits = std::fs::read_to_string(format!("/proc/{}/limits", gateway.process().id()))?;
@@ -137,7 +129,8 @@ async fn a_reload_provides_descriptors() -> Result<()> {
     ensure!(soft()? == 300, "{}: enough as it is", soft()?);
     gateway.write_policy(&policy(400))?;
     gateway.reload()?;
-    palisade_test::eventually(SOON, "two for each connection, and some", async || soft().is_ok_and(|limit| limit == 928)).await
+    let provided = async || soft().is_ok_and(|limit| limit == 400 + 400 + 128);
+    palisade_test::eventually(SOON, "one for each connection and request, and some", provided).await
 }
 
 /// The commonest mistake of a first start: the address of the application is the wrong one. The log names it, and at the

@@ -3,9 +3,10 @@
 use anyhow::{Context as _, Result, ensure};
 use http::Method;
 use palisade_test::ca::Authority;
+use palisade_test::frames::{END_HEADERS, END_STREAM, error, fields, frame, kind};
 use palisade_test::upstream::Reply;
 use palisade_test::wire::Message;
-use palisade_test::{Client, Palisade, Trust, Upstream, Wire};
+use palisade_test::{Client, Frames, Palisade, Trust, Upstream, Wire};
 
 const TOKEN: &str = "correct-horse-battery-staple-edge";
 const HOST: &str = "api.example.com";
@@ -441,6 +442,48 @@ async fn answers_without_a_request_have_them_too() -> Result<()> {
     let refused = refused.context("nothing was refused")?;
     check("too many", &by_message(&refused), Some(DATA), false)?;
     drop(held);
+    Ok(())
+}
+
+/// A head that is too large over HTTP/2, however it is written: answered by the policy's limits, and far above them not at
+/// all. The HTTP library's own answer would have none of these headers, nor a line in a log.
+#[tokio::test]
+async fn a_head_too_large_for_http2_is_answered_with_them_or_not_at_all() -> Result<()> {
+    let here = Production::start("", app).await?;
+    let [_, (_, client)] = here.clients()?;
+    for bytes in [33 << 10, 60 << 10] {
+        let what = format!("{bytes} bytes");
+        let mut answer = client.get("/").header("x-large", &"x".repeat(bytes)).send().await?;
+        ensure!(answer.status() == 431, "{what}: {}", answer.status());
+        check(&what, &by_answer(&answer), Some(DATA), true)?;
+        ensure!(answer.all("cache-control") == ["no-store"], "{what}: {:?}", answer.headers());
+        ensure!(answer.json().await?["code"] == "limits.headers", "{what}");
+    }
+    let head = [(":method", "GET"), (":scheme", "https"), (":authority", HOST), (":path", "/")];
+    let plain = [&fields(&head)[..], &fields(&[("x-large", "x".repeat(70 << 10))])].concat();
+    // An entry of nearly the whole table (RFC 7541 §6.2.1), and then a byte for each time that it is meant.
+    let small = [&fields(&head)[..], &[0x40, 1, b'x', 127, 0xa1, 0x1e], &[b'y'; 4000], &[0xbe; 20]].concat();
+    for (what, block) in [("70 KiB as they are", plain), ("80 KiB in four", small)] {
+        let address = here.gateway.address("https")?;
+        let mut frames = Frames::over(here.trust.connect(address, HOST, &[b"h2"]).await?).await?;
+        let pieces: Vec<&[u8]> = block.chunks(16 << 10).collect();
+        let bytes = pieces.iter().enumerate().flat_map(|(number, piece)| {
+            let kind = if number == 0 { kind::HEADERS } else { kind::CONTINUATION };
+            let last = if number + 1 == pieces.len() { END_HEADERS } else { 0 };
+            frame(kind, last | if number == 0 { END_STREAM } else { 0 }, 1, piece)
+        });
+        frames.send(bytes.collect::<Vec<u8>>()).await?;
+        let mut ended = None;
+        while let Some(frame) = frames.next().await? {
+            ensure!(frame.kind != kind::HEADERS, "{what}: an answer");
+            ended = frame.error().or(ended);
+        }
+        ensure!(ended == Some(error::ENHANCE_YOUR_CALM), "{what}: {ended:?}");
+    }
+    let refused = |line: &serde_json::Value| line["event"] == "request.refused" && line["code"] == "limits.headers";
+    let said = async || here.gateway.log().iter().filter(|line| refused(line)).count() == 4;
+    palisade_test::eventually(crate::support::SOON, "each is in the log", said).await?;
+    ensure!(here.upstream.requests().is_empty(), "{:?}", here.upstream.requests());
     Ok(())
 }
 

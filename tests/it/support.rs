@@ -1,12 +1,15 @@
 //! What the tests behind the gateway share.
 
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use palisade_store::Options;
 use palisade_test::kept::Kept;
 pub(crate) use palisade_test::palisade::written_policy;
-use palisade_test::{Client, Palisade, Wire, not_run};
+use palisade_test::{Client, Palisade, Wire, not_run, paths};
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// The deadline of a condition that holds within milliseconds on a machine with nothing else to do.
@@ -41,6 +44,23 @@ pub(crate) async fn starter(url: &str) -> Result<Palisade> {
 /// The gateway under a policy that somebody wrote: development, this upstream, and what follows.
 pub(crate) async fn written(url: &str, more: &str) -> Result<Palisade> {
     Palisade::serve().policy(&written_policy(url, more)).start().await
+}
+
+/// The binary under test, run by a shell that limits it first: `ulimit -n 300`. It is gone with the folder.
+pub(crate) fn limited(ulimit: &str) -> Result<(tempfile::TempDir, PathBuf)> {
+    let folder = tempfile::tempdir()?;
+    let wrapper = folder.path().join("palisade");
+    std::fs::write(&wrapper, format!("#!/bin/sh\n{ulimit}\nexec \"{}\" \"$@\"\n", paths::binary()?.display()))?;
+    std::fs::set_permissions(&wrapper, std::fs::Permissions::from_mode(0o755))?;
+    Ok((folder, wrapper))
+}
+
+/// Lets this process have so many files open, where the machine allows it. Gives how many.
+pub(crate) fn open_files(wanted: u64) -> Result<u64> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let wanted = wanted.min(hard).max(soft);
+    setrlimit(Resource::RLIMIT_NOFILE, wanted, hard)?;
+    Ok(wanted)
 }
 
 /// The database, for who looks into it beside the gateway.

@@ -60,7 +60,7 @@ fn update() -> Result<()> {
 
 /// A command with the rights and the environment an installation needs. `RUNLEVEL=1` keeps init scripts from starting
 /// what was installed.
-fn as_root(command: &[&str]) -> Result<Command> {
+pub(crate) fn as_root(command: &[&str]) -> Result<Command> {
     let mut words = Vec::new();
     if first_line(Command::new("id").arg("-u")).as_deref() != Some("0") {
         // `-n`: fail rather than ask for a password.

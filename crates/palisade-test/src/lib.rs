@@ -12,6 +12,7 @@ pub mod paths;
 pub mod provision;
 pub mod shell;
 pub mod vectors;
+pub mod ways;
 
 #[cfg(feature = "net")]
 pub mod browser;

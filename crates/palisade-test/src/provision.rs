@@ -42,7 +42,7 @@ pub enum Need {
     Curl,
     /// `openssl`, the other side in TLS tests.
     Openssl,
-    /// `slowhttptest`, a thousand slow clients.
+    /// `slowhttptest`, a thousand slow clients, and `ip`, which says where they come from.
     Slowhttptest,
     /// Debian's PostgreSQL: the programs only. Its own service is not started and its own cluster not used.
     Postgres,
@@ -102,7 +102,7 @@ impl Need {
             Need::CoreRuleSet => core_rule_set().join("usr/share/modsecurity-crs/rules").is_dir(),
             Need::Curl => has("curl"),
             Need::Openssl => has("openssl"),
-            Need::Slowhttptest => has("slowhttptest"),
+            Need::Slowhttptest => has("slowhttptest") && has("ip"),
             Need::Postgres => postgres("initdb").is_file() && postgres("psql").is_file(),
             Need::Redis => has("redis-server") && has("redis-cli"),
         }
@@ -124,7 +124,7 @@ impl Need {
             Need::Curl => apt::install(&["curl"], "tests run the lines that `palisade demo` prints"),
             Need::Openssl => apt::install(&["openssl"], "tests speak TLS with a second implementation"),
             Need::Slowhttptest => {
-                apt::install(&["slowhttptest"], "tests and the bench hold a thousand slow connections")
+                apt::install(&["slowhttptest", "iproute2"], "tests and the bench hold a thousand slow connections")
             }
             Need::Postgres => apt::install(
                 &["postgresql"],

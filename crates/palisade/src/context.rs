@@ -22,6 +22,7 @@ use crate::policy::{Found, Policy, Rule};
 use crate::refusal::{Code, Refusal};
 use crate::server::admission::Admitted;
 use crate::server::request_id::RequestId;
+use crate::server::seats::Seat;
 
 /// What is known about a connection: made once, shared by its requests.
 #[derive(Debug, Clone)]
@@ -280,6 +281,7 @@ pub struct Context {
     rate_below_login: OnceLock<rate_limit::Facts>,
     csp_nonce: OnceLock<Box<HeaderValue>>,
     permit: OnceLock<rate_limit::Permit>,
+    seat: OnceLock<Seat>,
     inspection: Mutex<Option<Box<waf::Inspection>>>,
     authenticated_by: OnceLock<csrf::AuthenticatedBy>,
     session_secret: OnceLock<Box<[u8]>>,
@@ -348,6 +350,7 @@ impl Context {
             rate_below_login: OnceLock::new(),
             csp_nonce: OnceLock::new(),
             permit: OnceLock::new(),
+            seat: OnceLock::new(),
             inspection: Mutex::default(),
             authenticated_by: OnceLock::new(),
             session_secret: OnceLock::new(),
@@ -540,6 +543,11 @@ impl Context {
     /// Keeps a place among the requests in flight until this request has ended. Set by `rate_limit`, once.
     pub(crate) fn set_permit(&self, permit: rate_limit::Permit) {
         let _ = self.permit.set(permit);
+    }
+
+    /// Keeps a seat until this request has ended, and the tunnel that it opens. Set by the gateway, once.
+    pub(crate) fn keep_seat(&self, seat: Seat) {
+        let _ = self.seat.set(seat);
     }
 
     /// The inner service has begun to answer.

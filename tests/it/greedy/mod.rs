@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use palisade_test::upstream::Reply;
-use palisade_test::{Palisade, Upstream};
+use palisade_test::{Client, Palisade, Upstream};
 use tokio::task::JoinHandle;
 
 use crate::support::{SOON, written};
@@ -52,7 +52,12 @@ struct Served {
 
 impl Served {
     fn beside(gateway: &Palisade) -> Result<Served> {
-        let clients = [gateway.https()?.from_address(OTHER), gateway.https()?.http2().from_address(OTHER)];
+        Ok(Served::by(&gateway.https()?))
+    }
+
+    /// By this client, from another address, over HTTP/1.1 and HTTP/2.
+    fn by(client: &Client) -> Served {
+        let clients = [client.clone().from_address(OTHER), client.clone().http2().from_address(OTHER)];
         let (stop, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let (until, counted) = (Arc::clone(&stop), Arc::clone(&count));
         let task = tokio::spawn(async move {
@@ -67,7 +72,7 @@ impl Served {
             }
             Ok(())
         });
-        Ok(Served { stop, count, task })
+        Served { stop, count, task }
     }
 
     /// Fails if one of the requests did, or there were none.

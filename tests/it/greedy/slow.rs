@@ -11,7 +11,7 @@ use tokio::io::AsyncReadExt as _;
 
 use super::frames::{open, request, silent};
 use super::{GREEDY, MIB, Served, gateway, grown, upstream};
-use crate::support::SOON;
+use crate::support::{SOON, limited, written_policy};
 
 const SHORT: &str = "head_time = \"1s\"\nidle_time = \"1s\"\nbody_time = \"1s\"\nanswer_time = \"2s\"\n";
 
@@ -186,5 +186,54 @@ async fn an_answer_that_nobody_takes_is_given_up() -> Result<()> {
     palisade_test::shell::say(&format!("a thousand answers to nobody: {} MiB more", most / MIB));
     ensure!(most < 256 * MIB, "{most} bytes more");
     all_closed(&upstream).await?;
+    Ok(())
+}
+
+/// Each stream of an HTTP/2 connection may hold a connection to the application: a hundred on each of a few connections
+/// would take every descriptor, and nobody else would be accepted. One address has half of what there is, again and again.
+#[tokio::test]
+async fn streams_that_stall_leave_descriptors_for_others() -> Result<()> {
+    let upstream = upstream().await?;
+    let (_folder, binary) = limited("ulimit -n 300")?;
+    let policy = written_policy(&upstream.url(), "[rate_limit]\ndefault = \"off\"\n");
+    let gateway = Palisade::serve().binary(&binary).policy(&policy).start().await?;
+    let said = gateway.event("server.descriptors", |_| true).await?;
+    let most = said["requests"].as_u64().context("requests")?;
+    ensure!(most == 86, "{said}");
+    let in_progress = async || {
+        let status = gateway.run(&["status", "--json"]).await?.json()?;
+        status["in_progress"]["requests"].as_u64().context("in progress")
+    };
+    let served = Served::beside(&gateway)?;
+    for round in 0..2 {
+        let (mut greedy, mut got) = (Vec::new(), 0);
+        for _ in 0..3 {
+            let mut raw = open(&gateway, &[(4, 0)]).await?;
+            let requests: Vec<u8> = (0..100).flat_map(|n| request(2 * n + 1, END_STREAM, "GET", "/some")).collect();
+            raw.send(&requests).await?;
+            for _ in 0..100 {
+                let head = raw.until("an answer", |frame| frame.kind == HEADERS).await?;
+                // 200 in the static table (RFC 7541, appendix A); the others are refused.
+                got += u64::from(head.payload.first() == Some(&0x88));
+            }
+            greedy.push(raw);
+        }
+        // One fewer for each of the others that is served just then.
+        ensure!((most / 2 - 2..=most / 2).contains(&got), "{got} got seats");
+        let held = upstream.open_connections() as u64;
+        ensure!(held < most, "{held} connections to the application");
+        ensure!(in_progress().await? >= got, "round {round}");
+        drop(greedy);
+        // But for somebody else's, just now.
+        let free = async || in_progress().await.is_ok_and(|taken| taken <= 1);
+        eventually(SOON, "all seats come back", free).await?;
+    }
+    served.all().await?;
+    let line = gateway.event("request.refused", |line| line["code"] == "limits.requests_per_address").await?;
+    ensure!(line["client"] == GREEDY.to_string(), "{line}");
+    ensure!(
+        gateway.log().iter().all(|line| !line["reason"].to_string().contains("cannot accept")),
+        "out of descriptors"
+    );
     Ok(())
 }

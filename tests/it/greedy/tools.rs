@@ -1,21 +1,40 @@
-//! `slowhttptest` in its four modes, a thousand connections each. It cannot choose its address: it comes from 127.0.0.1.
+//! `slowhttptest` in its four modes, a thousand connections each. It cannot choose its address: where root is there, the way
+//! to the gateway has one for it.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::process::Command;
 
 use anyhow::{Result, ensure};
-use palisade_test::{Need, Process, need};
+use palisade_test::ways::Ways;
+use palisade_test::{Need, Palisade, Process, need};
 
-use super::{MIB, Served, gateway, grown, upstream};
+use super::{GREEDY, MIB, Served, grown, upstream};
 use crate::support::heavy;
+
+/// Where the gateway listens and where the tool comes from, for as long as the way is held.
+fn addresses() -> Result<(Option<Ways>, Ipv4Addr, IpAddr)> {
+    if nix::unistd::geteuid().is_root() {
+        return Ok((Some(Ways::open()?), Ways::ATTACKER, GREEDY));
+    }
+    palisade_test::shell::say("`slowhttptest` comes from 127.0.0.1: it takes root to give it another address");
+    Ok((None, Ipv4Addr::LOCALHOST, Ipv4Addr::LOCALHOST.into()))
+}
 
 #[tokio::test]
 async fn a_thousand_slow_connections_of_each_kind() -> Result<()> {
     need(Need::Slowhttptest)?;
     let _alone = heavy().await;
     let upstream = upstream().await?;
+    let (_ways, at, from) = addresses()?;
     // All thousand may stay, as if they were a thousand addresses.
-    let gateway = gateway(&upstream, "").await?;
-    gateway.https()?.get("/").send().await?;
+    let policy = format!(
+        "[server]\nmode = \"development\"\nhosts = [\"localhost\", \"{at}\"]\nhttps = \"{at}:8443\"\nhttp = \"{at}:8080\"\n\n\
+         [upstream]\nurl = \"{}\"\n\n[rate_limit]\ndefault = \"off\"\n\n[limits]\nconnections_per_address = 10000\n",
+        upstream.url(),
+    );
+    let gateway = Palisade::serve().policy(&policy).start().await?;
+    let client = gateway.https()?.host("localhost");
+    client.get("/").send().await?;
     let before = gateway.process().memory()?.resident;
     let (plain, secure) = (gateway.url("http")?, gateway.url("https")?);
     let modes: [(&[&str], &str); 4] = [
@@ -26,7 +45,7 @@ async fn a_thousand_slow_connections_of_each_kind() -> Result<()> {
     ];
     // Thirty seconds of each, two at a time: longer than a head may take, so that those that only send heads are ended.
     for pair in modes.chunks(2) {
-        let served = Served::beside(&gateway)?;
+        let served = Served::by(&client);
         let mut tools = Vec::new();
         for (mode, path) in pair {
             let mut command = Command::new("slowhttptest");
@@ -44,7 +63,9 @@ async fn a_thousand_slow_connections_of_each_kind() -> Result<()> {
         ensure!(grown < 512 * MIB, "{modes:?}: {grown} bytes more");
         palisade_test::shell::say(&format!("{modes:?}: {count} others served, {} MiB more", grown / MIB));
     }
-    let ended = gateway.output().since(0).iter().filter(|line| line.text.contains("limits.head_time")).count();
-    ensure!(ended >= 1000, "{ended} connections that never sent a whole head were ended");
+    let from = format!("\"{from}\"");
+    let is_ended = |text: &str| text.contains("limits.head_time") && text.contains(&from);
+    let ended = gateway.output().since(0).iter().filter(|line| is_ended(&line.text)).count();
+    ensure!(ended >= 1000, "{ended} connections of {from} that never sent a whole head were ended");
     Ok(())
 }

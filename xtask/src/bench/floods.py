@@ -1,7 +1,8 @@
-"""Frames of HTTP/2 that are cheap to send and dear to serve, from 127.0.0.2: `floods.py PORT SECONDS CONNECTIONS`.
+"""What is cheap to send and dear to serve, most of it frames of HTTP/2, from 127.0.0.2: `floods.py PORT SECONDS CONNECTIONS`.
 
 Each connection sends one of the floods until it is ended, and comes again. Standard library only, and one thread: what an
-attacker with one core can do. Prints how many connections were ended with which error, as JSON.
+attacker with one core can do. Prints how many connections were ended with which error, as JSON. The tests have the same
+list, in `tests/it/greedy/floods.rs`.
 """
 
 import asyncio
@@ -28,9 +29,22 @@ def fields(*pairs):
     return b"".join(b"\x00" + bytes([len(n)]) + n.encode() + bytes([len(v)]) + v.encode() for n, v in pairs)
 
 
-def request(stream, flags, method):
-    head = fields((":method", method), (":scheme", "https"), (":authority", HOST), (":path", "/"))
-    return frame(HEADERS, flags | END_HEADERS, stream, head)
+def head(method, path):
+    return fields((":method", method), (":scheme", "https"), (":authority", HOST), (":path", path))
+
+
+def request(stream, flags, method, path="/"):
+    return frame(HEADERS, flags | END_HEADERS, stream, head(method, path))
+
+
+def settings(*pairs):
+    return frame(SETTINGS, 0, 0, b"".join(name.to_bytes(2, "big") + value.to_bytes(4, "big") for name, value in pairs))
+
+
+def bomb(number):
+    """An entry of nearly the whole table (RFC 7541 section 2.3.2), and then a byte for each time it is meant."""
+    entry = b"\x40\x01x\x7f\xa1\x1e" + b"y" * 4000 if number == 0 else b""
+    return frame(HEADERS, END_STREAM | END_HEADERS, odd(number), head("GET", "/") + entry + b"\xbe" * 4000)
 
 
 def odd(number):
@@ -54,7 +68,24 @@ FLOODS = {
         frame(HEADERS, END_STREAM, 1, fields((":method", "GET"))), frame(CONTINUATION, 0, 1, fields(("x-more", "more")))
     ),
     "a head of empty pieces": begun(frame(HEADERS, END_STREAM, 1, fields((":method", "GET"))), frame(CONTINUATION, 0, 1, b"")),
+    "heads that grow": bomb,
 }
+
+# Answers of which nothing is taken: the settings, and what is asked for. They are ended when their time is over.
+UNTAKEN = {
+    "windows of zero": (settings((4, 0)), b"".join(request(odd(n), END_STREAM, "GET") for n in range(100))),
+    "readers that never read": (
+        settings((4, 0x7FFFFFFF)) + frame(WINDOW, 0, 0, (0x7FFF0000).to_bytes(4, "big")),
+        # Few: what is not read lies with the application too, in memory of the kernel's.
+        b"".join(request(odd(n), END_STREAM, "GET", "/1m") for n in range(8)),
+    ),
+}
+HALF_HANDSHAKES = "half handshakes"
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+# A ClientHello that does not go on.
+HALF = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"
+# Longer than anybody waits for an answer to be taken, or for a handshake.
+HELD = 70
 
 tls = ssl.create_default_context()
 tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
@@ -71,23 +102,46 @@ async def error(reader):
             return int.from_bytes(payload[4:8], "big")
 
 
-async def flood(of, pieces):
+async def flood(reader, writer, pieces):
+    """Sends until somebody has had enough."""
+    writer.write(PREFACE + settings())
+    waiting = asyncio.ensure_future(error(reader))
+    for piece in pieces:
+        if waiting.done():
+            break
+        writer.write(piece)
+        await asyncio.wait_for(writer.drain(), 10)
+        await asyncio.sleep(0)
+    code = await asyncio.wait_for(waiting, 10)
+    return "calm" if code == ENHANCE_YOUR_CALM else f"error {code}"
+
+
+async def hold(reader, writer, said):
+    """Says something and then nothing any more, and takes nothing either, for as long as it is let."""
+    writer.write(said)
+    await asyncio.wait_for(writer.drain(), 10)
+    until = min(end, time.monotonic() + HELD)
+    # What comes is read by nobody: a transport whose buffer is full stops reading its socket.
+    while time.monotonic() < until and not reader.at_eof() and not writer.transport.is_closing():
+        await asyncio.sleep(0.5)
+    return "held"
+
+
+async def attack(name, pieces):
     await asyncio.sleep(random.random())
+    half = name == HALF_HANDSHAKES
+    secure = {} if half else {"ssl": tls, "server_hostname": HOST}
     while time.monotonic() < end:
         writer = None
         try:
-            opened = asyncio.open_connection("127.0.0.1", PORT, ssl=tls, server_hostname=HOST, local_addr=("127.0.0.2", 0))
+            opened = asyncio.open_connection("127.0.0.1", PORT, local_addr=("127.0.0.2", 0), **secure)
             reader, writer = await asyncio.wait_for(opened, 10)
-            writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(SETTINGS, 0, 0, b""))
-            waiting = asyncio.ensure_future(error(reader))
-            for piece in pieces:
-                if waiting.done():
-                    break
-                writer.write(piece)
-                await asyncio.wait_for(writer.drain(), 10)
-                await asyncio.sleep(0)
-            code = await asyncio.wait_for(waiting, 10)
-            ended["calm" if code == ENHANCE_YOUR_CALM else f"error {code}"] += 1
+            if half:
+                ended[await hold(reader, writer, HALF)] += 1
+            elif name in UNTAKEN:
+                ended[await hold(reader, writer, PREFACE + b"".join(UNTAKEN[name]))] += 1
+            else:
+                ended[await flood(reader, writer, pieces)] += 1
         except (OSError, ssl.SSLError, EOFError, asyncio.TimeoutError) as error_:
             ended[type(error_).__name__] += 1
         finally:
@@ -99,8 +153,8 @@ async def flood(of, pieces):
 
 async def main():
     pieces = {name: [b"".join(of(n) for n in range(p * 250, p * 250 + 250)) for p in range(20)] for name, of in FLOODS.items()}
-    names = list(FLOODS)
-    await asyncio.gather(*(flood(names[n % len(names)], pieces[names[n % len(names)]]) for n in range(CONNECTIONS)))
+    names = [*FLOODS, *UNTAKEN, HALF_HANDSHAKES]
+    await asyncio.gather(*(attack(names[n % len(names)], pieces.get(names[n % len(names)])) for n in range(CONNECTIONS)))
     print(json.dumps(ended))
 
 

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+use palisade_test::ways::Ways;
 use serde_json::Value;
 
 use super::gateway::{Launch, Port};
 use super::site::{HOST, ORIGIN, Site};
-use super::slow::Ways;
 use super::{Profile, install, process};
 use crate::dist;
 

@@ -41,6 +41,14 @@ fn shown(status: &Value) -> String {
             format!("{} of {}", text(&status["connections"]["open"]), text(&status["connections"]["limit"])),
         ),
         (
+            "in progress",
+            format!(
+                "{} of {} requests",
+                text(&status["in_progress"]["requests"]),
+                text(&status["in_progress"]["limit"])
+            ),
+        ),
+        (
             "requests",
             format!(
                 "{}, {} refused, {} would have been",

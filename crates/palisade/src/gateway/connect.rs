@@ -11,10 +11,33 @@ use tokio_rustls::client::TlsStream;
 
 use super::tls::Client;
 use crate::policy::values::UpstreamUrl;
+use crate::server::descriptors::Descriptor;
 
 /// A connection to an application.
 #[derive(Debug)]
-pub(crate) enum Io {
+pub(crate) struct Io {
+    stream: Stream,
+    /// Given back when the connection is closed, however it came to that.
+    _descriptor: Option<Descriptor>,
+}
+
+impl Io {
+    /// One whose descriptor is counted.
+    pub(super) fn counted(stream: Stream, descriptor: Descriptor) -> Self {
+        Self { stream, _descriptor: Some(descriptor) }
+    }
+}
+
+/// One that takes no descriptor, or of which there are few.
+impl From<Stream> for Io {
+    fn from(stream: Stream) -> Self {
+        Self { stream, _descriptor: None }
+    }
+}
+
+/// What a connection is made of.
+#[derive(Debug)]
+pub(crate) enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
     // Boxed: what is rare shall not make every connection larger.
@@ -46,15 +69,15 @@ pub(super) async fn connect(
     target: &UpstreamUrl,
     tls: Option<&Client>,
     protocol: Protocol,
-) -> Result<Io, NotConnected> {
+) -> Result<Stream, NotConnected> {
     match (target, tls) {
-        (UpstreamUrl::Http { host, port }, _) => tcp(host, *port).await.map(Io::Tcp).map_err(NotConnected::Io),
+        (UpstreamUrl::Http { host, port }, _) => tcp(host, *port).await.map(Stream::Tcp).map_err(NotConnected::Io),
         (UpstreamUrl::Https { host, port }, Some(tls)) => {
             let stream = tcp(host, *port).await.map_err(NotConnected::Io)?;
-            tls.handshake(stream, protocol).await.map(|stream| Io::Tls(Box::new(stream))).map_err(NotConnected::Tls)
+            tls.handshake(stream, protocol).await.map(|stream| Stream::Tls(Box::new(stream))).map_err(NotConnected::Tls)
         }
         (UpstreamUrl::Https { .. }, None) => Err(NotConnected::Tls(io::Error::other("no TLS client was built"))),
-        (UpstreamUrl::Unix(path), _) => UnixStream::connect(path).await.map(Io::Unix).map_err(NotConnected::Io),
+        (UpstreamUrl::Unix(path), _) => UnixStream::connect(path).await.map(Stream::Unix).map_err(NotConnected::Io),
     }
 }
 
@@ -68,21 +91,21 @@ async fn tcp(host: &str, port: u16) -> io::Result<TcpStream> {
 macro_rules! each {
     ($self:ident, $io:ident => $call:expr) => {
         match $self.get_mut() {
-            Io::Tcp($io) => $call,
-            Io::Unix($io) => $call,
-            Io::Tls($io) => $call,
-            Io::Memory($io) => $call,
+            Stream::Tcp($io) => $call,
+            Stream::Unix($io) => $call,
+            Stream::Tls($io) => $call,
+            Stream::Memory($io) => $call,
         }
     };
 }
 
-impl AsyncRead for Io {
+impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         each!(self, io => Pin::new(io).poll_read(cx, buf))
     }
 }
 
-impl AsyncWrite for Io {
+impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         each!(self, io => Pin::new(io).poll_write(cx, bytes))
     }
@@ -110,5 +133,37 @@ impl AsyncWrite for Io {
             Self::Tls(io) => io.is_write_vectored(),
             Self::Memory(io) => io.is_write_vectored(),
         }
+    }
+}
+
+impl AsyncRead for Io {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Io {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, bytes)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
     }
 }

@@ -13,7 +13,7 @@ use http_body::Body as _;
 use palisade_h1::client::{Connection, Outcome};
 
 use super::Gateway;
-use super::connect::{NotConnected, Protocol};
+use super::connect::{Io, NotConnected, Protocol};
 use super::pool::Return;
 use crate::body::RequestBody;
 
@@ -52,7 +52,7 @@ impl Gateway {
 
     async fn ask(&self, path: &str, host: &HeaderValue, most: usize) -> Result<Bytes, NotFetched> {
         let away = |why: &dyn std::fmt::Display| NotFetched::Away(why.to_string());
-        let io = self.open(Protocol::Http1).await.map_err(|why| match why {
+        let stream = self.open(Protocol::Http1).await.map_err(|why| match why {
             NotConnected::Io(why) | NotConnected::Tls(why) => away(&why),
         })?;
         let request = Request::get(path)
@@ -61,8 +61,8 @@ impl Gateway {
             .header(USER_AGENT, "palisade")
             .body(RequestBody::empty())
             .map_err(|why| away(&why))?;
-        let back = Return::new(Arc::clone(&self.pool));
-        let answer = match Connection::new(io).send(request, None, back).await {
+        let back = Return::new(Arc::clone(&self.pool), None);
+        let answer = match Connection::new(Io::from(stream)).send(request, None, back).await {
             Ok(Outcome::Response(answer)) => answer,
             Ok(Outcome::Upgraded(_)) => return Err(NotFetched::Status(StatusCode::SWITCHING_PROTOCOLS)),
             Err(failure) => return Err(away(&failure.error)),

@@ -25,6 +25,7 @@ use crate::body::{BodyError, RequestBody};
 use crate::context::Context;
 use crate::controls::integrity;
 use crate::grpc;
+use crate::server::seats::Seat;
 use crate::shard;
 
 const SHARDS: usize = 64;
@@ -140,6 +141,14 @@ impl Shared {
         drop(open);
         tokio::spawn(drive(connection, Arc::downgrade(self), at, load));
         Ok((sender, place))
+    }
+
+    /// Closes all that nobody uses just now.
+    pub(super) fn close_idle(&self) {
+        for shard in &self.shards {
+            // Places are taken under this lock.
+            shard.lock().retain(|open| open.load.streams.load(Ordering::Relaxed) > 0);
+        }
     }
 
     /// Shares a connection no more that nobody has used for so long: it ends when its last sender goes.
@@ -260,11 +269,18 @@ pub(super) struct Download {
     /// Held to its end.
     _cut: oneshot::Sender<Infallible>,
     _place: Place,
+    _seat: Seat,
 }
 
 impl Download {
-    pub(super) fn new(body: Incoming, ctx: &Arc<Context>, cut: oneshot::Sender<Infallible>, place: Place) -> Self {
-        Self { body, ctx: Arc::clone(ctx), over: false, _cut: cut, _place: place }
+    pub(super) fn new(
+        body: Incoming,
+        ctx: &Arc<Context>,
+        cut: oneshot::Sender<Infallible>,
+        place: Place,
+        seat: Seat,
+    ) -> Self {
+        Self { body, ctx: Arc::clone(ctx), over: false, _cut: cut, _place: place, _seat: seat }
     }
 }
 

@@ -15,7 +15,7 @@ use palisade_h1::client::{Connection, Outcome};
 use parking_lot::Mutex;
 use tower::ServiceExt as _;
 
-use super::connect::Io;
+use super::connect::{Io, Stream};
 use super::{Tunnels, forward, refusal, upgraded};
 use crate::body::{RequestBody, ResponseBody};
 use crate::context::Context;
@@ -55,7 +55,7 @@ pub(crate) async fn websocket(
         hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(theirs), service).with_upgrades();
     // Ends with the other side, which is dropped with this request or with its tunnel.
     tokio::spawn(async move { drop(served.await) });
-    let sent = Connection::new(Io::Memory(ours)).send(request, None, |_: Connection<Io>| {}).await;
+    let sent = Connection::new(Io::from(Stream::Memory(ours))).send(request, None, |_: Connection<Io>| {}).await;
     let outcome = sent.map_err(|failure| refusal(&failure.error))?;
     if let Some(refusal) = refused.lock().take() {
         return Err(refusal);

@@ -29,14 +29,15 @@ use crate::body::{BodyError, RequestBody, ResponseBody};
 use crate::context::{Context, UpstreamFacts};
 use crate::controls::integrity;
 use crate::observe::access::micros;
+use crate::policy::State;
 use crate::policy::config::Upstream as Config;
 use crate::policy::request_headers::MISSING_VALUE;
 use crate::policy::values::UpstreamUrl;
 use crate::refusal::{Code, Refusal};
-
 use crate::server::supervise::{self, AppStatus, Patience};
+use crate::server::{descriptors, seats};
 
-use connect::{Io, NotConnected, Protocol};
+use connect::{Io, NotConnected, Protocol, Stream};
 use pool::{Pool, Return};
 
 pub(crate) use forward::X_REQUEST_ID;
@@ -119,6 +120,8 @@ pub struct Gateway {
     connect_timeout: Duration,
     response_timeout: Option<Duration>,
     tunnels: Arc<Tunnels>,
+    /// Where descriptors are counted.
+    state: Arc<State>,
     /// How the application is doing, where it is supervised.
     app: Option<Arc<AppStatus>>,
 }
@@ -148,6 +151,7 @@ impl Gateway {
             connect_timeout: config.connect_timeout.duration(),
             response_timeout: config.response_timeout.duration(),
             tunnels: Tunnels::of(&env.state),
+            state: Arc::clone(&env.state),
             target,
             tls,
             app: None,
@@ -197,15 +201,20 @@ impl Gateway {
             return Box::pin(self.call_http2(ctx, request)).await;
         }
         let upgrade = forward::prepare(&mut request);
+        if upgrade.is_some() {
+            // A tunnel outlives the exchange that it began with.
+            ctx.keep_seat(seats::take(ctx)?);
+        }
         let start = ctx.policy.clock().instant();
         let answer_timeout = if upgrade.is_some() { None } else { self.response_timeout };
         let mut fresh = false;
         let outcome = loop {
+            let seat = if upgrade.is_some() { None } else { Some(seats::take(ctx)?) };
             let connection = match self.pool.take().filter(|_| !fresh) {
                 Some(idle) => idle,
                 None => Connection::new(Box::pin(self.connect(Protocol::Http1)).await?),
             };
-            let back = Return::new(Arc::clone(&self.pool));
+            let back = Return::new(Arc::clone(&self.pool), seat);
             // Straight onto the wire: a table would hash each of them.
             let host = forward::client_host(ctx, request.headers());
             let more = |fields: &mut MoreFields<'_>| {
@@ -243,6 +252,7 @@ impl Gateway {
     ) -> Result<Response<ResponseBody>, Refusal> {
         forward::prepare_http2(ctx, &mut request, self.target.is_https())
             .ok_or_else(|| BAD_ANSWER.refuse("a request that cannot be sent on"))?;
+        let seat = seats::take(ctx)?;
         let start = ctx.policy.clock().instant();
         let (mut request, http2::Ends { sent, cut }) = http2::Upload::new(ctx, request);
         let mut fresh = false;
@@ -278,7 +288,7 @@ impl Gateway {
         };
         let waited = ctx.policy.clock().instant().saturating_duration_since(start);
         let _ = ctx.upstream.set(UpstreamFacts { name: Arc::clone(&self.name), micros: micros(waited) });
-        let mut answer = answer.map(|body| ResponseBody::boxed(http2::Download::new(body, ctx, cut, place)));
+        let mut answer = answer.map(|body| ResponseBody::boxed(http2::Download::new(body, ctx, cut, place, seat)));
         integrity::strip_answer(answer.headers_mut());
         Ok(answer)
     }
@@ -317,18 +327,21 @@ impl Gateway {
         }
     }
 
-    async fn open(&self, protocol: Protocol) -> Result<Io, NotConnected> {
+    async fn open(&self, protocol: Protocol) -> Result<Stream, NotConnected> {
         match (&self.app, &self.target) {
             (Some(app), UpstreamUrl::Unix(path)) => {
-                supervise::socket::connect(path, app.owner()).await.map(Io::Unix).map_err(NotConnected::Io)
+                supervise::socket::connect(path, app.owner()).await.map(Stream::Unix).map_err(NotConnected::Io)
             }
             _ => connect::connect(&self.target, self.tls.as_deref(), protocol).await,
         }
     }
 
     async fn connect_now(&self, protocol: Protocol) -> Result<Io, Refusal> {
+        let Some(descriptor) = descriptors::take(&self.state) else {
+            return Err(seats::REQUESTS.refuse("no descriptor for a connection to the application").retry_after(1));
+        };
         match tokio::time::timeout(self.connect_timeout, self.open(protocol)).await {
-            Ok(Ok(io)) => Ok(io),
+            Ok(Ok(stream)) => Ok(Io::counted(stream, descriptor)),
             Ok(Err(NotConnected::Tls(error))) => Err(tls_failed(&error)),
             // With the address: in most cases it is the wrong one.
             Ok(Err(NotConnected::Io(error))) => Err(UNREACHABLE
@@ -342,6 +355,12 @@ impl Gateway {
                 .retry_after(1)),
         }
     }
+}
+
+/// Closes the connections to all applications that nobody uses just now: somebody else needs their descriptors.
+pub(crate) fn close_idle(state: &State) {
+    state.all::<Pool>().iter().for_each(|pool| pool.close_idle());
+    state.all::<http2::Shared>().iter().for_each(|shared| shared.close_idle());
 }
 
 /// Once the answer is late, of which the time is counted from the end of the request.

@@ -8,6 +8,7 @@ use palisade_h1::client::{Connection, Recycle};
 use parking_lot::Mutex;
 
 use super::connect::Io;
+use crate::server::seats::Seat;
 use crate::shard;
 
 const SHARDS: usize = 64;
@@ -88,6 +89,14 @@ impl Pool {
         }
     }
 
+    /// Closes all that nobody uses just now.
+    pub(super) fn close_idle(&self) {
+        for shard in &self.shards {
+            let idle = std::mem::take(&mut shard.lock().idle);
+            drop(idle);
+        }
+    }
+
     /// Ends what is due or was closed by the application; false once nothing is left to look after.
     fn sweep(&self, place: usize) -> bool {
         let longest = self.longest();
@@ -109,18 +118,21 @@ async fn sweep(pool: Weak<Pool>, place: usize) {
     }
 }
 
-/// Brings a connection back to its pool.
+/// Brings a connection back to its pool, and the seat of its request with it.
 #[derive(Debug)]
-pub(crate) struct Return(Arc<Pool>);
+pub(crate) struct Return {
+    pool: Arc<Pool>,
+    _seat: Option<Seat>,
+}
 
 impl Return {
-    pub(super) fn new(pool: Arc<Pool>) -> Self {
-        Self(pool)
+    pub(super) fn new(pool: Arc<Pool>, seat: Option<Seat>) -> Self {
+        Self { pool, _seat: seat }
     }
 }
 
 impl Recycle<Io> for Return {
     fn recycle(self, connection: Connection<Io>) {
-        self.0.put(connection);
+        self.pool.put(connection);
     }
 }

@@ -143,8 +143,8 @@ events! {
     DROPPED = Warn "log.dropped";
     /// A target of the log cannot be written to: `target`, `reason`, `lines` lost so far. On standard error, once a minute.
     LOG_FAILED = Error "log.failed";
-    /// There are fewer descriptors than the connections need that the policy allows: `limit`, the `connections` that are
-    /// taken instead, and what would mend it: `add`.
+    /// There are fewer descriptors than the connections and requests need that the policy allows: `limit`, the
+    /// `connections` and `requests` that are taken instead, and what would mend it: `add`.
     DESCRIPTORS = Warn "server.descriptors";
     /// A supervised application was started: `pid`.
     APP_STARTED = Info "app.started";

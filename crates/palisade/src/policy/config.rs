@@ -132,6 +132,11 @@ impl Server {
     pub fn plaintext(&self) -> bool {
         self.plaintext.unwrap_or(self.is_development())
     }
+
+    /// `workers`, by default as many as there are cores.
+    pub fn workers(&self) -> usize {
+        self.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
+    }
 }
 
 /// The headers that can say who the client is.

@@ -96,6 +96,12 @@ impl State {
         let entry = entries.entry((TypeId::of::<T>(), key.to_owned())).or_insert_with(|| Arc::new(make()));
         Arc::clone(entry).downcast().unwrap_or_else(|_| unreachable!("the key holds the type"))
     }
+
+    /// All of a type that is kept.
+    pub(crate) fn all<T: Send + Sync + 'static>(&self) -> Vec<Arc<T>> {
+        let entries = self.0.lock();
+        entries.values().filter_map(|entry| Arc::clone(entry).downcast().ok()).collect()
+    }
 }
 
 /// One switch of `palisade set`: a mode for a control, for some paths, until a time.

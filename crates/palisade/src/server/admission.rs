@@ -1,4 +1,4 @@
-//! How many connections there may be: in all, from one address, and in the middle of a TLS handshake.
+//! How many connections there may be: in all, from one network, and in the middle of a TLS handshake.
 //!
 //! Guide section 21. Decided before anything is read. Plain connections over a limit are told so by a short 503; under TLS
 //! an answer would cost the handshake that the limit is there to save, so they are closed.
@@ -59,10 +59,13 @@ const ASKED: Duration = Duration::from_millis(250);
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 16 * 1024;
 
-/// Who holds connections. The maps are as large as the number of open connections at most, which is bounded.
+/// How much more than one /64 a /48 may hold, as in `rate_limit`: 65,536 of them are one customer's.
+const WIDE: u32 = 16;
+
+/// Who holds connections and requests. The maps are as large as twice the number of these at most, which is bounded.
 #[derive(Debug)]
 pub(super) struct Admission {
-    shards: [Mutex<HashMap<u64, Held>>; SHARDS],
+    shards: [Mutex<HashMap<Network, Held>>; SHARDS],
     hasher: RandomState,
     handshakes: AtomicUsize,
     told: AtomicUsize,
@@ -89,14 +92,53 @@ impl Default for Admission {
 struct Held {
     connections: u32,
     handshakes: u32,
+    /// Shared with its connections, so that a request needs no look-up.
+    requests: Arc<AtomicUsize>,
 }
 
-/// A client by its network: an IPv4 address, or the /64 that one IPv6 customer has at least.
-fn network(address: IpAddr) -> u64 {
-    match canonical_ip(address) {
-        IpAddr::V4(v4) => u64::from(v4.to_bits()),
-        // No global unicast /64 is as small a number as an IPv4 address; a collision with one would share a limit.
-        IpAddr::V6(v6) => (v6.to_bits() >> 64) as u64,
+impl Held {
+    fn is_empty(&self) -> bool {
+        self.connections == 0 && self.requests.load(Ordering::Relaxed) == 0
+    }
+}
+
+/// Clients by their network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Network {
+    /// An IPv4 address.
+    V4(u32),
+    /// The /64 that one IPv6 customer has at least.
+    V6(u64),
+    /// The /48 that one has at most.
+    Wide(u64),
+}
+
+impl Network {
+    /// Those of an address, the widest last.
+    fn all(address: IpAddr) -> [Option<Self>; 2] {
+        match canonical_ip(address) {
+            IpAddr::V4(v4) => [Some(Self::V4(v4.to_bits())), None],
+            IpAddr::V6(v6) => {
+                let prefix = (v6.to_bits() >> 64) as u64;
+                [Some(Self::V6(prefix)), Some(Self::Wide(prefix >> 16))]
+            }
+        }
+    }
+
+    /// The one that requests in progress are counted by.
+    pub(super) fn widest(address: IpAddr) -> Self {
+        match canonical_ip(address) {
+            IpAddr::V4(v4) => Self::V4(v4.to_bits()),
+            IpAddr::V6(v6) => Self::Wide((v6.to_bits() >> 80) as u64),
+        }
+    }
+
+    /// How much it may hold where one address may hold so much.
+    fn most(self, of_address: u32) -> u32 {
+        match self {
+            Self::V4(_) | Self::V6(_) => of_address,
+            Self::Wide(_) => of_address.saturating_mul(WIDE),
+        }
     }
 }
 
@@ -104,25 +146,38 @@ fn network(address: IpAddr) -> u64 {
 #[derive(Debug)]
 pub(crate) struct Admitted {
     state: Arc<ServerState>,
-    network: Option<u64>,
+    networks: [Option<Network>; 2],
+    /// The requests in progress of the widest of these.
+    requests: Option<Arc<AtomicUsize>>,
 }
 
 impl Admitted {
-    /// Counts it for the network of an address too: the peer's, or that of the client whom a proxy named.
+    /// Counts it for the networks of an address too: the peer's, or that of the client whom a proxy named.
     pub(super) fn count(&mut self, policy: &Policy, address: IpAddr) -> Result<(), &'static Code> {
-        let network = network(address);
-        if !self.state.admission.join(network, policy.config().limits.config.connections_per_address) {
-            return Err(&PER_ADDRESS);
+        let limit = policy.config().limits.config.connections_per_address;
+        for (place, network) in self.networks.iter_mut().zip(Network::all(address)) {
+            let Some(network) = network else { break };
+            self.requests = Some(self.state.admission.join(network, limit).ok_or(&PER_ADDRESS)?);
+            *place = Some(network);
         }
-        self.network = Some(network);
         Ok(())
+    }
+
+    /// The requests in progress of its network; none where a proxy holds it, for the networks of others.
+    pub(super) fn requests(&self) -> Option<&AtomicUsize> {
+        self.requests.as_deref()
+    }
+
+    /// The server that counts it.
+    pub(super) fn server(&self) -> &Arc<ServerState> {
+        &self.state
     }
 }
 
 impl Drop for Admitted {
     fn drop(&mut self) {
         self.state.connections.fetch_sub(1, Ordering::Relaxed);
-        if let Some(network) = self.network {
+        for network in self.networks.into_iter().flatten() {
             self.state.admission.leave(network);
         }
     }
@@ -132,53 +187,69 @@ impl Drop for Admitted {
 #[derive(Debug)]
 pub(super) struct Handshake {
     state: Arc<ServerState>,
-    network: Option<u64>,
+    networks: [Option<Network>; 2],
 }
 
 impl Drop for Handshake {
     fn drop(&mut self) {
         let admission = &self.state.admission;
         admission.handshakes.fetch_sub(1, Ordering::Relaxed);
-        if let Some(network) = self.network
-            && let Some(held) = admission.shard(network).lock().get_mut(&network)
-        {
-            held.handshakes = held.handshakes.saturating_sub(1);
+        for network in self.networks.into_iter().flatten() {
+            admission.end(network);
         }
     }
 }
 
 impl Admission {
-    fn shard(&self, network: u64) -> &Mutex<HashMap<u64, Held>> {
+    fn shard(&self, network: Network) -> &Mutex<HashMap<Network, Held>> {
         &self.shards[self.hasher.hash_one(network) as usize % SHARDS]
     }
 
-    fn join(&self, network: u64, limit: u32) -> bool {
+    /// Counts a connection of a network, where one address may have so many. Gives its requests in progress.
+    fn join(&self, network: Network, limit: u32) -> Option<Arc<AtomicUsize>> {
         let mut shard = self.shard(network).lock();
-        let count = &mut shard.entry(network).or_default().connections;
-        let fits = *count < limit;
-        if fits {
-            *count += 1;
+        let held = shard.entry(network).or_default();
+        if held.connections < network.most(limit) {
+            held.connections += 1;
+            return Some(Arc::clone(&held.requests));
         }
-        fits
+        None
     }
 
     /// Counts a handshake of a network that holds a connection.
-    fn begin(&self, network: u64, limit: u32) -> bool {
+    fn begin(&self, network: Network, limit: u32) -> bool {
         let mut shard = self.shard(network).lock();
         let Some(held) = shard.get_mut(&network) else { return true };
-        let fits = held.handshakes < limit;
+        let fits = held.handshakes < network.most(limit);
         held.handshakes += u32::from(fits);
         fits
     }
 
-    fn leave(&self, network: u64) {
+    fn end(&self, network: Network) {
+        if let Some(held) = self.shard(network).lock().get_mut(&network) {
+            held.handshakes = held.handshakes.saturating_sub(1);
+        }
+    }
+
+    fn leave(&self, network: Network) {
         if let Entry::Occupied(mut entry) = self.shard(network).lock().entry(network) {
             let held = entry.get_mut();
             held.connections = held.connections.saturating_sub(1);
-            if held.connections == 0 {
+            if held.is_empty() {
                 entry.remove();
             }
         }
+    }
+
+    /// Changes how many requests of a network are in progress that did not come by a connection of its own.
+    pub(super) fn with_requests<T>(&self, network: Network, change: impl FnOnce(&AtomicUsize) -> T) -> T {
+        let mut shard = self.shard(network).lock();
+        let held = shard.entry(network).or_default();
+        let changed = change(&held.requests);
+        if held.is_empty() {
+            shard.remove(&network);
+        }
+        changed
     }
 
     /// TLS handshakes in progress.
@@ -194,13 +265,13 @@ pub(super) fn handshake_limit(state: &ServerState, policy: &Policy) -> usize {
 
 /// How many connections may be open: what the policy says, where there are descriptors for so many.
 pub(super) fn connection_limit(state: &ServerState, policy: &Policy) -> usize {
-    state.room.at_most(policy.config().limits.config.connections)
+    state.room.connections(policy.config().limits.config.connections)
 }
 
 /// Counts a connection, where it may be.
 pub(super) fn admit(state: &Arc<ServerState>, policy: &Policy, peer: IpAddr) -> Result<Admitted, &'static Code> {
     let open = state.connections.fetch_add(1, Ordering::Relaxed);
-    let mut admitted = Admitted { state: Arc::clone(state), network: None };
+    let mut admitted = Admitted { state: Arc::clone(state), networks: [None; 2], requests: None };
     if open >= connection_limit(state, policy) {
         return Err(&CONNECTIONS);
     }
@@ -223,16 +294,17 @@ pub(super) fn handshake(
     admitted: &Admitted,
 ) -> Result<Handshake, &'static Code> {
     let running = state.admission.handshakes.fetch_add(1, Ordering::Relaxed);
-    let mut handshake = Handshake { state: Arc::clone(state), network: None };
+    let mut handshake = Handshake { state: Arc::clone(state), networks: [None; 2] };
     if running >= handshake_limit(state, policy) {
         return Err(&HANDSHAKES);
     }
-    if let Some(network) = admitted.network {
-        let limit = (policy.config().limits.config.connections_per_address / 2).max(1);
+    let limit = (policy.config().limits.config.connections_per_address / 2).max(1);
+    for (place, network) in handshake.networks.iter_mut().zip(admitted.networks) {
+        let Some(network) = network else { break };
         if !state.admission.begin(network, limit) {
             return Err(&HANDSHAKES);
         }
-        handshake.network = Some(network);
+        *place = Some(network);
     }
     Ok(handshake)
 }
@@ -295,23 +367,61 @@ pub(super) async fn refuse(
 mod tests {
     use super::*;
 
+    fn networks(address: &str) -> [Option<Network>; 2] {
+        Network::all(address.parse().unwrap())
+    }
+
     #[test]
     fn a_network_is_counted_as_one_and_forgotten_when_it_has_left() {
         let admission = Admission::default();
-        let key = |text: &str| network(text.parse().unwrap());
-        assert_eq!(key("2001:db8::1"), key("2001:db8::ffff:1"), "one /64");
-        assert_ne!(key("2001:db8::1"), key("2001:db8:0:1::1"));
-        assert_eq!(key("::ffff:10.0.0.1"), key("10.0.0.1"), "one address, two spellings");
-        let mine = key("10.0.0.1");
-        assert!(admission.join(mine, 2) && admission.join(mine, 2) && !admission.join(mine, 2));
-        assert!(admission.join(key("10.0.0.2"), 2), "others are not affected");
+        assert_eq!(networks("2001:db8::1"), networks("2001:db8::ffff:1"), "one /64");
+        assert_ne!(networks("2001:db8::1")[0], networks("2001:db8:0:1::1")[0]);
+        assert_eq!(networks("2001:db8::1")[1], networks("2001:db8:0:1::1")[1], "one /48");
+        assert_ne!(networks("2001:db8::1")[1], networks("2001:db8:1::1")[1]);
+        assert_eq!(networks("::ffff:10.0.0.1"), networks("10.0.0.1"), "one address, two spellings");
+        for address in ["10.0.0.1", "::ffff:10.0.0.1", "2001:db8:1:2::3"] {
+            let widest = networks(address).into_iter().flatten().last().unwrap();
+            assert_eq!(Network::widest(address.parse().unwrap()), widest, "{address}");
+        }
+        let [mine, other] = ["10.0.0.1", "10.0.0.2"].map(|address| networks(address)[0].unwrap());
+        let join = |network, limit| admission.join(network, limit).is_some();
+        assert!(join(mine, 2) && join(mine, 2) && !join(mine, 2));
+        assert!(join(other, 2), "others are not affected");
         admission.leave(mine);
-        assert!(admission.join(mine, 2));
+        assert!(join(mine, 2));
         assert!(admission.begin(mine, 1) && !admission.begin(mine, 1), "one handshake");
-        assert!(admission.begin(key("10.0.0.2"), 1));
+        assert!(admission.begin(other, 1));
         admission.leave(mine);
         admission.leave(mine);
-        admission.leave(key("10.0.0.2"));
+        admission.leave(other);
         assert!(admission.shards.iter().all(|shard| shard.lock().is_empty()));
+    }
+
+    /// One customer's /48 has 65,536 /64s, each of which could fill its limit.
+    #[test]
+    fn a_wide_network_has_sixteen_times_as_much() {
+        let live = crate::testing_local::App::start("[limits]\nconnections_per_address = 4\n").handle.live();
+        let state = super::super::of(&live.policy.env().state);
+        let admit = |address: String| admit(&state, &live.policy, address.parse().unwrap());
+        let mut held = Vec::new();
+        for subnet in 0..16 {
+            for host in 1..=4 {
+                held.push(admit(format!("2001:db8:0:{subnet}::{host}")).unwrap());
+            }
+        }
+        assert_eq!(admit("2001:db8:0:ff::1".to_owned()).unwrap_err(), &PER_ADDRESS);
+        assert!(admit("2001:db8:1::1".to_owned()).is_ok() && admit("10.0.0.1".to_owned()).is_ok());
+        assert_eq!(state.connections(), 64, "what was refused is not counted");
+        // Half of them may be in a handshake.
+        let handshakes: Vec<_> =
+            held.iter().step_by(2).map(|admitted| handshake(&state, &live.policy, admitted).unwrap()).collect();
+        held.pop();
+        let late = admit("2001:db8:0:ff::1".to_owned()).unwrap();
+        assert_eq!(handshake(&state, &live.policy, &late).unwrap_err(), &HANDSHAKES);
+        drop(handshakes);
+        assert!(handshake(&state, &live.policy, &late).is_ok());
+        drop((held, late));
+        assert!(state.admission.shards.iter().all(|shard| shard.lock().is_empty()));
+        assert_eq!((state.connections(), state.admission.handshakes()), (0, 0));
     }
 }

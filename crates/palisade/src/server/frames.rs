@@ -8,6 +8,11 @@
 //!
 //! Frames of a client that has nothing to show yet, or has spent some of its budget, are handed on in [`turns`](super::turns):
 //! a flood that begins on a hundred connections at once would otherwise hold up everybody else until it is found out.
+//!
+//! A head that is larger than the library takes would be answered by it, with a status and nothing else: neither the id of
+//! the request nor the headers that every answer has, and no line in any log. That answer is kept back, and the connection
+//! ends instead. Heads are small and may become a hundred times as large where they are read, so that a connection hands
+//! over a few at a time: those who answer them, and drop them, have their turn in between.
 
 use std::io;
 use std::pin::Pin;
@@ -21,6 +26,7 @@ use tokio::time::{Instant, Sleep};
 use super::framing::HEAD_TIME;
 use super::streams::Streams;
 use super::turns::Turn;
+use crate::controls::limits;
 use crate::refusal::Code;
 
 /// More frames that carry nothing than a client needs.
@@ -50,6 +56,11 @@ const TRUSTED: i32 = BUDGET - 100;
 const OF_A_TURN: u32 = 16;
 /// So many bytes are read from one at once.
 const HELD: usize = 4096;
+/// Bytes of heads that are handed over at once. Each may stand for a field of the table that both sides keep (RFC 7541
+/// §2.3), which takes some 150 bytes in memory.
+const BREATH: usize = 4 * 1024;
+/// No head of an answer of ours is as short as this: each has the id of the request, which never is in that table.
+const BARE: usize = 12;
 /// How long the last word may take to be written and read.
 const CLOSING: Duration = Duration::from_secs(2);
 
@@ -65,7 +76,12 @@ const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
 const NO_ERROR: u32 = 0;
+const COMPRESSION_ERROR: u32 = 9;
 const ENHANCE_YOUR_CALM: u32 = 11;
+
+/// What the library says behind the error with which it ends a connection for a head.
+const TOO_LARGE: &[u8] = b"header_list_way_too_large";
+const TOO_LARGE_FOR_IT: &str = "a head larger than the HTTP library takes";
 
 /// The head of a frame (RFC 9113 §4.1).
 #[derive(Debug, Clone, Copy, Default)]
@@ -74,6 +90,15 @@ struct Head {
     kind: u8,
     flags: u8,
     stream: u32,
+}
+
+impl Head {
+    /// Whether it is a whole answer of the library's own, or trailers.
+    fn is_bare(self) -> bool {
+        self.kind == HEADERS
+            && self.flags & (END_STREAM | END_HEADERS) == END_STREAM | END_HEADERS
+            && self.length < BARE
+    }
 }
 
 /// Follows frames through a stream of bytes, without looking into them.
@@ -163,6 +188,8 @@ pub(super) struct Calm<S, F> {
     begun: bool,
     /// A header block is not complete.
     block: bool,
+    /// Bytes of heads since others had their turn.
+    heads: usize,
     last_stream: u32,
     waiting: (Waiting, Instant),
     timer: Option<Pin<Box<Sleep>>>,
@@ -206,6 +233,7 @@ where
             refilled: now,
             begun: false,
             block: false,
+            heads: 0,
             last_stream: 0,
             waiting: (Waiting::Head, now),
             timer: None,
@@ -255,13 +283,14 @@ where
 
     /// Counts what came. False: it was too much.
     fn judge(&mut self, bytes: &[u8]) -> bool {
-        let Self { read, budget, block, last_stream, waiting, streams, .. } = self;
+        let Self { read, budget, block, heads, last_stream, waiting, streams, .. } = self;
         let mut any = false;
         read.feed(bytes, |frame, _| {
             any = true;
             *budget -= match frame.kind {
                 HEADERS => {
                     *block = frame.flags & END_HEADERS == 0;
+                    *heads += frame.length;
                     *last_stream = frame.stream.max(*last_stream);
                     waiting.0 = Waiting::No;
                     0
@@ -269,6 +298,7 @@ where
                 DATA if frame.length > 0 || frame.flags & END_STREAM != 0 => 0,
                 CONTINUATION => {
                     *block &= frame.flags & END_HEADERS == 0;
+                    *heads += frame.length;
                     1
                 }
                 RST_STREAM => {
@@ -291,15 +321,32 @@ where
             let earned = match frame.kind {
                 DATA if frame.length >= PIECE => 2 + ends,
                 DATA => ends,
-                HEADERS => 2 + ends,
+                HEADERS => {
+                    if frame.is_bare() {
+                        streams.trailers_written();
+                    }
+                    2 + ends
+                }
                 RST_STREAM => {
                     streams.gave_up();
                     -RESET
                 }
                 // The library has limits of its own, which it keeps without a word to anybody else.
-                GOAWAY if rest.get(4..8) == Some(&ENHANCE_YOUR_CALM.to_be_bytes()[..]) => {
-                    if let Some(refused) = refused.take() {
-                        refused(&FRAMES, "more than the HTTP library takes");
+                GOAWAY => {
+                    let said = rest.get(8..).unwrap_or_default();
+                    let error = rest.get(4..8).and_then(|error| error.try_into().ok()).map(u32::from_be_bytes);
+                    let why = match error {
+                        Some(COMPRESSION_ERROR) => Some((&limits::HEADERS, TOO_LARGE_FOR_IT)),
+                        Some(ENHANCE_YOUR_CALM) if said.starts_with(TOO_LARGE) => {
+                            Some((&limits::HEADERS, TOO_LARGE_FOR_IT))
+                        }
+                        Some(ENHANCE_YOUR_CALM) => Some((&FRAMES, "more than the HTTP library takes")),
+                        _ => None,
+                    };
+                    if let Some((code, why)) = why
+                        && let Some(refused) = refused.take()
+                    {
+                        refused(code, why);
                     }
                     return;
                 }
@@ -308,6 +355,30 @@ where
             waiting.0 = Waiting::No;
             *budget = budget.saturating_add(earned).min(BUDGET);
         });
+    }
+
+    /// Where in what is to be written the library answers by itself.
+    fn bare_answer(&self, bytes: &[u8]) -> Option<usize> {
+        let (mut trailers, mut place) = (self.streams.trailers(), None);
+        let mut written = self.written;
+        written.feed(bytes, |frame, rest| {
+            if place.is_some() || !frame.is_bare() {
+                return;
+            }
+            match trailers.checked_sub(1) {
+                Some(left) => trailers = left,
+                // The library writes no head in pieces: all of it is in these bytes.
+                None => place = (bytes.len() - rest.len()).checked_sub(HEAD),
+            }
+        });
+        place
+    }
+
+    /// Ends the connection in the place of an answer of the library's own.
+    fn end_instead(&mut self, cx: &Context<'_>) {
+        self.close(ENHANCE_YOUR_CALM, Some((&limits::HEADERS, TOO_LARGE_FOR_IT)));
+        // It is the reading side that closes.
+        cx.waker().wake_by_ref();
     }
 
     fn has_budget(&mut self) -> bool {
@@ -406,6 +477,11 @@ where
                 ready!(this.poll_closing(cx));
                 return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
             }
+            if this.heads > BREATH {
+                this.heads = 0;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             let before = buffer.filled().len();
             match this.poll_bytes(cx, buffer) {
                 Poll::Ready(Ok(())) => {
@@ -439,6 +515,15 @@ where
             // The reading side closes, once the last word is read. An error here would end that.
             return Poll::Ready(Ok(bytes.len()));
         }
+        let all = bytes.len();
+        let bytes = match this.bare_answer(bytes) {
+            None => bytes,
+            Some(0) => {
+                this.end_instead(cx);
+                return Poll::Ready(Ok(all));
+            }
+            Some(before) => bytes.get(..before).unwrap_or_default(),
+        };
         let written = ready!(Pin::new(&mut this.stream).poll_write(cx, bytes))?;
         this.wrote(bytes.get(..written).unwrap_or_default());
         this.streams.wrote(written);
@@ -453,6 +538,12 @@ where
         let this = self.get_mut();
         if this.closing.is_some() {
             return Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()));
+        }
+        // Frames begin in the first piece; what follows it is the data of the last of them.
+        if let Some(first) = slices.first()
+            && this.bare_answer(first).is_some()
+        {
+            return Pin::new(this).poll_write(cx, first);
         }
         let written = ready!(Pin::new(&mut this.stream).poll_write_vectored(cx, slices))?;
         let mut left = written;
@@ -533,5 +624,148 @@ mod tests {
             }
             prop_assert_eq!(seen, payloads);
         }
+    }
+    use std::convert::Infallible;
+
+    use bytes::Bytes;
+    use http::{HeaderMap, HeaderValue, Request, Response};
+    use http_body::Frame;
+    use http_body_util::{Full, StreamBody};
+    use hyper::body::Incoming;
+    use hyper::service::service_fn;
+    use hyper_util::rt::TokioIo;
+    use parking_lot::Mutex;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+    use crate::body::ResponseBody;
+    use crate::server::streams::{Taking, Tasks};
+
+    const MOST: u32 = 2000;
+
+    fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = u32::try_from(payload.len()).unwrap().to_be_bytes()[1..].to_vec();
+        bytes.extend([kind, flags]);
+        bytes.extend(stream.to_be_bytes());
+        bytes.extend_from_slice(payload);
+        bytes
+    }
+
+    /// A request for `/` with so many fields of 47 bytes, 32 of them for each being there: `x: y` as a new entry of the
+    /// table (RFC 7541 §6.2.1), and then a byte for each time that it is meant.
+    fn request(stream: u32, fields: usize) -> Vec<u8> {
+        let mut block = vec![0x82, 0x84, 0x87, 0x41, 1, b'a'];
+        block.extend([0x40, 1, b'x', 14]);
+        block.extend([b'y'; 14]);
+        block.extend(vec![0xbe; fields]);
+        frame(HEADERS, END_STREAM | END_HEADERS, stream, &block)
+    }
+
+    fn answer(request: &Request<Incoming>, streams: &Arc<Streams>) -> Response<Taking> {
+        let running = streams.begin();
+        running.answered();
+        let body = match request.headers().get_all("x").iter().count() {
+            1 => ResponseBody::boxed(Full::new(Bytes::from("hello"))),
+            _ => {
+                let trailers = HeaderMap::from_iter([(http::header::ETAG, HeaderValue::from_static("1"))]);
+                let frames = [Frame::data(Bytes::from("hello")), Frame::trailers(trailers)].map(Ok::<_, Infallible>);
+                ResponseBody::boxed(StreamBody::new(futures_util::stream::iter(frames)))
+            }
+        };
+        let mut answer = Response::new(Taking::new(body, running));
+        let mut id = HeaderValue::from_static("0123456789");
+        id.set_sensitive(true);
+        answer.headers_mut().insert(crate::gateway::X_REQUEST_ID, id);
+        answer
+    }
+
+    /// What a client that sends these bytes is told: frames as kind, stream and whether they end it; the error of the
+    /// connection; why it was ended.
+    async fn told(bytes: Vec<u8>) -> (Vec<(u8, u32, bool)>, Option<u32>, Option<&'static str>) {
+        let (mut client, server) = tokio::io::duplex(1 << 20);
+        let (streams, why) = (Arc::<Streams>::default(), Arc::<Mutex<Option<&'static str>>>::default());
+        let times = Times { head: Duration::from_secs(20), idle: Duration::from_millis(100) };
+        let refused = {
+            let why = Arc::clone(&why);
+            move |code: &'static Code, _: &'static str| *why.lock() = Some(code.name)
+        };
+        let calm = Calm::new(server, Arc::clone(&streams), times, refused);
+        let service = service_fn(move |request: Request<Incoming>| {
+            let answer = answer(&request, &streams);
+            async move { Ok::<_, Infallible>(answer) }
+        });
+        let served = hyper::server::conn::http2::Builder::new(Tasks(None))
+            .max_header_list_size(MOST)
+            .serve_connection(TokioIo::new(calm), service);
+        let server = tokio::spawn(async move { drop(served.await) });
+        client.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+        client.write_all(&frame(SETTINGS, 0, 0, &[])).await.unwrap();
+        client.write_all(&bytes).await.unwrap();
+        let mut said = Vec::new();
+        client.read_to_end(&mut said).await.unwrap();
+        server.await.unwrap();
+        let (mut frames, mut error) = (Vec::new(), None);
+        Frames::default().feed(&said, |head, rest| match head.kind {
+            GOAWAY => error = rest.get(4..8).map(|error| u32::from_be_bytes(error.try_into().unwrap())),
+            DATA | HEADERS | RST_STREAM => {
+                frames.push((head.kind, head.stream, head.kind != RST_STREAM && head.flags & END_STREAM != 0));
+            }
+            _ => {}
+        });
+        let why = *why.lock();
+        (frames, error, why)
+    }
+
+    #[tokio::test]
+    async fn a_head_that_is_too_large_ends_the_connection_without_a_bare_answer() {
+        let whole = |stream| [(HEADERS, stream, false), (DATA, stream, true)];
+        let (frames, error, why) = told(request(1, 0)).await;
+        assert_eq!((&frames[..], error, why), (&whole(1)[..], Some(NO_ERROR), None));
+        // Above what the library takes, and above four times that, where it ends the connection itself.
+        for fields in [60, 1000] {
+            let (frames, error, why) = told([request(1, 0), request(3, fields)].concat()).await;
+            assert!(frames.iter().all(|(_, stream, _)| *stream == 1), "{fields}: {frames:?}");
+            assert_eq!((error, why), (Some(ENHANCE_YOUR_CALM), Some("limits.headers")), "{fields}");
+        }
+    }
+
+    #[tokio::test]
+    async fn trailers_are_no_bare_answer() {
+        let (frames, error, why) = told([request(1, 1), request(3, 2), request(5, 1)].concat()).await;
+        let ended: Vec<u32> =
+            frames.iter().filter(|(kind, _, end)| *kind == HEADERS && *end).map(|frame| frame.1).collect();
+        assert_eq!((ended.len(), error, why), (3, Some(NO_ERROR), None), "{frames:?}");
+        let (frames, error, why) = told([request(1, 1), request(3, 60)].concat()).await;
+        assert!(frames.iter().all(|(_, stream, _)| *stream == 1), "{frames:?}");
+        assert_eq!((error, why), (Some(ENHANCE_YOUR_CALM), Some("limits.headers")));
+    }
+
+    #[tokio::test]
+    async fn heads_are_handed_over_a_few_at_a_time() {
+        // The turns that others have while so much is read of a client that sent everything at once.
+        let turns = |bytes: Vec<u8>| async move {
+            let (mut client, server) = tokio::io::duplex(1 << 20);
+            let times = Times { head: Duration::from_secs(20), idle: Duration::from_secs(20) };
+            let mut calm = Calm::new(server, Arc::<Streams>::default(), times, |_, _| {});
+            client.write_all(&[&[0; PREFACE][..], &bytes].concat()).await.unwrap();
+            let (mut read, mut turns) = (0, 0);
+            while read < PREFACE + bytes.len() {
+                let mut piece = [0; 4096];
+                let mut buffer = ReadBuf::new(&mut piece);
+                let mut cx = Context::from_waker(std::task::Waker::noop());
+                match Pin::new(&mut calm).poll_read(&mut cx, &mut buffer) {
+                    Poll::Ready(outcome) => {
+                        outcome.unwrap();
+                        read += buffer.filled().len();
+                    }
+                    Poll::Pending => turns += 1,
+                }
+            }
+            turns
+        };
+        let heads = |length: usize| frame(HEADERS, END_STREAM | END_HEADERS, 1, &vec![0xbe; length]).repeat(64);
+        assert_eq!(turns(heads(50)).await, 0);
+        assert!(turns(heads(1000)).await >= 5);
+        assert_eq!(turns(frame(DATA, 0, 1, &vec![0; 1000]).repeat(64)).await, 0, "bodies have a window");
     }
 }

@@ -57,7 +57,8 @@ pub(super) fn config(policy: &Policy) -> Config {
 }
 
 /// What HTTP/2's own layer lets through of a head, counted as RFC 9113 section 10.5.1 does, with 32 bytes a field more. The
-/// policy's limits answer first, as they do over HTTP/1; what is far above them is answered by that layer, without a word.
+/// policy's limits answer first, as they do over HTTP/1; what is far above them ends its connection ([`super::frames`]).
+/// No more than that: half a head of each connection is in memory, and small fields take some times what they count.
 pub(super) fn most_fields(policy: &Policy) -> u32 {
     let limits = &policy.config().limits.config;
     let own = limits.header_bytes.len() + limits.url_bytes.len() + LINES + 32 * FIELDS;

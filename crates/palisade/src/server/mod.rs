@@ -5,7 +5,7 @@ pub mod admin;
 pub(crate) mod admission;
 mod batch;
 mod connection;
-mod descriptors;
+pub(crate) mod descriptors;
 mod frames;
 pub(crate) mod framing;
 mod handshake;
@@ -17,6 +17,7 @@ mod notify;
 mod patience;
 mod proxy_protocol;
 pub mod request_id;
+pub(crate) mod seats;
 pub(crate) mod startup;
 pub mod status;
 mod streams;
@@ -178,13 +179,25 @@ impl ServerState {
     }
 }
 
-/// The codes of what is refused before there is a request.
-pub(crate) static CODES: &[&crate::refusal::Code] =
-    &[&framing::HEAD_TIME, &frames::FRAMES, &admission::CONNECTIONS, &admission::PER_ADDRESS, &admission::HANDSHAKES];
+/// The codes of what is refused before there is a request, or before it costs a descriptor.
+pub(crate) static CODES: &[&crate::refusal::Code] = &[
+    &framing::HEAD_TIME,
+    &frames::FRAMES,
+    &admission::CONNECTIONS,
+    &admission::PER_ADDRESS,
+    &admission::HANDSHAKES,
+    &seats::REQUESTS,
+    &seats::PER_ADDRESS,
+];
 
 /// The state of the server that an environment belongs to.
 pub fn state(env: &Env) -> Arc<ServerState> {
-    env.state.get("server", ServerState::default)
+    of(&env.state)
+}
+
+/// The same by what outlives its policies.
+pub(crate) fn of(state: &crate::policy::State) -> Arc<ServerState> {
+    state.get("server", ServerState::default)
 }
 
 /// A server in the making: a policy, and what it protects.
@@ -326,8 +339,7 @@ impl Running {
     /// # Errors
     /// When a thread or runtime cannot be made.
     pub fn start_workers(&self) -> Result<Vec<std::thread::JoinHandle<()>>> {
-        let configured = self.handle.live().policy.config().server.workers;
-        let workers = configured.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+        let workers = self.handle.live().policy.config().server.workers();
         let mut threads = Vec::with_capacity(workers);
         for number in 0..workers {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

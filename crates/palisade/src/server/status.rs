@@ -1,13 +1,14 @@
 //! How a server is: `/status`, and the gauges that are read when somebody scrapes them. Guide section 16.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use palisade_identity::service::FeedState;
 use serde_json::{Value, json};
 
 use super::admission::{connection_limit, handshake_limit};
-use super::state;
 use super::tls::certificates;
+use super::{ServerState, state};
 use crate::control::{ControlId, Mode};
 use crate::controls::INFOS;
 use crate::controls::rate_limit::Store;
@@ -55,6 +56,7 @@ pub async fn status(handle: &Arc<Handle>) -> Value {
     let (requests, refused, would_refuse) = policy.decisions().counts();
     let since = policy.decisions().latest().map(|facts| rfc3339(facts.since));
     let limit = connection_limit(&server, policy);
+    let (in_progress, requests_limit) = in_progress(&server, policy);
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "pid": std::process::id(),
@@ -72,9 +74,11 @@ pub async fn status(handle: &Arc<Handle>) -> Value {
         "upstream": upstream,
         "upstreams": upstreams,
         "connections": { "open": server.connections(), "limit": limit },
+        "in_progress": { "requests": in_progress, "limit": requests_limit, "descriptors": server.room.open() },
         "saturation": {
             "connections": share(server.connections(), limit),
             "handshakes": share(server.admission.handshakes(), handshake_limit(&server, policy)),
+            "requests": share(in_progress, requests_limit),
         },
         "dependencies": dependencies(policy),
         "certificates": certificates,
@@ -167,6 +171,11 @@ fn modes(live: &Live) -> Value {
     Value::Object(table.collect())
 }
 
+/// Requests in progress that need a descriptor, and how many there may be.
+fn in_progress(server: &ServerState, policy: &crate::policy::Policy) -> (usize, usize) {
+    (server.room.seated.load(Ordering::Relaxed), server.room.requests(policy.config().limits.config.requests()))
+}
+
 /// When the server started.
 pub(crate) fn started(handle: &Handle) -> palisade_base::Timestamp {
     let live = handle.live();
@@ -188,6 +197,8 @@ pub(super) fn observe(handle: &Handle) {
     let metrics = handle.metrics();
     metrics.saturation("connections", share(server.connections(), limit));
     metrics.saturation("handshakes", share(server.admission.handshakes(), handshake_limit(&server, &live.policy)));
+    let (in_progress, requests_limit) = in_progress(&server, &live.policy);
+    metrics.saturation("requests", share(in_progress, requests_limit));
     let mail = crate::mail::post(env).health();
     if let Some((_, counts)) = &mail {
         #[expect(clippy::cast_possible_truncation, reason = "a thousand at most")]

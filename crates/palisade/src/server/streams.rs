@@ -37,6 +37,8 @@ pub(super) struct Streams {
     unwritten: AtomicUsize,
     /// Pieces of answers since somebody asked.
     pieces: AtomicU32,
+    /// Trailers that were handed to the library and are not written. Those of a stream that was given up stay counted.
+    trailers: AtomicUsize,
     waiting: AtomicBool,
     wakers: Mutex<Vec<Waker>>,
 }
@@ -66,6 +68,19 @@ impl Streams {
     /// has them cut by its windows.
     pub(super) fn take_pieces(&self) -> u32 {
         self.pieces.swap(0, Ordering::Relaxed)
+    }
+
+    /// How many heads may be trailers of what is to be written.
+    pub(super) fn trailers(&self) -> usize {
+        self.trailers.load(Ordering::Relaxed)
+    }
+
+    /// One of them was written.
+    pub(super) fn trailers_written(&self) {
+        // Taken away by the connection's task alone.
+        if self.trailers() > 0 {
+            self.trailers.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     /// So much was written.
@@ -176,7 +191,11 @@ impl Body for Taking {
             self.pieces = self.pieces.wrapping_add(1);
             self.running.0.pieces.fetch_add(1, Ordering::Relaxed);
             TURN.set(Turn::Client(self.pieces));
-            self.running.0.unwritten.fetch_add(frame.data_ref().map_or(0, Bytes::len), Ordering::Relaxed);
+            let (counted, by) = match frame.data_ref() {
+                Some(data) => (&self.running.0.unwritten, data.len()),
+                None => (&self.running.0.trailers, 1),
+            };
+            counted.fetch_add(by, Ordering::Relaxed);
         }
         Poll::Ready(frame)
     }

@@ -51,12 +51,18 @@ pub struct Config {
     /// Connections at once, over all listeners.
     #[schemars(range(min = 1))]
     pub connections: u32,
-    /// Connections at once from one address (IPv6: one /64). Does not hold for trusted proxies.
+    /// Connections at once from one address (IPv6: one /64, and 16 times as many from one /48). Does not hold for trusted
+    /// proxies.
     #[schemars(range(min = 1))]
     pub connections_per_address: u32,
     /// Requests at once on an HTTP/2 connection.
     #[schemars(range(min = 1, max = 10_000))]
     pub streams: u32,
+    /// Requests at once, over all connections, that have a connection to an application or a file of `[[static]]`. One
+    /// address (IPv6: one /48) may have as many as are free besides, so that it never has more than half. Default: as many
+    /// as `connections`.
+    #[schemars(range(min = 1))]
+    pub requests: Option<u32>,
     /// How long a head may take from its first byte, and a TLS handshake, and the beginning of a connection.
     pub head_time: Interval,
     /// How long may be waited for the body of a request in all, beside a second for every 500 bytes that came: long
@@ -80,11 +86,19 @@ impl Default for Config {
             connections: 10_000,
             connections_per_address: 100,
             streams: 128,
+            requests: None,
             head_time: Interval::secs(10),
             body_time: Timeout::After(Interval::secs(60)),
             idle_time: Interval::secs(75),
             answer_time: Timeout::After(Interval::secs(60)),
         }
+    }
+}
+
+impl Config {
+    /// `requests`, by default as many as `connections`.
+    pub fn requests(&self) -> u32 {
+        self.requests.unwrap_or(self.connections)
     }
 }
 
@@ -261,8 +275,7 @@ impl Check for Limits {
             return Some(Remedy::Section(format!("[limits]\nurl_bytes = \"{wanted}KiB\"")));
         }
         if *judged.code != HEADERS {
-            let text =
-                "the limits on connections hold for all requests: see `[limits]`; a head arrives within its time";
+            let text = "the limits on connections, and on requests at once, hold for all: see `[limits]`; a head arrives within its time";
             return Some(Remedy::Elsewhere(text.into()));
         }
         let wanted = (self.header_bytes as u64).saturating_mul(2).min(HARD_HEADER_BYTES.bytes()).div_ceil(1024);

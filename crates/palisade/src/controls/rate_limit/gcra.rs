@@ -78,31 +78,34 @@ impl Quota {
     }
 }
 
+/// The model, naively: the times of all units taken, each of which is back one interval after the one before it (or
+/// after its own taking, from rest).
+#[cfg(test)]
+#[derive(Default)]
+pub(super) struct Model {
+    back_at: Vec<u64>,
+}
+
+#[cfg(test)]
+impl Model {
+    /// Takes `cost` units at a time that is not before the last one, where there are so many.
+    pub(super) fn take(&mut self, interval: u64, burst: usize, cost: u32, now: u64) -> bool {
+        self.back_at.retain(|at| *at > now);
+        if self.back_at.len() + cost as usize > burst {
+            return false;
+        }
+        for _ in 0..cost {
+            let last = self.back_at.last().copied().unwrap_or(now);
+            self.back_at.push(last + interval);
+        }
+        true
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
-
-    /// The model, naively: the times of all units taken, each of which is back one interval after the one before it (or
-    /// after its own taking, from rest).
-    #[derive(Default)]
-    struct Model {
-        back_at: Vec<u64>,
-    }
-
-    impl Model {
-        fn take(&mut self, interval: u64, burst: usize, cost: u32, now: u64) -> bool {
-            self.back_at.retain(|at| *at > now);
-            if self.back_at.len() + cost as usize > burst {
-                return false;
-            }
-            for _ in 0..cost {
-                let last = self.back_at.last().copied().unwrap_or(now);
-                self.back_at.push(last + interval);
-            }
-            true
-        }
-    }
 
     proptest! {
         #[test]

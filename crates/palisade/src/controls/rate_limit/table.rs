@@ -6,6 +6,9 @@
 //! addresses share one bucket per /16 (/48): whoever fills the table limits their own neighbours, not everybody. Who gets
 //! a bucket of their own later begins it with what that shared one owes, so that a full table sets nobody free.
 //!
+//! A shard's time does not go back: the attempts that it sees are those of the model in some order of time, whatever the
+//! order in which their requests began.
+//!
 //! What is counted in several buckets takes from all of them or from none, under the locks of all of them: a request that
 //! one limit refuses is never seen by another, not even for a moment.
 
@@ -39,6 +42,8 @@ struct Shard {
     slots: HashTable<Slot>,
     /// Not searched for idle keys again before this time, so that a flood of new keys cannot buy work with each.
     sweep_at: u64,
+    /// The latest time that it was asked at.
+    latest: u64,
 }
 
 const SHARDS: usize = 72;
@@ -155,6 +160,7 @@ impl Table {
         for (store, bucket) in stores.iter_mut().zip(buckets.clone()) {
             let hash = self.hash(bucket.key);
             let Some(shard) = own(&order, &mut locked, place_of(&self.shards, hash)) else { continue };
+            let now = shard.at(now);
             let known = shard.slots.find(hash, |slot| slot.key == bucket.key).map(|slot| slot.full_at);
             let full_at = match known {
                 Some(full_at) => full_at,
@@ -269,6 +275,7 @@ impl Table {
         cost: u32,
         (now, new): (u64, impl FnOnce(u64) -> u64),
     ) -> Option<Outcome> {
+        let now = shard.at(now);
         if let Some(slot) = shard.slots.find_mut(hash, |slot| slot.key == key) {
             let outcome = quota.take(slot.full_at, cost, now);
             if let Some(full_at) = outcome.store {
@@ -344,6 +351,13 @@ fn own<'l>(
 }
 
 impl Shard {
+    /// The time of an attempt, which never goes back here: requests do not come in the order in which they began. As of a
+    /// moment ago a bucket would seem to owe less than it does by now, and those that come next would get the difference.
+    fn at(&mut self, now: u64) -> u64 {
+        self.latest = self.latest.max(now);
+        self.latest
+    }
+
     /// Makes place by dropping idle keys. False: none was idle, or it was looked for a moment ago.
     fn sweep(&mut self, now: u64) -> bool {
         if now < self.sweep_at {
@@ -409,8 +423,13 @@ impl Flights {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::iter::repeat_with;
     use std::sync::atomic::{AtomicU64, Ordering};
+
+    use proptest::prelude::*;
+
+    use super::super::gcra::Model;
+    use super::*;
 
     const SECOND: u64 = 1_000_000_000;
 
@@ -445,6 +464,80 @@ mod tests {
         // 30 s later exactly half of it is back.
         let again = (0..2000).filter(|_| table.take(&bucket(1, 2, &quota), 1, 5 + 30 * SECOND).0.store.is_some());
         assert_eq!(again.count(), 500);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(256))]
+
+        #[test]
+        fn in_no_order_of_time_more_passes_than_in_the_model(
+            burst in 1u32..12,
+            asked in prop::collection::vec((0u64..3000, 1u32..3), 1..300),
+        ) {
+            let quota = Quota::new("1000/second".parse().unwrap(), burst).unwrap();
+            let table = Table::new(Instant::now());
+            let (mut model, mut latest) = (Model::default(), 0);
+            for (permille, cost) in asked {
+                let now = SECOND + quota.tolerance() * permille / 1000;
+                latest = now.max(latest);
+                let passes = table.take(&bucket(1, 2, &quota), cost, now).0.store.is_some();
+                prop_assert_eq!(passes, model.take(SECOND / 1000, burst as usize, cost, latest));
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        #[test]
+        fn sixty_four_threads_get_what_the_model_gives_whatever_time_they_began_at(
+            burst in 2u32..12,
+            began in prop::collection::vec(0u64..1000, 64 * 8),
+        ) {
+            let quota = Quota::new("1000/second".parse().unwrap(), burst).unwrap();
+            let plenty = Quota::new("100000/second".parse().unwrap(), 100_000).unwrap();
+            let table = Table::new(Instant::now());
+            let ask = |now: u64| table.take(&bucket(1, 2, &quota), 1, now).0.store.is_some();
+            let beside = |now: u64| {
+                let both = [bucket(1, 2, &quota), Bucket { limit: 1, ..bucket(3, 2, &plenty) }];
+                table.take_all(&both, 1, now).is_some_and(|(_, outcome)| outcome.store.is_some())
+            };
+            let mut model = Model::default();
+            let mut modelled = |now: u64| model.take(SECOND / 1000, burst as usize, 1, now);
+            // Empty at first, and not full again before the last of them: in every order just as many pass.
+            for _ in 0..burst {
+                prop_assert!(ask(SECOND) && modelled(SECOND));
+            }
+            let times: Vec<u64> =
+                began.iter().map(|permille| SECOND + quota.tolerance() * permille / 1000).collect();
+            let latest = times.iter().copied().fold(SECOND, u64::max);
+            let passed = AtomicU64::new(0);
+            std::thread::scope(|scope| {
+                for (number, times) in times.chunks(8).enumerate() {
+                    let (ask, beside, passed) = (&ask, &beside, &passed);
+                    scope.spawn(move || {
+                        for now in times {
+                            let passes = if number % 2 == 0 { ask(*now) } else { beside(*now) };
+                            passed.fetch_add(u64::from(passes), Ordering::Relaxed);
+                        }
+                    });
+                }
+            });
+            let rest = repeat_with(|| ask(latest)).take_while(|passes| *passes).count() as u64;
+            let expected = repeat_with(|| modelled(latest)).take_while(|passes| *passes).count() as u64;
+            prop_assert_eq!(passed.into_inner() + rest, expected);
+        }
+    }
+
+    #[test]
+    fn a_refused_late_comer_lowers_no_debt() {
+        let table = Table::new(Instant::now());
+        let quota = Quota::new("1/second".parse().unwrap(), 1).unwrap();
+        let ask = |now: u64| table.take(&bucket(1, 2, &quota), 1, now * SECOND).0.store.is_some();
+        assert_eq!([ask(10), ask(9), ask(10), ask(11)], [true, false, false, true]);
+        // A look that takes nothing does not either.
+        table.take(&bucket(1, 2, &quota), 0, 9 * SECOND);
+        assert_eq!([ask(11), ask(12)], [false, true]);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use http::header::{
 use http::{Method, Response, StatusCode, request};
 use nix::errno::Errno;
 
-use super::body::{self, FileBody};
+use super::body::{self, FileBody, Held};
 use super::conditions::{Ask, Decision, Encoding, Facts};
 use super::names::Wanted;
 use super::{Mount, NOT_FOUND, PRECONDITION, RANGE, StaticFiles, UNAVAILABLE, types};
@@ -64,6 +64,7 @@ pub(super) async fn answer(
     ctx: &Arc<Context>,
     parts: &request::Parts,
 ) -> Result<Response<ResponseBody>, Refusal> {
+    let held = Held::take(ctx)?;
     let get = parts.method == Method::GET;
     let ask = Ask::read(&parts.headers, get);
     let (mounted, tags) = (Arc::clone(mount), Arc::clone(&files.tags));
@@ -75,7 +76,7 @@ pub(super) async fn answer(
         |error: &io::Error| UNAVAILABLE.refuse("reading failed").with("reason", error.to_string()).retry_after(1);
     let (found, _) = files.gate.run(job).await.map_err(|error| failed(&error))?;
     match found {
-        Ok(Found::File(opened)) => Ok(send(files, mount, *opened, ctx, parts)),
+        Ok(Found::File(opened)) => Ok(send(files, mount, (*opened, held), ctx, parts)),
         Ok(Found::Folder) => Ok(with_slash(ctx, parts)),
         Ok(Found::Nothing) => Ok(NOT_FOUND.refuse("no such file").render(ctx, parts.headers.get(ACCEPT))),
         Err(Trouble::Refused(why)) => Err(NOT_FOUND.refuse(why)),
@@ -100,7 +101,7 @@ fn with_slash(ctx: &Context, parts: &request::Parts) -> Response<ResponseBody> {
 fn send(
     files: &StaticFiles,
     mount: &Mount,
-    opened: Opened,
+    (opened, held): (Opened, Held),
     ctx: &Arc<Context>,
     parts: &request::Parts,
 ) -> Response<ResponseBody> {
@@ -123,7 +124,7 @@ fn send(
     } else if first.len() as u64 == sent {
         ResponseBody::fixed(first)
     } else {
-        ResponseBody::boxed(FileBody::new(files.gate.clone(), Arc::clone(ctx), first, file, sent))
+        ResponseBody::boxed(FileBody::new(files.gate.clone(), Arc::clone(ctx), first, (file, held), sent))
     };
     let mut answer = Response::new(body);
     *answer.status_mut() = status;

@@ -14,6 +14,9 @@ use tokio::sync::Semaphore;
 use crate::body::BodyError;
 use crate::context::Context;
 use crate::observe::{event, redact};
+use crate::refusal::Refusal;
+use crate::server::descriptors::{self, Descriptor};
+use crate::server::seats::{self, Seat};
 
 /// How much of a file is in memory at once for one request.
 pub(super) const PIECE: usize = 128 << 10;
@@ -57,6 +60,27 @@ pub(super) fn read(file: &File, length: u64) -> io::Result<Bytes> {
     Ok(piece.into())
 }
 
+/// What an open file takes while it is sent, given back with it.
+#[derive(Debug)]
+pub(super) struct Held {
+    _seat: Seat,
+    _descriptor: Descriptor,
+}
+
+impl Held {
+    /// For a file that is about to be opened.
+    ///
+    /// # Errors
+    /// When there is no place for another one.
+    pub(super) fn take(ctx: &Context) -> Result<Self, Refusal> {
+        let seat = seats::take(ctx)?;
+        let Some(descriptor) = descriptors::take(&ctx.policy.env().state) else {
+            return Err(seats::REQUESTS.refuse("no descriptor for a file").retry_after(1));
+        };
+        Ok(Self { _seat: seat, _descriptor: descriptor })
+    }
+}
+
 type Reading = Pin<Box<dyn Future<Output = io::Result<(File, io::Result<Bytes>)>> + Send>>;
 
 /// What is left to be sent of a file. Ends with an error, and so with the connection, where the file does not hold what
@@ -68,6 +92,7 @@ pub(super) struct FileBody {
     file: Option<File>,
     reading: Option<Reading>,
     left: u64,
+    _held: Held,
 }
 
 impl std::fmt::Debug for FileBody {
@@ -78,8 +103,8 @@ impl std::fmt::Debug for FileBody {
 
 impl FileBody {
     /// `length` bytes, of which `first` were read already; the rest follows in `file`.
-    pub(super) fn new(gate: Gate, ctx: Arc<Context>, first: Bytes, file: File, length: u64) -> Self {
-        Self { gate, ctx, first, file: Some(file), reading: None, left: length }
+    pub(super) fn new(gate: Gate, ctx: Arc<Context>, first: Bytes, (file, held): (File, Held), length: u64) -> Self {
+        Self { gate, ctx, first, file: Some(file), reading: None, left: length, _held: held }
     }
 
     fn failed(&mut self, error: io::Error) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
