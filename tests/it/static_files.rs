@@ -86,6 +86,10 @@ async fn site(upstream: &Upstream) -> Result<(Palisade, PathBuf)> {
         .file("files/data.sqlite3", SECRET)
         .file("files/data.db-wal", SECRET)
         .file("files/dump.sql", SECRET)
+        .file("files/dump.sql.gz", SECRET)
+        .file("files/server.pem.br", SECRET)
+        .file("files/app.js.bak.zip", SECRET)
+        .file("files/notes.txt.gz", "packed")
         .file("files/CVS/Root", SECRET)
         .file("files/sub/.hidden/page.html", SECRET)
         .start()
@@ -251,6 +255,11 @@ const CASES: &[(&str, Fate)] = {
         ("/static/data.sqlite3", Nothing),
         ("/static/data.db-wal", Nothing),
         ("/static/dump.sql", Nothing),
+        ("/static/dump.sql.gz", Nothing),
+        ("/static/dump.sql.%67z", Nothing),
+        ("/static/server.pem.br", Nothing),
+        ("/static/app.js.bak.zip", Nothing),
+        ("/static/notes.txt.gz", Sent("packed")),
         ("/static/CVS/Root", Nothing),
         ("/static/sub/.hidden/page.html", Nothing),
         ("/laxfiles/%2eenv", Nothing),
