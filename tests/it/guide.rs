@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
+use futures_util::future::try_join_all;
 use http::Method;
 use palisade_test::python::App;
 use palisade_test::wire::Wire;
@@ -58,15 +59,22 @@ impl Site {
     }
 
     async fn starter() -> Result<Site> {
+        Site::starter_where(&[]).await
+    }
+
+    /// Under the starter policy, with keys of it that the environment says.
+    async fn starter_where(keys: &[(&str, &str)]) -> Result<Site> {
         need(Need::PythonGuide)?;
         let setup = Palisade::serve().file("main.py", MAIN).file("static/.env", HIDDEN).uvicorn("guide", &[]);
         // Without a file the hosts are those of loopback, which the app's own list has not.
-        let palisade = setup.env("PALISADE__SERVER__HOSTS", "[\"yourdomain.com\"]").start().await?;
-        Site::up(Kind::Starter, palisade).await
+        let setup = setup.env("PALISADE__SERVER__HOSTS", "[\"yourdomain.com\"]");
+        let setup = keys.iter().fold(setup, |setup, (key, value)| setup.env(key, value));
+        Site::up(Kind::Starter, setup.start().await?).await
     }
 
-    /// Under the file that `init` writes after a run under the starter policy, with `more` of its flags.
-    async fn written(kind: Kind, more: &[&str]) -> Result<Site> {
+    /// Under the file that `init` writes after a run under the starter policy, with `more` of its flags, and with keys of
+    /// the policy that the environment says.
+    async fn written(kind: Kind, more: &[&str], keys: &[(&str, &str)]) -> Result<Site> {
         let Site { running: Running::Behind(before), .. } = Site::starter().await? else { anyhow::bail!("alone") };
         ensure!(before.interrupt().await?.success());
         let mut command = vec!["init", "--yes"];
@@ -75,8 +83,17 @@ impl Site {
         ensure!(init.code == Some(0), "{}", init.err);
         // Its listeners would be those of every address.
         let setup = Palisade::serve().after(&before).env("PALISADE__SERVER__HTTPS", "\"127.0.0.1:0\"");
-        let palisade = setup.env("PALISADE__SERVER__HTTP", "\"127.0.0.1:0\"").start().await?;
-        Site::up(kind, palisade).await
+        let setup = setup.env("PALISADE__SERVER__HTTP", "\"127.0.0.1:0\"");
+        let setup = keys.iter().fold(setup, |setup, (key, value)| setup.env(key, value));
+        Site::up(kind, setup.start().await?).await
+    }
+
+    /// Under the file that `init` writes for an app that runs already.
+    async fn in_front_of(app: &App) -> Result<Site> {
+        let url = app.url();
+        let init = ["init", "--yes", "--upstream", url.as_str()];
+        let palisade = Palisade::serve().file("main.py", MAIN).first(&init, "").start().await?;
+        Site::up(Kind::Development, palisade).await
     }
 
     async fn up(kind: Kind, palisade: Palisade) -> Result<Site> {
@@ -87,11 +104,11 @@ impl Site {
     }
 
     async fn development() -> Result<Site> {
-        Site::written(Kind::Development, &[]).await
+        Site::written(Kind::Development, &[], &[]).await
     }
 
     async fn production() -> Result<Site> {
-        Site::written(Kind::Production, &["--production", "--host", HOST]).await
+        Site::written(Kind::Production, &["--production", "--host", HOST], &[]).await
     }
 
     /// A client of its own address, 127.0.0.`last`.
@@ -203,7 +220,9 @@ async fn what_is_open_in_the_guides_app_is_closed_behind_the_gateway() -> Result
         PRODUCTION open_docs "section 7: the documentation is open to everybody",
         ALL broken_docs "section 7: the documentation pages are broken by the guide's own policy",
         ALL env_file "section 17: a hidden file is served",
-        ALL secrets_in_log "sections 13 and 16: secrets stand in the log",
+        ALL rejected_body_in_log "sections 13 and 16: a rejected body with a password stands in the log",
+        ALL query_in_log "sections 13 and 16: a token and a password of a query stand in the log",
+        ALL exception_in_log "sections 13 and 16: the text of an exception with a password stands in the log",
         ALL no_log "section 16: nothing is logged as JSON",
         ALL names_its_server "section 7: the software is named",
     ];
@@ -216,6 +235,44 @@ async fn a_large_body_does_not_fill_the_guides_app() -> Result<()> {
     let _heavy = heavy().await;
     let sites = [Site::alone().await?, Site::starter().await?, Site::development().await?];
     check(&holes![ALL large_json "section 2: 256 MiB of JSON are read into memory, without a login",], &sites).await
+}
+
+#[tokio::test]
+async fn an_oversized_upload_does_not_reach_the_guides_app() -> Result<()> {
+    let _heavy = heavy().await;
+    // Under the starter policy files of any size stream through.
+    let sites = [Site::alone().await?, Site::development().await?];
+    check(&holes![WRITTEN large_upload "section 14: 512 MiB are taken, whatever the limit of 5 MiB says",], &sites)
+        .await
+}
+
+#[tokio::test]
+async fn one_limit_holds_for_all_workers_of_the_guides_app() -> Result<()> {
+    let _timed = timed().await;
+    need(Need::PythonGuide)?;
+    let app = App::uvicorn("guide", &["--workers", "4"]).await?;
+    let mut started = 0;
+    let fourth = |line: &palisade_test::Line| {
+        started += usize::from(line.text.contains("Application startup complete"));
+        (started == 4).then_some(())
+    };
+    app.process().output().find(Duration::from_secs(60), "four workers have started", fourth).await?;
+    let behind = Site::in_front_of(&app).await?;
+    let sites = [Site { kind: Kind::Alone, running: Running::Alone(app) }, behind];
+    check(&holes![WRITTEN limit_of_each_worker "section 8: each worker has a limit of its own",], &sites).await
+}
+
+#[tokio::test]
+async fn slow_bodies_do_not_hold_the_guides_app() -> Result<()> {
+    let _timed = timed().await;
+    // Nobody waits a minute in a test.
+    let short = [("PALISADE__LIMITS__BODY_TIME", "\"2s\"")];
+    let (starter, development) =
+        (Site::starter_where(&short).await?, Site::written(Kind::Development, &[], &short).await?);
+    let sites = [Site::alone().await?, starter, development];
+    let holes = holes![ALL slow_bodies "bodies that send a byte now and then hold the application for ever",];
+    let (a, b, c) = tokio::join!(check(&holes, &sites[..1]), check(&holes, &sites[1..2]), check(&holes, &sites[2..]));
+    a.and(b).and(c)
 }
 
 #[tokio::test]
@@ -416,22 +473,33 @@ async fn env_file(site: &Site) -> Seen {
     Ok(None)
 }
 
-async fn secrets_in_log(site: &Site) -> Seen {
+async fn rejected_body_in_log(site: &Site) -> Seen {
     let json = r#"{"username": "x y", "email": "a@example.com", "age": 7, "password": "correct-horse-in-a-body"}"#;
     let rejected = site.post("/users", "application/json", json, 10).await?;
     ensure!(rejected.status() == 400, "{}", rejected.status());
-    let answer = site.get("/secure-endpoint?access_token=token-in-a-query&password=in-a-query", 10).await?;
+    printed(site, "/the-log-behind-a-body", &["correct-horse-in-a-body"]).await
+}
+
+async fn query_in_log(site: &Site) -> Seen {
+    let answer = site.get("/secure-endpoint?access_token=token-in-a-query&password=horse-in-a-query", 10).await?;
     ensure!(answer.status() == 401, "{}", answer.status());
-    // Both have been written by then, since what comes later is there.
-    let last = site.get("/no-such-path-in-the-log", 10).await?;
-    ensure!(last.status() == 404);
-    let there = |line: &palisade_test::Line| line.text.contains("/no-such-path-in-the-log").then_some(());
+    printed(site, "/the-log-behind-a-query", &["token-in-a-query", "horse-in-a-query"]).await
+}
+
+async fn exception_in_log(site: &Site) -> Seen {
+    let answer = site.get("/report", 10).await?;
+    ensure!(answer.status() == 500, "{}", answer.status());
+    printed(site, "/the-log-behind-an-exception", &["horse-in-an-exception"]).await
+}
+
+/// Which of these stand in the log. What came before `later` has been written once that is there.
+async fn printed(site: &Site, later: &str, secrets: &[&str]) -> Seen {
+    let last = site.get(later, 10).await?;
+    ensure!(last.status() == 404, "{}", last.status());
+    let there = |line: &palisade_test::Line| line.text.contains(later).then_some(());
     site.output().find(Duration::from_secs(20), "a later line", there).await?;
-    let printed = site.output().everything()?;
-    let found: Vec<_> = ["correct-horse-in-a-body", "token-in-a-query", "in-a-query", "hunter2"]
-        .into_iter()
-        .filter(|secret| printed.contains(secret))
-        .collect();
+    let all = site.output().everything()?;
+    let found: Vec<_> = secrets.iter().filter(|secret| all.contains(**secret)).collect();
     Ok((!found.is_empty()).then(|| format!("{found:?}")))
 }
 
@@ -481,6 +549,75 @@ async fn large_json(site: &Site) -> Seen {
         ensure!(status.as_ref().is_ok_and(|status| *status == 413), "{status:?}");
     }
     Ok((grown > 64).then(|| format!("{grown} MiB of memory, {status:?}")))
+}
+
+/// A file that is a hundred times as large as the app allows. Never whole in memory here.
+async fn large_upload(site: &Site) -> Seen {
+    const LENGTH: u64 = 512 << 20;
+    let before = site.resident()?;
+    let (body, kind) = Body::multipart("file", "a.png", vec![b'a'; 64 << 10], LENGTH);
+    let mut answer = site.post("/upload", &kind, body, 14).await?;
+    let (status, text) = (answer.status(), answer.text().await?);
+    if status == 413 {
+        ensure!(text.contains("limits.body"), "{text}");
+        return Ok(None);
+    }
+    // The app says so once it has read all of it.
+    ensure!(status == 400 && text.contains("File too large"), "{status} {text}");
+    let grown = site.resident()?.saturating_sub(before) >> 20;
+    Ok(Some(format!("all of it was read, {grown} MiB of memory are still taken")))
+}
+
+/// 60 requests of one client at once, as often as it takes all workers to get some: how many pass.
+async fn limit_of_each_worker(site: &Site) -> Seen {
+    let (last, rounds) = if site.kind == Kind::Alone { (15, 10) } else { (16, 1) };
+    let client = site.client(last)?;
+    let mut passed = 0;
+    for _ in 0..rounds {
+        let asked = (0..60).map(|_| site.request(&client, Method::GET, "/", last).send());
+        for answer in try_join_all(asked).await? {
+            ensure!(matches!(answer.status(), 200 | 429), "{}", answer.status());
+            passed += usize::from(answer.status() == 200);
+        }
+        if passed > 5 {
+            return Ok(Some(format!("{passed} of 60 and more passed")));
+        }
+    }
+    ensure!(passed == 5, "only {passed} passed");
+    Ok(None)
+}
+
+/// Bodies that never end, five bytes a second, for more than twice the time that a body may take.
+async fn slow_bodies(site: &Site) -> Seen {
+    let mut wires = Vec::new();
+    for _ in 0..20 {
+        wires.push(site.wire().await?);
+    }
+    let waited_for = try_join_all(wires.iter_mut().map(is_waited_for)).await?;
+    let open = waited_for.iter().filter(|open| **open).count();
+    Ok((open > 0).then(|| format!("{open} of 20 bodies are waited for")))
+}
+
+async fn is_waited_for(wire: &mut Wire) -> Result<bool> {
+    // The last but one is what the proxy in front of the app alone says.
+    let head = format!("POST /token HTTP/1.1\r\nHost: {HOST}\r\nContent-Type: {FORM}\r\nX-Forwarded-Proto: https");
+    wire.send(format!("{head}\r\nContent-Length: 100000\r\n\r\nusername=")).await?;
+    for _ in 0..25 {
+        // Time is what this is about: there is nothing to wait for.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        if wire.send("a").await.is_err() {
+            break;
+        }
+    }
+    match tokio::time::timeout(Duration::from_secs(2), wire.answer()).await {
+        Err(_) => Ok(true),
+        Ok(Ok(answer)) => {
+            ensure!(answer.status() == 408 && answer.text().contains("limits.body_time"), "{answer:?}");
+            Ok(false)
+        }
+        // A reset, where the rest of the body met a closed door.
+        Ok(Err(_)) => Ok(false),
+    }
 }
 
 /// A head that never ends, a byte a second, for twice the time that a head may take.

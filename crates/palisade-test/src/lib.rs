@@ -25,6 +25,8 @@ mod eventually;
 #[cfg(feature = "net")]
 pub mod frames;
 #[cfg(feature = "net")]
+pub mod juggle;
+#[cfg(feature = "net")]
 pub mod kept;
 #[cfg(feature = "net")]
 pub mod memory;

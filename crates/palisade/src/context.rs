@@ -453,6 +453,11 @@ impl Context {
         self.policy.rule(self.rule.get().copied().unwrap_or(0))
     }
 
+    /// Whether its route is known: not where `integrity` refused it before it looked.
+    pub(crate) fn is_routed(&self) -> bool {
+        self.rule.get().is_some()
+    }
+
     /// The mode of a control for this request.
     #[inline]
     pub fn mode(&self, control: ControlId) -> Mode {

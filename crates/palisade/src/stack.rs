@@ -297,6 +297,9 @@ impl Live {
         {
             parts.uri = uri;
         }
+        if let Some(uri) = integrity::without_method(ctx, &parts.uri) {
+            parts.uri = uri;
+        }
         if let Some(auth) = &self.policy.controls().auth.control {
             auth.hand_over(ctx, &mut parts);
         }

@@ -201,6 +201,16 @@ async def general_exception_handler(request: Request, exc: Exception):
     )
 
 
+# ADDED: the handler above logs whatever an exception says, and no route of the guide raises one that says a secret, as drivers of
+# databases do.
+DATABASE_URL = "postgresql://app:horse-in-an-exception@db.internal/app"
+
+
+@app.get("/report")
+def report():
+    raise RuntimeError(f"could not connect to {DATABASE_URL}")
+
+
 # Section 14.
 ALLOWED_EXTENSIONS = {".jpg", ".jpeg", ".png", ".pdf"}
 MAX_FILE_SIZE = 5 * 1024 * 1024  # 5MB

@@ -26,7 +26,7 @@ use crate::policy::Env;
 use crate::policy::values::{MethodName, OriginPattern};
 use crate::refusal::{Code, Refusal, Stop};
 
-use self::granted::Granted;
+use self::granted::{Asked, Granted};
 
 #[path = "cors_granted.rs"]
 mod granted;
@@ -53,8 +53,8 @@ pub struct Config {
     /// Public pages may reach this API on a private network (`Access-Control-Allow-Private-Network`).
     pub private_network: bool,
     /// Where the application answers for itself: a failure (5xx) of which it says nothing, and a refusal of this
-    /// gateway, get what the application itself has allowed the same origin before, so that its page can read what
-    /// went wrong. Nobody is allowed anything that the application did not allow.
+    /// gateway, get what the same application has allowed the same origin before, under the same host and route, so
+    /// that its page can read what went wrong. Nobody is allowed anything that the application did not allow.
     pub errors: bool,
 }
 
@@ -108,8 +108,8 @@ const TRUE: HeaderValue = HeaderValue::from_static("true");
 pub struct Cors {
     /// For each rule; none where the application answers for itself.
     sharing: Vec<Option<Arc<Sharing>>>,
-    /// What the application has allowed, where `errors` asks for it.
-    granted: Option<Arc<Granted>>,
+    /// For each rule where the application answers for itself and `errors` asks for it: what it has allowed there.
+    granted: Vec<Option<Arc<Granted>>>,
 }
 
 /// What is shared with whom. Header values are built once.
@@ -175,10 +175,14 @@ impl Control for Cors {
             };
             keys.compile(&format!("route[{}].cors", place.saturating_sub(1)), env, problems).map(Arc::new)
         });
-        // Not where every rule has an author already.
-        let learns = section.errors && sharing.iter().any(Option::is_none);
-        let granted = learns.then(|| env.state.get("cors.granted", Granted::default));
-        (granted.is_some() || sharing.iter().any(Option::is_some)).then_some(Self { sharing, granted })
+        let learn = |(sharing, name): (&Option<Arc<Sharing>>, &String)| {
+            // Not where the rule has an author already.
+            let learns = section.errors && sharing.is_none();
+            learns.then(|| env.state.get(&format!("cors.granted {name}"), Granted::default))
+        };
+        let granted: Vec<Option<Arc<Granted>>> = sharing.iter().zip(routes.names).map(learn).collect();
+        let any = sharing.iter().any(Option::is_some) || granted.iter().any(Option::is_some);
+        any.then_some(Self { sharing, granted })
     }
 }
 
@@ -279,8 +283,10 @@ impl Check for Cors {
 
     fn response(&self, ctx: &Context, parts: &mut response::Parts) -> Result<(), Refusal> {
         let Some(sharing) = self.sharing(ctx) else {
-            if let (Some(granted), Some(origin)) = (&self.granted, &ctx.origin) {
-                granted.response(origin, parts);
+            if let Some(asked) = Asked::of(ctx)
+                && let Some(granted) = self.granted(ctx)
+            {
+                granted.response(&asked, parts);
             }
             return Ok(());
         };
@@ -312,6 +318,13 @@ impl Check for Cors {
 impl Cors {
     fn sharing(&self, ctx: &Context) -> Option<&Sharing> {
         self.sharing.get(usize::from(ctx.rule().id))?.as_deref()
+    }
+
+    /// What the application has allowed on this request's route.
+    fn granted(&self, ctx: &Context) -> Option<&Granted> {
+        // Of a request that was refused before its route was known nobody can say which application it was for.
+        let known = ctx.is_routed() || ctx.policy.config().upstreams.is_empty();
+        self.granted.get(usize::from(ctx.rule().id)).filter(|_| known)?.as_deref()
     }
 
     /// Whether pages of an origin are own pages of this request's route, for controls that ask where a request comes

@@ -389,6 +389,9 @@ pub struct Route {
     pub path_parameters: Option<bool>,
     /// What happens to repeated slashes.
     pub slashes: Option<crate::controls::integrity::Slashes>,
+    /// The parameter by which the application lets requests of this route be another method than they were sent as,
+    /// instead of `integrity.method_parameter`; `"off"`: it arrives.
+    pub method_parameter: Option<crate::controls::integrity::MethodParameter>,
     /// gRPC passes, to an application that speaks HTTP/2. `limits.body` then holds for each message.
     pub grpc: bool,
     /// Which application answers: a name of `[upstreams.NAME]`. Default: `[upstream]`.

@@ -11,7 +11,7 @@ use super::values::{HostPattern, PathPattern};
 use crate::controls::auth::needs::Needs;
 use crate::controls::auth::when::When;
 use crate::controls::headers::Cache;
-use crate::controls::integrity::Slashes;
+use crate::controls::integrity::{MethodParameter, Slashes};
 
 /// The methods that are answered without a route naming them.
 pub(crate) const USUAL: [Method; 7] =
@@ -36,6 +36,8 @@ pub struct Rule {
     pub path_parameters: Option<bool>,
     /// What happens to repeated slashes.
     pub slashes: Option<Slashes>,
+    /// By which parameter its requests name another method.
+    pub method_parameter: Option<MethodParameter>,
     /// gRPC passes.
     pub grpc: bool,
     /// What caches may keep of its personal answers, where it says so.
@@ -77,6 +79,7 @@ impl Rule {
             encoded_slash: route.encoded_slash,
             path_parameters: route.path_parameters,
             slashes: route.slashes,
+            method_parameter: route.method_parameter.clone(),
             grpc: route.grpc,
             cache: route.cache,
             needs: Needs::of(route),
@@ -148,6 +151,7 @@ impl Rules {
             encoded_slash: None,
             path_parameters: None,
             slashes: None,
+            method_parameter: None,
             grpc: false,
             cache: None,
             needs: Needs::default(),
@@ -208,6 +212,11 @@ impl Rules {
     /// Whether a method is one that this policy answers at all.
     pub fn knows(&self, method: &Method) -> bool {
         USUAL.contains(method) || self.named.contains(method)
+    }
+
+    /// Whether some route is for certain methods only.
+    pub fn names_methods(&self) -> bool {
+        !self.named.is_empty()
     }
 
     /// The rule of a request. The first route whose path and host fit claims the path: a method that no route of that

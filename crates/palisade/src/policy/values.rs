@@ -35,6 +35,7 @@ pub static FORMATS: &[Format] = &[
     Format::of::<super::mail::Sender>(),
     Format::of::<crate::controls::rate_limit::By>(),
     Format::of::<crate::controls::rate_limit::RateText>(),
+    Format::of::<crate::controls::integrity::MethodParameter>(),
     Format::of::<crate::controls::static_files::FilesPath>(),
     Format::of::<crate::controls::static_files::Keep>(),
 ];

@@ -418,6 +418,12 @@ fn is_utf8(headers: &HeaderMap) -> bool {
     kind.split_once("charset=").is_some_and(|(_, charset)| charset.trim().trim_matches('"') == "utf-8")
 }
 
+/// Whether requests of this route that change something must show that an own page made them.
+pub(crate) fn blocks(ctx: &Context) -> bool {
+    let csrf = &ctx.policy.controls().csrf;
+    csrf.control.is_some() && ctx.mode(csrf.id) == Mode::Block
+}
+
 /// Whether a request has shown that an own page made it, or needs to show nothing; also where its method changes nothing
 /// by itself, or the control is off.
 pub(crate) fn is_checked(ctx: &Context, headers: &HeaderMap) -> Result<(), Refusal> {

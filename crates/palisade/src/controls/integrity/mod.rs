@@ -5,6 +5,7 @@
 
 pub(crate) mod hidden;
 pub(crate) mod host;
+mod method;
 mod path;
 
 use http::header::{
@@ -15,8 +16,10 @@ use palisade_policy::Problems;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use self::method::MethodParameter;
+pub(crate) use self::method::without_method;
 use crate::context::{Context, Seen};
-use crate::control::{Asked, Check, Control, Info, NoRoute, Remedy, Routes};
+use crate::control::{Asked, Check, Control, Info, Inspect, NoRoute, Remedy, Routes};
 use crate::controls::auth::tells_apart;
 use crate::controls::headers::docs_are_guarded;
 use crate::policy::request_headers::Owned;
@@ -33,6 +36,11 @@ pub struct Config {
     pub encoded_slash: bool,
     /// `;` parameters in paths are allowed.
     pub path_parameters: bool,
+    /// The parameter by which the application lets a request be another method than it was sent as: `"_method"` in
+    /// Rails, Laravel, Symfony and Express. Requests are judged by the method that they are sent with, so it is taken out
+    /// of queries, and a form that has it is refused. Default: that is done with `_method` where the other method would
+    /// be judged otherwise, and nowhere else. `"off"`: it arrives.
+    pub method_parameter: Option<MethodParameter>,
 }
 
 /// What happens to repeated slashes.
@@ -57,6 +65,13 @@ pub static HOST_CODE: Code =
 /// A method that nobody named.
 pub static METHOD: Code =
     Code::client("integrity.method", StatusCode::BAD_REQUEST, 20, "this method is not known here");
+/// A form by which the application may run another method than the one that was judged.
+pub static METHOD_OVERRIDE: Code = Code::client(
+    "integrity.method_override",
+    StatusCode::BAD_REQUEST,
+    20,
+    "this form names another method than it was sent with",
+);
 /// A header that changes the meaning of others.
 pub static HEADER: Code =
     Code::client("integrity.header", StatusCode::BAD_REQUEST, 20, "a header of this request is not acceptable");
@@ -99,7 +114,7 @@ impl Control for Integrity {
     const INFO: Info = Info {
         name: "integrity",
         section: 20,
-        codes: &[&PATH, &HOST_CODE, &METHOD, &HEADER, &GRPC, &EXPECT_CODE, &HIDDEN_FILE, &FRAMING],
+        codes: &[&PATH, &HOST_CODE, &METHOD, &METHOD_OVERRIDE, &HEADER, &GRPC, &EXPECT_CODE, &HIDDEN_FILE, &FRAMING],
         judges: false,
         about: "One reading of every request: what is decided on is what is sent.",
     };
@@ -200,6 +215,14 @@ impl Check for Integrity {
         Ok(())
     }
 
+    fn inspect(&self, ctx: &Context, parts: &request::Parts) -> Option<Box<dyn Inspect>> {
+        method::inspect(ctx, &parts.headers)
+    }
+
+    fn inspects(&self) -> bool {
+        true
+    }
+
     fn remedy(&self, asked: &Asked<'_>) -> Option<Remedy> {
         let why = asked.judged.why;
         let key = ["encoded_slash = true", "path_parameters = true"].iter().find(|key| why.contains(**key));
@@ -211,6 +234,9 @@ impl Check for Integrity {
         }
         if *asked.judged.code == GRPC && !asked.rule.grpc {
             return Some(Remedy::Route("grpc = true".into()));
+        }
+        if *asked.judged.code == METHOD_OVERRIDE {
+            return Some(Remedy::Route("method_parameter = \"off\"".into()));
         }
         if *asked.judged.code == METHOD {
             return Some(Remedy::Route(format!("methods = [\"{}\"]", asked.method)));

@@ -1,6 +1,6 @@
 //! From a path to the name of a file beneath a root, and the names that are never served.
 
-use crate::controls::integrity::hidden::{ends_with_ignoring_case, is_hidden_name};
+use crate::controls::integrity::hidden::{ends_with_ignoring_case, is_hidden_name, is_or_packs};
 
 /// Endings that have no business in a directory of public files, besides those that are refused everywhere: databases
 /// and their journals, dumps, environments, copies.
@@ -72,9 +72,11 @@ pub(super) fn read(rest: &str, top: bool) -> Result<Wanted, Wrong> {
 /// Whether a name is never served from a directory of files.
 pub(super) fn is_private_name(name: &str) -> bool {
     is_hidden_name(name)
-        || name.starts_with('#') && name.ends_with('#')
-        || FOLDERS.contains(&name)
-        || ENDINGS.iter().any(|ending| ends_with_ignoring_case(name, ending))
+        || is_or_packs(name, |name| {
+            name.starts_with('#') && name.ends_with('#')
+                || FOLDERS.contains(&name)
+                || ENDINGS.iter().any(|ending| ends_with_ignoring_case(name, ending))
+        })
 }
 
 /// One segment without its escapes. None where it could not be the name of one file: empty, a slash or a NUL inside.
@@ -110,6 +112,10 @@ mod tests {
             ("/a;v=1", "a;v=1", false),
             ("/%2B", "+", false),
             ("/a~b", "a~b", false),
+            ("/ten.txt.gz", "ten.txt.gz", false),
+            ("/app.js.br", "app.js.br", false),
+            ("/release.tar.xz", "release.tar.xz", false),
+            ("/sql.gz", "sql.gz", false),
         ] {
             let wanted = read(rest, false).unwrap();
             assert_eq!((wanted.name.as_slice(), wanted.folder), (name.as_bytes(), folder), "{rest}");
@@ -140,6 +146,18 @@ mod tests {
             "/CVS/Root",
             "/id_rsa",
             "/tls.pem",
+            "/dump.sql.gz",
+            "/Dump.SQL.Gz",
+            "/dump.sql.tar.bz2",
+            "/dump%2Esql%2Egz",
+            "/server.pem.gz",
+            "/prod.env.br",
+            "/data.sqlite3.zst",
+            "/palisade.db-wal.xz",
+            "/app.js.bak.gz",
+            "/id_rsa.gz",
+            "/site.backup.zip",
+            "/%23x%23.gz",
         ] {
             assert_eq!(read(rest, false), Err(Wrong::Hidden), "{rest}");
         }

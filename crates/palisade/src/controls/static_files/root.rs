@@ -219,6 +219,11 @@ pub(super) fn resolved(path: &Path) -> PathBuf {
 mod tests {
     use std::io::Read as _;
     use std::os::unix::fs::symlink;
+    use std::sync::atomic::AtomicBool;
+    use std::thread;
+    use std::time::Duration;
+
+    use palisade_test::juggle::juggle;
 
     use super::*;
 
@@ -278,6 +283,52 @@ mod tests {
                 assert_eq!(held.open(name.as_bytes()).unwrap_err(), expected, "{name} {way:?}");
             }
         }
+    }
+
+    /// The way of other kernels, which has more moments for it. This kernel's is raced through the gateway, for as long as
+    /// the contract says.
+    #[test]
+    fn whoever_swaps_things_on_a_walk_gets_nothing_from_outside() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("files");
+        for (name, text) in [("files/race/kept", "inside"), ("secret.txt", "outside"), ("outside/deep/x", "outside")] {
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        let held = held(&root, Some(Way::Walk));
+        let stop = AtomicBool::new(false);
+        let until = Instant::now() + Duration::from_secs(10);
+        let ask = |name: &'static str| {
+            let (mut sent, mut nothing) = (0_u64, 0_u64);
+            while Instant::now() < until || sent.min(nothing) == 0 {
+                assert!(Instant::now() < until + Duration::from_secs(50), "{name}: {sent} sent, {nothing} not there");
+                let Ok(file) = held.open(name.as_bytes()) else {
+                    nothing += 1;
+                    continue;
+                };
+                let mut file = File::from(file);
+                // As `answer.rs` judges it.
+                if !file.metadata().unwrap().is_file() {
+                    nothing += 1;
+                    continue;
+                }
+                let mut text = String::new();
+                file.read_to_string(&mut text).unwrap();
+                assert_eq!(text, "inside", "{name}");
+                sent += 1;
+            }
+            (sent, nothing)
+        };
+        thread::scope(|scope| {
+            let juggler = scope.spawn(|| juggle(folder.path(), &stop));
+            let askers = ["race/x", "race/way/deep/x"].map(|name| scope.spawn(move || ask(name)));
+            let seen = askers.map(thread::ScopedJoinHandle::join);
+            stop.store(true, Ordering::Relaxed);
+            let rounds = juggler.join().unwrap().unwrap();
+            println!("{rounds} rounds, {:?}", seen.map(Result::unwrap));
+            assert!(rounds > 100, "{rounds} rounds");
+        });
     }
 
     #[cfg(target_os = "linux")]
