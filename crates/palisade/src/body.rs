@@ -108,6 +108,11 @@ impl Watch {
     fn holds(&self) -> bool {
         self.judges.iter().any(|judge| judge.inspect.holds().is_some())
     }
+
+    /// How many bytes at the end of what was fed stay back.
+    fn keeps(&self) -> usize {
+        self.judges.iter().map(|judge| judge.inspect.keeps()).max().unwrap_or_default()
+    }
 }
 
 /// What a refusal of an inspector means.

@@ -224,6 +224,12 @@ pub trait Inspect: Send + fmt::Debug {
         None
     }
 
+    /// How many bytes make the end of what was fed: while a longer body streams, so many stay back. Where a body can be taken
+    /// for whole before its last byte these are more than one, and grow with all that follows.
+    fn keeps(&self) -> usize {
+        1
+    }
+
     /// Whether the rest of the body is of no interest, because what came so far says enough: [`Inspect::finish`] judges now,
     /// and the rest streams without being fed.
     fn lets_go(&self) -> bool {

@@ -1,8 +1,11 @@
 //! Bodies that are held back until they have been judged.
 //!
 //! Nothing of the body is released before the last inspector has seen its end, as long as it is no longer than they want
-//! to hold. Of a longer one the rest streams, but for its last piece: no application sees the end of a body that was not
-//! judged, and one that is refused ends before it.
+//! to hold. Of a longer one the rest streams, but for its end: no application sees that of a body that was not judged, and
+//! one that is refused ends before it. What the end is, inspectors say ([`Inspect::keeps`]): a parser may stop reading
+//! before the last byte.
+//!
+//! [`Inspect::keeps`]: crate::control::Inspect::keeps
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -21,6 +24,8 @@ pub(super) struct Hold {
     /// How many bytes before anything is released.
     pub(super) limit: usize,
     bytes: usize,
+    /// Bytes of the frames that were not released.
+    held: usize,
     frames: VecDeque<Frame<Bytes>>,
     judging: Option<Judging>,
     state: State,
@@ -68,13 +73,39 @@ impl Hold {
 
     /// Bytes that were read and not released.
     pub(super) fn held(&self) -> u64 {
-        self.frames.iter().filter_map(Frame::data_ref).map(|data| data.len() as u64).sum()
+        self.held as u64
     }
 
     fn fail(&mut self, error: BodyError) {
         self.frames.clear();
+        self.held = 0;
         self.state = State::Failed(Some(error));
     }
+
+    fn push(&mut self, frame: Frame<Bytes>) {
+        self.bytes = self.bytes.saturating_add(length(&frame));
+        self.held = self.held.saturating_add(length(&frame));
+        self.frames.push_back(frame);
+    }
+
+    fn pop(&mut self) -> Option<Frame<Bytes>> {
+        let frame = self.frames.pop_front()?;
+        self.held = self.held.saturating_sub(length(&frame));
+        Some(frame)
+    }
+
+    /// The next frame that may go though the whole was not judged: with so many bytes behind it. Frames without any, the
+    /// empty ones that end a stream and trailers, are no end of a body.
+    fn pop_before(&mut self, keeps: usize) -> Option<Frame<Bytes>> {
+        let behind = self.held.saturating_sub(length(self.frames.front()?));
+        // What is being judged waits for it, however much there is.
+        if self.judging.is_some() || behind < keeps.max(1) { None } else { self.pop() }
+    }
+}
+
+/// Bytes of a frame.
+fn length(frame: &Frame<Bytes>) -> usize {
+    frame.data_ref().map_or(0, Bytes::len)
 }
 
 impl RequestBody {
@@ -110,8 +141,7 @@ impl RequestBody {
         match ready!(self.poll_streamed(cx)) {
             Some(Ok(frame)) => {
                 if let Some(hold) = &mut self.hold {
-                    hold.bytes = hold.bytes.saturating_add(frame.data_ref().map_or(0, Bytes::len));
-                    hold.frames.push_back(frame);
+                    hold.push(frame);
                 }
                 if let Some(watch) = self.watch.take_if(|watch| watch.lets_go()) {
                     self.judge(watch, false);
@@ -162,19 +192,19 @@ impl RequestBody {
     /// The next frame that may go.
     pub(super) fn poll_released(&mut self, cx: &mut Task<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         loop {
+            let keeps = self.watch.as_ref().map_or(1, |watch| watch.keeps());
             let Some(hold) = &mut self.hold else { return self.poll_streamed(cx) };
             match &mut hold.state {
-                State::Judged => return Poll::Ready(hold.frames.pop_front().map(Ok)),
-                State::Streaming => match hold.frames.pop_front() {
+                State::Judged => return Poll::Ready(hold.pop().map(Ok)),
+                State::Streaming => match hold.pop() {
                     Some(frame) => return Poll::Ready(Some(Ok(frame))),
                     None => return self.poll_streamed(cx),
                 },
                 State::Failed(error) => return Poll::Ready(error.take().map(Err)),
-                // What is being judged waits for it, however much there is.
-                State::Reading if hold.frames.len() > 1 && hold.judging.is_none() => {
-                    return Poll::Ready(hold.frames.pop_front().map(Ok));
-                }
-                State::Reading => ready!(self.poll_ahead(cx)),
+                State::Reading => match hold.pop_before(keeps) {
+                    Some(frame) => return Poll::Ready(Some(Ok(frame))),
+                    None => ready!(self.poll_ahead(cx)),
+                },
             }
         }
     }

@@ -184,9 +184,11 @@ fn line(exclude: &Exclude) -> String {
     format!("{{ {} }}", parts.join(", "))
 }
 
-/// Refuses a body of which it is known before its end that it has more than one reading.
+/// Refuses a body of which it is known before its end that it has more than one reading, if only by its type. That keeps
+/// the list of findings, which has an end, from being full before the body began.
 pub(super) fn ambiguous(inspection: &Inspection) -> Result<(), Refusal> {
-    match inspection.new_findings().iter().find(|finding| finding.is_ambiguous()) {
+    let by_type = || inspection.transaction.findings().iter().find(|finding| *code(finding) == CONTENT_TYPE_CODE);
+    match inspection.new_findings().iter().find(|finding| finding.is_ambiguous()).or_else(by_type) {
         Some(finding) => {
             let refusal = code(finding).refuse("a body with more than one reading");
             Err(refusal.with("reason", finding.to_string()).close())

@@ -496,7 +496,7 @@ impl Inspect for Reader {
         let Some(inspection) = &mut self.inspection else { return Ok(()) };
         self.waf.feed(inspection, self.beyond, piece)?;
         // Of a form with files the application sees the beginning before the end was judged: what is known to be ambiguous
-        // by then goes no further.
+        // by then goes no further. Nor does what comes behind the last boundary, or it would be kept back without end.
         if self.refuses && inspection.transaction.is_multipart() && inspection.body > self.holds {
             judge::ambiguous(inspection)?;
         }
@@ -505,6 +505,12 @@ impl Inspect for Reader {
 
     fn holds(&self) -> Option<usize> {
         Some(self.holds)
+    }
+
+    fn keeps(&self) -> usize {
+        // Where nothing is refused, nothing has to be kept from the application either.
+        let inspection = self.inspection.as_ref().filter(|_| self.refuses);
+        inspection.map_or(1, |inspection| inspection.transaction.undecided_bytes().max(1))
     }
 
     fn finish(&mut self, ctx: &Context) -> Result<(), Refusal> {

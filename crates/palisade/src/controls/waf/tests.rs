@@ -1,5 +1,15 @@
 //! The WAF in the stack, with small rules; the Core Rule Set itself runs end to end.
 
+use std::net::SocketAddr;
+
+use axum::body::Body;
+use bytes::Bytes;
+use http_body::Frame;
+use http_body_util::StreamBody;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+
 use super::*;
 use crate::testing_local::{Answer, App, request};
 
@@ -48,6 +58,77 @@ impl Walled {
 
 fn blocked() -> (u16, Option<String>) {
     (403, Some("waf.blocked".to_owned()))
+}
+
+const MULTIPART: &str = "multipart/form-data; boundary=b";
+/// Of a form: a field, and the beginning of a file.
+const FIELD: &str = "--b\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n";
+const FILE: &str = "--b\r\nContent-Disposition: form-data; name=\"f\"; filename=\"f\"\r\n\r\n";
+
+fn has(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|window| window == part)
+}
+
+/// What an application behind a socket got so far.
+#[derive(Debug, Default)]
+struct Got {
+    bytes: Vec<u8>,
+    /// Connections that have ended.
+    ended: usize,
+}
+
+/// An application that stops reading a form at its last boundary, as most parsers do, whatever HTTP says of the body.
+struct Parser {
+    address: SocketAddr,
+    got: watch::Receiver<Got>,
+}
+
+impl Parser {
+    async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (sender, got) = watch::channel(Got::default());
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let (mut buffer, mut ran) = (vec![0; 16 << 10], false);
+                while let Ok(read @ 1..) = stream.read(&mut buffer).await {
+                    sender.send_modify(|got| got.bytes.extend_from_slice(&buffer[..read]));
+                    let runs = !ran && has(&sender.borrow().bytes, b"--b--");
+                    if runs {
+                        ran = true;
+                        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nran").await;
+                    }
+                }
+                sender.send_modify(|got| got.ended += 1);
+            }
+        });
+        Self { address, got }
+    }
+
+    async fn until(&self, holds: impl FnMut(&Got) -> bool) {
+        let mut got = self.got.clone();
+        let waited = tokio::time::timeout(Duration::from_secs(20), got.wait_for(holds)).await;
+        assert!(waited.is_ok_and(|got| got.is_ok()), "{}", self.got.borrow().bytes.escape_ascii());
+    }
+
+    /// A stack in front of it, for `/up`.
+    fn walled(&self, waf: &str) -> Walled {
+        let url = format!("http://{}", self.address);
+        walled(&format!("[upstreams.app]\nurl = \"{url}\"\n[[route]]\npath = \"/up\"\nupstream = \"app\"\n{waf}"))
+    }
+}
+
+type Frames = mpsc::UnboundedSender<std::io::Result<Frame<Bytes>>>;
+
+/// A body whose frames are sent by hand.
+fn by_hand() -> (Frames, Body) {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let frames = futures_util::stream::unfold(receiver, async |mut receiver| Some((receiver.recv().await?, receiver)));
+    (sender, Body::new(StreamBody::new(frames)))
+}
+
+fn data(bytes: &[u8]) -> std::io::Result<Frame<Bytes>> {
+    Ok(Frame::data(Bytes::copy_from_slice(bytes)))
 }
 
 #[tokio::test]
@@ -149,6 +230,68 @@ async fn padding_hides_nothing() {
     let octets = vec!["union select ".repeat(5000); 40];
     let passed = walled.pieces("/echo", "application/octet-stream", octets.clone()).await;
     assert_eq!((passed.status, passed.text), (200, octets.concat()));
+}
+
+#[tokio::test]
+async fn the_application_never_gets_the_end_of_a_form_that_is_refused() {
+    for piece in [1, 3, 100] {
+        for end in ["the rest", "never", "trailers", "an empty frame"] {
+            for (value, good) in [("union select", false), ("hello", true)] {
+                let parser = Parser::start().await;
+                let walled = parser.walled("");
+                let form = format!("\r\n{FIELD}{value}\r\n--b--\r\n").into_bytes();
+                let (start, file) = (FILE.as_bytes(), vec![b'a'; 14_000]);
+                let length = (start.len() + 5 * file.len() + 3 + form.len()).to_string();
+                let owed = if matches!(end, "the rest" | "never") { form.len() - 2 } else { form.len() };
+                let headers = [("content-type", MULTIPART), ("content-length", &length)];
+                let (frames, body) = by_hand();
+                let sent = walled.app.send("203.0.113.1", request("POST", "/up", &headers, body));
+                let sending = async {
+                    let frames = frames;
+                    let first = [start].into_iter().chain([&file[..]; 5]).chain([&b"END"[..]]);
+                    for bytes in first.chain(form[..owed].chunks(piece)) {
+                        frames.send(data(bytes)).unwrap();
+                    }
+                    // So much goes, and what could be the end does not.
+                    parser.until(|got| has(&got.bytes, b"END")).await;
+                    let last = match end {
+                        "the rest" => data(&form[owed..]),
+                        "never" => Err(std::io::Error::other("gone")),
+                        "trailers" => Ok(Frame::trailers(HeaderMap::new())),
+                        _ => data(b""),
+                    };
+                    frames.send(last).unwrap();
+                };
+                let (answer, ()) = tokio::join!(sent, sending);
+                let case = format!("{value} in pieces of {piece}, then {end}");
+                let whole = good && end != "never";
+                if whole {
+                    assert_eq!((answer.status, &*answer.text), (200, "ran"), "{case}");
+                } else if end != "never" {
+                    assert_eq!((answer.status, answer.code()), blocked(), "{case}");
+                }
+                // Where it was refused, the connection has ended: nothing comes any more.
+                parser.until(|got| if whole { has(&got.bytes, b"--b--") } else { got.ended == 1 }).await;
+                assert_eq!(has(&parser.got.borrow().bytes, b"--b--"), whole, "{case}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn text_behind_a_form_ends_it_before_its_end() {
+    let parser = Parser::start().await;
+    let walled = parser.walled("");
+    let (frames, body) = by_hand();
+    let form = format!("{FIELD}hello\r\n{FILE}{}\r\n--b--\r\n", "a".repeat(70_000));
+    for bytes in [form.as_bytes(), &b"\r\n".repeat(40_000)] {
+        frames.send(data(bytes)).unwrap();
+    }
+    // Though more of it could come.
+    let answer = walled.app.send("203.0.113.1", request("POST", "/up", &[("content-type", MULTIPART)], body)).await;
+    assert_eq!((answer.status, answer.code().as_deref()), (415, Some("waf.ambiguous")));
+    assert!(!has(&parser.got.borrow().bytes, b"--b--"));
+    drop(frames);
 }
 
 #[tokio::test]
