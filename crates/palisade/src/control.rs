@@ -9,6 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, request, response};
 use palisade_policy::Problems;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -230,6 +231,20 @@ pub trait Inspect: Send + fmt::Debug {
         1
     }
 
+    /// A first judgement, on all that came so far, once that is more than [`Inspect::holds`] and before any of it goes; may
+    /// hold back more from then on. Without it the beginning of a longer body goes as it is.
+    ///
+    /// # Errors
+    /// The refusal, which ends the body.
+    fn begin(&mut self, _ctx: &Context, _pieces: &[Bytes]) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    /// Whether [`Inspect::begin`] has something to judge.
+    fn begins(&self) -> bool {
+        false
+    }
+
     /// Whether the rest of the body is of no interest, because what came so far says enough: [`Inspect::finish`] judges now,
     /// and the rest streams without being fed.
     fn lets_go(&self) -> bool {
@@ -244,7 +259,8 @@ pub trait Inspect: Send + fmt::Debug {
         Ok(())
     }
 
-    /// Whether [`Inspect::finish`] may take more than a tenth of a millisecond, so that it runs off the I/O threads.
+    /// Whether [`Inspect::finish`], or [`Inspect::begin`], may take more than a tenth of a millisecond, so that it runs off
+    /// the I/O threads.
     fn is_slow(&self) -> bool {
         false
     }

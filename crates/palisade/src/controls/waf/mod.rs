@@ -12,6 +12,7 @@ mod rules;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST};
 use http::{HeaderMap, Method, StatusCode, Version, request, response};
 use palisade_policy::Problems;
@@ -245,7 +246,7 @@ impl Shared {
     }
 
     /// A transaction that knows the head.
-    fn begin(&self, ctx: &Context, parts: &request::Parts) -> Box<Inspection> {
+    fn begin(&self, ctx: &Context, headers: &HeaderMap) -> Box<Inspection> {
         let of = self.of(ctx);
         let mut transaction = self.take(of.set);
         transaction.limit_body(of.body_limit);
@@ -255,10 +256,10 @@ impl Shared {
         let target = ctx.target.path_and_query().map_or("/", |target| target.as_str());
         transaction.request(ctx.method.as_str().as_bytes(), target.as_bytes(), protocol(ctx.version));
         // Over HTTP/2 the host may come as `:authority` alone.
-        if ctx.version >= Version::HTTP_2 && !parts.headers.contains_key(HOST) {
+        if ctx.version >= Version::HTTP_2 && !headers.contains_key(HOST) {
             transaction.header(b"Host", ctx.authority().as_bytes());
         }
-        for (name, value) in &parts.headers {
+        for (name, value) in headers {
             transaction.header(name.as_str().as_bytes(), value.as_bytes());
         }
         for excluded in &self.excluded {
@@ -301,6 +302,32 @@ impl Shared {
         }
     }
 
+    /// Judges the parts that are whole, in the first so many bytes of a form that is too long to be held back, by
+    /// themselves: rules add up what they find, so that the form's own transaction is asked once.
+    fn beginning(&self, ctx: &Context, headers: &HeaderMap, pieces: &[Bytes], whole: usize) -> Result<(), Refusal> {
+        let mut inspection = self.begin(ctx, headers);
+        self.evaluate(&mut inspection, |transaction| {
+            transaction.request_headers();
+        });
+        reads(&mut inspection.transaction, headers);
+        inspection.found = inspection.transaction.findings().len();
+        inspection.body = whole;
+        let mut left = whole;
+        for piece in pieces {
+            let piece = &piece[..piece.len().min(left)];
+            left -= piece.len();
+            inspection.transaction.body(piece);
+        }
+        inspection.transaction.body(b"--\r\n");
+        self.evaluate(&mut inspection, |transaction| {
+            transaction.request_body();
+        });
+        // What is ambiguous is known of the form itself: only rules are asked.
+        let judged = self.judge(ctx, &inspection, true);
+        self.give_back(inspection);
+        judged
+    }
+
     /// Rules of the last phase record, and all that matched is logged.
     fn end(&self, ctx: &Context, mut inspection: Box<Inspection>) {
         if self.sets[inspection.set].has_phase(5) {
@@ -338,7 +365,7 @@ impl Check for Waf {
             return Ok(());
         }
         let waf = &*self.0;
-        let mut inspection = waf.begin(ctx, parts);
+        let mut inspection = waf.begin(ctx, &parts.headers);
         // A call of gRPC may be a conversation, which holding it back would end, whatever its messages are called.
         let may_read = ctx.has_body && ctx.method != Method::CONNECT && !ctx.grpc;
         waf.evaluate(&mut inspection, |transaction| {
@@ -407,16 +434,21 @@ impl Check for Waf {
         }
         let of = self.0.of(ctx);
         let inspection = kept.take()?;
-        let holds =
-            if inspection.transaction.is_multipart() { of.body_limit.min(MULTIPART_HELD) } else { of.body_limit };
+        let multipart = inspection.transaction.is_multipart();
+        let holds = if multipart { of.body_limit.min(MULTIPART_HELD) } else { of.body_limit };
+        let refuses = ctx.mode(ctx.policy.controls().waf.id) == Mode::Block;
+        let length = parts.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+        let streams = multipart && refuses && length.is_none_or(|length| length > holds);
         let is_slow = self.is_slow(ctx, parts);
         Some(Box::new(Reader {
             waf: Arc::clone(&self.0),
             inspection: Some(inspection),
-            beyond: of.beyond,
+            of,
             holds,
-            refuses: ctx.mode(ctx.policy.controls().waf.id) == Mode::Block,
+            refuses,
             is_slow,
+            headers: streams.then(|| parts.headers.clone()),
+            suspect: None,
         }))
     }
 
@@ -483,24 +515,53 @@ fn reads(transaction: &mut Transaction, headers: &HeaderMap) -> bool {
 struct Reader {
     waf: Arc<Shared>,
     inspection: Option<Box<Inspection>>,
-    beyond: Beyond,
+    of: OfRule,
     holds: usize,
     /// Whether a verdict ends the request; where it is only written down, all of the body is to be judged.
     refuses: bool,
     /// Whether the head alone takes long.
     is_slow: bool,
+    /// Of a form that may be too long to be held back, until its beginning was judged.
+    headers: Option<HeaderMap>,
+    /// What the beginning is refused for, unless the whole says otherwise.
+    suspect: Option<Refusal>,
 }
 
 impl Inspect for Reader {
     fn feed(&mut self, piece: &[u8]) -> Result<(), Refusal> {
         let Some(inspection) = &mut self.inspection else { return Ok(()) };
-        self.waf.feed(inspection, self.beyond, piece)?;
+        self.waf.feed(inspection, self.of.beyond, piece)?;
         // Of a form with files the application sees the beginning before the end was judged: what is known to be ambiguous
         // by then goes no further. Nor does what comes behind the last boundary, or it would be kept back without end.
         if self.refuses && inspection.transaction.is_multipart() && inspection.body > self.holds {
+            if let Some(refusal) = self.suspect.take() {
+                return Err(refusal.close());
+            }
             judge::ambiguous(inspection)?;
         }
         Ok(())
+    }
+
+    fn begin(&mut self, ctx: &Context, pieces: &[Bytes]) -> Result<(), Refusal> {
+        let (Some(headers), Some(inspection)) = (self.headers.take(), &self.inspection) else { return Ok(()) };
+        let whole = inspection.transaction.completed_bytes();
+        match self.waf.beginning(ctx, &headers, pieces, whole) {
+            Err(refusal) if !refusal.is_watched() => {
+                if self.holds >= self.of.body_limit {
+                    return Err(refusal.close());
+                }
+                // A rule may miss what is yet to come: the whole decides, as far as it may be held back, as of other bodies.
+                self.holds = self.of.body_limit;
+                self.suspect = Some(refusal);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn begins(&self) -> bool {
+        let whole = |inspection: &Inspection| inspection.transaction.completed_bytes() > 0;
+        self.headers.is_some() && self.inspection.as_deref().is_some_and(whole)
     }
 
     fn holds(&self) -> Option<usize> {

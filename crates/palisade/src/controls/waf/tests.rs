@@ -34,9 +34,14 @@ fn policy(dir: &tempfile::TempDir, waf: &str) -> String {
 }
 
 fn walled(waf: &str) -> Walled {
+    with_rules(RULES, waf)
+}
+
+fn with_rules(rules: &str, waf: &str) -> Walled {
     let dir = tempfile::tempdir().unwrap();
-    let app = App::start(&policy(&dir, waf));
-    Walled { app, _dir: dir }
+    let text = policy(&dir, waf);
+    std::fs::write(dir.path().join("local.conf"), rules).unwrap();
+    Walled { app: App::start(&text), _dir: dir }
 }
 
 impl Walled {
@@ -90,13 +95,14 @@ impl Parser {
         let (sender, got) = watch::channel(Got::default());
         tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
-                let (mut buffer, mut ran) = (vec![0; 16 << 10], false);
+                let (mut buffer, mut ran, begin) = (vec![0; 16 << 10], false, sender.borrow().bytes.len());
                 while let Ok(read @ 1..) = stream.read(&mut buffer).await {
                     sender.send_modify(|got| got.bytes.extend_from_slice(&buffer[..read]));
-                    let runs = !ran && has(&sender.borrow().bytes, b"--b--");
+                    let runs = !ran && has(&sender.borrow().bytes[begin..], b"--b--");
                     if runs {
                         ran = true;
-                        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nran").await;
+                        let answer = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 3\r\n\r\nran";
+                        let _ = stream.write_all(answer).await;
                     }
                 }
                 sender.send_modify(|got| got.ended += 1);
@@ -276,6 +282,57 @@ async fn the_application_never_gets_the_end_of_a_form_that_is_refused() {
             }
         }
     }
+}
+
+/// Some applications act on a field as soon as it has come.
+#[tokio::test]
+async fn the_first_fields_of_a_form_are_judged_before_any_of_it_goes() {
+    let file = "a".repeat(70_000);
+    let form = |first: &str| format!("{FIELD}{first}\r\n{FILE}{file}\r\n--b--\r\n").into_bytes();
+    for (first, good) in [("union select", false), ("hello", true)] {
+        let parser = Parser::start().await;
+        let walled = parser.walled("");
+        let length = form(first).len().to_string();
+        let headers = [("content-type", MULTIPART), ("content-length", &length)];
+        for piece in [1000, 65_000, 100_000] {
+            let (frames, body) = by_hand();
+            form(first).chunks(piece).for_each(|bytes| frames.send(data(bytes)).unwrap());
+            drop(frames);
+            let answer = walled.app.send("203.0.113.1", request("POST", "/up", &headers, body)).await;
+            match good {
+                true => assert_eq!((answer.status, &*answer.text), (200, "ran"), "{piece}"),
+                false => assert_eq!((answer.status, answer.code()), blocked(), "{piece}"),
+            }
+        }
+        assert_eq!(parser.got.borrow().bytes.is_empty(), !good, "nothing at all of what is refused");
+    }
+    // What is too long to be held back until the end is refused before it.
+    let walled = walled("[[route]]\npath = \"/echo\"\nwaf = { body_limit = \"100KiB\" }\n");
+    let (frames, body) = by_hand();
+    let long = [FIELD, "union select\r\n", FILE].concat().into_bytes();
+    for bytes in [&long[..]].into_iter().chain([file.as_bytes(); 2]) {
+        frames.send(data(bytes)).unwrap();
+    }
+    let headers = [("content-type", MULTIPART)];
+    let answer = walled.app.send("203.0.113.1", request("POST", "/echo", &headers, body)).await;
+    assert_eq!((answer.status, answer.code()), blocked());
+    drop(frames);
+}
+
+#[tokio::test]
+async fn what_is_yet_to_come_of_a_form_is_not_missing() {
+    let rules = "SecRule &ARGS:token \"@eq 0\" \"id:1,phase:2,deny,status:403,log,msg:'no token'\"\n\
+        SecAction \"id:2,phase:2,pass,nolog,setvar:tx.times=+1\"\n\
+        SecRule TX:times \"@gt 1\" \"id:3,phase:2,deny,status:403,log,msg:'judged twice'\"\n";
+    let walled = with_rules(rules, "");
+    let token = FIELD.replace("\"a\"", "\"token\"");
+    let form = |second: &str| format!("{FIELD}hello\r\n{FILE}{}\r\n{second}x\r\n--b--\r\n", "a".repeat(70_000));
+    let whole = form(&token);
+    let pieces = |form: &str| form.as_bytes().chunks(9000).map(|p| String::from_utf8_lossy(p).into_owned()).collect();
+    let passed = walled.pieces("/echo", MULTIPART, pieces(&whole)).await;
+    assert_eq!((passed.status, passed.text), (200, whole));
+    let refused = walled.pieces("/echo", MULTIPART, pieces(&form(FIELD))).await;
+    assert_eq!((refused.status, refused.code()), blocked());
 }
 
 #[tokio::test]
