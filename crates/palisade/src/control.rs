@@ -140,6 +140,12 @@ pub trait Check: Send + Sync {
         Ok(())
     }
 
+    /// Whether [`Check::peeked`] may take more than a tenth of a millisecond for this answer, so that it runs off the I/O
+    /// threads.
+    fn peeks_slowly(&self, _ctx: &Context, _parts: &response::Parts, _start: &Start) -> bool {
+        false
+    }
+
     /// Whether [`Check::peeks`] ever asks for anything.
     fn reads(&self) -> bool {
         false

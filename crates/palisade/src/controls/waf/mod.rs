@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderValue};
 use http::{HeaderMap, Method, StatusCode, Version, request, response};
 use palisade_policy::Problems;
 use palisade_seclang::{Finding, RuleSet, Transaction};
@@ -416,7 +416,7 @@ impl Check for Waf {
 
     fn is_slow(&self, ctx: &Context, parts: &request::Parts) -> bool {
         let target = ctx.target.path_and_query().map_or(0, |target| target.as_str().len());
-        target + parts.headers.values().map(http::HeaderValue::len).sum::<usize>() > INLINE
+        target + parts.headers.values().map(HeaderValue::len).sum::<usize>() > INLINE
     }
 
     fn can_be_slow(&self) -> bool {
@@ -489,6 +489,13 @@ impl Check for Waf {
         let judged = waf.judge(ctx, &inspection, true);
         waf.end(ctx, inspection);
         judged
+    }
+
+    fn peeks_slowly(&self, ctx: &Context, parts: &response::Parts, start: &Start) -> bool {
+        let head = parts.headers.values().map(HeaderValue::len).sum::<usize>();
+        // Rules of these phases may look at the request, too.
+        let request = ctx.inspection().as_ref().map_or(0, |inspection| inspection.body);
+        start.bytes.len().saturating_add(head).saturating_add(request) > INLINE
     }
 
     fn remedy(&self, asked: &Asked<'_>) -> Option<Remedy> {

@@ -643,6 +643,24 @@ async fn answers_are_judged_where_rules_ask() {
     }
 }
 
+/// Off the I/O threads; what is not refused arrives as it was.
+#[tokio::test]
+async fn long_answers_are_judged_alike() {
+    let rules = "SecResponseBodyAccess On\nSecResponseBodyMimeType application/octet-stream\n\
+        SecRule RESPONSE_BODY \"@contains a trace\" \"id:1,phase:4,deny,status:500,log,msg:'Trace'\"\n";
+    for (mode, status) in [("block", 500), ("detect", 200)] {
+        let walled = with_rules(rules, &format!("mode = \"{mode}\"\n"));
+        for bytes in [10, 10_000, 300_000] {
+            let good = "b".repeat(bytes);
+            let passed = walled.post("/echo", &[("content-type", "text/plain")], &good).await;
+            assert_eq!(passed.header("content-type").as_deref(), Some("application/octet-stream"));
+            assert_eq!((passed.status, passed.text), (200, good), "{mode} {bytes}");
+            let bad = walled.post("/echo", &[("content-type", "text/plain")], &("b".repeat(bytes) + "a trace")).await;
+            assert_eq!(bad.status, status, "{mode} {bytes}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn no_time_left_is_beyond_the_limit() {
     let dir = tempfile::tempdir().unwrap();
