@@ -4,6 +4,7 @@
 //! is fed to them, what their verdicts mean, what a request that cannot be inspected becomes. A request without a body is
 //! judged at once. A body that rules read is held back until it was judged; every other one streams.
 
+mod collections;
 mod config;
 mod exclude;
 mod judge;
@@ -79,6 +80,8 @@ pub struct Waf(Arc<Shared>);
 struct Shared {
     id: ControlId,
     sets: Vec<Arc<RuleSet>>,
+    /// What rules keep, by the number of their set.
+    kept: Vec<Arc<collections::Keeper>>,
     by_rule: Vec<OfRule>,
     excluded: Vec<Excluded>,
     written: Vec<Exclude>,
@@ -160,7 +163,8 @@ impl Control for Waf {
         if section.budget.duration().is_zero() {
             problems.error("waf.budget", "no rule could be evaluated in no time", "write at least `1ms`");
         }
-        let sets = rules::compile(section, &variants, env, problems)?;
+        let sets = rules::compile(section, &variants, env, problems)?.into_iter().map(|set| (set.rules, set.kept));
+        let (sets, kept): (Vec<_>, Vec<_>) = sets.unzip();
         let excluded = exclude::compile(&section.exclude, &sets, problems);
         let id = crate::controls::INFOS.iter().position(|info| info.name == Self::INFO.name).unwrap_or_default();
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
@@ -168,6 +172,7 @@ impl Control for Waf {
             id: ControlId(u8::try_from(id).unwrap_or_default()),
             answers: sets.iter().any(|rules| rules.reads_answers()),
             sets,
+            kept,
             by_rule,
             excluded,
             written: section.exclude.clone(),
@@ -328,9 +333,9 @@ impl Shared {
         judged
     }
 
-    /// Rules of the last phase record, and all that matched is logged.
+    /// Rules of the last phase record, what rules keep is kept, and all that matched is logged.
     fn end(&self, ctx: &Context, mut inspection: Box<Inspection>) {
-        if self.sets[inspection.set].has_phase(5) {
+        if self.sets[inspection.set].has_phase(5) || self.kept[inspection.set].is_used() {
             self.evaluate(&mut inspection, Transaction::logging);
         }
         self.log(ctx, &mut inspection);

@@ -25,7 +25,7 @@ SecRule REQUEST_URI "@endsWith /gone" "id:5,phase:1,deny,status:410,log,msg:'Gon
 
 struct Walled {
     app: App,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 fn policy(dir: &tempfile::TempDir, waf: &str) -> String {
@@ -41,7 +41,7 @@ fn with_rules(rules: &str, waf: &str) -> Walled {
     let dir = tempfile::tempdir().unwrap();
     let text = policy(&dir, waf);
     std::fs::write(dir.path().join("local.conf"), rules).unwrap();
-    Walled { app: App::start(&text), _dir: dir }
+    Walled { app: App::start(&text), dir }
 }
 
 impl Walled {
@@ -389,7 +389,7 @@ async fn what_a_rule_forces_is_judged_alike_in_all_pieces() {
         SecRule REQUEST_BODY \"@contains union select\" \"id:2,phase:2,deny,status:403,log\"\n";
     std::fs::write(dir.path().join("forced.conf"), rules).unwrap();
     let policy = format!("[limits]\nbody = \"20MiB\"\n[waf]\nrules = \"{}/forced.conf\"\n", dir.path().display());
-    let walled = Walled { app: App::start(&policy), _dir: dir };
+    let walled = Walled { app: App::start(&policy), dir };
     let kind = "application/octet-stream";
     let whole = format!("x{}union select", "a".repeat(30_000));
     for piece in [1000, 4096, 20_000, 30_005, 40_000] {
@@ -426,7 +426,7 @@ async fn what_passes_beyond_a_limit_is_no_parsed_body() {
     std::fs::write(dir.path().join("few.conf"), rules).unwrap();
     let route = "[[route]]\npath = \"/ignore\"\nwaf = { beyond_limit = \"pass\" }\n";
     let app = App::start(&format!("[waf]\nrules = \"{}/few.conf\"\n{route}", dir.path().display()));
-    let walled = Walled { app, _dir: dir };
+    let walled = Walled { app, dir };
     let form = [("content-type", "application/x-www-form-urlencoded")];
     for body in ["a&".repeat(10) + "q=union+select", "q=union+select&".to_owned() + &"a&".repeat(10)] {
         for path in ["/echo", "/ignore"] {
@@ -659,6 +659,32 @@ async fn long_answers_are_judged_alike() {
             assert_eq!(bad.status, status, "{mode} {bytes}");
         }
     }
+}
+
+#[tokio::test]
+async fn what_rules_keep_outlives_requests_and_reloads() {
+    let counts = "SecAction \"id:1,phase:1,pass,nolog,initcol:ip=%{REMOTE_ADDR},setvar:ip.x=+1\"\n\
+        SecRule IP:X \"@gt 3\" \"id:2,phase:1,deny,status:429,log,msg:'Too often'\"\n";
+    let answers = "SecRule RESPONSE_STATUS \"@eq 599\" \"id:3,phase:3,deny\"\n";
+    for rules in [counts.to_owned(), format!("{counts}{answers}")] {
+        let walled = with_rules(&rules, "");
+        let ask = async |peer: &str| walled.app.get(peer, "/echo").await.status;
+        for _ in 0..3 {
+            assert_eq!(ask("203.0.113.1").await, 200);
+        }
+        let before = Arc::clone(&walled.app.handle.live().policy.controls().waf.control.as_ref().unwrap().0.sets[0]);
+        std::fs::write(walled.dir.path().join("local.conf"), format!("{rules}# other rules\n")).unwrap();
+        walled.app.handle.reload().unwrap();
+        let live = walled.app.handle.live();
+        assert!(!Arc::ptr_eq(&before, &live.policy.controls().waf.control.as_ref().unwrap().0.sets[0]));
+        assert_eq!(ask("203.0.113.1").await, 429, "a reload forgets nothing");
+        assert_eq!(ask("203.0.113.2").await, 200, "each address by itself");
+        assert_eq!(ask("203.0.113.1").await, 429);
+    }
+    let walled = walled("");
+    assert_eq!(walled.get("/echo?q=hello", &[]).await.0, 200);
+    let live = walled.app.handle.live();
+    assert!(!live.policy.controls().waf.control.as_ref().unwrap().0.kept[0].is_used(), "rules that keep nothing");
 }
 
 #[tokio::test]
