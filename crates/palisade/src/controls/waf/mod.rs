@@ -119,9 +119,22 @@ pub(crate) struct Inspection {
     told: bool,
     /// Whether the body's gzip is undone.
     decodes: bool,
+    /// Whether the rules know the head of the answer.
+    answered: bool,
 }
 
 impl Inspection {
+    /// Tells the rules of the head of the answer, once.
+    fn answered(&mut self, status: StatusCode, headers: &HeaderMap) {
+        if std::mem::replace(&mut self.answered, true) {
+            return;
+        }
+        self.transaction.response(status.as_u16(), b"HTTP/1.1");
+        for (name, value) in headers {
+            self.transaction.response_header(name.as_str().as_bytes(), value.as_bytes());
+        }
+    }
+
     /// What was found beside what is known of the head.
     fn new_findings(&self) -> &[Finding] {
         self.transaction.findings().get(self.found..).unwrap_or_default()
@@ -256,7 +269,10 @@ impl Shared {
         let mut transaction = self.take(of.set);
         transaction.limit_body(of.body_limit);
         let local = ctx.connection.local;
-        transaction.connection(ctx.client_text(), ctx.connection.peer.port(), "", local.port());
+        // Inside somebody else's application it is not known.
+        let known = !local.ip().is_unspecified();
+        let server = if known { palisade_base::canonical_ip(local.ip()).to_string() } else { String::new() };
+        transaction.connection(ctx.client_text(), ctx.connection.peer.port(), &server, local.port());
         transaction.unique_id(ctx.request_id().as_str());
         let target = ctx.target.path_and_query().map_or("/", |target| target.as_str());
         transaction.request(ctx.method.as_str().as_bytes(), target.as_bytes(), protocol(ctx.version));
@@ -282,6 +298,7 @@ impl Shared {
             body: 0,
             told: false,
             decodes: false,
+            answered: false,
         })
     }
 
@@ -466,27 +483,23 @@ impl Check for Waf {
     }
 
     fn peeks(&self, ctx: &Context, status: StatusCode, headers: &HeaderMap) -> Option<Peek> {
-        let kept = ctx.inspection();
-        let inspection = kept.as_ref()?;
-        let settings = self.0.sets[inspection.set].settings();
-        let kind = limits::media_type(headers);
-        let wanted = settings.response_body
+        let mut kept = ctx.inspection();
+        let inspection = kept.as_mut()?;
+        // Rules may have said otherwise than the settings, and what they want depends on the answer's type.
+        inspection.answered(status, headers);
+        let wanted = inspection.transaction.wants_response_body()
             && status != StatusCode::SWITCHING_PROTOCOLS
-            && settings.response_types.iter().any(|wanted| *wanted == *kind)
-            && kind != "text/event-stream"
+            && limits::media_type(headers) != "text/event-stream"
             && !headers.contains_key(CONTENT_ENCODING);
-        let bytes = if wanted { settings.response_body_limit } else { 0 };
+        let bytes = if wanted { self.0.sets[inspection.set].settings().response_body_limit } else { 0 };
         Some(Peek { bytes, within: ANSWER_TIME })
     }
 
     fn peeked(&self, ctx: &Context, parts: &mut response::Parts, start: &Start) -> Result<(), Refusal> {
         let waf = &*self.0;
         let Some(mut inspection) = ctx.inspection().take() else { return Ok(()) };
+        inspection.answered(parts.status, &parts.headers);
         waf.evaluate(&mut inspection, |transaction| {
-            transaction.response(parts.status.as_u16(), b"HTTP/1.1");
-            for (name, value) in &parts.headers {
-                transaction.response_header(name.as_str().as_bytes(), value.as_bytes());
-            }
             transaction.response_headers();
             transaction.response_chunk(&start.bytes);
             transaction.response_body();

@@ -11,6 +11,8 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
 use super::*;
+use crate::body::RequestBody;
+use crate::context::{Connection, Listener};
 use crate::testing_local::{Answer, App, request};
 
 /// The guide's own kind of rule, one a place that can be inspected.
@@ -659,6 +661,40 @@ async fn long_answers_are_judged_alike() {
             assert_eq!(bad.status, status, "{mode} {bytes}");
         }
     }
+}
+
+#[tokio::test]
+async fn rules_say_which_answers_are_read() {
+    let rules = |setting: &str, rule: &str| {
+        format!(
+            "SecResponseBodyAccess {setting}\nSecResponseBodyMimeType text/plain\n\
+            SecRule REQUEST_URI \"@beginsWith /ignore?read\" \"id:1,phase:1,pass,nolog,ctl:responseBodyAccess={rule}\"\n\
+            SecRule RESPONSE_BODY \"@contains not read\" \"id:2,phase:4,deny,status:500\"\n"
+        )
+    };
+    for (setting, rule, without, with) in [("Off", "On", 200, 500), ("On", "Off", 500, 200), ("Off", "Off", 200, 200)] {
+        let walled = with_rules(&rules(setting, rule), "");
+        assert_eq!(walled.get("/ignore", &[]).await.0, without, "{setting} {rule}");
+        assert_eq!(walled.get("/ignore?read", &[]).await.0, with, "{setting} {rule}");
+    }
+}
+
+#[tokio::test]
+async fn rules_know_both_ends_of_a_connection() {
+    let rules = "SecRule REMOTE_ADDR \"@streq 203.0.113.1\" \"id:1,phase:1,deny,chain\"\n\
+        SecRule REMOTE_PORT \"@eq 4242\" \"chain\"\n\
+        SecRule SERVER_ADDR \"@streq 192.0.2.7\" \"chain\"\n\
+        SecRule SERVER_PORT \"@eq 8443\" \"\"\n\
+        SecRule SERVER_ADDR \"@rx ^0\" \"id:2,phase:1,deny\"\n";
+    let walled = with_rules(rules, "");
+    let peer = "203.0.113.1:4242".parse().unwrap();
+    for (local, status) in [("192.0.2.7:8443", 403), ("[::ffff:192.0.2.7]:8443", 403), ("192.0.2.8:8443", 200)] {
+        let connection = Connection::new(peer, local.parse().unwrap(), None, Listener::Embedded);
+        let request = request("GET", "/echo", &[], Body::empty()).map(RequestBody::axum);
+        let answer = walled.app.handle.live().serve(&Arc::new(connection), request).await;
+        assert_eq!(answer.status(), status, "{local}");
+    }
+    assert_eq!(walled.get("/echo", &[]).await.0, 200, "an end that is not known has no address");
 }
 
 #[tokio::test]
