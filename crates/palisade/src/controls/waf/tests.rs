@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, watch};
 use super::*;
 use crate::body::RequestBody;
 use crate::context::{Connection, Listener};
+use crate::observe::decisions::Judged;
 use crate::testing_local::{Answer, App, request};
 
 /// The guide's own kind of rule, one a place that can be inspected.
@@ -492,6 +493,87 @@ async fn the_remedy_is_the_exclusion() {
     let toml = decision["remedy"]["toml"].as_str().unwrap().to_owned();
     assert!(toml.contains("{ path = \"/old\", rules = [\"2\"] }"), "{toml}");
     assert!(toml.contains("{ path = \"/echo\", field = \"json.body\", rules = [\"1\"] }"), "{toml}");
+}
+
+#[tokio::test]
+async fn the_remedy_of_a_limit_is_for_that_limit() {
+    let walled = walled("");
+    let remedy = |finding: &Finding, always: bool| {
+        let live = walled.app.handle.live();
+        let refusal = judge::limited(finding, always);
+        let fields = refusal.fields().iter().map(|(name, value)| (*name, Box::from(&**value))).collect();
+        let judged = &Judged { control: "waf", code: refusal.code(), mode: Mode::Block, why: "", fields };
+        let (method, host, path, client) = (&Method::POST, "localhost", "/a", "203.0.113.1");
+        let policy = &live.policy;
+        let rule = policy.rule(policy.rules().find(host, path, method).id());
+        let asked = Asked { judged, method, host, path, client, policy, rule };
+        policy.controls().waf.control.as_ref().unwrap().remedy(&asked).unwrap()
+    };
+    let route = |text: &str| Remedy::Route(format!("waf = {{ {text} }}"));
+    let decides = || route("beyond_limit = \"inspect_head\"");
+    let limit = 512;
+    for (finding, always, wanted) in [
+        (Finding::BodyTooLong { limit }, true, route("body_limit = \"10MiB\"")),
+        (Finding::BodyTooLong { limit }, false, route("body_limit = \"10MiB\"")),
+        (Finding::TooManyArguments { limit }, false, decides()),
+        (Finding::ValueTooLong { limit }, false, decides()),
+        (Finding::NamesTooLong { limit }, false, decides()),
+        (Finding::TooDeep { limit }, false, decides()),
+        (Finding::OutOfMemory, false, decides()),
+        (Finding::Budget { rule: 7 }, false, Remedy::Section("[waf]\nbudget = \"100ms\"".to_owned())),
+        (
+            Finding::StepLimit { rule: 7 },
+            false,
+            Remedy::Section("[waf]\nexclude = [\n  { path = \"/a\", rules = [\"7\"] },\n]".to_owned()),
+        ),
+    ] {
+        assert!(finding.is_limit());
+        assert_eq!(remedy(&finding, always), wanted, "{finding}");
+    }
+    for (finding, text) in [
+        (Finding::TooManyArguments { limit }, "`SecArgumentsLimit 20000`"),
+        (Finding::TooDeep { limit }, "`SecRequestBodyJsonDepthLimit 1024`"),
+        (Finding::ValueTooLong { limit }, "the request has to change: a value is longer than 512 bytes"),
+        (Finding::NamesTooLong { limit }, "the request has to change: the names in the JSON"),
+        (Finding::OutOfMemory, "the request has to change: the transaction holds too many bytes"),
+    ] {
+        assert!(finding.is_limit());
+        let Remedy::Elsewhere(said) = remedy(&finding, true) else { panic!("no policy lets this pass: {finding}") };
+        assert!(said.contains(text), "{said}");
+    }
+}
+
+/// What is proposed for a request, and whether that lets it pass.
+#[tokio::test]
+async fn the_remedy_of_a_limit_helps() {
+    let form = [("content-type", "application/x-www-form-urlencoded")];
+    let said = async |walled: &Walled, body: &str| {
+        let answer = walled.post("/echo", &form, body).await;
+        assert_eq!((answer.status, answer.code().as_deref()), (413, Some("waf.limit")));
+        let said = crate::operate::explain(&walled.app.handle, &answer.header("x-request-id").unwrap());
+        said["decisions"][0]["remedy"].clone()
+    };
+    let long = format!("a={}", "b".repeat(2000));
+    let walled = with_rules(RULES, "body_limit = \"1KiB\"\n");
+    let toml = said(&walled, &long).await["toml"].as_str().unwrap().to_owned();
+    walled.app.reload(&format!("{}body_limit = \"1KiB\"\n{toml}\n", policy(&walled.dir, "")));
+    assert_eq!(walled.post("/echo", &form, &long).await.status, 200, "{toml}");
+
+    let rules = |limit: &str| format!("SecArgumentsLimit {limit}\nSecRule ARGS \"@streq bad\" \"id:1,phase:2,deny\"\n");
+    let walled = with_rules(&rules("10"), "");
+    let many = "a=1&".repeat(11);
+    let text = said(&walled, &many).await["text"].as_str().unwrap().to_owned();
+    assert!(text.contains("`SecArgumentsLimit 20`"), "{text}");
+    std::fs::write(walled.dir.path().join("local.conf"), rules("20")).unwrap();
+    walled.app.handle.reload().unwrap();
+    assert_eq!(walled.post("/echo", &form, &many).await.status, 200);
+
+    let walled = with_rules(&format!("SecRequestBodyNoFilesLimit 1000\n{}", rules("10")), "");
+    let text = said(&walled, &long).await["text"].as_str().unwrap().to_owned();
+    assert!(text.contains("1000 bytes: remove `SecRequestBodyLimit`"), "{text}");
+    std::fs::write(walled.dir.path().join("local.conf"), rules("10")).unwrap();
+    walled.app.handle.reload().unwrap();
+    assert_eq!(walled.post("/echo", &form, &long).await.status, 200);
 }
 
 #[tokio::test]
