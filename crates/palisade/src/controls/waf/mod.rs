@@ -509,6 +509,19 @@ impl Check for Waf {
         judged
     }
 
+    fn answers(&self) -> bool {
+        self.0.answers
+    }
+
+    fn response(&self, ctx: &Context, _: &mut response::Parts) -> Result<(), Refusal> {
+        // Where the application gave no answer that rules could see, what they count is counted all the same.
+        let kept = ctx.inspection().take();
+        if let Some(inspection) = kept {
+            self.0.end(ctx, inspection);
+        }
+        Ok(())
+    }
+
     fn peeks_slowly(&self, ctx: &Context, parts: &response::Parts, start: &Start) -> bool {
         let head = parts.headers.values().map(HeaderValue::len).sum::<usize>();
         // Rules of these phases may look at the request, too.

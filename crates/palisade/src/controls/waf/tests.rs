@@ -799,7 +799,15 @@ async fn what_rules_keep_outlives_requests_and_reloads() {
         assert_eq!(ask("203.0.113.2").await, 200, "each address by itself");
         assert_eq!(ask("203.0.113.1").await, 429);
     }
-    let walled = walled("");
+    // An application that does not answer keeps nobody from being counted.
+    let away = "[upstreams.app]\nurl = \"http://127.0.0.1:1\"\n[[route]]\npath = \"/up\"\nupstream = \"app\"\n";
+    let walled = with_rules(&format!("{counts}{answers}"), away);
+    for _ in 0..3 {
+        let status = walled.get("/up", &[]).await.0;
+        assert!(matches!(status, 502 | 503), "{status}");
+    }
+    assert_eq!(walled.get("/up", &[]).await.0, 429);
+    let walled = self::walled("");
     assert_eq!(walled.get("/echo?q=hello", &[]).await.0, 200);
     let live = walled.app.handle.live();
     assert!(!live.policy.controls().waf.control.as_ref().unwrap().0.kept[0].is_used(), "rules that keep nothing");
