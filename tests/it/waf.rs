@@ -194,6 +194,57 @@ async fn a_hard_body_holds_no_other_request_up() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_hard_answer_holds_no_other_request_up() -> Result<()> {
+    let _timed = crate::support::timed().await;
+    let hard = "ab".repeat(256 << 10);
+    let upstream = Upstream::answering(move |request| match request.target() {
+        "/hard" => Reply::text(&hard),
+        _ => Reply::text("app"),
+    })
+    .await?;
+    // No filter spares a rule that asks for what is missing, and the second half never holds.
+    let rules: String = (1..=200)
+        .map(|id| {
+            format!(
+                "SecRule RESPONSE_BODY \"!@rx [ab][^ab]{{{id}}}\" \"id:{id},phase:4,deny,chain\"\n\
+                 SecRule RESPONSE_STATUS \"@eq 599\" \"\"\n"
+            )
+        })
+        .collect();
+    let rules = format!("SecResponseBodyAccess On\nSecResponseBodyMimeType text/plain\n{rules}");
+    let waf = "[waf]\nrules = \"answers.conf\"\nbudget = \"60s\"\n[rate_limit]\ndefault = \"off\"\n";
+    let policy = crate::support::written_policy(&upstream.url(), waf);
+    let gateway = Palisade::serve().policy(&policy).file("answers.conf", rules).start().await?;
+    let (cores, begin) = (std::thread::available_parallelism()?.get(), Instant::now());
+    let asked = (0..cores * 12).map(|_| {
+        let client = gateway.http()?;
+        Ok(tokio::spawn(async move {
+            let mut answer = client.get("/hard").send().await?;
+            let took = begin.elapsed();
+            ensure!(answer.status() == 200 && answer.bytes().await?.len() == 512 << 10, "{}", answer.status());
+            anyhow::Ok(took)
+        }))
+    });
+    let asked: Vec<_> = asked.collect::<Result<_>>()?;
+    let (mut slowest, mut answered) = (Duration::ZERO, 0u32);
+    while !asked.iter().all(tokio::task::JoinHandle::is_finished) {
+        let sent = Instant::now();
+        let answer = gateway.http()?.get("/?q=hello").send().await?;
+        ensure!(answer.status() == 200, "{}", answer.status());
+        slowest = slowest.max(sent.elapsed());
+        answered += 1;
+    }
+    let mut longest = Duration::ZERO;
+    for hard in asked {
+        longest = longest.max(hard.await??);
+    }
+    println!("{answered} answers beside hard ones that took {longest:?}, the slowest after {slowest:?}");
+    ensure!(answered > 20, "only {answered} answers in {longest:?}");
+    ensure!(slowest * 4 < longest, "one waited {slowest:?} of {longest:?}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn attacks_end_at_the_gateway_and_are_explained() -> Result<()> {
     let upstream = Upstream::answering(|_| Reply::text("app")).await?;
     let gateway = written(&upstream.url(), &format!("[waf]\nrules = \"{}\"\nparanoia = 1\n", rules()?)).await?;

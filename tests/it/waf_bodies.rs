@@ -5,10 +5,11 @@
 
 use anyhow::{Context as _, Result, ensure};
 use palisade_test::python::App;
-use palisade_test::{Client, Palisade};
+use palisade_test::upstream::Step;
+use palisade_test::{Body, Client, Palisade, Upstream, eventually};
 use serde_json::Value;
 
-use crate::support::written_policy;
+use crate::support::{SOON, written_policy};
 
 const RULE: &str = r#"SecRequestBodyAccess On
 SecRule ARGS|ARGS_NAMES|FILES|FILES_NAMES|XML:/*|XML://@* "@rx (?i)union select" "id:1,phase:2,deny,status:403,log,msg:'an attack',logdata:'%{MATCHED_VAR}'"
@@ -293,5 +294,73 @@ async fn one_attack_in_every_wrapping_is_refused_or_not_read() -> Result<()> {
     }
     ensure!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), all.len(), wrong.join("\n"));
     ensure!(refused >= 200 && read >= 40, "{refused} refused, {read} read by the application");
+    Ok(())
+}
+
+/// An application that reads everything, and a gateway in front of it.
+async fn reading() -> Result<(Upstream, Palisade)> {
+    let upstream = Upstream::script([Step::ReadHead, Step::Hold]).await?;
+    let policy = written_policy(&upstream.url(), "[waf]\nrules = \"rule.conf\"\n");
+    let gateway = Palisade::serve().policy(&policy).file("rule.conf", RULE).start().await?;
+    Ok((upstream, gateway))
+}
+
+fn got(upstream: &Upstream, what: &[u8]) -> bool {
+    upstream.bytes().iter().any(|bytes| bytes.windows(what.len()).any(|part| part == what))
+}
+
+/// Parsers stop at the last boundary, so a form is over for them when HTTP still waits for the end of a line, or for the
+/// frame that ends a stream.
+#[tokio::test]
+async fn no_application_gets_the_last_boundary_of_a_form_before_it_was_judged() -> Result<()> {
+    let file = format!("--b\r\n{FIELD}; filename=\"f\"\r\n\r\nBEGIN{}", "x".repeat(900_000));
+    let rest = format!("\r\n--b\r\n{FIELD}\r\n\r\n{ATTACK}\r\n--b--\r\n");
+    for way in ["http", "https"] {
+        let (upstream, gateway) = reading().await?;
+        let mut wire = if way == "http" { gateway.wire_http().await? } else { gateway.wire().await? };
+        let length = file.len() + rest.len();
+        let head = format!(
+            "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: {MULTIPART}\r\nContent-Length: {length}\r\n\r\n"
+        );
+        wire.send(head + &file).await?;
+        wire.send(&rest[..rest.len() - 2]).await?;
+        eventually(SOON, "the beginning is there", async || got(&upstream, b"BEGIN")).await?;
+        // The two bytes never come.
+        drop(wire);
+        eventually(SOON, "the request is given up", async || upstream.open_connections() == 0).await?;
+        ensure!(!got(&upstream, b"--b--"), "{way}: the last boundary arrived");
+    }
+    for (way, trailers) in [("h2", false), ("h2", true), ("https", false)] {
+        let (upstream, gateway) = reading().await?;
+        let client = if way == "h2" { gateway.https()?.http2() } else { gateway.https()? };
+        let (feed, body) = Body::fed();
+        let sent = client.post("/").header("content-type", MULTIPART).body(body).send();
+        let (answer, fed) = tokio::join!(sent, async {
+            feed.send(file.clone()).await?;
+            feed.send(rest.clone()).await?;
+            eventually(SOON, "the beginning is there", async || got(&upstream, b"BEGIN")).await?;
+            if trailers { feed.trailers(http::HeaderMap::new()).await } else { Ok(()) }
+        });
+        fed?;
+        let mut answer = answer?;
+        ensure!(answer.status() == 403 && answer.json().await?["code"] == "waf.blocked", "{way}: {}", answer.status());
+        eventually(SOON, "the request is given up", async || upstream.open_connections() == 0).await?;
+        ensure!(!got(&upstream, b"--b--"), "{way}: the last boundary arrived");
+    }
+    Ok(())
+}
+
+/// An application that acts on fields as they come gets none of a form that begins with the attack.
+#[tokio::test]
+async fn a_form_that_begins_with_an_attack_never_begins() -> Result<()> {
+    let (upstream, gateway) = reading().await?;
+    for client in [gateway.http()?, gateway.https()?, gateway.https()?.http2()] {
+        let file = "x".repeat(70_000);
+        let form =
+            format!("--b\r\n{FIELD}\r\n\r\n{ATTACK}\r\n--b\r\n{FIELD}; filename=\"f\"\r\n\r\n{file}\r\n--b--\r\n");
+        let mut answer = client.post("/").header("content-type", MULTIPART).body(form).send().await?;
+        ensure!(answer.status() == 403 && answer.json().await?["code"] == "waf.blocked", "{}", answer.status());
+    }
+    ensure!(upstream.bytes().iter().all(Vec::is_empty), "something of it arrived");
     Ok(())
 }

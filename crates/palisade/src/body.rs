@@ -95,8 +95,27 @@ impl Watch {
         Ok(())
     }
 
+    /// The first judgements on a body that is too long to be held back as a whole.
+    fn begin(&mut self, pieces: &[Bytes]) -> Result<(), Refused> {
+        let mut place = 0;
+        while let Some(judge) = self.judges.get_mut(place) {
+            let Err(refusal) = judge.inspect.begin(&self.ctx, pieces) else {
+                place += 1;
+                continue;
+            };
+            judged(&self.ctx, judge, refusal)?;
+            self.judges.remove(place);
+        }
+        Ok(())
+    }
+
     fn is_slow(&self) -> bool {
         self.judges.iter().any(|judge| judge.inspect.is_slow())
+    }
+
+    /// Whether somebody wants to judge the beginning.
+    fn begins(&self) -> bool {
+        self.judges.iter().any(|judge| judge.inspect.begins())
     }
 
     /// Whether somebody has seen enough.
@@ -107,6 +126,18 @@ impl Watch {
     /// Whether somebody wants something held back.
     fn holds(&self) -> bool {
         self.judges.iter().any(|judge| judge.inspect.holds().is_some())
+    }
+
+    /// How many bytes come before anything is released.
+    fn limit(&self) -> usize {
+        // What only watches changes as little as can be: it sees the end before the application does.
+        let blocking = self.judges.iter().filter(|judge| judge.mode == Mode::Block);
+        blocking.filter_map(|judge| judge.inspect.holds()).max().unwrap_or_default()
+    }
+
+    /// How many bytes at the end of what was fed stay back.
+    fn keeps(&self) -> usize {
+        self.judges.iter().map(|judge| judge.inspect.keeps()).max().unwrap_or_default()
     }
 }
 
@@ -205,16 +236,13 @@ impl RequestBody {
 
     /// Feeds the body to an inspector of a control; its refusals mean what the mode says.
     pub(crate) fn watch(&mut self, ctx: &Arc<Context>, control: ControlId, mode: Mode, inspect: Box<dyn Inspect>) {
-        if let Some(limit) = inspect.holds() {
-            // What only watches changes as little as can be: it sees the end before the application does.
-            let limit = if mode == Mode::Block { limit } else { 0 };
-            let hold = self.hold.get_or_insert_default();
-            hold.limit = hold.limit.max(limit);
-        }
+        let holds = inspect.holds().is_some();
         let judge = Judge { control, mode, inspect };
-        match &mut self.watch {
-            Some(watch) => watch.judges.push(judge),
-            None => self.watch = Some(Box::new(Watch { ctx: Arc::clone(ctx), judges: vec![judge] })),
+        let watch =
+            self.watch.get_or_insert_with(|| Box::new(Watch { ctx: Arc::clone(ctx), judges: Vec::with_capacity(1) }));
+        watch.judges.push(judge);
+        if holds || self.hold.is_some() {
+            self.hold.get_or_insert_default().limit = watch.limit();
         }
     }
 

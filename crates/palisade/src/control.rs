@@ -9,6 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, request, response};
 use palisade_policy::Problems;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -139,6 +140,12 @@ pub trait Check: Send + Sync {
         Ok(())
     }
 
+    /// Whether [`Check::peeked`] may take more than a tenth of a millisecond for this answer, so that it runs off the I/O
+    /// threads.
+    fn peeks_slowly(&self, _ctx: &Context, _parts: &response::Parts, _start: &Start) -> bool {
+        false
+    }
+
     /// Whether [`Check::peeks`] ever asks for anything.
     fn reads(&self) -> bool {
         false
@@ -224,6 +231,26 @@ pub trait Inspect: Send + fmt::Debug {
         None
     }
 
+    /// How many bytes make the end of what was fed: while a longer body streams, so many stay back. Where a body can be taken
+    /// for whole before its last byte these are more than one, and grow with all that follows.
+    fn keeps(&self) -> usize {
+        1
+    }
+
+    /// A first judgement, on all that came so far, once that is more than [`Inspect::holds`] and before any of it goes; may
+    /// hold back more from then on. Without it the beginning of a longer body goes as it is.
+    ///
+    /// # Errors
+    /// The refusal, which ends the body.
+    fn begin(&mut self, _ctx: &Context, _pieces: &[Bytes]) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    /// Whether [`Inspect::begin`] has something to judge.
+    fn begins(&self) -> bool {
+        false
+    }
+
     /// Whether the rest of the body is of no interest, because what came so far says enough: [`Inspect::finish`] judges now,
     /// and the rest streams without being fed.
     fn lets_go(&self) -> bool {
@@ -238,7 +265,8 @@ pub trait Inspect: Send + fmt::Debug {
         Ok(())
     }
 
-    /// Whether [`Inspect::finish`] may take more than a tenth of a millisecond, so that it runs off the I/O threads.
+    /// Whether [`Inspect::finish`], or [`Inspect::begin`], may take more than a tenth of a millisecond, so that it runs off
+    /// the I/O threads.
     fn is_slow(&self) -> bool {
         false
     }

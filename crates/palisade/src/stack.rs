@@ -10,7 +10,7 @@ use http::{Request, Response, StatusCode, request, response};
 use http_body::Body as _;
 use tower::ServiceExt as _;
 
-use crate::body::{Pace, RequestBody, ResponseBody};
+use crate::body::{Pace, RequestBody, ResponseBody, Start};
 use crate::context::{Connection, Context, Seen};
 use crate::control::{Begun, Check, Compiled, ControlId, Mode, Stage};
 use crate::controls::auth::streams;
@@ -337,7 +337,11 @@ impl Live {
     }
 
     /// Upwards: the controls that must see the start of some bodies. All other answers stream untouched.
-    async fn read(&self, ctx: &Context, answer: Response<ResponseBody>) -> Result<Response<ResponseBody>, Refusal> {
+    async fn read(
+        &self,
+        ctx: &Arc<Context>,
+        answer: Response<ResponseBody>,
+    ) -> Result<Response<ResponseBody>, Refusal> {
         let mut answer = answer;
         for stage in &self.readers {
             let Some(peek) = stage.check.peeks(ctx, answer.status(), answer.headers()) else { continue };
@@ -348,9 +352,9 @@ impl Live {
             let (mut parts, mut body) = answer.into_parts();
             let start = body.start(peek.bytes, peek.within).await;
             let outcome = if mode == Mode::Block {
-                stage.check.peeked(ctx, &mut parts, &start)
+                peeked(stage, ctx, &mut parts, start).await
             } else {
-                stage.check.peeked(ctx, &mut copy(&parts), &start)
+                peeked(stage, ctx, &mut copy(&parts), start).await
             };
             if let Err(refusal) = outcome {
                 match effective(mode, &refusal) {
@@ -432,6 +436,22 @@ async fn aside(stage: &Stage, ctx: &Arc<Context>, parts: &mut request::Parts) ->
     let mut taken = std::mem::replace(parts, Request::new(()).into_parts().0);
     let (given, outcome) = crate::aside::run(move || {
         let outcome = check.request(&shared, &mut taken);
+        (taken, outcome)
+    })
+    .await;
+    *parts = given;
+    outcome
+}
+
+/// Asks a control about the start of an answer, off the I/O threads where that may take long.
+async fn peeked(stage: &Stage, ctx: &Arc<Context>, parts: &mut response::Parts, start: Start) -> Result<(), Refusal> {
+    if !stage.check.peeks_slowly(ctx, parts, &start) {
+        return stage.check.peeked(ctx, parts, &start);
+    }
+    let (check, shared) = (Arc::clone(&stage.check), Arc::clone(ctx));
+    let mut taken = std::mem::replace(parts, Response::new(()).into_parts().0);
+    let (given, outcome) = crate::aside::run(move || {
+        let outcome = check.peeked(&shared, &mut taken, &start);
         (taken, outcome)
     })
     .await;

@@ -3,6 +3,7 @@
 //! A reader never decides what happens to a request. It fills the variables, and where two parsers could read the same
 //! bytes differently it says so with a [`Finding`], so that the gateway can refuse what is ambiguous.
 
+mod ending;
 pub(crate) mod form;
 pub(crate) mod json;
 pub(crate) mod multipart;

@@ -3,6 +3,7 @@
 
 use memchr::memmem::Finder;
 
+use super::ending::Ending;
 use super::{Finding, Output};
 use crate::store::List;
 
@@ -12,6 +13,8 @@ const HEADER_LINE: usize = 8 << 10;
 const HEADER_LINES: usize = 32;
 /// Most parts.
 const PARTS: usize = 1000;
+/// Most bytes of line ends behind the last boundary: some clients write an empty line, and none writes a page of them.
+const LINE_ENDS: usize = 4;
 
 /// What ModSecurity's `MULTIPART_…` variables say.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +70,13 @@ pub(crate) struct Reader {
     fields: usize,
     /// The beginning of the line was handed on already: what is left of it is no boundary.
     continued: bool,
+    ending: Ending,
+    /// Bytes up to the end of the line that is read, or of what came.
+    taken: usize,
+    /// Bytes up to the delimiter behind the last part that is whole, that one included.
+    completed: usize,
+    /// Bytes behind the last boundary.
+    behind: usize,
 }
 
 #[derive(Debug, Default)]
@@ -147,16 +157,35 @@ impl Reader {
             files: 0,
             fields: 0,
             continued: false,
+            ending: Ending::new(&delimiter),
+            taken: 0,
+            completed: 0,
+            behind: 0,
         }
     }
 
+    /// How many bytes at the end of what came are the last delimiter, may become it, or lie behind it.
+    pub(crate) fn undecided(&self) -> usize {
+        self.ending.undecided()
+    }
+
+    /// How many bytes from the beginning on are whole parts and the delimiter behind them.
+    pub(crate) fn completed(&self) -> usize {
+        self.completed
+    }
+
     pub(crate) fn feed(&mut self, chunk: &[u8], out: &mut Output<'_>) {
+        self.ending.feed(chunk);
         let mut rest = chunk;
         while !rest.is_empty() && self.state != State::Broken {
+            if self.state == State::Epilogue {
+                return self.epilogue(rest, out);
+            }
             match memchr::memchr(b'\n', rest) {
                 Some(at) => {
                     self.line.extend_from_slice(&rest[..at]);
                     rest = &rest[at + 1..];
+                    self.taken = self.taken.saturating_add(at + 1);
                     let ending: &'static [u8] = if self.line.last() == Some(&b'\r') {
                         self.line.pop();
                         out.flags.crlf_line = true;
@@ -171,6 +200,7 @@ impl Reader {
                 }
                 None => {
                     self.line.extend_from_slice(rest);
+                    self.taken = self.taken.saturating_add(rest.len());
                     rest = &[];
                     // A boundary is short; what is longer can be handed on before its line ends. As much as a boundary
                     // stays, so that none is cut in two; the last byte may be the CR of the line's end.
@@ -186,7 +216,12 @@ impl Reader {
                                 self.continued = true;
                             }
                             State::Headers => self.broken("has too long a header line", out),
-                            _ => self.line.truncate(HEADER_LINE),
+                            // No boundary is as long, so it need not end first.
+                            State::Preamble => {
+                                self.preamble(out);
+                                self.line.truncate(HEADER_LINE);
+                            }
+                            State::Epilogue | State::Broken => {}
                         }
                     }
                 }
@@ -220,9 +255,7 @@ impl Reader {
             return;
         }
         self.continued = false;
-        if self.state != State::Epilogue
-            && let Some(tail) = line.strip_prefix(self.delimiter.needle())
-        {
+        if let Some(tail) = line.strip_prefix(self.delimiter.needle()) {
             match tail {
                 b"" | b"--" => {
                     if ending == b"\n" {
@@ -231,6 +264,9 @@ impl Reader {
                     }
                     if self.state == State::Data {
                         self.end_part(out);
+                        if tail.is_empty() {
+                            self.completed = self.taken.saturating_sub(ending.len());
+                        }
                     } else if self.state == State::Headers {
                         out.flags.invalid_part = true;
                         out.find(Finding::MultipartFraming("has a part without content"));
@@ -253,19 +289,25 @@ impl Reader {
             self.look_alike(line, out);
         }
         match self.state {
-            State::Preamble => {
-                out.flags.data_before = true;
-                out.find(Finding::MultipartFraming("has text before its first boundary"));
-            }
-            State::Epilogue => {
-                if !line.is_empty() {
-                    out.flags.data_after = true;
-                    out.find(Finding::MultipartFraming("has text after its last boundary"));
-                }
-            }
+            State::Preamble => self.preamble(out),
             State::Headers => self.header(line, ending, out),
             State::Data => self.data(line, ending, out),
-            State::Broken => {}
+            State::Epilogue | State::Broken => {}
+        }
+    }
+
+    fn preamble(&self, out: &mut Output<'_>) {
+        out.flags.data_before = true;
+        out.find(Finding::MultipartFraming("has text before its first boundary"));
+    }
+
+    /// Behind the last boundary there is the end of a line, if anything. What else comes is said with its first byte, not
+    /// with the end of its line: whoever waits for the end of the body would wait for that.
+    fn epilogue(&mut self, rest: &[u8], out: &mut Output<'_>) {
+        self.behind = self.behind.saturating_add(rest.len());
+        if self.behind > LINE_ENDS || rest.iter().any(|byte| !matches!(byte, b'\r' | b'\n')) {
+            out.flags.data_after = true;
+            out.find(Finding::MultipartFraming("has text after its last boundary"));
         }
     }
 

@@ -374,6 +374,25 @@ impl Transaction {
         self.processor == Some(Processor::Multipart)
     }
 
+    /// How many bytes at the end of what was fed of a multipart body are its last delimiter, may become it, or lie behind
+    /// it. Whoever is handed them may take the body for whole: many parsers stop there.
+    pub fn undecided_bytes(&self) -> usize {
+        self.multipart().map_or(0, multipart::Reader::undecided)
+    }
+
+    /// How many bytes of a multipart body, from its beginning on, are whole parts and the delimiter behind them; 0 while no
+    /// part is whole. With `--` and a line's end behind it, that is a body of these parts.
+    pub fn completed_bytes(&self) -> usize {
+        self.multipart().map_or(0, multipart::Reader::completed)
+    }
+
+    fn multipart(&self) -> Option<&multipart::Reader> {
+        self.readers.iter().find_map(|reader| match reader {
+            Reader::Multipart(reader) => Some(&**reader),
+            _ => None,
+        })
+    }
+
     /// The connection's addresses, as text.
     pub fn connection(&mut self, client: &str, client_port: u16, server: &str, server_port: u16) {
         self.set(Var::RemoteAddr, client.as_bytes());

@@ -268,6 +268,52 @@ fn a_boundary_inside_a_line_is_two_readings() {
 }
 
 #[test]
+fn behind_the_last_boundary_there_is_the_end_of_a_line_alone() {
+    let fed = |body: &[u8], piece: usize| {
+        let rules = rules("SecRule MULTIPART_STRICT_ERROR \"@eq 1\" \"id:1,phase:2,pass,log\"");
+        let mut t = Transaction::new(&rules);
+        t.header(b"Content-Type", b"multipart/form-data; boundary=X");
+        t.request_headers();
+        body.chunks(piece).for_each(|piece| t.body(piece));
+        t
+    };
+    let form =
+        |more: &str| format!("--X\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\nb\r\n--X--{more}").into_bytes();
+    let text = Finding::MultipartFraming("has text after its last boundary");
+    for piece in [1, 2, 7, usize::MAX] {
+        for good in ["", "\r\n", "\r\n\r\n", "\r\n\r\n\r\n"] {
+            let mut t = fed(&form(good), piece);
+            t.request_body();
+            assert!(t.findings().is_empty(), "{good:?} in pieces of {piece}: {:?}", t.findings());
+        }
+        // Said before the body has ended, and before a line has.
+        for bad in ["\r\n ", "\r\nx", "\r\n\r\n--X\r\n", "\r\n\0", &"\r\n".repeat(4), &"\r\n".repeat(100_000)] {
+            let mut t = fed(&form(bad), piece);
+            assert_eq!(t.findings(), std::slice::from_ref(&text), "{piece}");
+            t.request_body();
+            assert_eq!(t.matches().len(), 1, "MULTIPART_STRICT_ERROR");
+        }
+        let t = fed("x".repeat(20_000).as_bytes(), piece);
+        assert_eq!(t.findings(), &[Finding::MultipartFraming("has text before its first boundary")], "{piece}");
+    }
+    for (body, undecided, completed) in [
+        (&form("")[..], 5, 0),
+        (&form("\r\n")[..], 7, 0),
+        (&form("")[..form("").len() - 1], 4, 0),
+        (&[&form("")[..form("").len() - 2], &b"\r\n"[..]].concat()[..], 0, form("").len() - 2),
+        (&b"--X\r\n"[..], 0, 0),
+        (&b"--X\r\n\r\n--"[..], 2, 0),
+        (&b"--X\r\n\r\n--X--X--"[..], 8, 0),
+        (&b"--X\r\nA: b\r\n--X\r\n"[..], 0, 0),
+    ] {
+        for piece in [1, 3, usize::MAX] {
+            let t = fed(body, piece);
+            assert_eq!((t.undecided_bytes(), t.completed_bytes()), (undecided, completed), "{}", body.escape_ascii());
+        }
+    }
+}
+
+#[test]
 fn a_control_character_in_a_part_header_is_two_readings() {
     for header in [
         "X-A: y\rContent-Disposition: form-data; name=\"q\"\r\nContent-Disposition: form-data; name=\"f\"; filename=\"a\"",

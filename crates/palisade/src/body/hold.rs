@@ -1,8 +1,11 @@
 //! Bodies that are held back until they have been judged.
 //!
 //! Nothing of the body is released before the last inspector has seen its end, as long as it is no longer than they want
-//! to hold. Of a longer one the rest streams, but for its last piece: no application sees the end of a body that was not
-//! judged, and one that is refused ends before it.
+//! to hold. Of a longer one the rest streams, but for its end: no application sees that of a body that was not judged, and
+//! one that is refused ends before it. What the end is, inspectors say ([`Inspect::keeps`]): a parser may stop reading
+//! before the last byte.
+//!
+//! [`Inspect::keeps`]: crate::control::Inspect::keeps
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -21,7 +24,11 @@ pub(super) struct Hold {
     /// How many bytes before anything is released.
     pub(super) limit: usize,
     bytes: usize,
+    /// Bytes of the frames that were not released.
+    held: usize,
     frames: VecDeque<Frame<Bytes>>,
+    /// Whether its beginning was judged, where it is longer than the limit.
+    begun: bool,
     judging: Option<Judging>,
     state: State,
 }
@@ -40,18 +47,31 @@ enum State {
 
 struct Judging(Pin<Box<dyn Future<Output = Judged> + Send>>);
 
-/// The inspectors after a last judgement, and what it was.
+/// What is judged.
+enum Seen {
+    /// All that came of a body that is too long to be held back.
+    Beginning(Vec<Bytes>),
+    /// As much as somebody wants.
+    Enough,
+    /// All of it.
+    Whole,
+}
+
+/// The inspectors after a judgement, and what it was.
 struct Judged {
     watch: Box<Watch>,
-    /// Whether the whole body was seen.
-    whole: bool,
+    seen: Seen,
     result: Result<(), Refused>,
 }
 
 impl Judged {
-    fn of(mut watch: Box<Watch>, whole: bool) -> Self {
-        let result = watch.finish(whole);
-        Self { watch, whole, result }
+    fn of(mut watch: Box<Watch>, seen: Seen) -> Self {
+        let result = match &seen {
+            Seen::Beginning(pieces) => watch.begin(pieces),
+            Seen::Enough => watch.finish(false),
+            Seen::Whole => watch.finish(true),
+        };
+        Self { watch, seen, result }
     }
 }
 
@@ -68,13 +88,43 @@ impl Hold {
 
     /// Bytes that were read and not released.
     pub(super) fn held(&self) -> u64 {
-        self.frames.iter().filter_map(Frame::data_ref).map(|data| data.len() as u64).sum()
+        self.held as u64
     }
 
     fn fail(&mut self, error: BodyError) {
         self.frames.clear();
+        self.held = 0;
         self.state = State::Failed(Some(error));
     }
+
+    fn push(&mut self, frame: Frame<Bytes>) {
+        self.bytes = self.bytes.saturating_add(length(&frame));
+        self.held = self.held.saturating_add(length(&frame));
+        self.frames.push_back(frame);
+    }
+
+    fn pop(&mut self) -> Option<Frame<Bytes>> {
+        let frame = self.frames.pop_front()?;
+        self.held = self.held.saturating_sub(length(&frame));
+        Some(frame)
+    }
+
+    /// Whether nothing may go yet. What is being judged waits for it, however much there is.
+    fn waits(&self) -> bool {
+        self.bytes <= self.limit || !self.begun || self.judging.is_some()
+    }
+
+    /// The next frame that may go though the whole was not judged: with so many bytes behind it. Frames without any, the
+    /// empty ones that end a stream and trailers, are no end of a body.
+    fn pop_before(&mut self, keeps: usize) -> Option<Frame<Bytes>> {
+        let behind = self.held.saturating_sub(length(self.frames.front()?));
+        if self.waits() || behind < keeps.max(1) { None } else { self.pop() }
+    }
+}
+
+/// Bytes of a frame.
+fn length(frame: &Frame<Bytes>) -> usize {
+    frame.data_ref().map_or(0, Bytes::len)
 }
 
 impl RequestBody {
@@ -89,7 +139,7 @@ impl RequestBody {
         poll_fn(|cx| {
             loop {
                 match &self.hold {
-                    Some(hold) if matches!(hold.state, State::Reading) && hold.bytes <= hold.limit => {}
+                    Some(hold) if matches!(hold.state, State::Reading) && hold.waits() => {}
                     _ => return Poll::Ready(()),
                 }
                 ready!(self.poll_ahead(cx));
@@ -98,7 +148,7 @@ impl RequestBody {
         .await;
     }
 
-    /// One step ahead: the next frame, or at the end the judgement.
+    /// One step ahead: the next frame, or a judgement, at the end or where the body turns out to be long.
     fn poll_ahead(&mut self, cx: &mut Task<'_>) -> Poll<()> {
         let Some(hold) = &mut self.hold else { return Poll::Ready(()) };
         if let Some(judging) = &mut hold.judging {
@@ -107,14 +157,21 @@ impl RequestBody {
             self.judged(judged);
             return Poll::Ready(());
         }
+        if hold.bytes > hold.limit && !hold.begun {
+            hold.begun = true;
+            if let Some(watch) = self.watch.take_if(|watch| watch.begins()) {
+                let pieces = hold.frames.iter().filter_map(Frame::data_ref).cloned().collect();
+                self.judge(watch, Seen::Beginning(pieces));
+            }
+            return Poll::Ready(());
+        }
         match ready!(self.poll_streamed(cx)) {
             Some(Ok(frame)) => {
                 if let Some(hold) = &mut self.hold {
-                    hold.bytes = hold.bytes.saturating_add(frame.data_ref().map_or(0, Bytes::len));
-                    hold.frames.push_back(frame);
+                    hold.push(frame);
                 }
                 if let Some(watch) = self.watch.take_if(|watch| watch.lets_go()) {
-                    self.judge(watch, false);
+                    self.judge(watch, Seen::Enough);
                 }
             }
             Some(Err(error)) => {
@@ -123,7 +180,7 @@ impl RequestBody {
                 }
             }
             None => match (self.watch.take(), &mut self.hold) {
-                (Some(watch), _) => self.judge(watch, true),
+                (Some(watch), _) => self.judge(watch, Seen::Whole),
                 (None, Some(hold)) => hold.state = State::Judged,
                 (None, None) => {}
             },
@@ -132,13 +189,13 @@ impl RequestBody {
     }
 
     /// Judges, aside where that may take long.
-    fn judge(&mut self, watch: Box<Watch>, whole: bool) {
+    fn judge(&mut self, watch: Box<Watch>, seen: Seen) {
         match &mut self.hold {
             Some(hold) if watch.is_slow() => {
-                let judging = crate::aside::run(move || Judged::of(watch, whole));
+                let judging = crate::aside::run(move || Judged::of(watch, seen));
                 hold.judging = Some(Judging(Box::pin(judging)));
             }
-            _ => self.judged(Judged::of(watch, whole)),
+            _ => self.judged(Judged::of(watch, seen)),
         }
     }
 
@@ -147,34 +204,38 @@ impl RequestBody {
             self.abandon();
         }
         let Some(hold) = &mut self.hold else { return };
-        match judged.result {
-            Ok(()) if judged.whole => hold.state = State::Judged,
-            Ok(()) => {
+        match (judged.result, judged.seen) {
+            (Ok(()), Seen::Whole) => hold.state = State::Judged,
+            (Ok(()), Seen::Enough) => {
                 if !judged.watch.holds() {
                     hold.state = State::Streaming;
                 }
                 self.watch = Some(judged.watch);
             }
-            Err(refused) => hold.fail(Box::new(refused)),
+            (Ok(()), Seen::Beginning(_)) => {
+                hold.limit = judged.watch.limit();
+                self.watch = Some(judged.watch);
+            }
+            (Err(refused), _) => hold.fail(Box::new(refused)),
         }
     }
 
     /// The next frame that may go.
     pub(super) fn poll_released(&mut self, cx: &mut Task<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         loop {
+            let keeps = self.watch.as_ref().map_or(1, |watch| watch.keeps());
             let Some(hold) = &mut self.hold else { return self.poll_streamed(cx) };
             match &mut hold.state {
-                State::Judged => return Poll::Ready(hold.frames.pop_front().map(Ok)),
-                State::Streaming => match hold.frames.pop_front() {
+                State::Judged => return Poll::Ready(hold.pop().map(Ok)),
+                State::Streaming => match hold.pop() {
                     Some(frame) => return Poll::Ready(Some(Ok(frame))),
                     None => return self.poll_streamed(cx),
                 },
                 State::Failed(error) => return Poll::Ready(error.take().map(Err)),
-                // What is being judged waits for it, however much there is.
-                State::Reading if hold.frames.len() > 1 && hold.judging.is_none() => {
-                    return Poll::Ready(hold.frames.pop_front().map(Ok));
-                }
-                State::Reading => ready!(self.poll_ahead(cx)),
+                State::Reading => match hold.pop_before(keeps) {
+                    Some(frame) => return Poll::Ready(Some(Ok(frame))),
+                    None => ready!(self.poll_ahead(cx)),
+                },
             }
         }
     }

@@ -82,7 +82,7 @@ impl Shared {
         };
         match beyond {
             Beyond::InspectHead | Beyond::Pass if !always => Ok(()),
-            _ => Err(LIMIT.refuse("more than is inspected").with("reason", finding.to_string())),
+            _ => Err(limited(finding, always)),
         }
     }
 
@@ -144,7 +144,7 @@ impl Shared {
     pub(super) fn remedy(&self, asked: &Asked<'_>) -> Remedy {
         let judged = asked.judged;
         if *judged.code == LIMIT {
-            return Remedy::Route("waf = { body_limit = \"10MiB\" }".to_owned());
+            return self.beyond_a_limit(asked);
         }
         let gzip = ["Content-Encoding: gzip", "Content-Encoding: x-gzip"];
         if *judged.code == CONTENT_TYPE_CODE && judged.field("reason").is_some_and(|reason| gzip.contains(&reason)) {
@@ -157,16 +157,84 @@ impl Shared {
             ));
         }
         let (Some(rules), Some(target)) = (judged.field("exclude"), judged.field("target")) else {
-            return Remedy::Route("waf = { mode = \"detect\" }".to_owned());
+            return detect();
         };
+        self.excluding(asked, rules, exclude::field(target))
+    }
+
+    /// An exclusion for this path, beside those that are there.
+    fn excluding(&self, asked: &Asked<'_>, rules: &str, field: Option<String>) -> Remedy {
         let mut all: Vec<String> = self.written.iter().map(line).collect();
         let path = asked.path.parse().ok().filter(|_| !asked.path.contains(HIDDEN));
         let rules = rules.split(',').map(str::to_owned).collect();
-        all.push(line(&Exclude { path, field: exclude::field(target), rules }));
+        all.push(line(&Exclude { path, field, rules }));
         Remedy::Section(format!(
             "[waf]\nexclude = [\n{}]",
             all.iter().map(|line| format!("  {line},\n")).collect::<String>()
         ))
+    }
+
+    /// What helps depends on which limit it was: a longer body lets no more arguments pass.
+    fn beyond_a_limit(&self, asked: &Asked<'_>) -> Remedy {
+        let judged = asked.judged;
+        let Some(of) = self.by_rule.get(usize::from(asked.rule.id)) else { return detect() };
+        let settings = self.sets[of.set].settings();
+        let reason = judged.field("reason").unwrap_or_default();
+        match judged.field("limit").unwrap_or_default() {
+            "budget" => {
+                Remedy::Section(format!("[waf]\nbudget = \"{}ms\"", self.budget.as_millis().saturating_mul(2).max(1)))
+            }
+            "step_limit" => match judged.field("rule") {
+                Some(rule) => self.excluding(asked, rule, None),
+                None => detect(),
+            },
+            "body_too_long" => {
+                let in_rules = settings.request_body_limit.min(settings.request_body_no_files_limit);
+                if in_rules < of.body_limit {
+                    return Remedy::Elsewhere(format!(
+                        "the rules have a limit of their own, {in_rules} bytes: remove `SecRequestBodyLimit` and \
+                         `SecRequestBodyNoFilesLimit` from them, and `body_limit` holds"
+                    ));
+                }
+                let mib = (of.body_limit >> 20).saturating_mul(2).max(10);
+                Remedy::Route(format!("waf = {{ body_limit = \"{mib}MiB\" }}"))
+            }
+            // Head, or no body that the API parses: what was inspected may decide.
+            _ if judged.field("decides") == Some(DECIDES) => {
+                Remedy::Route("waf = { beyond_limit = \"inspect_head\" }".to_owned())
+            }
+            "too_many_arguments" => Remedy::Elsewhere(format!(
+                "{reason}: write `SecArgumentsLimit {}` in a file of `[waf] rules`",
+                settings.arguments.saturating_mul(2)
+            )),
+            "too_deep" => Remedy::Elsewhere(format!(
+                "{reason}: write `SecRequestBodyJsonDepthLimit {}` in a file of `[waf] rules`",
+                settings.json_depth.saturating_mul(2)
+            )),
+            "value_too_long" => Remedy::Elsewhere(format!(
+                "the request has to change: {reason}, and rules read no longer ones; a file of a multipart form may be longer"
+            )),
+            _ => Remedy::Elsewhere(format!("the request has to change: {reason}")),
+        }
+    }
+}
+
+/// Nothing of the request is refused any more, on its route.
+fn detect() -> Remedy {
+    Remedy::Route("waf = { mode = \"detect\" }".to_owned())
+}
+
+/// What is said of a limit beyond which the policy lets pass what was inspected.
+const DECIDES: &str = "beyond_limit";
+
+/// The refusal of what is beyond a limit. `always`: whatever the policy says of such requests.
+pub(super) fn limited(finding: &Finding, always: bool) -> Refusal {
+    let refusal = LIMIT.refuse("more than is inspected").with("reason", finding.to_string());
+    let refusal = refusal.with("limit", finding.code());
+    let refusal = if always { refusal } else { refusal.with("decides", DECIDES) };
+    match finding {
+        Finding::StepLimit { rule } => refusal.with("rule", rule.to_string()),
+        _ => refusal,
     }
 }
 
@@ -184,9 +252,11 @@ fn line(exclude: &Exclude) -> String {
     format!("{{ {} }}", parts.join(", "))
 }
 
-/// Refuses a body of which it is known before its end that it has more than one reading.
+/// Refuses a body of which it is known before its end that it has more than one reading, if only by its type. That keeps
+/// the list of findings, which has an end, from being full before the body began.
 pub(super) fn ambiguous(inspection: &Inspection) -> Result<(), Refusal> {
-    match inspection.new_findings().iter().find(|finding| finding.is_ambiguous()) {
+    let by_type = || inspection.transaction.findings().iter().find(|finding| *code(finding) == CONTENT_TYPE_CODE);
+    match inspection.new_findings().iter().find(|finding| finding.is_ambiguous()).or_else(by_type) {
         Some(finding) => {
             let refusal = code(finding).refuse("a body with more than one reading");
             Err(refusal.with("reason", finding.to_string()).close())

@@ -4,6 +4,7 @@
 //! is fed to them, what their verdicts mean, what a request that cannot be inspected becomes. A request without a body is
 //! judged at once. A body that rules read is held back until it was judged; every other one streams.
 
+mod collections;
 mod config;
 mod exclude;
 mod judge;
@@ -12,7 +13,8 @@ mod rules;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST};
+use bytes::Bytes;
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderValue};
 use http::{HeaderMap, Method, StatusCode, Version, request, response};
 use palisade_policy::Problems;
 use palisade_seclang::{Finding, RuleSet, Transaction};
@@ -78,6 +80,8 @@ pub struct Waf(Arc<Shared>);
 struct Shared {
     id: ControlId,
     sets: Vec<Arc<RuleSet>>,
+    /// What rules keep, by the number of their set.
+    kept: Vec<Arc<collections::Keeper>>,
     by_rule: Vec<OfRule>,
     excluded: Vec<Excluded>,
     written: Vec<Exclude>,
@@ -115,9 +119,22 @@ pub(crate) struct Inspection {
     told: bool,
     /// Whether the body's gzip is undone.
     decodes: bool,
+    /// Whether the rules know the head of the answer.
+    answered: bool,
 }
 
 impl Inspection {
+    /// Tells the rules of the head of the answer, once.
+    fn answered(&mut self, status: StatusCode, headers: &HeaderMap) {
+        if std::mem::replace(&mut self.answered, true) {
+            return;
+        }
+        self.transaction.response(status.as_u16(), b"HTTP/1.1");
+        for (name, value) in headers {
+            self.transaction.response_header(name.as_str().as_bytes(), value.as_bytes());
+        }
+    }
+
     /// What was found beside what is known of the head.
     fn new_findings(&self) -> &[Finding] {
         self.transaction.findings().get(self.found..).unwrap_or_default()
@@ -159,7 +176,8 @@ impl Control for Waf {
         if section.budget.duration().is_zero() {
             problems.error("waf.budget", "no rule could be evaluated in no time", "write at least `1ms`");
         }
-        let sets = rules::compile(section, &variants, env, problems)?;
+        let sets = rules::compile(section, &variants, env, problems)?.into_iter().map(|set| (set.rules, set.kept));
+        let (sets, kept): (Vec<_>, Vec<_>) = sets.unzip();
         let excluded = exclude::compile(&section.exclude, &sets, problems);
         let id = crate::controls::INFOS.iter().position(|info| info.name == Self::INFO.name).unwrap_or_default();
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
@@ -167,6 +185,7 @@ impl Control for Waf {
             id: ControlId(u8::try_from(id).unwrap_or_default()),
             answers: sets.iter().any(|rules| rules.reads_answers()),
             sets,
+            kept,
             by_rule,
             excluded,
             written: section.exclude.clone(),
@@ -245,20 +264,23 @@ impl Shared {
     }
 
     /// A transaction that knows the head.
-    fn begin(&self, ctx: &Context, parts: &request::Parts) -> Box<Inspection> {
+    fn begin(&self, ctx: &Context, headers: &HeaderMap) -> Box<Inspection> {
         let of = self.of(ctx);
         let mut transaction = self.take(of.set);
         transaction.limit_body(of.body_limit);
         let local = ctx.connection.local;
-        transaction.connection(ctx.client_text(), ctx.connection.peer.port(), "", local.port());
+        // Inside somebody else's application it is not known.
+        let known = !local.ip().is_unspecified();
+        let server = if known { palisade_base::canonical_ip(local.ip()).to_string() } else { String::new() };
+        transaction.connection(ctx.client_text(), ctx.connection.peer.port(), &server, local.port());
         transaction.unique_id(ctx.request_id().as_str());
         let target = ctx.target.path_and_query().map_or("/", |target| target.as_str());
         transaction.request(ctx.method.as_str().as_bytes(), target.as_bytes(), protocol(ctx.version));
         // Over HTTP/2 the host may come as `:authority` alone.
-        if ctx.version >= Version::HTTP_2 && !parts.headers.contains_key(HOST) {
+        if ctx.version >= Version::HTTP_2 && !headers.contains_key(HOST) {
             transaction.header(b"Host", ctx.authority().as_bytes());
         }
-        for (name, value) in &parts.headers {
+        for (name, value) in headers {
             transaction.header(name.as_str().as_bytes(), value.as_bytes());
         }
         for excluded in &self.excluded {
@@ -276,6 +298,7 @@ impl Shared {
             body: 0,
             told: false,
             decodes: false,
+            answered: false,
         })
     }
 
@@ -301,9 +324,35 @@ impl Shared {
         }
     }
 
-    /// Rules of the last phase record, and all that matched is logged.
+    /// Judges the parts that are whole, in the first so many bytes of a form that is too long to be held back, by
+    /// themselves: rules add up what they find, so that the form's own transaction is asked once.
+    fn beginning(&self, ctx: &Context, headers: &HeaderMap, pieces: &[Bytes], whole: usize) -> Result<(), Refusal> {
+        let mut inspection = self.begin(ctx, headers);
+        self.evaluate(&mut inspection, |transaction| {
+            transaction.request_headers();
+        });
+        reads(&mut inspection.transaction, headers);
+        inspection.found = inspection.transaction.findings().len();
+        inspection.body = whole;
+        let mut left = whole;
+        for piece in pieces {
+            let piece = &piece[..piece.len().min(left)];
+            left -= piece.len();
+            inspection.transaction.body(piece);
+        }
+        inspection.transaction.body(b"--\r\n");
+        self.evaluate(&mut inspection, |transaction| {
+            transaction.request_body();
+        });
+        // What is ambiguous is known of the form itself: only rules are asked.
+        let judged = self.judge(ctx, &inspection, true);
+        self.give_back(inspection);
+        judged
+    }
+
+    /// Rules of the last phase record, what rules keep is kept, and all that matched is logged.
     fn end(&self, ctx: &Context, mut inspection: Box<Inspection>) {
-        if self.sets[inspection.set].has_phase(5) {
+        if self.sets[inspection.set].has_phase(5) || self.kept[inspection.set].is_used() {
             self.evaluate(&mut inspection, Transaction::logging);
         }
         self.log(ctx, &mut inspection);
@@ -338,7 +387,7 @@ impl Check for Waf {
             return Ok(());
         }
         let waf = &*self.0;
-        let mut inspection = waf.begin(ctx, parts);
+        let mut inspection = waf.begin(ctx, &parts.headers);
         // A call of gRPC may be a conversation, which holding it back would end, whatever its messages are called.
         let may_read = ctx.has_body && ctx.method != Method::CONNECT && !ctx.grpc;
         waf.evaluate(&mut inspection, |transaction| {
@@ -389,7 +438,7 @@ impl Check for Waf {
 
     fn is_slow(&self, ctx: &Context, parts: &request::Parts) -> bool {
         let target = ctx.target.path_and_query().map_or(0, |target| target.as_str().len());
-        target + parts.headers.values().map(http::HeaderValue::len).sum::<usize>() > INLINE
+        target + parts.headers.values().map(HeaderValue::len).sum::<usize>() > INLINE
     }
 
     fn can_be_slow(&self) -> bool {
@@ -407,16 +456,21 @@ impl Check for Waf {
         }
         let of = self.0.of(ctx);
         let inspection = kept.take()?;
-        let holds =
-            if inspection.transaction.is_multipart() { of.body_limit.min(MULTIPART_HELD) } else { of.body_limit };
+        let multipart = inspection.transaction.is_multipart();
+        let holds = if multipart { of.body_limit.min(MULTIPART_HELD) } else { of.body_limit };
+        let refuses = ctx.mode(ctx.policy.controls().waf.id) == Mode::Block;
+        let length = parts.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+        let streams = multipart && refuses && length.is_none_or(|length| length > holds);
         let is_slow = self.is_slow(ctx, parts);
         Some(Box::new(Reader {
             waf: Arc::clone(&self.0),
             inspection: Some(inspection),
-            beyond: of.beyond,
+            of,
             holds,
-            refuses: ctx.mode(ctx.policy.controls().waf.id) == Mode::Block,
+            refuses,
             is_slow,
+            headers: streams.then(|| parts.headers.clone()),
+            suspect: None,
         }))
     }
 
@@ -429,27 +483,23 @@ impl Check for Waf {
     }
 
     fn peeks(&self, ctx: &Context, status: StatusCode, headers: &HeaderMap) -> Option<Peek> {
-        let kept = ctx.inspection();
-        let inspection = kept.as_ref()?;
-        let settings = self.0.sets[inspection.set].settings();
-        let kind = limits::media_type(headers);
-        let wanted = settings.response_body
+        let mut kept = ctx.inspection();
+        let inspection = kept.as_mut()?;
+        // Rules may have said otherwise than the settings, and what they want depends on the answer's type.
+        inspection.answered(status, headers);
+        let wanted = inspection.transaction.wants_response_body()
             && status != StatusCode::SWITCHING_PROTOCOLS
-            && settings.response_types.iter().any(|wanted| *wanted == *kind)
-            && kind != "text/event-stream"
+            && limits::media_type(headers) != "text/event-stream"
             && !headers.contains_key(CONTENT_ENCODING);
-        let bytes = if wanted { settings.response_body_limit } else { 0 };
+        let bytes = if wanted { self.0.sets[inspection.set].settings().response_body_limit } else { 0 };
         Some(Peek { bytes, within: ANSWER_TIME })
     }
 
     fn peeked(&self, ctx: &Context, parts: &mut response::Parts, start: &Start) -> Result<(), Refusal> {
         let waf = &*self.0;
         let Some(mut inspection) = ctx.inspection().take() else { return Ok(()) };
+        inspection.answered(parts.status, &parts.headers);
         waf.evaluate(&mut inspection, |transaction| {
-            transaction.response(parts.status.as_u16(), b"HTTP/1.1");
-            for (name, value) in &parts.headers {
-                transaction.response_header(name.as_str().as_bytes(), value.as_bytes());
-            }
             transaction.response_headers();
             transaction.response_chunk(&start.bytes);
             transaction.response_body();
@@ -457,6 +507,26 @@ impl Check for Waf {
         let judged = waf.judge(ctx, &inspection, true);
         waf.end(ctx, inspection);
         judged
+    }
+
+    fn answers(&self) -> bool {
+        self.0.answers
+    }
+
+    fn response(&self, ctx: &Context, _: &mut response::Parts) -> Result<(), Refusal> {
+        // Where the application gave no answer that rules could see, what they count is counted all the same.
+        let kept = ctx.inspection().take();
+        if let Some(inspection) = kept {
+            self.0.end(ctx, inspection);
+        }
+        Ok(())
+    }
+
+    fn peeks_slowly(&self, ctx: &Context, parts: &response::Parts, start: &Start) -> bool {
+        let head = parts.headers.values().map(HeaderValue::len).sum::<usize>();
+        // Rules of these phases may look at the request, too.
+        let request = ctx.inspection().as_ref().map_or(0, |inspection| inspection.body);
+        start.bytes.len().saturating_add(head).saturating_add(request) > INLINE
     }
 
     fn remedy(&self, asked: &Asked<'_>) -> Option<Remedy> {
@@ -483,28 +553,63 @@ fn reads(transaction: &mut Transaction, headers: &HeaderMap) -> bool {
 struct Reader {
     waf: Arc<Shared>,
     inspection: Option<Box<Inspection>>,
-    beyond: Beyond,
+    of: OfRule,
     holds: usize,
     /// Whether a verdict ends the request; where it is only written down, all of the body is to be judged.
     refuses: bool,
     /// Whether the head alone takes long.
     is_slow: bool,
+    /// Of a form that may be too long to be held back, until its beginning was judged.
+    headers: Option<HeaderMap>,
+    /// What the beginning is refused for, unless the whole says otherwise.
+    suspect: Option<Refusal>,
 }
 
 impl Inspect for Reader {
     fn feed(&mut self, piece: &[u8]) -> Result<(), Refusal> {
         let Some(inspection) = &mut self.inspection else { return Ok(()) };
-        self.waf.feed(inspection, self.beyond, piece)?;
+        self.waf.feed(inspection, self.of.beyond, piece)?;
         // Of a form with files the application sees the beginning before the end was judged: what is known to be ambiguous
-        // by then goes no further.
+        // by then goes no further. Nor does what comes behind the last boundary, or it would be kept back without end.
         if self.refuses && inspection.transaction.is_multipart() && inspection.body > self.holds {
+            if let Some(refusal) = self.suspect.take() {
+                return Err(refusal.close());
+            }
             judge::ambiguous(inspection)?;
         }
         Ok(())
     }
 
+    fn begin(&mut self, ctx: &Context, pieces: &[Bytes]) -> Result<(), Refusal> {
+        let (Some(headers), Some(inspection)) = (self.headers.take(), &self.inspection) else { return Ok(()) };
+        let whole = inspection.transaction.completed_bytes();
+        match self.waf.beginning(ctx, &headers, pieces, whole) {
+            Err(refusal) if !refusal.is_watched() => {
+                if self.holds >= self.of.body_limit {
+                    return Err(refusal.close());
+                }
+                // A rule may miss what is yet to come: the whole decides, as far as it may be held back, as of other bodies.
+                self.holds = self.of.body_limit;
+                self.suspect = Some(refusal);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn begins(&self) -> bool {
+        let whole = |inspection: &Inspection| inspection.transaction.completed_bytes() > 0;
+        self.headers.is_some() && self.inspection.as_deref().is_some_and(whole)
+    }
+
     fn holds(&self) -> Option<usize> {
         Some(self.holds)
+    }
+
+    fn keeps(&self) -> usize {
+        // Where nothing is refused, nothing has to be kept from the application either.
+        let inspection = self.inspection.as_ref().filter(|_| self.refuses);
+        inspection.map_or(1, |inspection| inspection.transaction.undecided_bytes().max(1))
     }
 
     fn finish(&mut self, ctx: &Context) -> Result<(), Refusal> {

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use palisade_policy::Problems;
-use palisade_seclang::{Builder, EngineMode, LimitAction, Problem, RuleSet};
+use palisade_seclang::{Builder, Collections, EngineMode, LimitAction, Problem, RuleSet};
 use parking_lot::Mutex;
 
+use super::collections::{self, Memory};
 use super::config::{BUILTIN, Config, Rules};
 use super::judge::SCORES;
 use crate::policy::Env;
@@ -22,6 +23,13 @@ pub(super) struct Variant {
 /// A file as it was when it was read.
 type Stamp = Option<(u64, u64, i64, i64)>;
 
+/// A rule set, and what it keeps from one transaction to the next.
+#[derive(Debug, Clone)]
+pub(super) struct Set {
+    pub(super) rules: Arc<RuleSet>,
+    pub(super) kept: Arc<collections::Keeper>,
+}
+
 /// Rule sets as they were compiled last; outlives policies, so that a switch or a reload that changes no rule compiles
 /// none, and so that rules which are broken on disk do not keep a switch from being put in force.
 #[derive(Debug, Default)]
@@ -32,7 +40,7 @@ struct Entry {
     paths: Vec<String>,
     variant: Variant,
     stamps: Vec<(PathBuf, Stamp)>,
-    rules: Arc<RuleSet>,
+    set: Set,
 }
 
 fn stamp(path: &Path) -> Stamp {
@@ -41,12 +49,7 @@ fn stamp(path: &Path) -> Stamp {
 }
 
 /// Compiles the rules in each variant. `None`: there is something wrong, and it was reported.
-pub(super) fn compile(
-    config: &Config,
-    variants: &[Variant],
-    env: &Env,
-    problems: &mut Problems,
-) -> Option<Vec<Arc<RuleSet>>> {
+pub(super) fn compile(config: &Config, variants: &[Variant], env: &Env, problems: &mut Problems) -> Option<Vec<Set>> {
     let paths = config.rules.paths();
     if let Some(place) = paths.iter().position(|path| path == BUILTIN) {
         let key = key(&config.rules, place);
@@ -71,10 +74,12 @@ pub(super) fn compile(
             Some(entry) => entry.clone(),
             None => {
                 let (rules, stamps) = build(paths, *variant, &config.rules, problems)?;
-                Entry { paths: paths.to_vec(), variant: *variant, stamps, rules: Arc::new(rules) }
+                let kept = Arc::new(collections::Keeper::new(env.state.get("waf", Memory::default)));
+                let rules = Arc::new(rules.with_collections(Arc::clone(&kept) as Arc<dyn Collections>));
+                Entry { paths: paths.to_vec(), variant: *variant, stamps, set: Set { rules, kept } }
             }
         };
-        compiled.push(Arc::clone(&entry.rules));
+        compiled.push(entry.set.clone());
         now.push(entry);
     }
     *kept.0.lock() = now;

@@ -1,6 +1,19 @@
 //! The WAF in the stack, with small rules; the Core Rule Set itself runs end to end.
 
+use std::net::SocketAddr;
+
+use axum::body::Body;
+use bytes::Bytes;
+use http_body::Frame;
+use http_body_util::StreamBody;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+
 use super::*;
+use crate::body::RequestBody;
+use crate::context::{Connection, Listener};
+use crate::observe::decisions::Judged;
 use crate::testing_local::{Answer, App, request};
 
 /// The guide's own kind of rule, one a place that can be inspected.
@@ -15,7 +28,7 @@ SecRule REQUEST_URI "@endsWith /gone" "id:5,phase:1,deny,status:410,log,msg:'Gon
 
 struct Walled {
     app: App,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 fn policy(dir: &tempfile::TempDir, waf: &str) -> String {
@@ -24,9 +37,14 @@ fn policy(dir: &tempfile::TempDir, waf: &str) -> String {
 }
 
 fn walled(waf: &str) -> Walled {
+    with_rules(RULES, waf)
+}
+
+fn with_rules(rules: &str, waf: &str) -> Walled {
     let dir = tempfile::tempdir().unwrap();
-    let app = App::start(&policy(&dir, waf));
-    Walled { app, _dir: dir }
+    let text = policy(&dir, waf);
+    std::fs::write(dir.path().join("local.conf"), rules).unwrap();
+    Walled { app: App::start(&text), dir }
 }
 
 impl Walled {
@@ -48,6 +66,78 @@ impl Walled {
 
 fn blocked() -> (u16, Option<String>) {
     (403, Some("waf.blocked".to_owned()))
+}
+
+const MULTIPART: &str = "multipart/form-data; boundary=b";
+/// Of a form: a field, and the beginning of a file.
+const FIELD: &str = "--b\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n";
+const FILE: &str = "--b\r\nContent-Disposition: form-data; name=\"f\"; filename=\"f\"\r\n\r\n";
+
+fn has(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|window| window == part)
+}
+
+/// What an application behind a socket got so far.
+#[derive(Debug, Default)]
+struct Got {
+    bytes: Vec<u8>,
+    /// Connections that have ended.
+    ended: usize,
+}
+
+/// An application that stops reading a form at its last boundary, as most parsers do, whatever HTTP says of the body.
+struct Parser {
+    address: SocketAddr,
+    got: watch::Receiver<Got>,
+}
+
+impl Parser {
+    async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (sender, got) = watch::channel(Got::default());
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let (mut buffer, mut ran, begin) = (vec![0; 16 << 10], false, sender.borrow().bytes.len());
+                while let Ok(read @ 1..) = stream.read(&mut buffer).await {
+                    sender.send_modify(|got| got.bytes.extend_from_slice(&buffer[..read]));
+                    let runs = !ran && has(&sender.borrow().bytes[begin..], b"--b--");
+                    if runs {
+                        ran = true;
+                        let answer = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 3\r\n\r\nran";
+                        let _ = stream.write_all(answer).await;
+                    }
+                }
+                sender.send_modify(|got| got.ended += 1);
+            }
+        });
+        Self { address, got }
+    }
+
+    async fn until(&self, holds: impl FnMut(&Got) -> bool) {
+        let mut got = self.got.clone();
+        let waited = tokio::time::timeout(Duration::from_secs(20), got.wait_for(holds)).await;
+        assert!(waited.is_ok_and(|got| got.is_ok()), "{}", self.got.borrow().bytes.escape_ascii());
+    }
+
+    /// A stack in front of it, for `/up`.
+    fn walled(&self, waf: &str) -> Walled {
+        let url = format!("http://{}", self.address);
+        walled(&format!("[upstreams.app]\nurl = \"{url}\"\n[[route]]\npath = \"/up\"\nupstream = \"app\"\n{waf}"))
+    }
+}
+
+type Frames = mpsc::UnboundedSender<std::io::Result<Frame<Bytes>>>;
+
+/// A body whose frames are sent by hand.
+fn by_hand() -> (Frames, Body) {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let frames = futures_util::stream::unfold(receiver, async |mut receiver| Some((receiver.recv().await?, receiver)));
+    (sender, Body::new(StreamBody::new(frames)))
+}
+
+fn data(bytes: &[u8]) -> std::io::Result<Frame<Bytes>> {
+    Ok(Frame::data(Bytes::copy_from_slice(bytes)))
 }
 
 #[tokio::test]
@@ -152,6 +242,119 @@ async fn padding_hides_nothing() {
 }
 
 #[tokio::test]
+async fn the_application_never_gets_the_end_of_a_form_that_is_refused() {
+    for piece in [1, 3, 100] {
+        for end in ["the rest", "never", "trailers", "an empty frame"] {
+            for (value, good) in [("union select", false), ("hello", true)] {
+                let parser = Parser::start().await;
+                let walled = parser.walled("");
+                let form = format!("\r\n{FIELD}{value}\r\n--b--\r\n").into_bytes();
+                let (start, file) = (FILE.as_bytes(), vec![b'a'; 14_000]);
+                let length = (start.len() + 5 * file.len() + 3 + form.len()).to_string();
+                let owed = if matches!(end, "the rest" | "never") { form.len() - 2 } else { form.len() };
+                let headers = [("content-type", MULTIPART), ("content-length", &length)];
+                let (frames, body) = by_hand();
+                let sent = walled.app.send("203.0.113.1", request("POST", "/up", &headers, body));
+                let sending = async {
+                    let frames = frames;
+                    let first = [start].into_iter().chain([&file[..]; 5]).chain([&b"END"[..]]);
+                    for bytes in first.chain(form[..owed].chunks(piece)) {
+                        frames.send(data(bytes)).unwrap();
+                    }
+                    // So much goes, and what could be the end does not.
+                    parser.until(|got| has(&got.bytes, b"END")).await;
+                    let last = match end {
+                        "the rest" => data(&form[owed..]),
+                        "never" => Err(std::io::Error::other("gone")),
+                        "trailers" => Ok(Frame::trailers(HeaderMap::new())),
+                        _ => data(b""),
+                    };
+                    frames.send(last).unwrap();
+                };
+                let (answer, ()) = tokio::join!(sent, sending);
+                let case = format!("{value} in pieces of {piece}, then {end}");
+                let whole = good && end != "never";
+                if whole {
+                    assert_eq!((answer.status, &*answer.text), (200, "ran"), "{case}");
+                } else if end != "never" {
+                    assert_eq!((answer.status, answer.code()), blocked(), "{case}");
+                }
+                // Where it was refused, the connection has ended: nothing comes any more.
+                parser.until(|got| if whole { has(&got.bytes, b"--b--") } else { got.ended == 1 }).await;
+                assert_eq!(has(&parser.got.borrow().bytes, b"--b--"), whole, "{case}");
+            }
+        }
+    }
+}
+
+/// Some applications act on a field as soon as it has come.
+#[tokio::test]
+async fn the_first_fields_of_a_form_are_judged_before_any_of_it_goes() {
+    let file = "a".repeat(70_000);
+    let form = |first: &str| format!("{FIELD}{first}\r\n{FILE}{file}\r\n--b--\r\n").into_bytes();
+    for (first, good) in [("union select", false), ("hello", true)] {
+        let parser = Parser::start().await;
+        let walled = parser.walled("");
+        let length = form(first).len().to_string();
+        let headers = [("content-type", MULTIPART), ("content-length", &length)];
+        for piece in [1000, 65_000, 100_000] {
+            let (frames, body) = by_hand();
+            form(first).chunks(piece).for_each(|bytes| frames.send(data(bytes)).unwrap());
+            drop(frames);
+            let answer = walled.app.send("203.0.113.1", request("POST", "/up", &headers, body)).await;
+            match good {
+                true => assert_eq!((answer.status, &*answer.text), (200, "ran"), "{piece}"),
+                false => assert_eq!((answer.status, answer.code()), blocked(), "{piece}"),
+            }
+        }
+        assert_eq!(parser.got.borrow().bytes.is_empty(), !good, "nothing at all of what is refused");
+    }
+    // What is too long to be held back until the end is refused before it.
+    let walled = walled("[[route]]\npath = \"/echo\"\nwaf = { body_limit = \"100KiB\" }\n");
+    let (frames, body) = by_hand();
+    let long = [FIELD, "union select\r\n", FILE].concat().into_bytes();
+    for bytes in [&long[..]].into_iter().chain([file.as_bytes(); 2]) {
+        frames.send(data(bytes)).unwrap();
+    }
+    let headers = [("content-type", MULTIPART)];
+    let answer = walled.app.send("203.0.113.1", request("POST", "/echo", &headers, body)).await;
+    assert_eq!((answer.status, answer.code()), blocked());
+    drop(frames);
+}
+
+#[tokio::test]
+async fn what_is_yet_to_come_of_a_form_is_not_missing() {
+    let rules = "SecRule &ARGS:token \"@eq 0\" \"id:1,phase:2,deny,status:403,log,msg:'no token'\"\n\
+        SecAction \"id:2,phase:2,pass,nolog,setvar:tx.times=+1\"\n\
+        SecRule TX:times \"@gt 1\" \"id:3,phase:2,deny,status:403,log,msg:'judged twice'\"\n";
+    let walled = with_rules(rules, "");
+    let token = FIELD.replace("\"a\"", "\"token\"");
+    let form = |second: &str| format!("{FIELD}hello\r\n{FILE}{}\r\n{second}x\r\n--b--\r\n", "a".repeat(70_000));
+    let whole = form(&token);
+    let pieces = |form: &str| form.as_bytes().chunks(9000).map(|p| String::from_utf8_lossy(p).into_owned()).collect();
+    let passed = walled.pieces("/echo", MULTIPART, pieces(&whole)).await;
+    assert_eq!((passed.status, passed.text), (200, whole));
+    let refused = walled.pieces("/echo", MULTIPART, pieces(&form(FIELD))).await;
+    assert_eq!((refused.status, refused.code()), blocked());
+}
+
+#[tokio::test]
+async fn text_behind_a_form_ends_it_before_its_end() {
+    let parser = Parser::start().await;
+    let walled = parser.walled("");
+    let (frames, body) = by_hand();
+    let form = format!("{FIELD}hello\r\n{FILE}{}\r\n--b--\r\n", "a".repeat(70_000));
+    for bytes in [form.as_bytes(), &b"\r\n".repeat(40_000)] {
+        frames.send(data(bytes)).unwrap();
+    }
+    // Though more of it could come.
+    let answer = walled.app.send("203.0.113.1", request("POST", "/up", &[("content-type", MULTIPART)], body)).await;
+    assert_eq!((answer.status, answer.code().as_deref()), (415, Some("waf.ambiguous")));
+    assert!(!has(&parser.got.borrow().bytes, b"--b--"));
+    drop(frames);
+}
+
+#[tokio::test]
 async fn json_by_another_name_is_read_and_other_octets_stream() {
     let walled =
         walled("[limits]\nbody = \"20MiB\"\n[[route]]\npath = \"/ignore\"\nwaf = { beyond_limit = \"pass\" }\n");
@@ -189,7 +392,7 @@ async fn what_a_rule_forces_is_judged_alike_in_all_pieces() {
         SecRule REQUEST_BODY \"@contains union select\" \"id:2,phase:2,deny,status:403,log\"\n";
     std::fs::write(dir.path().join("forced.conf"), rules).unwrap();
     let policy = format!("[limits]\nbody = \"20MiB\"\n[waf]\nrules = \"{}/forced.conf\"\n", dir.path().display());
-    let walled = Walled { app: App::start(&policy), _dir: dir };
+    let walled = Walled { app: App::start(&policy), dir };
     let kind = "application/octet-stream";
     let whole = format!("x{}union select", "a".repeat(30_000));
     for piece in [1000, 4096, 20_000, 30_005, 40_000] {
@@ -226,7 +429,7 @@ async fn what_passes_beyond_a_limit_is_no_parsed_body() {
     std::fs::write(dir.path().join("few.conf"), rules).unwrap();
     let route = "[[route]]\npath = \"/ignore\"\nwaf = { beyond_limit = \"pass\" }\n";
     let app = App::start(&format!("[waf]\nrules = \"{}/few.conf\"\n{route}", dir.path().display()));
-    let walled = Walled { app, _dir: dir };
+    let walled = Walled { app, dir };
     let form = [("content-type", "application/x-www-form-urlencoded")];
     for body in ["a&".repeat(10) + "q=union+select", "q=union+select&".to_owned() + &"a&".repeat(10)] {
         for path in ["/echo", "/ignore"] {
@@ -290,6 +493,87 @@ async fn the_remedy_is_the_exclusion() {
     let toml = decision["remedy"]["toml"].as_str().unwrap().to_owned();
     assert!(toml.contains("{ path = \"/old\", rules = [\"2\"] }"), "{toml}");
     assert!(toml.contains("{ path = \"/echo\", field = \"json.body\", rules = [\"1\"] }"), "{toml}");
+}
+
+#[tokio::test]
+async fn the_remedy_of_a_limit_is_for_that_limit() {
+    let walled = walled("");
+    let remedy = |finding: &Finding, always: bool| {
+        let live = walled.app.handle.live();
+        let refusal = judge::limited(finding, always);
+        let fields = refusal.fields().iter().map(|(name, value)| (*name, Box::from(&**value))).collect();
+        let judged = &Judged { control: "waf", code: refusal.code(), mode: Mode::Block, why: "", fields };
+        let (method, host, path, client) = (&Method::POST, "localhost", "/a", "203.0.113.1");
+        let policy = &live.policy;
+        let rule = policy.rule(policy.rules().find(host, path, method).id());
+        let asked = Asked { judged, method, host, path, client, policy, rule };
+        policy.controls().waf.control.as_ref().unwrap().remedy(&asked).unwrap()
+    };
+    let route = |text: &str| Remedy::Route(format!("waf = {{ {text} }}"));
+    let decides = || route("beyond_limit = \"inspect_head\"");
+    let limit = 512;
+    for (finding, always, wanted) in [
+        (Finding::BodyTooLong { limit }, true, route("body_limit = \"10MiB\"")),
+        (Finding::BodyTooLong { limit }, false, route("body_limit = \"10MiB\"")),
+        (Finding::TooManyArguments { limit }, false, decides()),
+        (Finding::ValueTooLong { limit }, false, decides()),
+        (Finding::NamesTooLong { limit }, false, decides()),
+        (Finding::TooDeep { limit }, false, decides()),
+        (Finding::OutOfMemory, false, decides()),
+        (Finding::Budget { rule: 7 }, false, Remedy::Section("[waf]\nbudget = \"100ms\"".to_owned())),
+        (
+            Finding::StepLimit { rule: 7 },
+            false,
+            Remedy::Section("[waf]\nexclude = [\n  { path = \"/a\", rules = [\"7\"] },\n]".to_owned()),
+        ),
+    ] {
+        assert!(finding.is_limit());
+        assert_eq!(remedy(&finding, always), wanted, "{finding}");
+    }
+    for (finding, text) in [
+        (Finding::TooManyArguments { limit }, "`SecArgumentsLimit 20000`"),
+        (Finding::TooDeep { limit }, "`SecRequestBodyJsonDepthLimit 1024`"),
+        (Finding::ValueTooLong { limit }, "the request has to change: a value is longer than 512 bytes"),
+        (Finding::NamesTooLong { limit }, "the request has to change: the names in the JSON"),
+        (Finding::OutOfMemory, "the request has to change: the transaction holds too many bytes"),
+    ] {
+        assert!(finding.is_limit());
+        let Remedy::Elsewhere(said) = remedy(&finding, true) else { panic!("no policy lets this pass: {finding}") };
+        assert!(said.contains(text), "{said}");
+    }
+}
+
+/// What is proposed for a request, and whether that lets it pass.
+#[tokio::test]
+async fn the_remedy_of_a_limit_helps() {
+    let form = [("content-type", "application/x-www-form-urlencoded")];
+    let said = async |walled: &Walled, body: &str| {
+        let answer = walled.post("/echo", &form, body).await;
+        assert_eq!((answer.status, answer.code().as_deref()), (413, Some("waf.limit")));
+        let said = crate::operate::explain(&walled.app.handle, &answer.header("x-request-id").unwrap());
+        said["decisions"][0]["remedy"].clone()
+    };
+    let long = format!("a={}", "b".repeat(2000));
+    let walled = with_rules(RULES, "body_limit = \"1KiB\"\n");
+    let toml = said(&walled, &long).await["toml"].as_str().unwrap().to_owned();
+    walled.app.reload(&format!("{}body_limit = \"1KiB\"\n{toml}\n", policy(&walled.dir, "")));
+    assert_eq!(walled.post("/echo", &form, &long).await.status, 200, "{toml}");
+
+    let rules = |limit: &str| format!("SecArgumentsLimit {limit}\nSecRule ARGS \"@streq bad\" \"id:1,phase:2,deny\"\n");
+    let walled = with_rules(&rules("10"), "");
+    let many = "a=1&".repeat(11);
+    let text = said(&walled, &many).await["text"].as_str().unwrap().to_owned();
+    assert!(text.contains("`SecArgumentsLimit 20`"), "{text}");
+    std::fs::write(walled.dir.path().join("local.conf"), rules("20")).unwrap();
+    walled.app.handle.reload().unwrap();
+    assert_eq!(walled.post("/echo", &form, &many).await.status, 200);
+
+    let walled = with_rules(&format!("SecRequestBodyNoFilesLimit 1000\n{}", rules("10")), "");
+    let text = said(&walled, &long).await["text"].as_str().unwrap().to_owned();
+    assert!(text.contains("1000 bytes: remove `SecRequestBodyLimit`"), "{text}");
+    std::fs::write(walled.dir.path().join("local.conf"), rules("10")).unwrap();
+    walled.app.handle.reload().unwrap();
+    assert_eq!(walled.post("/echo", &form, &long).await.status, 200);
 }
 
 #[tokio::test]
@@ -441,6 +725,92 @@ async fn answers_are_judged_where_rules_ask() {
     for (path, status) in [("/own-cors", 502), ("/ignore", 500), ("/echo", 200)] {
         assert_eq!(app.ask("203.0.113.1", "GET", path, &[]).await.status, status, "{path}");
     }
+}
+
+/// Off the I/O threads; what is not refused arrives as it was.
+#[tokio::test]
+async fn long_answers_are_judged_alike() {
+    let rules = "SecResponseBodyAccess On\nSecResponseBodyMimeType application/octet-stream\n\
+        SecRule RESPONSE_BODY \"@contains a trace\" \"id:1,phase:4,deny,status:500,log,msg:'Trace'\"\n";
+    for (mode, status) in [("block", 500), ("detect", 200)] {
+        let walled = with_rules(rules, &format!("mode = \"{mode}\"\n"));
+        for bytes in [10, 10_000, 300_000] {
+            let good = "b".repeat(bytes);
+            let passed = walled.post("/echo", &[("content-type", "text/plain")], &good).await;
+            assert_eq!(passed.header("content-type").as_deref(), Some("application/octet-stream"));
+            assert_eq!((passed.status, passed.text), (200, good), "{mode} {bytes}");
+            let bad = walled.post("/echo", &[("content-type", "text/plain")], &("b".repeat(bytes) + "a trace")).await;
+            assert_eq!(bad.status, status, "{mode} {bytes}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn rules_say_which_answers_are_read() {
+    let rules = |setting: &str, rule: &str| {
+        format!(
+            "SecResponseBodyAccess {setting}\nSecResponseBodyMimeType text/plain\n\
+            SecRule REQUEST_URI \"@beginsWith /ignore?read\" \"id:1,phase:1,pass,nolog,ctl:responseBodyAccess={rule}\"\n\
+            SecRule RESPONSE_BODY \"@contains not read\" \"id:2,phase:4,deny,status:500\"\n"
+        )
+    };
+    for (setting, rule, without, with) in [("Off", "On", 200, 500), ("On", "Off", 500, 200), ("Off", "Off", 200, 200)] {
+        let walled = with_rules(&rules(setting, rule), "");
+        assert_eq!(walled.get("/ignore", &[]).await.0, without, "{setting} {rule}");
+        assert_eq!(walled.get("/ignore?read", &[]).await.0, with, "{setting} {rule}");
+    }
+}
+
+#[tokio::test]
+async fn rules_know_both_ends_of_a_connection() {
+    let rules = "SecRule REMOTE_ADDR \"@streq 203.0.113.1\" \"id:1,phase:1,deny,chain\"\n\
+        SecRule REMOTE_PORT \"@eq 4242\" \"chain\"\n\
+        SecRule SERVER_ADDR \"@streq 192.0.2.7\" \"chain\"\n\
+        SecRule SERVER_PORT \"@eq 8443\" \"\"\n\
+        SecRule SERVER_ADDR \"@rx ^0\" \"id:2,phase:1,deny\"\n";
+    let walled = with_rules(rules, "");
+    let peer = "203.0.113.1:4242".parse().unwrap();
+    for (local, status) in [("192.0.2.7:8443", 403), ("[::ffff:192.0.2.7]:8443", 403), ("192.0.2.8:8443", 200)] {
+        let connection = Connection::new(peer, local.parse().unwrap(), None, Listener::Embedded);
+        let request = request("GET", "/echo", &[], Body::empty()).map(RequestBody::axum);
+        let answer = walled.app.handle.live().serve(&Arc::new(connection), request).await;
+        assert_eq!(answer.status(), status, "{local}");
+    }
+    assert_eq!(walled.get("/echo", &[]).await.0, 200, "an end that is not known has no address");
+}
+
+#[tokio::test]
+async fn what_rules_keep_outlives_requests_and_reloads() {
+    let counts = "SecAction \"id:1,phase:1,pass,nolog,initcol:ip=%{REMOTE_ADDR},setvar:ip.x=+1\"\n\
+        SecRule IP:X \"@gt 3\" \"id:2,phase:1,deny,status:429,log,msg:'Too often'\"\n";
+    let answers = "SecRule RESPONSE_STATUS \"@eq 599\" \"id:3,phase:3,deny\"\n";
+    for rules in [counts.to_owned(), format!("{counts}{answers}")] {
+        let walled = with_rules(&rules, "");
+        let ask = async |peer: &str| walled.app.get(peer, "/echo").await.status;
+        for _ in 0..3 {
+            assert_eq!(ask("203.0.113.1").await, 200);
+        }
+        let before = Arc::clone(&walled.app.handle.live().policy.controls().waf.control.as_ref().unwrap().0.sets[0]);
+        std::fs::write(walled.dir.path().join("local.conf"), format!("{rules}# other rules\n")).unwrap();
+        walled.app.handle.reload().unwrap();
+        let live = walled.app.handle.live();
+        assert!(!Arc::ptr_eq(&before, &live.policy.controls().waf.control.as_ref().unwrap().0.sets[0]));
+        assert_eq!(ask("203.0.113.1").await, 429, "a reload forgets nothing");
+        assert_eq!(ask("203.0.113.2").await, 200, "each address by itself");
+        assert_eq!(ask("203.0.113.1").await, 429);
+    }
+    // An application that does not answer keeps nobody from being counted.
+    let away = "[upstreams.app]\nurl = \"http://127.0.0.1:1\"\n[[route]]\npath = \"/up\"\nupstream = \"app\"\n";
+    let walled = with_rules(&format!("{counts}{answers}"), away);
+    for _ in 0..3 {
+        let status = walled.get("/up", &[]).await.0;
+        assert!(matches!(status, 502 | 503), "{status}");
+    }
+    assert_eq!(walled.get("/up", &[]).await.0, 429);
+    let walled = self::walled("");
+    assert_eq!(walled.get("/echo?q=hello", &[]).await.0, 200);
+    let live = walled.app.handle.live();
+    assert!(!live.policy.controls().waf.control.as_ref().unwrap().0.kept[0].is_used(), "rules that keep nothing");
 }
 
 #[tokio::test]
