@@ -6,7 +6,8 @@ use anyhow::Result;
 use palisade_store::Options;
 use palisade_test::kept::Kept;
 pub(crate) use palisade_test::palisade::written_policy;
-use palisade_test::{Client, Palisade, Wire, not_run};
+use palisade_test::{Client, Palisade, Wire, eventually, not_run};
+use serde_json::Value;
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// The deadline of a condition that holds within milliseconds on a machine with nothing else to do.
@@ -41,6 +42,12 @@ pub(crate) async fn starter(url: &str) -> Result<Palisade> {
 /// The gateway under a policy that somebody wrote: development, this upstream, and what follows.
 pub(crate) async fn written(url: &str, more: &str) -> Result<Palisade> {
     Palisade::serve().policy(&written_policy(url, more)).start().await
+}
+
+/// What `explain` knows once the answer has ended for the gateway too.
+pub(crate) async fn explained(gateway: &Palisade, id: &str) -> Result<Value> {
+    let known = async || gateway.run(&["explain", id, "--json"]).await.ok()?.json().ok();
+    eventually(SOON, "the request is known", known).await
 }
 
 /// The database, for who looks into it beside the gateway.
