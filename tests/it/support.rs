@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use palisade_store::Options;
 use palisade_test::kept::Kept;
 pub(crate) use palisade_test::palisade::written_policy;
-use palisade_test::{Client, Palisade, Wire, eventually, not_run};
+use palisade_test::{Answer, Client, Palisade, Wire, eventually, not_run};
 use serde_json::Value;
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -48,6 +48,16 @@ pub(crate) async fn written(url: &str, more: &str) -> Result<Palisade> {
 pub(crate) async fn explained(gateway: &Palisade, id: &str) -> Result<Value> {
     let known = async || gateway.run(&["explain", id, "--json"]).await.ok()?.json().ok();
     eventually(SOON, "the request is known", known).await
+}
+
+/// The next piece of a body, as text. The end of a body over HTTP/2 may be a frame of its own.
+pub(crate) async fn piece(answer: &mut Answer) -> Result<Option<String>> {
+    while let Some(chunk) = tokio::time::timeout(SOON, answer.chunk()).await.context("a piece is held back")?? {
+        if !chunk.data.is_empty() {
+            return Ok(Some(String::from_utf8_lossy(&chunk.data).into_owned()));
+        }
+    }
+    Ok(None)
 }
 
 /// The database, for who looks into it beside the gateway.
