@@ -28,6 +28,7 @@ mod instances;
 mod keepalive;
 mod keys;
 mod mail;
+mod modes;
 mod moving;
 mod odd_upstreams;
 mod operate;

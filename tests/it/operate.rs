@@ -6,7 +6,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use palisade_test::upstream::Reply;
 use palisade_test::{Answer, Body, Palisade, Upstream, eventually};
-use serde_json::Value;
+
+use crate::support::explained;
 
 const POLICY: &str = r#"
 [server]
@@ -32,13 +33,6 @@ async fn send(palisade: &Palisade, target: &str, bytes: u64) -> Result<(u16, Str
     let mut answer = palisade.http()?.post(target).body(Body::repeated("x", bytes)).send().await?;
     answer.drain().await?;
     Ok((answer.status(), id(&answer)?))
-}
-
-/// What `explain` knows once the answer has ended for the gateway too.
-async fn explained(palisade: &Palisade, id: &str) -> Result<Value> {
-    let known = async || palisade.run(&["explain", id, "--json"]).await.is_ok_and(|ran| ran.code == Some(0));
-    eventually(Duration::from_secs(10), "the request is known", known).await?;
-    palisade.run(&["explain", id, "--json"]).await?.json()
 }
 
 #[tokio::test]

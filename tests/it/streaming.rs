@@ -9,21 +9,11 @@ use anyhow::{Context as _, Result, ensure};
 use http::Method;
 use palisade_test::python::App;
 use palisade_test::upstream::Step;
-use palisade_test::{Answer, Body, Upstream, eventually};
+use palisade_test::{Body, Upstream, eventually};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
-use crate::support::{SOON, starter, timed, ways};
-
-/// The next piece of a body, as text. The end of a body over HTTP/2 may be a frame of its own.
-async fn piece(answer: &mut Answer) -> Result<Option<String>> {
-    while let Some(chunk) = tokio::time::timeout(SOON, answer.chunk()).await.context("a piece is held back")?? {
-        if !chunk.data.is_empty() {
-            return Ok(Some(String::from_utf8_lossy(&chunk.data).into_owned()));
-        }
-    }
-    Ok(None)
-}
+use crate::support::{SOON, piece, starter, timed, ways};
 
 /// The app sends the next one only after the client has got the one before: whoever holds a piece back waits for ever.
 #[tokio::test]

@@ -1,12 +1,18 @@
 //! The supervised application: `palisade serve -- COMMAND`.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, ensure};
 use palisade_test::palisade::Setup;
-use palisade_test::{Palisade, eventually};
+use palisade_test::websocket::Message;
+use palisade_test::{Body, Client, Palisade, WebSocket, eventually};
 use serde_json::Value;
+use tokio::task::JoinSet;
+
+use crate::support::{piece, ways};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -101,6 +107,9 @@ async fn real_applications_as_people_start_them() -> Result<()> {
         let seen = answer.json().await?;
         assert_eq!((&seen["client"], &seen["scheme"]), (&"127.0.0.1".into(), &"https".into()), "{what}");
         ensure!(seen["url"] == palisade.url("https")? + "/echo", "{what}: {seen}");
+        let streams = if what == "workers" { events_of_several(&palisade).await } else { events(&palisade).await };
+        streams.with_context(|| format!("{what}: events"))?;
+        bodies_and_sockets(&palisade).await.context(what)?;
         let family: Vec<u64> = palisade.process().descendants().into_iter().map(u64::from).collect();
         ensure!(family.len() >= 2, "{what}: the application and its guard: {family:?}");
         assert_eq!(palisade.interrupt().await?.code(), Some(0), "{what}: {}", palisade.output().tail());
@@ -112,6 +121,106 @@ async fn real_applications_as_people_start_them() -> Result<()> {
         ensure!(!left.iter().any(|path| path.to_string_lossy().contains("palisade-")), "{what}: {left:?}");
     }
     Ok(())
+}
+
+/// Each event arrives while the one behind it is not sent yet.
+async fn events(palisade: &Palisade) -> Result<()> {
+    let client = palisade.https()?;
+    let mut events = client.get("/events?count=3&gate=events").header("accept", "text/event-stream").send().await?;
+    for number in 0..3 {
+        let event = piece(&mut events).await?.context("it ended")?;
+        ensure!(event.starts_with(&format!("id: {number}\nevent: tick\n")), "{event}");
+        assert_eq!(client.post("/gate/events").send().await?.status(), 202);
+    }
+    assert_eq!(piece(&mut events).await?, None);
+    Ok(())
+}
+
+/// The same of several processes, where nobody knows whose gate a POST opens: they say when they sent an event.
+async fn events_of_several(palisade: &Palisade) -> Result<()> {
+    let sent = |event: &str| -> Result<f64> {
+        let line = event.lines().find_map(|line| line.strip_prefix("data: ")).context("no data")?;
+        line.parse().with_context(|| event.to_owned())
+    };
+    let mut events = palisade.https()?.get("/events?count=2&interval=1").send().await?;
+    let first = piece(&mut events).await?.context("no event")?;
+    let arrived = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64();
+    let second = piece(&mut events).await?.context("one event")?;
+    ensure!(sent(&first)? <= arrived && arrived < sent(&second)?, "{first:?} at {arrived}, {second:?}");
+    assert_eq!(piece(&mut events).await?, None);
+    Ok(())
+}
+
+/// A WebSocket that the application closes, a body of some length that nobody announced, and a part of a file.
+async fn bodies_and_sockets(palisade: &Palisade) -> Result<()> {
+    const LENGTH: u64 = 4 << 20;
+    /// SHA-256 of as many zeros.
+    const ZEROS: &str = "bb9f8df61474d25e71fa00722318cd387396ca1736605e1248821cc0de3d3af8";
+    let url = format!("{}/ws", palisade.websocket_url("https")?);
+    let mut socket = WebSocket::open(&url, Some(&palisade.trust()?), &[]).await?;
+    socket.text("tëxt ☂").await?;
+    assert_eq!(socket.next().await?, Some(Message::text("tëxt ☂")));
+    socket.text("close 4001 enough of this").await?;
+    assert_eq!(socket.closed().await?, Some((4001, "enough of this".to_owned())));
+
+    let client = palisade.https()?;
+    let body = Body::chunked(vec![0; 256 << 10], LENGTH);
+    let upload = client.post("/upload").header("content-type", "application/octet-stream").body(body);
+    let seen = upload.send().await?.json().await?;
+    assert_eq!((&seen["bytes"], &seen["sha256"]), (&LENGTH.into(), &ZEROS.into()), "{seen}");
+
+    let mut part = client.get("/file").header("range", "bytes=250-252").send().await?;
+    assert_eq!((part.status(), part.header("content-range")), (206, Some("bytes 250-252/1000000")));
+    assert_eq!(part.bytes().await?[..], [250, 0, 1]);
+    Ok(())
+}
+
+/// uvicorn starts the application anew when a source changes: connections close, and for a moment nobody accepts. A read
+/// is sent again or waits. (What changes something is not sent twice, so that one that meets a closing connection fails.)
+#[tokio::test]
+async fn a_changed_source_fails_no_request() -> Result<()> {
+    const OLD: &str = "version=\"1.0.0\"";
+    let source = std::fs::read_to_string(palisade_test::paths::tests("apps/plausible/main.py"))?;
+    ensure!(source.contains(OLD), "the version is written otherwise");
+    let command = ["uvicorn", "main:app", "--uds", "{socket}", "--reload"];
+    let palisade = Palisade::serve().file("main.py", source.as_str()).app(&command).start().await?;
+    palisade.app_answers("/openapi.json").await?;
+
+    let asked = Arc::new(AtomicUsize::new(0));
+    let mut clients = JoinSet::new();
+    for (way, client) in ways(&palisade)? {
+        // Of some a request runs whenever the application is asked to end.
+        for first in ["/echo", "/slow?seconds=0.3"] {
+            let (client, asked) = (client.clone(), asked.clone());
+            clients.spawn(async move {
+                let changed = tokio::time::timeout(2 * SOON, until_changed(&client, first, &asked));
+                changed.await.context("the change is never in force")?.with_context(|| format!("{way} {first}"))
+            });
+        }
+    }
+    eventually(SOON, "requests are under way", async || asked.load(Ordering::SeqCst) > 60).await?;
+    std::fs::write(palisade.directory().join("main.py"), source.replace(OLD, "version=\"2.0.0\""))?;
+    while let Some(changed) = clients.join_next().await {
+        changed??;
+    }
+    ensure!(!palisade.log().iter().any(|line| line["event"] == "app.exited"), "only uvicorn has started it anew");
+    Ok(())
+}
+
+/// Asks one thing after the other on one connection until the application is the changed one.
+async fn until_changed(client: &Client, first: &str, asked: &AtomicUsize) -> Result<()> {
+    let mut connection = client.connect().await?;
+    loop {
+        for target in [first, "/openapi.json"] {
+            let mut answer = connection.get(target).send().await?;
+            let said = answer.text().await?;
+            ensure!(answer.status() == 200, "{target}: {} {said}", answer.status());
+            asked.fetch_add(1, Ordering::SeqCst);
+            if said.contains("\"version\":\"2.0.0\"") {
+                return Ok(());
+            }
+        }
+    }
 }
 
 #[tokio::test]

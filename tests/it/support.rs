@@ -4,12 +4,13 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use palisade_store::Options;
 use palisade_test::kept::Kept;
 pub(crate) use palisade_test::palisade::written_policy;
-use palisade_test::{Client, Palisade, Wire, not_run, paths};
+use palisade_test::{Answer, Client, Palisade, Wire, eventually, not_run, paths};
+use serde_json::Value;
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// The deadline of a condition that holds within milliseconds on a machine with nothing else to do.
@@ -61,6 +62,22 @@ pub(crate) fn open_files(wanted: u64) -> Result<u64> {
     let wanted = wanted.min(hard).max(soft);
     setrlimit(Resource::RLIMIT_NOFILE, wanted, hard)?;
     Ok(wanted)
+}
+
+/// What `explain` knows once the answer has ended for the gateway too.
+pub(crate) async fn explained(gateway: &Palisade, id: &str) -> Result<Value> {
+    let known = async || gateway.run(&["explain", id, "--json"]).await.ok()?.json().ok();
+    eventually(SOON, "the request is known", known).await
+}
+
+/// The next piece of a body, as text. The end of a body over HTTP/2 may be a frame of its own.
+pub(crate) async fn piece(answer: &mut Answer) -> Result<Option<String>> {
+    while let Some(chunk) = tokio::time::timeout(SOON, answer.chunk()).await.context("a piece is held back")?? {
+        if !chunk.data.is_empty() {
+            return Ok(Some(String::from_utf8_lossy(&chunk.data).into_owned()));
+        }
+    }
+    Ok(None)
 }
 
 /// The database, for who looks into it beside the gateway.
