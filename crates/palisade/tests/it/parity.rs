@@ -295,10 +295,14 @@ fn files() -> &'static std::path::Path {
 }
 
 fn start(extra: &str, target: Target) -> Running {
+    start_with(&format!("{POLICY}{extra}"), target)
+}
+
+fn start_with(policy: &str, target: Target) -> Running {
     // Kept for the life of the test process: the server writes there until it ends.
     let state = tempfile::tempdir().unwrap().keep();
-    let policy = POLICY.replace("@STATE@", state.to_str().unwrap()).replace("@FILES@", files().to_str().unwrap());
-    let sources = Sources::new().builtin("parity", format!("{policy}{extra}"));
+    let policy = policy.replace("@STATE@", state.to_str().unwrap()).replace("@FILES@", files().to_str().unwrap());
+    let sources = Sources::new().builtin("parity", policy);
     let (running, _) = Palisade::from_sources(sources).target(target).start().unwrap();
     running.serve_here().unwrap();
     running
@@ -376,7 +380,11 @@ async fn a_panic_answers_500_and_takes_nothing_else_down() {
     async fn panics() -> &'static str {
         panic!("a handler that panics")
     }
-    let running = start("", Target::Router(Router::new().route("/panic", get(panics)).fallback(|| async { "fine" })));
+    let router = Router::new().route("/panic", get(panics)).fallback(|| async { "fine" });
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("security.log");
+    let policy = POLICY.replace("security = \"off\"", &format!("security = \"{}\"", log.display()));
+    let running = start_with(&policy, Target::Router(router));
     let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").into_bytes();
     let answer = ask(address(&running), &get("/panic")).await;
     assert!(
@@ -386,6 +394,21 @@ async fn a_panic_answers_500_and_takes_nothing_else_down() {
         "{answer}"
     );
     assert!(ask(address(&running), &get("/other")).await.starts_with("HTTP/1.1 200 "));
+
+    // It is logged, by itself and as the refusal that it became, and counted.
+    running.handle.log().flush();
+    let text = std::fs::read_to_string(&log).unwrap();
+    let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let of = |event: &str| lines.iter().filter(|line| line["event"] == event).collect::<Vec<_>>();
+    let (panics, failures) = (of("request.panic"), of("request.failed"));
+    let ([panic], [failed]) = (&panics[..], &failures[..]) else { panic!("{text}") };
+    assert_eq!(panic["level"], "error");
+    assert_eq!((&failed["code"], &failed["owasp"]), (&"palisade.panic".into(), &"sys_crash".into()), "{failed}");
+    assert!(panic["request_id"].is_string() && panic["request_id"] == failed["request_id"], "{text}");
+    assert!(!text.contains("a handler that panics"), "{text}");
+    let counted = "palisade_refusals_total{control=\"palisade\",code=\"palisade.panic\",mode=\"block\"} 1\n";
+    let metrics = running.handle.metrics().text(false);
+    assert!(metrics.contains(counted), "{metrics}");
 }
 
 /// A WebSocket of a router, as its frameworks open one: both headers of the handshake arrive, and bytes pass both ways.
