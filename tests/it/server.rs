@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use palisade_test::ca::Authority;
 use palisade_test::upstream::{Reply, Step};
-use palisade_test::{Client, Palisade, Trust, Upstream, Wire, eventually, metrics};
+use palisade_test::{Client, Palisade, Trust, Upstream, Wire, eventually, metrics, paths};
 use tokio::task::JoinSet;
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
@@ -412,6 +412,11 @@ async fn metrics_and_status_tell_how_it_is() -> Result<()> {
         ensure!(text.contains(name), "{name} is not in {text}");
     }
     metrics::check(&text)?;
+    // And none that the documentation does not know.
+    let page = fs::read_to_string(paths::workspace().join("docs/src/reference/metrics.md"))?;
+    for (name, kind) in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')) {
+        ensure!(page.contains(&format!("| `{name}` | {kind} |")), "{name} is not in the documentation");
+    }
     let accept = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5";
     let mut scrape = admin.get("/metrics").header("authorization", &bearer).header("accept", accept).send().await?;
     ensure!(scrape.header("content-type") == Some("application/openmetrics-text; version=1.0.0; charset=utf-8"));

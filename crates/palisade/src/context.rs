@@ -18,6 +18,7 @@ use crate::controls::auth::Identity;
 use crate::controls::{csrf, rate_limit, waf};
 use crate::grpc;
 use crate::observe::event;
+use crate::observe::trace::TraceId;
 use crate::policy::{Found, Policy, Rule};
 use crate::refusal::{Code, Refusal};
 use crate::server::admission::Admitted;
@@ -205,6 +206,8 @@ impl Seen {
     pub const AUTHORIZATION: Self = Self(1 << 8);
     /// `X-API-Key`.
     pub const API_KEY: Self = Self(1 << 9);
+    /// `traceparent`.
+    pub const TRACE: Self = Self(1 << 10);
 
     /// What is among these headers.
     pub fn new(headers: &HeaderMap) -> Self {
@@ -223,6 +226,7 @@ impl Seen {
             "content-length" | "transfer-encoding" => Self::BODY,
             "x-forwarded-for" => Self::FORWARDED,
             "content-type" => Self::TYPED,
+            "traceparent" => Self::TRACE,
             _ => Self(0),
         }
     }
@@ -268,6 +272,8 @@ pub struct Context {
     host_header: Option<HeaderValue>,
     /// `Origin`, where the request has it exactly once.
     pub origin: Option<HeaderValue>,
+    /// The trace of its `traceparent`, where it has one, once and valid.
+    pub trace: Option<TraceId>,
     request_id: RequestId,
     path: OnceLock<Box<str>>,
     app_path: OnceLock<Box<str>>,
@@ -337,6 +343,7 @@ impl Context {
             grpc: seen.any(Seen::TYPED) && grpc::is_claimed(&parts.headers),
             host_header: parts.headers.get(http::header::HOST).cloned(),
             origin: if seen.any(Seen::ORIGIN) { once(&parts.headers, &ORIGIN) } else { None },
+            trace: if seen.any(Seen::TRACE) { trace(&parts.headers) } else { None },
             request_id,
             path: OnceLock::new(),
             app_path: OnceLock::new(),
@@ -647,4 +654,9 @@ fn once(headers: &HeaderMap, name: &HeaderName) -> Option<HeaderValue> {
     let mut values = headers.get_all(name).iter();
     let value = values.next()?;
     values.next().is_none().then(|| value.clone())
+}
+
+/// Of several traces none is believed.
+fn trace(headers: &HeaderMap) -> Option<TraceId> {
+    TraceId::parse(Context::single(headers, "traceparent")?.as_bytes())
 }

@@ -153,7 +153,7 @@ fn judge(mask: Mask, headed: bool, headers: &HeaderMap, start: &Start) -> Option
 fn refuse(why: &'static str, parts: &response::Parts, start: &Start) -> Refusal {
     let mut refusal = ERROR.refuse(why).status(parts.status).with("status", parts.status.as_u16().to_string());
     if let Some(Ok(kind)) = parts.headers.get(CONTENT_TYPE).map(HeaderValue::to_str) {
-        refusal = refusal.with("content_type", kind.to_owned());
+        refusal = refusal.with("content_type", redact::text(kind));
     }
     if !start.bytes.is_empty() && !is_encoded(&parts.headers) {
         refusal = refusal.with("body", kept(&start.bytes));

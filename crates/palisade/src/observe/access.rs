@@ -22,7 +22,7 @@ pub static FIELDS: &[Field] = &[
     ("time", "string", "when the answer had ended, RFC 3339, UTC, milliseconds"),
     ("event", "string", "always `access`"),
     ("request_id", "string", "ours, or the one a trusted proxy gave; `X-Request-Id` of the answer"),
-    ("trace_id", "string or null", "the W3C trace that the request belongs to"),
+    ("trace_id", "string or null", "the W3C trace of the request: that of its `traceparent`, where it is valid"),
     ("client", "string", "the client's address, read through `server.trusted_proxies`"),
     ("peer", "string", "the other end of the connection"),
     ("host", "string", "the host, lower case, without port"),
@@ -169,7 +169,14 @@ impl Record {
         event::time(out, ctx.policy.clock().now());
         out.extend_from_slice(b"\",\"event\":\"access\",\"request_id\":\"");
         out.extend_from_slice(ctx.request_id().as_bytes());
-        out.extend_from_slice(b"\",\"trace_id\":null,\"client\":\"");
+        match ctx.trace {
+            Some(trace) => {
+                out.extend_from_slice(b"\",\"trace_id\":\"");
+                out.extend_from_slice(&trace.hex());
+                out.extend_from_slice(b"\",\"client\":\"");
+            }
+            None => out.extend_from_slice(b"\",\"trace_id\":null,\"client\":\""),
+        }
         out.extend_from_slice(ctx.client_text().as_bytes());
         out.extend_from_slice(b"\",\"peer\":\"");
         out.extend_from_slice(ctx.connection.peer_text.as_bytes());

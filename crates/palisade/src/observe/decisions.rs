@@ -552,7 +552,7 @@ pub(crate) fn template(path: &str) -> String {
         if place > 0 {
             out.push('/');
         }
-        let kind = if segment == "[redacted]" {
+        let kind = if segment.contains(redact::REDACTED) {
             "{value}"
         } else if !segment.is_empty() && segment.len() < 20 && segment.bytes().all(|b| b.is_ascii_digit()) {
             "{id:int}"
@@ -591,6 +591,7 @@ mod tests {
             ("/users/7/notes/12", "/users/{id:int}/notes/{id:int}"),
             ("/n/3f2b8a10-0000-4000-8000-000000000000", "/n/{id:uuid}"),
             ("/pay/[redacted]", "/pay/{value}"),
+            ("/notes;pin=[redacted]/7", "/{value}/{id:int}"),
             ("/x/", "/x/"),
         ] {
             assert_eq!(template(path), wanted);

@@ -1,6 +1,7 @@
 //! Events: what happens besides requests, and what controls decide. One static value an event, so that the schema of
 //! the log is a list.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::io::Write as _;
 
@@ -8,8 +9,10 @@ use palisade_base::Timestamp;
 
 use crate::context::Context;
 use crate::control::{ControlId, Mode};
+use crate::observe::access::Field;
+use crate::observe::metrics::Metrics;
 use crate::observe::{Log, json};
-use crate::refusal::{Fault, Refusal};
+use crate::refusal::{Code, Fault, Refusal};
 
 /// How loud an event is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,9 +123,9 @@ events! {
     WARNINGS = Warn "policy.warnings";
     /// An environment variable overrides the policy: `name`.
     OVERRIDDEN = Info "policy.overridden";
-    /// A request was refused, or would have been: `control`, `code`, `mode`, `policy`, `request_id`.
+    /// A request was refused, or would have been, because of what the client sent: the fields of a refusal.
     REFUSED = Info "request.refused";
-    /// A request was refused because of the application or the operator.
+    /// A request was refused because of the application, the operator or Palisade itself: the fields of a refusal.
     FAILED = Warn "request.failed";
     /// Keys that Palisade makes for itself came, went, or took their turn.
     KEYS_CHANGED = Info "keys.changed";
@@ -160,7 +163,7 @@ events! {
     /// A browser reports what a `Content-Security-Policy` blocked, or would have (`disposition`): `page`, `directive`,
     /// `blocked`, and how many reports before it were only counted (`suppressed`). Anybody can send these.
     CSP_VIOLATION = Info "csp.violation";
-    /// A rule of the WAF matched: `ruleId`, `msg`, `data`, `tags`, `score`, `target`, `mode`, `request_id`.
+    /// A rule of the WAF matched: the fields of a match.
     WAF_MATCH = Info "waf.match";
     /// Something that controls depend on does not answer: `dependency`, `target`, `reason`. What then happens is `when_away`.
     AWAY = Warn "dependency.away";
@@ -171,6 +174,68 @@ events! {
     /// A certificate or key that changed cannot be used, the old one stays in force: `reason`.
     CERTIFICATE_REJECTED = Error "tls.rejected";
 }
+
+/// The fields of a line about a refusal, [`REFUSED`] or [`FAILED`], in order. Public interface.
+pub static REFUSAL_FIELDS: &[Field] = &[
+    ("time", "string", "when it was decided, RFC 3339, UTC, milliseconds"),
+    ("event", "string", "`request.refused` or `request.failed`"),
+    ("level", "string", "`info` or `warn`"),
+    ("owasp", "string", "the term of OWASP's logging vocabulary"),
+    ("control", "string", "the control that decided, or the part of the server that the code names"),
+    ("code", "string", "the code, as in the answer"),
+    ("mode", "string", "`block`: it was refused; `detect`: it would have been"),
+    ("policy", "string or null", "the line of its route in the policy, or `default`; null where none was asked for"),
+    ("request_id", "string or null", "the id of the request; null where a whole connection was ended"),
+    ("client", "string", "the client's address, as far as it was known"),
+    ("why", "string", "what happened: fixed text, with nothing of the request in it"),
+];
+
+/// The fields that some refusals have behind those. Public interface.
+pub static REFUSAL_DETAILS: &[Field] = &[
+    ("at", "string", "where the rule stands in its file"),
+    ("body", "string", "what the application said in its error, shortened, secrets replaced"),
+    ("bytes", "string", "how much had come or was announced"),
+    ("content_type", "string", "the type of the application's error"),
+    ("exclude", "string", "the rules without which the request would pass"),
+    ("header", "string", "the header that the policy names"),
+    ("limit", "string", "the limit that was reached"),
+    ("match", "string", "what the rule matched and what surrounds it, secrets replaced"),
+    ("msg", "string", "the message of the rule, secrets replaced"),
+    ("name", "string", "the kind of credential that the query holds"),
+    ("origin", "string", "the `Origin` that was sent, secrets replaced"),
+    ("parameter", "string", "the parameter that is missing"),
+    ("part", "string", "the part of the condition that could not be decided"),
+    ("permission", "string", "the permission that is missing"),
+    ("reason", "string", "the error, or what was found"),
+    ("rule", "string", "the rule that says most about the request"),
+    ("rules", "string", "the rules that matched"),
+    ("scope", "string", "the scope that is missing"),
+    ("score", "string", "the anomaly score"),
+    ("status", "string", "the status of the application's answer"),
+    ("target", "string", "what the rule looked at"),
+    ("template", "string", "the value of the header in the policy"),
+    ("to", "string", "the host that the application sends its client to"),
+    ("upstream", "string", "the upstream"),
+    ("url", "string", "the address of the application"),
+    ("user", "string", "the id of the user"),
+    ("value", "string", "what the request does not have, and a header of the policy needs"),
+    ("violation", "string", "what is wrong with the framing, as a name"),
+];
+
+/// The fields of a line about a match, [`WAF_MATCH`], in order. Public interface.
+pub static MATCH_FIELDS: &[Field] = &[
+    ("time", "string", "when the rule matched, RFC 3339, UTC, milliseconds"),
+    ("event", "string", "always `waf.match`"),
+    ("level", "string", "always `info`"),
+    ("ruleId", "number", "the id of the rule"),
+    ("msg", "string", "its message, secrets replaced"),
+    ("data", "string", "what it logs of the request, secrets replaced"),
+    ("tags", "array", "its tags"),
+    ("score", "number", "the anomaly score of the request so far"),
+    ("target", "string", "what it looked at"),
+    ("mode", "string", "the mode of `waf` for this request"),
+    ("request_id", "string", "the id of the request"),
+];
 
 /// A line in the making; written when it is dropped.
 #[derive(Debug)]
@@ -196,6 +261,15 @@ impl Line<'_> {
     /// Adds a text.
     pub fn str(mut self, name: &'static str, value: &str) -> Self {
         json::field_str(&mut self.text, name, value);
+        self
+    }
+
+    /// Adds a text, or null.
+    pub fn str_or_null(mut self, name: &'static str, value: Option<&str>) -> Self {
+        match value {
+            Some(value) => json::field_str(&mut self.text, name, value),
+            None => json::field_null(&mut self.text, name),
+        }
         self
     }
 
@@ -237,30 +311,63 @@ impl Drop for Line<'_> {
     }
 }
 
-/// The security event of a refusal.
+/// What there is to say of a refusal.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Refused<'r> {
+    pub(crate) code: &'static Code,
+    pub(crate) control: &'static str,
+    pub(crate) mode: Mode,
+    /// The line of the route; none where no route was asked for.
+    pub(crate) policy: Option<&'r str>,
+    /// None where it is not a request that was refused.
+    pub(crate) request_id: Option<&'r str>,
+    pub(crate) client: &'r str,
+    pub(crate) why: &'static str,
+    pub(crate) fields: &'r [(&'static str, Cow<'static, str>)],
+}
+
+impl Refused<'_> {
+    /// Counts it, and writes the security event. Nobody else does either, so that all have the same fields.
+    pub(crate) fn tell(&self, metrics: &Metrics, log: &Log) {
+        metrics.refused(self.control, self.code.name, self.mode);
+        if !log.security.is_on() {
+            return;
+        }
+        let event = if self.code.fault == Fault::Client { &REFUSED } else { &FAILED };
+        let mut line = event
+            .line(log)
+            .str("owasp", self.code.owasp)
+            .str("control", self.control)
+            .str("code", self.code.name)
+            .str("mode", self.mode.as_str())
+            .str_or_null("policy", self.policy)
+            .str_or_null("request_id", self.request_id)
+            .str("client", self.client)
+            .str("why", self.why);
+        for (name, value) in self.fields {
+            // Handlers name theirs as they like, and of two fields of one name readers take either.
+            if REFUSAL_FIELDS.iter().all(|(known, ..)| known != name) {
+                line = line.str(name, value);
+            }
+        }
+    }
+}
+
+/// The security event of a request that is refused, or would be.
 pub(crate) fn refused(ctx: &Context, control: Option<ControlId>, mode: Mode, refusal: &Refusal) {
     let env = ctx.policy.env();
     let code = refusal.code();
-    let name = control.map_or(code.control(), |control| control.info().name);
-    env.metrics.refused(name, code.name, mode);
-    if !env.log.security.is_on() {
-        return;
-    }
-    let event = if code.fault == Fault::Client { &REFUSED } else { &FAILED };
-    let mut line = event
-        .line(&env.log)
-        .str("owasp", code.owasp)
-        .str("control", name)
-        .str("code", code.name)
-        .str("mode", mode.as_str())
-        .str("policy", &ctx.rule().line)
-        .str("request_id", ctx.request_id().as_str())
-        .str("client", ctx.client_text())
-        .str("why", refusal.why());
-    for (name, value) in refusal.fields() {
-        line = line.str(name, value);
-    }
-    drop(line);
+    let refused = Refused {
+        code,
+        control: control.map_or(code.control(), |control| control.info().name),
+        mode,
+        policy: Some(&ctx.rule().line),
+        request_id: Some(ctx.request_id().as_str()),
+        client: ctx.client_text(),
+        why: refusal.why(),
+        fields: refusal.fields(),
+    };
+    refused.tell(&env.metrics, &env.log);
 }
 
 /// The line that a sink writes itself when it had to drop some.
@@ -330,6 +437,48 @@ mod tests {
             let mut out = Vec::new();
             time(&mut out, Timestamp(millis));
             assert_eq!(String::from_utf8(out).unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn a_refusal_has_the_fields_of_the_table_in_order() {
+        static CLIENT: Code = Code::client("x.client", http::StatusCode::FORBIDDEN, 16, "no");
+        static OURS: Code = Code::palisade("x.ours", http::StatusCode::INTERNAL_SERVER_ERROR, 16, "no");
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("security.log");
+        let mut log = Log::off(palisade_base::Clock::adjustable());
+        log.security = crate::observe::sink::Sink::open(file.to_str().unwrap()).unwrap();
+        let metrics = Metrics::default();
+        let fields = [("why", Cow::Borrowed("of a handler")), ("reason", Cow::Borrowed("a \"reason\""))];
+        let whole = Refused {
+            code: &CLIENT,
+            control: "x",
+            mode: Mode::Detect,
+            policy: Some("default"),
+            request_id: Some("01"),
+            client: "192.0.2.7",
+            why: "for the test",
+            fields: &fields,
+        };
+        whole.tell(&metrics, &log);
+        let least = Refused { code: &OURS, mode: Mode::Block, policy: None, request_id: None, fields: &[], ..whole };
+        least.tell(&metrics, &log);
+        log.flush();
+        let text = std::fs::read_to_string(file).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 2, "{text}");
+        for (line, event, more) in [(lines[0], &REFUSED, Some("reason")), (lines[1], &FAILED, None)] {
+            let names = REFUSAL_FIELDS.iter().map(|(name, ..)| *name).chain(more);
+            let places: Vec<_> = names.map(|name| line.find(&format!("\"{name}\":")).unwrap()).collect();
+            assert!(places.is_sorted(), "{line}");
+            let fields: serde_json::Map<String, serde_json::Value> = serde_json::from_str(line).unwrap();
+            assert_eq!(fields.len(), places.len(), "{line}");
+            assert_eq!((&fields["event"], &fields["why"]), (&event.name.into(), &"for the test".into()), "{line}");
+        }
+        assert!(lines[1].contains("\"policy\":null,\"request_id\":null"), "{}", lines[1]);
+        let counted = metrics.text(false);
+        for sample in ["code=\"x.client\",mode=\"detect\"} 1\n", "code=\"x.ours\",mode=\"block\"} 1\n"] {
+            assert!(counted.contains(sample), "{counted}");
         }
     }
 

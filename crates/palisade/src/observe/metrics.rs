@@ -15,6 +15,73 @@ use super::timing::Timing;
 use crate::control::Mode;
 use crate::policy::Rule;
 
+/// A metric as Prometheus knows it.
+#[derive(Debug)]
+pub struct Metric {
+    /// Its name: that of its samples, or what those of a histogram begin with.
+    pub name: &'static str,
+    /// `counter`, `gauge` or `histogram`.
+    pub kind: &'static str,
+    /// Its labels, in order; their meaning is in [`LABELS`].
+    pub labels: &'static [&'static str],
+    /// What it says: its `HELP`.
+    pub about: &'static str,
+}
+
+macro_rules! metrics {
+    ($($(#[doc = $about:literal])* $ident:ident = $kind:ident $name:literal $labels:tt;)*) => {
+        $($(#[doc = $about])* static $ident: Metric =
+            Metric { name: $name, kind: stringify!($kind), labels: &$labels, about: concat!($($about),*) };)*
+        /// Every metric, in the order of the exposition. Public interface.
+        pub static METRICS: &[&Metric] = &[$(&$ident),*];
+    };
+}
+
+metrics! {
+    /// Time of a request without the upstream's part
+    REQUEST = histogram "palisade_request_seconds" ["route", "status"];
+    /// Time to the first byte of the upstream's answer
+    UPSTREAM = histogram "palisade_upstream_seconds" ["route", "status"];
+    /// Requests refused, or that would have been
+    REFUSALS = counter "palisade_refusals_total" ["control", "code", "mode"];
+    /// Share of a bounded resource in use, 0 to 1
+    SATURATION = gauge "palisade_saturation" ["resource"];
+    /// Time until a certificate ends; negative once it has
+    CERTIFICATE = gauge "palisade_certificate_expiry_seconds" ["certificate"];
+    /// Whether something that controls depend on answers
+    DEPENDENCY = gauge "palisade_dependency_up" ["dependency"];
+    /// Requests decided without something that was away
+    AWAY = counter "palisade_away_total" ["control", "dependency", "when_away"];
+    /// Mails by what became of them
+    MAILS = counter "palisade_mails_total" ["kind", "outcome"];
+}
+
+/// The labels of the metrics: each with what it says. Public interface.
+pub static LABELS: &[(&str, &str)] = &[
+    ("certificate", "its file, or `local authority`"),
+    ("code", "the code of the refusal"),
+    ("control", "the control that decided, or the part of the server that the code names"),
+    ("dependency", "`redis` or `mail`"),
+    ("kind", "what the mail is for, such as `reset`"),
+    ("mode", "`block`: refused; `detect`: would have been"),
+    ("outcome", "`sent`, `delayed` (it will be tried again) or `dropped`"),
+    ("resource", "`connections`, `handshakes` or `mail`"),
+    ("route", "the path of the `[[route]]` that matched, or of a `[[static]]`, or `default`"),
+    ("status", "the class of the answer's status: `1xx` to `5xx`"),
+    ("when_away", "what was done instead"),
+];
+
+impl Metric {
+    /// Registers what it is counted in, under its name: the library adds the prefix, the unit and the `_total` of counters.
+    fn register(&self, registry: &mut Registry, counted: impl prometheus_client::registry::Metric) {
+        let (name, about) = (self.name.strip_prefix("palisade_").unwrap_or(self.name), self.about.trim());
+        match name.strip_suffix("_seconds") {
+            Some(name) => registry.register_with_unit(name, about, Unit::Seconds, counted),
+            None => registry.register(name.strip_suffix("_total").unwrap_or(name), about, counted),
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RouteLabels {
     route: ArcText,
@@ -110,39 +177,27 @@ const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
 impl Default for Metrics {
     fn default() -> Self {
-        let mut registry = Registry::with_prefix("palisade");
-        let requests = Family::default();
-        let upstream = Family::default();
-        let refusals = Family::default();
-        let saturation = Family::default();
-        let certificates = Family::default();
-        registry.register_with_unit(
-            "request",
-            "Time of a request without the upstream's part",
-            Unit::Seconds,
-            requests.clone(),
-        );
-        registry.register_with_unit(
-            "upstream",
-            "Time to the first byte of the upstream's answer",
-            Unit::Seconds,
-            upstream.clone(),
-        );
-        registry.register("refusals", "Requests refused, or that would have been", refusals.clone());
-        registry.register("saturation", "Share of a bounded resource in use, 0 to 1", saturation.clone());
-        registry.register_with_unit(
-            "certificate_expiry",
-            "Time until a certificate ends; negative once it has",
-            Unit::Seconds,
-            certificates.clone(),
-        );
-        let dependencies = Family::default();
-        let away = Family::default();
-        registry.register("dependency_up", "Whether something that controls depend on answers", dependencies.clone());
-        registry.register("away", "Requests decided without something that was away", away.clone());
-        let mails = Family::default();
-        registry.register("mails", "Mails by what became of them", mails.clone());
-        Self { registry, requests, upstream, refusals, saturation, certificates, dependencies, away, mails }
+        let mut metrics = Self {
+            registry: Registry::with_prefix("palisade"),
+            requests: Family::default(),
+            upstream: Family::default(),
+            refusals: Family::default(),
+            saturation: Family::default(),
+            certificates: Family::default(),
+            dependencies: Family::default(),
+            away: Family::default(),
+            mails: Family::default(),
+        };
+        let registry = &mut metrics.registry;
+        REQUEST.register(registry, metrics.requests.clone());
+        UPSTREAM.register(registry, metrics.upstream.clone());
+        REFUSALS.register(registry, metrics.refusals.clone());
+        SATURATION.register(registry, metrics.saturation.clone());
+        CERTIFICATE.register(registry, metrics.certificates.clone());
+        DEPENDENCY.register(registry, metrics.dependencies.clone());
+        AWAY.register(registry, metrics.away.clone());
+        MAILS.register(registry, metrics.mails.clone());
+        metrics
     }
 }
 
@@ -226,8 +281,8 @@ fn classic(openmetrics: &str) -> String {
 mod tests {
     use super::*;
 
-    #[test]
-    fn both_formats_name_what_is_promised() {
+    /// One of each.
+    fn counted() -> Metrics {
         let metrics = Metrics::default();
         metrics.refused("hosts", "hosts.unknown", Mode::Block);
         metrics.saturation("connections", 0.5);
@@ -239,6 +294,42 @@ mod tests {
         let times = RouteTimes::default();
         times.request(&metrics, rules.get(0), StatusCode::OK, 1_500, Some(500));
         times.request(&metrics, rules.get(0), StatusCode::NO_CONTENT, 2_000_000, None);
+        metrics
+    }
+
+    #[test]
+    fn the_exposition_is_what_the_table_says() {
+        let text = counted().text(false);
+        let mut lines = text.lines().peekable();
+        for metric in METRICS {
+            let Metric { name, kind, labels, about } = metric;
+            assert_eq!(lines.next(), Some(&*format!("# HELP {name} {}.", about.trim())));
+            assert_eq!(lines.next(), Some(&*format!("# TYPE {name} {kind}")));
+            let mut samples = 0;
+            while let Some(sample) = lines.next_if(|line| !line.starts_with('#')) {
+                let (sampled, rest) = sample.split_once('{').unwrap();
+                let (set, _) = rest.rsplit_once('}').unwrap();
+                let named: Vec<&str> = set.split("\",").map(|label| label.split_once('=').unwrap().0).collect();
+                let of_histogram = ["_bucket", "_sum", "_count"].iter().any(|end| sampled == format!("{name}{end}"));
+                assert!(if *kind == "histogram" { of_histogram } else { sampled == *name }, "{sample}");
+                let own: Vec<&str> = named.into_iter().filter(|label| *label != "le").collect();
+                assert_eq!(own, *labels, "{sample}");
+                samples += 1;
+            }
+            assert!(samples > 0, "{name} is not counted in this test");
+            for label in *labels {
+                assert!(LABELS.iter().any(|(known, _)| known == label), "`{label}` is not in the table of labels");
+            }
+        }
+        assert_eq!(lines.next(), None);
+        for (label, _) in LABELS {
+            assert!(METRICS.iter().any(|metric| metric.labels.contains(label)), "no metric has `{label}`");
+        }
+    }
+
+    #[test]
+    fn both_formats_name_what_is_promised() {
+        let metrics = counted();
         let (new, old) = (metrics.text(true), metrics.text(false));
         assert!(new.ends_with("# EOF\n") && new.contains("# TYPE palisade_refusals counter\n"), "{new}");
         assert!(old.contains("# TYPE palisade_refusals_total counter\n") && !old.contains("# UNIT"), "{old}");

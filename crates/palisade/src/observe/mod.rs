@@ -9,6 +9,7 @@ mod pretty;
 pub(crate) mod redact;
 pub mod sink;
 mod timing;
+pub mod trace;
 
 use palisade_base::Clock;
 

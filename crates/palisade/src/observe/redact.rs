@@ -4,10 +4,11 @@
 
 use std::borrow::Cow;
 
-const REDACTED: &str = "[redacted]";
+/// What stands where a secret was.
+pub(crate) const REDACTED: &str = "[redacted]";
 
 /// Words that make a name a secret's, compared in lower case without `-` and `_`.
-const SECRET_NAMES: [&str; 25] = [
+const SECRET_NAMES: [&str; 26] = [
     "password",
     "passwd",
     "pwd",
@@ -24,6 +25,7 @@ const SECRET_NAMES: [&str; 25] = [
     "auth",
     "code",
     "session",
+    "sessid",
     "sid",
     "jwt",
     "signature",
@@ -121,23 +123,75 @@ fn is_secret_pair(pair: &str) -> bool {
     }
 }
 
-/// Whether a value is a secret or, as an address to go on to, has one in a query of its own.
+/// Whether a value is a secret or has one in it: as an address to go on to in a query of its own, as JSON by a name.
 fn holds_secret(value: &str) -> bool {
     let nested = |part: &str| {
         let Some((name, value)) = part.split_once('=') else { return false };
         !value.is_empty() && (is_secret_name(name) || is_secret_value(&decode(value)))
     };
-    is_secret_value(value) || (value.contains('=') && value.split(['?', '&', '#', ';']).any(nested))
+    // A filter that is JSON, such as `{"token": "…"}`.
+    let structured = || value.contains(':') && value.contains(['"', '\'']) && text(value) != value;
+    is_secret_value(value) || (value.contains('=') && value.split(['?', '&', '#', ';']).any(nested)) || structured()
 }
 
-/// A path with segments that look like secrets replaced.
+/// A path with segments that look like secrets replaced, and the values of secrets in its parameters
+/// (`/login;password=…`, RFC 3986 section 3.3).
 pub(crate) fn path(path: &str) -> Cow<'_, str> {
-    if path.len() < SHORTEST || !path.split('/').any(|segment| is_secret_value(&decode(segment))) {
+    // Nearly every path has no `=`, and so names nothing.
+    let names = path.contains('=') || path.contains('%') && sign(path, b'=').is_some();
+    if path.len() < SHORTEST && !names {
         return Cow::Borrowed(path);
     }
-    let segments: Vec<&str> =
-        path.split('/').map(|segment| if is_secret_value(&decode(segment)) { REDACTED } else { segment }).collect();
-    Cow::Owned(segments.join("/"))
+    let looks = |segment: &str| segment.len() >= SHORTEST && is_secret_value(&decode(segment));
+    let named = |segment: &str| names && parameters(segment).any(is_secret_parameter);
+    if !path.split('/').any(|segment| looks(segment) || named(segment)) {
+        return Cow::Borrowed(path);
+    }
+    let mut out = String::with_capacity(path.len());
+    for (place, segment) in path.split('/').enumerate() {
+        if place > 0 {
+            out.push('/');
+        }
+        if looks(segment) {
+            out.push_str(REDACTED);
+            continue;
+        }
+        for (name, value) in parameters(segment) {
+            out.push_str(name);
+            out.push_str(if is_secret_parameter((name, value)) { REDACTED } else { value });
+        }
+    }
+    Cow::Owned(out)
+}
+
+/// A segment of a path in its parameters: each from its `;` to its `=`, and its value. As sent: either sign may be
+/// percent-encoded, and applications decode before or after they split.
+fn parameters(mut rest: &str) -> impl Iterator<Item = (&str, &str)> {
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let opened = sign(rest, b';').filter(|(at, _)| *at == 0).map_or(0, |(_, length)| length);
+        let end = sign(&rest[opened..], b';').map_or(rest.len(), |(at, _)| opened + at);
+        let (parameter, behind) = rest.split_at(end);
+        rest = behind;
+        let name = sign(parameter, b'=').map_or(parameter.len(), |(at, length)| at + length);
+        Some(parameter.split_at(name))
+    })
+}
+
+fn is_secret_parameter((name, value): (&str, &str)) -> bool {
+    !value.is_empty() && (is_secret_name(&decode(name)) || holds_secret(&decode(value)))
+}
+
+/// Where a sign stands first, and in how many bytes: as itself, or percent-encoded.
+fn sign(text: &str, sign: u8) -> Option<(usize, usize)> {
+    let bytes = text.as_bytes();
+    bytes.iter().enumerate().find_map(|(at, byte)| match *byte {
+        byte if byte == sign => Some((at, 1)),
+        b'%' if escaped(bytes, at) == Some(sign) => Some((at, 3)),
+        _ => None,
+    })
 }
 
 /// Nothing shorter looks like a secret.
@@ -170,22 +224,25 @@ fn has_card(value: &str) -> bool {
     let begins = |at: &usize| is_digit(*at) && (*at == 0 || !is_digit(*at - 1));
     (0..bytes.len())
         .filter(begins)
-        .any(|at| card(&bytes[at..], usize::MAX, |byte| matches!(byte, b' ' | b'-' | b'+')).is_some())
+        .any(|at| card(&bytes[at..], usize::MAX, |text| usize::from(matches!(text[0], b' ' | b'-' | b'+'))).is_some())
 }
 
 /// The length of the longest card at the start of a text, where it ends within `widest` bytes: 13 to 19 digits in whole
-/// groups that pass Luhn's check, with nothing but what is `between` digits between them.
-fn card(text: &[u8], widest: usize, between: impl Fn(u8) -> bool) -> Option<usize> {
+/// groups that pass Luhn's check, with nothing between them but what `between` knows: it gets a text that is not empty, and
+/// says how many bytes of it may stand there.
+fn card(text: &[u8], widest: usize, between: impl Fn(&[u8]) -> usize) -> Option<usize> {
     let mut digits = 0_u32;
     // Luhn's sum of the digits so far, and what it is with one more digit behind them: which are doubled alternates.
     let (mut sum, mut next) = (0_u32, 0_u32);
     let mut longest = None;
-    for (place, byte) in text.iter().copied().enumerate().take(widest) {
+    let mut place = 0;
+    while let Some(byte) = text.get(place).filter(|_| place < widest) {
         if !byte.is_ascii_digit() {
-            if between(byte) {
-                continue;
+            match between(&text[place..]) {
+                0 => break,
+                length => place += length,
             }
-            break;
+            continue;
         }
         digits += 1;
         if digits > 19 {
@@ -194,40 +251,38 @@ fn card(text: &[u8], widest: usize, between: impl Fn(u8) -> bool) -> Option<usiz
         let digit = u32::from(byte - b'0');
         let doubled = digit * 2;
         (sum, next) = (next + digit, sum + doubled / 10 + doubled % 10);
-        let is_end = !text.get(place + 1).is_some_and(u8::is_ascii_digit);
+        place += 1;
+        let is_end = !text.get(place).is_some_and(u8::is_ascii_digit);
         if is_end && digits >= 13 && sum.is_multiple_of(10) {
-            longest = Some(place + 1);
+            longest = Some(place);
         }
     }
     longest
 }
 
 /// Free text, such as an error page: the values behind names of secrets (`password=…`, `"token": "…"`,
-/// `Authorization: Bearer …`), passwords in URLs, and words that look like a secret are replaced.
+/// `Authorization: Bearer …`, `(b'authorization', b'Bearer …')`), passwords in URLs, and words that look like a secret are
+/// replaced. Names and words may be percent-encoded, as they are in an address that somebody prints.
 pub(crate) fn text(text: &str) -> String {
-    let is_word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '+');
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while !rest.is_empty() {
-        let gap = rest.find(is_word).unwrap_or(rest.len());
-        out.push_str(&rest[..gap]);
-        rest = &rest[gap..];
+        let (gap, behind) = rest.split_at(gap(rest));
+        out.push_str(gap);
+        rest = behind;
         if let Some(length) = spaced_card(rest) {
             out.push_str(REDACTED);
             rest = &rest[length..];
             continue;
         }
-        let end = rest.find(|c| !is_word(c)).unwrap_or(rest.len());
-        let (word, behind) = rest.split_at(end);
+        let (written, behind) = rest.split_at(word(rest));
         rest = behind;
-        if word.is_empty() {
-            continue;
-        }
-        if is_secret_value(word) {
+        let word = decode(written);
+        if is_secret_value(&word) {
             out.push_str(REDACTED);
             continue;
         }
-        out.push_str(word);
+        out.push_str(written);
         if let Some(userinfo) = rest.strip_prefix("://").filter(|_| !word.contains('.')) {
             // `postgres://user:password@host`
             let authority = userinfo.split(|c: char| c.is_whitespace() || matches!(c, '/' | '?' | '"' | '\'')).next();
@@ -241,9 +296,9 @@ pub(crate) fn text(text: &str) -> String {
             }
             continue;
         }
-        let last = word.rsplit('.').next().unwrap_or(word);
-        if is_secret_name(last)
-            && let Some((between, value)) = assigned(rest)
+        let last = word.rsplit('.').next().unwrap_or(&word);
+        if (is_secret_name(last) || is_cookie(last))
+            && let Some((between, value)) = assigned(rest, is_cookie(last))
             && !is_status(last, &rest[between..between + value])
         {
             out.push_str(&rest[..between]);
@@ -254,30 +309,82 @@ pub(crate) fn text(text: &str) -> String {
     out
 }
 
+/// How many bytes at the start of a text are one character of a word, also percent-encoded.
+fn letter(text: &[u8]) -> usize {
+    let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b'+');
+    match text.first() {
+        Some(byte) if is_letter(*byte) => 1,
+        Some(_) if escaped(text, 0).is_some_and(is_letter) => 3,
+        _ => 0,
+    }
+}
+
+/// The length of the word that a text begins with.
+fn word(text: &str) -> usize {
+    let bytes = text.as_bytes();
+    let mut length = 0;
+    loop {
+        match letter(&bytes[length..]) {
+            0 => return length,
+            more => length += more,
+        }
+    }
+}
+
+/// The length of what stands before the first word. An escape is skipped whole: its digits are no word.
+fn gap(text: &str) -> usize {
+    let bytes = text.as_bytes();
+    let mut length = 0;
+    while length < bytes.len() && letter(&bytes[length..]) == 0 {
+        length += if escaped(bytes, length).is_some() { 3 } else { 1 };
+    }
+    length
+}
+
+/// The header that carries sessions under names which only the application knows.
+fn is_cookie(name: &str) -> bool {
+    let start = name.len().saturating_sub("cookie".len());
+    name.get(start..).is_some_and(|end| end.eq_ignore_ascii_case("cookie"))
+}
+
 /// `code: 500` and `exit code: 137` are what somebody looks for in a log; a code that lets somebody in is longer.
 fn is_status(name: &str, value: &str) -> bool {
     name.to_ascii_lowercase().ends_with("code") && value.len() <= 3 && value.bytes().all(|b| b.is_ascii_digit())
 }
 
-/// Behind a name: the length of what joins it to a value (`=`, `": "`, `%3D`), and of the value, where there is one.
-fn assigned(text: &str) -> Option<(usize, usize)> {
-    let quote = |c: char| matches!(c, '"' | '\'' | '\\' | ']');
-    let behind_name = text.trim_start_matches(quote).trim_start_matches([' ', '\t']);
-    let joint = ["=>", "&#34;:", "&quot;:", "&#x27;:", "==", "=", ":", "%3D", "%3d"]
-        .into_iter()
-        .find(|j| behind_name.starts_with(j))?;
-    let mut value = behind_name[joint.len()..].trim_start_matches([' ', '\t']);
-    let mut closing = None;
-    for opening in ["\\\"", "\\'", "\"", "'", "&#34;", "&quot;", "&#x27;"] {
-        if let Some(inner) = value.strip_prefix(opening) {
-            closing = Some(opening);
-            value = inner;
+/// Behind a name: the length of what joins it to a value (`=`, `": "`, `%3D`, in a list `', '`), and of the value, where
+/// there is one. `header`: behind a colon, the value ends with the line.
+fn assigned(text: &str, header: bool) -> Option<(usize, usize)> {
+    let mut behind_name = text;
+    let mut is_item = false;
+    loop {
+        let quote = quote(behind_name);
+        let Some(end) = quote.or_else(|| ["]", "\\"].into_iter().find(|end| behind_name.starts_with(end))) else {
             break;
-        }
+        };
+        is_item = quote.is_some();
+        behind_name = &behind_name[end.len()..];
     }
+    behind_name = behind_name.trim_start_matches([' ', '\t']);
+    let joint = ["=>", "==", "=", ":", "%3D", "%3d", "%3A", "%3a", ","]
+        .into_iter()
+        .find(|joint| behind_name.starts_with(joint) && (*joint != "," || is_item))?;
+    let mut value = behind_name[joint.len()..].trim_start_matches([' ', '\t']);
+    // Python's bytes.
+    if let Some(bytes) = value.strip_prefix('b').filter(|bytes| quote(bytes).is_some()) {
+        value = bytes;
+    }
+    let closing = quote(value);
+    value = &value[closing.map_or(0, str::len)..];
     let mut length = match closing {
-        // To its end, wherever that is; a text cut off in a secret is a secret to its end.
-        Some(closing) => value.find(closing).unwrap_or(value.len()),
+        // To its end, wherever that is; a text cut off in a secret is a secret to its end. An escaped quote is none.
+        Some(closing) => {
+            let mut ends = value.match_indices(closing).map(|(at, _)| at);
+            ends.find(|at| !value[..*at].ends_with('\\')).unwrap_or(value.len())
+        }
+        // Another item, and no value of this one.
+        None if joint == "," => return None,
+        None if joint == ":" && header => value.find(['\n', '\r', '\\', '"', '\'', '<']).unwrap_or(value.len()),
         None => bare(value),
     };
     if closing.is_none()
@@ -287,6 +394,14 @@ fn assigned(text: &str) -> Option<(usize, usize)> {
         length = value.len() - token.len() + bare(token);
     }
     (length > 0).then_some((text.len() - value.len(), length))
+}
+
+/// The quote that a text begins with, as it is written there: with a backslash for each text that it is quoted in.
+fn quote(text: &str) -> Option<&str> {
+    let plain = text.trim_start_matches('\\');
+    let quotes = ["\"", "'", "&#34;", "&quot;", "&#x27;", "&#39;", "%22", "%27"];
+    let quote = quotes.into_iter().find(|quote| plain.starts_with(quote))?;
+    text.get(..text.len() - plain.len() + quote.len())
 }
 
 fn bare(value: &str) -> usize {
@@ -302,7 +417,11 @@ const WIDEST: usize = 40;
 
 /// The length of a payment card at the start of the text, written with blanks or hyphens.
 fn spaced_card(text: &str) -> Option<usize> {
-    card(text.as_bytes(), WIDEST, |byte| matches!(byte, b' ' | b'-'))
+    card(text.as_bytes(), WIDEST, |text| match text {
+        [b' ' | b'-', ..] => 1,
+        [b'%', b'2', b'0', ..] => 3,
+        _ => 0,
+    })
 }
 
 fn decode(text: &str) -> Cow<'_, str> {
@@ -313,19 +432,20 @@ fn decode(text: &str) -> Cow<'_, str> {
     let bytes = text.as_bytes();
     let mut place = 0;
     while let Some(&byte) = bytes.get(place) {
-        let digit = |at: usize| bytes.get(at).and_then(|b| char::from(*b).to_digit(16));
-        match (byte, digit(place + 1), digit(place + 2)) {
-            (b'%', Some(high), Some(low)) => {
-                out.push(u8::try_from(high * 16 + low).unwrap_or(b'?'));
-                place += 3;
-            }
-            _ => {
-                out.push(byte);
-                place += 1;
-            }
-        }
+        let escape = escaped(bytes, place);
+        out.push(escape.unwrap_or(byte));
+        place += if escape.is_some() { 3 } else { 1 };
     }
     Cow::Owned(String::from_utf8_lossy(&out).into_owned())
+}
+
+/// The byte that an escape (`%3B`) at this place stands for.
+fn escaped(bytes: &[u8], at: usize) -> Option<u8> {
+    let digit = |at: usize| bytes.get(at).and_then(|byte| char::from(*byte).to_digit(16));
+    if bytes.get(at) != Some(&b'%') {
+        return None;
+    }
+    u8::try_from(digit(at + 1)? * 16 + digit(at + 2)?).ok()
 }
 
 #[cfg(test)]
@@ -474,14 +594,65 @@ mod tests {
             ("next=/x%3Fpage%3D2", "next=/x%3Fpage%3D2"),
             ("shipping=fast&pin=1234&api-key=x", "shipping=fast&pin=[redacted]&api-key=[redacted]"),
             ("card[cvv]=123&user%5Bpass%5D=hunter2", "card[cvv]=[redacted]&user%5Bpass%5D=[redacted]"),
+            ("PHPSESSID=abc", "PHPSESSID=[redacted]"),
+            ("where=%7B%22token%22:%22abc%22%7D&a=1", "where=[redacted]&a=1"),
+            ("where=%7B%22title%22:%22abc%22%7D", "where=%7B%22title%22:%22abc%22%7D"),
             ("password=", "password="),
             ("", ""),
         ];
         for (raw, shown) in cases {
             assert_eq!(query(raw), shown, "{raw}");
         }
-        assert_eq!(path("/pay/4111111111111111/x"), "/pay/[redacted]/x");
-        assert_eq!(path("/users/7"), "/users/7");
+        for (raw, shown) in [
+            ("/pay/4111111111111111/x", "/pay/[redacted]/x"),
+            ("/login;password=correct-horse", "/login;password=[redacted]"),
+            ("/x;jsessionid=0123456789abcdef/notes/7", "/x;jsessionid=[redacted]/notes/7"),
+            ("/x;pin=1", "/x;pin=[redacted]"),
+            ("/x;a=1;pin=1;b=2/y;otp=1", "/x;a=1;pin=[redacted];b=2/y;otp=[redacted]"),
+            ("/x%3Bpin=1%3bpin=2;a=1", "/x%3Bpin=[redacted]%3bpin=[redacted];a=1"),
+            ("/x;pin%3D1;pin%3d2;a%3D1", "/x;pin%3D[redacted];pin%3d[redacted];a%3D1"),
+            ("/x%3Bp%69n%3D1", "/x%3Bp%69n%3D[redacted]"),
+            ("/reset/token=abc", "/reset/token=[redacted]"),
+            ("/login%3Fpassword=abc", "/login%3Fpassword=[redacted]"),
+            ("/login%3Fa=1&password=abc", "/login%3Fa=[redacted]"),
+            ("/x;next=%2Fy%3Ftoken%3Dabc", "/x;next=[redacted]"),
+            ("/x;pin=a=b;a=c=d", "/x;pin=[redacted];a=c=d"),
+            ("/x;q=eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.sig;a=1", "/[redacted]"),
+            ("/x;password=a/%zz;pin=%", "/x;password=[redacted]/%zz;pin=[redacted]"),
+            ("/é;pin=é", "/é;pin=[redacted]"),
+        ] {
+            assert_eq!(path(raw), shown, "{raw}");
+        }
+    }
+
+    #[test]
+    fn a_path_without_a_secret_is_not_copied() {
+        for ordinary in [
+            "",
+            "/",
+            "/users/7",
+            "/a/path/that/is/long/enough/to/be/looked/at",
+            "/x;v=2/y",
+            "/x;v=2;;=;w=/y=",
+            "/x;password=",
+            "/x;password",
+            "/caf%C3%A9/%2e%3B%3D",
+            "/x;shipping=fast%3Bview%3Dall",
+        ] {
+            assert!(matches!(path(ordinary), Cow::Borrowed(shown) if shown == ordinary), "{ordinary}");
+        }
+    }
+
+    #[test]
+    fn of_many_parameters_each_is_looked_at_once() {
+        for (unit, shown) in
+            [(";pin=1", ";pin=[redacted]"), ("%3Bpin%3D1", "%3Bpin%3D[redacted]"), (";;;;a=b", ";;;;a=b")]
+        {
+            let count = 64 * 1024 / unit.len();
+            assert_eq!(path(&format!("/{}", unit.repeat(count))), format!("/{}", shown.repeat(count)));
+            let parts: usize = parameters(&unit.repeat(count)).map(|(name, value)| name.len() + value.len()).sum();
+            assert_eq!(parts, unit.len() * count, "{unit}");
+        }
     }
 
     #[test]
@@ -513,12 +684,54 @@ mod tests {
             ("connect postgres://u:hunter2@db/x failed", "connect postgres://u:[redacted]@db/x failed"),
             ("GET /x?token=abc HTTP/1.1", "GET /x?token=[redacted] HTTP/1.1"),
             ("got (eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.sig)", "got ([redacted])"),
+            // What an application that prints its request says of it.
+            ("GET /x?pass%77ord=a&%70in=1&q=1", "GET /x?pass%77ord=[redacted]&%70in=[redacted]&q=1"),
+            ("to /login?next=%2Fx%3Fpin%3D1234 HTTP", "to /login?next=%2Fx%3Fpin%3D[redacted] HTTP"),
+            ("/x;jsessionid=abc;v=1/y", "/x;jsessionid=[redacted];v=1/y"),
+            ("/pay/4111%201111%201111%201111/x", "/pay/[redacted]/x"),
+            ("where=%7B%22pin%22%3A%221234%22%7D", "where=%7B%22pin%22%3A%22[redacted]%22%7D"),
+            (r#"["authorization", "Bearer abc"], ["a", "b"]"#, r#"["authorization", "[redacted]"], ["a", "b"]"#),
+            ("[(b'authorization', b'Basic dTpw'), (b'a', b'b')]", "[(b'authorization', b'[redacted]'), (b'a', b'b')]"),
+            ("(&#39;x-token&#39;, &#39;abc&#39;)", "(&#39;x-token&#39;, &#39;[redacted]&#39;)"),
+            ("Cookie: theme=dark; s=abc\nHost: a", "Cookie: [redacted]\nHost: a"),
+            ("{'cookie': 'theme=dark; s=abc', 'a': 1}", "{'cookie': '[redacted]', 'a': 1}"),
+            ("cookie=abc path=/", "cookie=[redacted] path=/"),
+            (r#""{\\&quot;pin\\&quot;:\\&quot;12\\&quot;}""#, r#""{\\&quot;pin\\&quot;:\\&quot;[redacted]\\&quot;}""#),
+            (r#"{"password": "a\"b", "c": 1}"#, r#"{"password": "[redacted]", "c": 1}"#),
+            (r#""{\"password\": \"a\\\"b\", \"c\": 1}""#, r#""{\"password\": \"[redacted]\", \"c\": 1}""#),
+            // Names in a list are no values.
+            (
+                r#"{"loc": ["body", "password"], "msg": "missing"}"#,
+                r#"{"loc": ["body", "password"], "msg": "missing"}"#,
+            ),
+            ("('body', 'password'), 'msg'", "('body', 'password'), 'msg'"),
+            ("password, name", "password, name"),
+            ("100%25 of %C3%A9", "100%25 of %C3%A9"),
             ("", ""),
         ];
         for (raw, shown) in cases {
             assert_eq!(text(raw), shown, "{raw}");
         }
-        for odd in ["é=é", "password=é", "token:", "a://", "password='", "4é", "-", ".", "://@", "x://a:b@"] {
+        for odd in [
+            "é=é",
+            "password=é",
+            "token:",
+            "a://",
+            "password='",
+            "4é",
+            "-",
+            ".",
+            "://@",
+            "x://a:b@",
+            "%",
+            "%2",
+            "%é",
+            "pin%",
+            "pin%3",
+            "pin', b",
+            "cookie:é",
+            "4%2",
+        ] {
             let _ = text(odd);
         }
     }

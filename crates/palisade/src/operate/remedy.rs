@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use crate::control::{Asked, Remedy};
 use crate::controls::headers::DOCS;
 use crate::observe::decisions::{Judged, is_of_policy};
+use crate::observe::redact;
 use crate::policy::Rule;
 use crate::policy::values::PathPattern;
 use crate::stack::Live;
@@ -69,7 +70,12 @@ fn route(rule: &Rule, request: Request<'_>, key: &str) -> Value {
             "text": format!("write in the `[[route]]` at {} (it holds for all of `{label}`)", rule.line),
         });
     }
-    let path = request.path.replace("[redacted]", "{value}");
+    let path: Vec<&str> = request
+        .path
+        .split('/')
+        .map(|segment| if segment.contains(redact::REDACTED) { "{value}" } else { segment })
+        .collect();
+    let path = path.join("/");
     let path = if path.parse::<PathPattern>().is_ok() { path } else { "/*".to_owned() };
     let method = request.method.as_str();
     // A route claims its path for all methods, so that the others need a line of their own to stay as they are.

@@ -34,7 +34,7 @@ use crate::controls::integrity;
 use crate::endpoints::auth::answer::page_headers;
 use crate::endpoints::auth::setup;
 use crate::live::Handle;
-use crate::observe::event;
+use crate::observe::event::{self, Refused};
 use crate::policy::config::Server;
 use crate::refusal::{Code, problem_document};
 
@@ -352,15 +352,17 @@ fn text(status: StatusCode, kind: &'static str, text: impl Into<Bytes>) -> Respo
 
 fn refused(handle: &Handle, code: &'static Code, peer: SocketAddr) -> Response<Full<Bytes>> {
     let id = RequestId::new(handle.live().policy.clock().now());
-    handle.metrics().refused("admin", code.name, Mode::Block);
-    event::REFUSED
-        .line(handle.log())
-        .str("owasp", code.owasp)
-        .str("control", "admin")
-        .str("code", code.name)
-        .str("mode", Mode::Block.as_str())
-        .str("request_id", id.as_str())
-        .show("client", canonical_ip(peer.ip()));
+    let refused = Refused {
+        code,
+        control: "admin",
+        mode: Mode::Block,
+        policy: None,
+        request_id: Some(id.as_str()),
+        client: &canonical_ip(peer.ip()).to_string(),
+        why: code.sentence,
+        fields: &[],
+    };
+    refused.tell(handle.metrics(), handle.log());
     let mut answer = text(code.status, "application/problem+json", problem_document(code, code.status, id.as_str()));
     let headers = answer.headers_mut();
     match code.status {

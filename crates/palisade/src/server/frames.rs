@@ -581,50 +581,6 @@ where
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn frame(kind: u8, payload: usize) -> Vec<u8> {
-        let [.., a, b, c] = u32::try_from(payload).unwrap().to_be_bytes();
-        let mut bytes = vec![a, b, c, kind, 0, 0, 0, 0, 1];
-        bytes.resize(HEAD + payload, 7);
-        bytes
-    }
-
-    #[test]
-    fn a_cut_is_before_a_frame() {
-        let three = [frame(6, 8), frame(DATA, 0), frame(HEADERS, 30)].concat();
-        let between = Frames::default();
-        for (most, cut) in [(0, (0, 0)), (1, (17, 1)), (2, (26, 2)), (3, (65, 3)), (9, (65, 3))] {
-            assert_eq!(between.cut(&three, most), cut, "{most}");
-        }
-        let within = Frames { skip: 20, ..between };
-        assert_eq!(within.cut(&three, 0), (20, 0), "the rest of one that has begun");
-        assert_eq!(within.cut(&three[..10], 5), (10, 0));
-    }
-
-    proptest! {
-        /// However bytes arrive and turns are given, the frames are those of the whole, and a turn has no more than it may.
-        #[test]
-        fn turns_change_nothing(
-            payloads in prop::collection::vec(0usize..40, 1..30),
-            pieces in prop::collection::vec(1usize..50, 1..60),
-            most in 1u32..5,
-        ) {
-            let bytes: Vec<u8> = payloads.iter().flat_map(|&payload| frame(DATA, payload)).collect();
-            let (mut frames, mut seen, mut left) = (Frames::default(), Vec::new(), &bytes[..]);
-            let mut pieces = pieces.iter().cycle();
-            while !left.is_empty() {
-                let piece = &left[..(*pieces.next().unwrap()).min(left.len())];
-                let (end, begun) = frames.cut(piece, most);
-                prop_assert!(end > 0 && begun <= most);
-                frames.feed(&piece[..end], |head, _| seen.push(head.length));
-                left = &left[end..];
-            }
-            prop_assert_eq!(seen, payloads);
-        }
-    }
     use std::convert::Infallible;
 
     use bytes::Bytes;
@@ -635,6 +591,7 @@ mod tests {
     use hyper::service::service_fn;
     use hyper_util::rt::TokioIo;
     use parking_lot::Mutex;
+    use proptest::prelude::*;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
@@ -767,5 +724,43 @@ mod tests {
         assert_eq!(turns(heads(50)).await, 0);
         assert!(turns(heads(1000)).await >= 5);
         assert_eq!(turns(frame(DATA, 0, 1, &vec![0; 1000]).repeat(64)).await, 0, "bodies have a window");
+    }
+
+    fn of(kind: u8, payload: usize) -> Vec<u8> {
+        frame(kind, 0, 1, &vec![7; payload])
+    }
+
+    #[test]
+    fn a_cut_is_before_a_frame() {
+        let three = [of(6, 8), of(DATA, 0), of(HEADERS, 30)].concat();
+        let between = Frames::default();
+        for (most, cut) in [(0, (0, 0)), (1, (17, 1)), (2, (26, 2)), (3, (65, 3)), (9, (65, 3))] {
+            assert_eq!(between.cut(&three, most), cut, "{most}");
+        }
+        let within = Frames { skip: 20, ..between };
+        assert_eq!(within.cut(&three, 0), (20, 0), "the rest of one that has begun");
+        assert_eq!(within.cut(&three[..10], 5), (10, 0));
+    }
+
+    proptest! {
+        /// However bytes arrive and turns are given, the frames are those of the whole, and a turn has no more than it may.
+        #[test]
+        fn turns_change_nothing(
+            payloads in prop::collection::vec(0usize..40, 1..30),
+            pieces in prop::collection::vec(1usize..50, 1..60),
+            most in 1u32..5,
+        ) {
+            let bytes: Vec<u8> = payloads.iter().flat_map(|&payload| of(DATA, payload)).collect();
+            let (mut frames, mut seen, mut left) = (Frames::default(), Vec::new(), &bytes[..]);
+            let mut pieces = pieces.iter().cycle();
+            while !left.is_empty() {
+                let piece = &left[..(*pieces.next().unwrap()).min(left.len())];
+                let (end, begun) = frames.cut(piece, most);
+                prop_assert!(end > 0 && begun <= most);
+                frames.feed(&piece[..end], |head, _| seen.push(head.length));
+                left = &left[end..];
+            }
+            prop_assert_eq!(seen, payloads);
+        }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Guide section 21. There is no request yet, so no context and no control: the refusal is counted and logged here.
 
+use std::borrow::Cow;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -18,7 +19,8 @@ use crate::context::Connection;
 use crate::control::Mode;
 use crate::controls::{integrity, limits};
 use crate::live::Handle;
-use crate::observe::{access, event};
+use crate::observe::access;
+use crate::observe::event::Refused;
 use crate::policy::Policy;
 use crate::refusal::{Code, problem_document};
 
@@ -89,18 +91,17 @@ pub(super) fn answer(handle: &Handle, connection: &Connection, violation: Violat
     let code = code(violation);
     let id = RequestId::new(policy.clock().now());
     let document = problem_document(code, code.status, id.as_str());
-    handle.metrics().refused(code.control(), code.name, Mode::Block);
-    event::REFUSED
-        .line(handle.log())
-        .str("owasp", code.owasp)
-        .str("control", code.control())
-        .str("code", code.name)
-        .str("mode", Mode::Block.as_str())
-        .str("policy", "default")
-        .str("request_id", id.as_str())
-        .str("client", connection.client_text())
-        .str("why", violation.text())
-        .str("violation", violation.name());
+    let refused = Refused {
+        code,
+        control: code.control(),
+        mode: Mode::Block,
+        policy: Some(&policy.rule(0).line),
+        request_id: Some(id.as_str()),
+        client: connection.client_text(),
+        why: violation.text(),
+        fields: &[("violation", Cow::Borrowed(violation.name()))],
+    };
+    refused.tell(handle.metrics(), handle.log());
     policy.decisions().refused_head(policy, connection, id, code, (violation.text(), violation.name()));
     access::refused_head(policy, connection, &id, code, document.len());
     let mut answer = format!(
@@ -153,16 +154,17 @@ pub(super) fn refusals(
 ) -> impl FnOnce(&'static Code, &'static str) + Send + 'static {
     let (handle, connection) = (Arc::clone(handle), Arc::clone(connection));
     move |code, why| {
-        handle.metrics().refused(code.control(), code.name, Mode::Block);
-        event::REFUSED
-            .line(handle.log())
-            .str("owasp", code.owasp)
-            .str("control", code.control())
-            .str("code", code.name)
-            .str("mode", Mode::Block.as_str())
-            .str("policy", "default")
-            .str("client", connection.client_text())
-            .str("why", why);
+        let refused = Refused {
+            code,
+            control: code.control(),
+            mode: Mode::Block,
+            policy: None,
+            request_id: None,
+            client: connection.client_text(),
+            why,
+            fields: &[],
+        };
+        refused.tell(handle.metrics(), handle.log());
     }
 }
 

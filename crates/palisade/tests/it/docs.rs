@@ -1,12 +1,14 @@
 //! The generated parts of the documentation, made from the same source as the program. `cargo xtask gen` writes them;
 //! here they are compared.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use palisade::control::Info;
-use palisade::observe::{access, event};
+use palisade::observe::{access, event, metrics};
 use palisade::{controls, endpoints, guide, policy};
+use serde_json::{Map, Value, json};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -46,14 +48,46 @@ fn list_of_errors() {
     generated("docs/src/reference/errors.md", &page);
 }
 
+/// A table of fields.
+fn table(fields: &[access::Field]) -> String {
+    let mut table = String::from("| field | type | says |\n| --- | --- | --- |\n");
+    for (name, kind, about) in fields {
+        let _ = writeln!(table, "| `{name}` | {kind} | {about} |");
+    }
+    table
+}
+
+/// The members of a line, for its schema.
+fn properties<'f>(fields: impl IntoIterator<Item = &'f access::Field>) -> Map<String, Value> {
+    let property = |(name, kind, about): &access::Field| {
+        let kinds: Vec<&str> = kind.split(" or ").collect();
+        let mut property = json!({ "type": kinds, "description": about });
+        if kinds == ["array"] {
+            property["items"] = json!({ "type": "string" });
+        }
+        ((*name).to_owned(), property)
+    };
+    fields.into_iter().map(property).collect()
+}
+
+fn names(fields: &[access::Field]) -> Vec<&'static str> {
+    fields.iter().map(|(name, ..)| *name).collect()
+}
+
 #[test]
 fn log_fields_and_events() {
     let mut page =
         format!("# Log lines\n\n{NOTE}\nOne JSON object a line. Field and event names are stable.\n\n## Access\n\n");
-    page.push_str("| field | type | says |\n| --- | --- | --- |\n");
-    for (name, kind, about) in access::FIELDS {
-        let _ = writeln!(page, "| `{name}` | {kind} | {about} |");
-    }
+    page.push_str("JSON Schema: [`access.schema.json`](access.schema.json).\n\n");
+    page.push_str(&table(access::FIELDS));
+    page.push_str("\n## Refusals\n\n");
+    page.push_str("`request.refused` and `request.failed`, of the log that `log.security` names. ");
+    page.push_str("JSON Schema of its lines: [`security.schema.json`](security.schema.json).\n\n");
+    page.push_str(&table(event::REFUSAL_FIELDS));
+    page.push_str("\nSome have more; a handler in the same process may add texts of its own.\n\n");
+    page.push_str(&table(event::REFUSAL_DETAILS));
+    page.push_str("\n## Matches of the WAF\n\n`waf.match`, a line for each rule that matched and logs.\n\n");
+    page.push_str(&table(event::MATCH_FIELDS));
     page.push_str(
         "\n## Events\n\nEach has `time`, `event` and `level`.\n\n| event | level | says |\n| --- | --- | --- |\n",
     );
@@ -67,26 +101,102 @@ fn log_fields_and_events() {
         );
     }
     generated("docs/src/reference/log.md", &page);
-    let properties: serde_json::Map<_, _> = access::FIELDS
-        .iter()
-        .map(|(name, kind, about)| {
-            let kinds: Vec<&str> = kind.split(" or ").collect();
-            ((*name).to_owned(), serde_json::json!({ "type": kinds, "description": about }))
-        })
-        .collect();
-    let required: Vec<&str> = access::FIELDS.iter().map(|(name, ..)| *name).collect();
-    let schema = serde_json::json!({
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
+    let schema = json!({
+        "$schema": DRAFT,
         "title": "Palisade access line",
         "type": "object",
-        "properties": properties,
-        "required": required,
+        "properties": properties(access::FIELDS),
+        "required": names(access::FIELDS),
         "additionalProperties": false,
     });
-    generated(
-        "docs/src/reference/access.schema.json",
-        &format!("{}\n", serde_json::to_string_pretty(&schema).unwrap()),
+    generated("docs/src/reference/access.schema.json", &pretty(&schema));
+}
+
+const DRAFT: &str = "https://json-schema.org/draft/2020-12/schema";
+
+fn pretty(schema: &Value) -> String {
+    format!("{}\n", serde_json::to_string_pretty(schema).unwrap())
+}
+
+/// Lines of the security log: refusals, matches of the WAF, and the others, which have fields of their own.
+#[test]
+fn schema_of_security_lines() {
+    let refusals = [event::REFUSED.name, event::FAILED.name];
+    let matches = [event::WAF_MATCH.name];
+    let of = |title: &str, events: &[&str], mut properties: Map<String, Value>, required: &[&str]| {
+        properties["event"]["enum"] = json!(events);
+        json!({ "title": title, "type": "object", "properties": properties, "required": required })
+    };
+    let known = event::REFUSAL_FIELDS.iter().chain(event::REFUSAL_DETAILS);
+    let mut refusal = of("a refusal", &refusals, properties(known), &names(event::REFUSAL_FIELDS));
+    refusal["additionalProperties"] =
+        json!({ "type": "string", "description": "what a handler in the same process adds" });
+    let required = names(event::MATCH_FIELDS);
+    let mut matched = of("a match of the WAF", &matches, properties(event::MATCH_FIELDS), &required);
+    matched["additionalProperties"] = json!(false);
+    let rest: Vec<&str> = event::EVENTS
+        .iter()
+        .map(|event| event.name)
+        .filter(|name| !refusals.contains(name) && !matches.contains(name))
+        .collect();
+    let common: &[access::Field] = &[
+        ("time", "string", "when it happened, RFC 3339, UTC, milliseconds"),
+        ("event", "string", "its name"),
+        ("level", "string", "`info`, `warn` or `error`"),
+    ];
+    let other = of("any other event", &rest, properties(common), &names(common));
+    let schema = json!({
+        "$schema": DRAFT,
+        "title": "Palisade security line",
+        "oneOf": [refusal, matched, other],
+    });
+    generated("docs/src/reference/security.schema.json", &pretty(&schema));
+}
+
+/// What controls add to the line of a refusal is in the table, and nothing else is; no name stands for two fields.
+#[test]
+fn details_of_refusals_are_known() {
+    let mut added = BTreeSet::new();
+    let mut folders = vec![root().join("crates/palisade/src")];
+    while let Some(folder) = folders.pop() {
+        for path in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            if path.is_dir() {
+                folders.push(path);
+            } else if !name.contains("test") {
+                let source = std::fs::read_to_string(&path).unwrap();
+                let code = source.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+                let fields = code.split(".with(\"").skip(1).map(|rest| rest.split('"').next().unwrap_or_default());
+                added.extend(fields.map(str::to_owned));
+            }
+        }
+    }
+    let known: BTreeSet<String> = names(event::REFUSAL_DETAILS).into_iter().map(str::to_owned).collect();
+    assert_eq!(added, known);
+    assert_eq!(known.len(), event::REFUSAL_DETAILS.len(), "a field twice");
+    for name in names(event::REFUSAL_FIELDS) {
+        assert!(!known.contains(name), "`{name}` would be there twice");
+    }
+}
+
+#[test]
+fn list_of_metrics() {
+    let mut page = format!("# Metrics\n\n{NOTE}\n");
+    page.push_str(
+        "`/metrics` on the admin port, or on `server.probes`, is Prometheus text; OpenMetrics for who asks for it. ",
     );
+    page.push_str("Names and labels are stable. Values of labels come from the policy, never from a request.\n\n");
+    page.push_str("| metric | type | labels | says |\n| --- | --- | --- | --- |\n");
+    for metric in metrics::METRICS {
+        let labels: Vec<String> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
+        let about = metric.about.trim();
+        let _ = writeln!(page, "| `{}` | {} | {} | {about} |", metric.name, metric.kind, labels.join(", "));
+    }
+    page.push_str("\n| label | says |\n| --- | --- |\n");
+    for (label, about) in metrics::LABELS {
+        let _ = writeln!(page, "| `{label}` | {about} |");
+    }
+    generated("docs/src/reference/metrics.md", &page);
 }
 
 /// The map from the guide's sections to controls and pages, between two marks of `ARCHITECTURE.md`.

@@ -369,14 +369,14 @@ fn files() -> &'static std::path::Path {
 }
 
 fn start(extra: &str, target: Target) -> Running {
-    start_with(true, extra, target)
+    start_with(POLICY, true, extra, target)
 }
 
 /// `plaintext`: whether plain HTTP serves the API, or sends to HTTPS.
-fn start_with(plaintext: bool, extra: &str, target: Target) -> Running {
+fn start_with(policy: &str, plaintext: bool, extra: &str, target: Target) -> Running {
     // Kept for the life of the test process: the server writes there until it ends.
     let state = tempfile::tempdir().unwrap().keep();
-    let mut policy = POLICY.replace("@PLAINTEXT@", &plaintext.to_string());
+    let mut policy = policy.replace("@PLAINTEXT@", &plaintext.to_string());
     for (place, path) in [("@STATE@", &*state), ("@FILES@", files()), ("@RULES@", rules())] {
         policy = policy.replace(place, path.to_str().unwrap());
     }
@@ -426,8 +426,8 @@ async fn both_inner_services_answer_alike() {
     assert!(table.len() >= 60, "{} requests", table.len());
     let (mut answers, mut different) = (Vec::new(), Vec::new());
     for plaintext in [true, false] {
-        let gateway = start_with(plaintext, &format!("\n[upstream]\nurl = \"http://{upstream}\"\n"), Target::Policy);
-        let library = start_with(plaintext, "", Target::Router(application()));
+        let gateway = start_with(POLICY, plaintext, &format!("\n[upstream]\nurl = \"http://{upstream}\"\n"), Target::Policy);
+        let library = start_with(POLICY, plaintext, "", Target::Router(application()));
 
         // The same controls, in the same order, and every one of the registry: what is new is on here, or is excused above.
         let stages = gateway.handle.live().controls();
@@ -484,7 +484,11 @@ async fn a_panic_answers_500_and_takes_nothing_else_down() {
     async fn panics() -> &'static str {
         panic!("a handler that panics")
     }
-    let running = start("", Target::Router(Router::new().route("/panic", get(panics)).fallback(|| async { "fine" })));
+    let router = Router::new().route("/panic", get(panics)).fallback(|| async { "fine" });
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("security.log");
+    let policy = POLICY.replace("security = \"off\"", &format!("security = \"{}\"", log.display()));
+    let running = start_with(&policy, true, "", Target::Router(router));
     let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").into_bytes();
     let answer = ask(address(&running), &get("/panic")).await;
     assert!(
@@ -494,6 +498,21 @@ async fn a_panic_answers_500_and_takes_nothing_else_down() {
         "{answer}"
     );
     assert!(ask(address(&running), &get("/other")).await.starts_with("HTTP/1.1 200 "));
+
+    // It is logged, by itself and as the refusal that it became, and counted.
+    running.handle.log().flush();
+    let text = std::fs::read_to_string(&log).unwrap();
+    let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let of = |event: &str| lines.iter().filter(|line| line["event"] == event).collect::<Vec<_>>();
+    let (panics, failures) = (of("request.panic"), of("request.failed"));
+    let ([panic], [failed]) = (&panics[..], &failures[..]) else { panic!("{text}") };
+    assert_eq!(panic["level"], "error");
+    assert_eq!((&failed["code"], &failed["owasp"]), (&"palisade.panic".into(), &"sys_crash".into()), "{failed}");
+    assert!(panic["request_id"].is_string() && panic["request_id"] == failed["request_id"], "{text}");
+    assert!(!text.contains("a handler that panics"), "{text}");
+    let counted = "palisade_refusals_total{control=\"palisade\",code=\"palisade.panic\",mode=\"block\"} 1\n";
+    let metrics = running.handle.metrics().text(false);
+    assert!(metrics.contains(counted), "{metrics}");
 }
 
 /// A WebSocket of a router, as its frameworks open one: both headers of the handshake arrive, and bytes pass both ways.

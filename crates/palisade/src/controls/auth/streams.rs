@@ -16,7 +16,7 @@ use super::caller::Caller;
 use crate::body::{BodyError, ResponseBody};
 use crate::context::Context;
 use crate::control::Check as _;
-use crate::observe::event;
+use crate::observe::{event, redact};
 use crate::policy::{InForce, Policy};
 
 /// How often it is asked.
@@ -54,7 +54,7 @@ pub(crate) fn ended(ctx: &Arc<Context>) -> Ended {
         event::STREAM_ENDED
             .line(&ctx.policy.env().log)
             .str("user", ctx.identity().caller().map_or("", Caller::subject))
-            .str("path", ctx.path())
+            .str("path", &redact::path(ctx.path()))
             .str("request_id", ctx.request_id().as_str());
     })
 }

@@ -111,7 +111,7 @@ impl When {
                 // Both are the policy's own text.
                 let part = error.at.of(self.expression.text()).to_owned();
                 let refusal = codes::FORBIDDEN.refuse("the route's `when` could not be decided");
-                Err(refusal.with("why", error.why.to_string()).with("part", part))
+                Err(refusal.with("reason", error.why.to_string()).with("part", part))
             }
         }
     }

@@ -34,6 +34,7 @@ use crate::body::{ResponseBody, Start};
 use crate::context::{Context, Seen};
 use crate::control::{Asked, Check, Control, ControlId, Info, Inspect, Mode, Peek, Remedy, Routes};
 use crate::controls::integrity;
+use crate::observe::redact;
 use crate::policy::Env;
 use crate::policy::secrets::weakness;
 use crate::policy::values::PathPattern;
@@ -232,7 +233,8 @@ impl Shared {
 fn foreign(ctx: &Context, why: &'static str) -> Refusal {
     let refusal = ORIGIN.refuse(why);
     match ctx.origin.as_ref().and_then(|origin| origin.to_str().ok()) {
-        Some(origin) => refusal.with("origin", origin.to_owned()),
+        // A header of the client's, in which anything may stand.
+        Some(origin) => refusal.with("origin", redact::text(origin)),
         None => refusal,
     }
 }

@@ -17,7 +17,7 @@ use crate::refusal::{Code, Refusal};
 
 /// Lines that one request may log.
 const MOST_LINES: usize = 100;
-const HIDDEN: &str = "[redacted]";
+const HIDDEN: &str = redact::REDACTED;
 
 impl Shared {
     /// What the rules, the limits and the readings of the body say of a request so far, or of its answer.

@@ -24,6 +24,7 @@ use crate::body::Start;
 use crate::context::Context;
 use crate::control::{Asked, Check, Control, ControlId, Info, Inspect, Mode, Peek, Remedy, Routes};
 use crate::controls::limits;
+use crate::observe::redact;
 use crate::policy::Env;
 use crate::refusal::{Code, Refusal, Stop};
 
@@ -228,7 +229,7 @@ impl OfRule {
         if one && gzip && self.gzip {
             return Ok(true);
         }
-        let name = first.escape_ascii().to_string();
+        let name = redact::text(&first.escape_ascii().to_string());
         Err(CONTENT_TYPE_CODE
             .refuse("the body is encoded, and rules would not read what is sent")
             .with("reason", format!("Content-Encoding: {name}"))
