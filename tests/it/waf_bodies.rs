@@ -127,6 +127,10 @@ fn json() -> Vec<Wrapped> {
         typed("octets with a mark", "application/octet-stream", format!("\u{feff}{ESCAPED}")),
         typed("octets, NaN before", "application/octet-stream", r#"[NaN,-Infinity,{"a":"\u0075nion select"}]"#),
         typed("octets, a key twice", "application/octet-stream", r#"{"a":"x","a":"\u0075nion select"}"#),
+        typed("an image behind a comment", "image/png", format!("/**/{ESCAPED}")),
+        typed("an image behind a line of comment", "image/png", format!("// x\n{ESCAPED}")),
+        typed("an image in single quotes", "image/png", r"{'a':'\u0075nion select'}"),
+        typed("an image with a bare key", "image/png", r#"{a:"\u0075nion select"}"#),
         typed("lines of JSON", "application/x-ndjson", format!("{{}}\n{ESCAPED}\n")),
     ]
 }
@@ -157,6 +161,9 @@ fn multipart() -> Vec<Wrapped> {
         typed("a name with an escape", MULTIPART, part("Content-Disposition: form-data; name=\"a\\\"b\"", ATTACK)),
         typed("name*", MULTIPART, part("Content-Disposition: form-data; name*=utf-8''a", ATTACK)),
         typed("filename*", MULTIPART, part(&format!("{FIELD}; filename*=utf-8''f"), ATTACK)),
+        typed("filename*0", MULTIPART, part(&format!("{FIELD}; filename*0=\"sh\"; filename*1=\".php\""), ATTACK)),
+        typed("filename*0*", MULTIPART, part(&format!("{FIELD}; filename*0*=utf-8''sh; filename*1=.php"), ATTACK)),
+        typed("name*0", MULTIPART, part(&format!("{FIELD}; name*0=\"b\""), ATTACK)),
         typed(
             "both file names",
             MULTIPART,

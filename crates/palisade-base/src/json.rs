@@ -127,9 +127,13 @@ impl Sink for () {
 #[derive(Debug)]
 pub struct Reader {
     limits: Limits,
-    /// Reads on where some parsers do: `NaN`, `Infinity`, and one document behind another.
+    /// Reads on where some parsers do ([`Loose`]).
     lenient: bool,
     state: State,
+    /// Where reading goes on behind a comment.
+    behind: State,
+    /// What ends the string that is being read.
+    quote: u8,
     frames: Vec<Frame>,
     /// The string or the number that is being read.
     text: Vec<u8>,
@@ -188,8 +192,42 @@ enum State {
     },
     Number,
     Literal,
+    /// A word without quotes, within something.
+    Bare {
+        key: bool,
+    },
+    /// After `=` for a colon: perhaps `>`.
+    Arrow,
+    /// After `/`, where a comment may begin.
+    Slash,
+    BlockComment {
+        star: bool,
+    },
+    LineComment,
     End,
     Stopped(Stop),
+}
+
+impl State {
+    /// Whether white space may stand here, and what some take for it.
+    fn is_between(self) -> bool {
+        matches!(
+            self,
+            Self::Start
+                | Self::Value
+                | Self::FirstElement
+                | Self::FirstKey
+                | Self::Key
+                | Self::Colon
+                | Self::Next
+                | Self::End
+        )
+    }
+}
+
+/// Whether a byte ends a word without quotes, as in Gson.
+fn ends_bare(byte: u8) -> bool {
+    byte <= b' ' || b"{}[]:,;=#/\\".contains(&byte)
 }
 
 impl Reader {
@@ -199,6 +237,8 @@ impl Reader {
             limits,
             lenient: false,
             state: State::Start,
+            behind: State::Start,
+            quote: b'"',
             frames: Vec::new(),
             text: Vec::new(),
             offset: 0,
@@ -207,8 +247,7 @@ impl Reader {
         }
     }
 
-    /// A reader that takes what lenient parsers take beside JSON: `NaN` and `Infinity` as numbers (Python's `json`), and one
-    /// document behind another (a loop around Go's `json.Decoder`, lines of JSON).
+    /// A reader that takes what lenient parsers take beside JSON, as [`Loose`] says.
     fn lenient(limits: Limits) -> Self {
         Self { lenient: true, ..Self::new(limits) }
     }
@@ -225,12 +264,14 @@ impl Reader {
                 // The hot loop: everything up to the next quote or backslash at once.
                 State::String { key } => {
                     let rest = &piece[i..];
-                    let run = rest.iter().position(|b| *b == b'"' || *b == b'\\' || *b < 0x20).unwrap_or(rest.len());
+                    let (quote, least) = (self.quote, if self.is_within() { 0 } else { 0x20 });
+                    let ends = |b: &u8| *b == quote || *b == b'\\' || *b < least;
+                    let run = rest.iter().position(ends).unwrap_or(rest.len());
                     self.take(&rest[..run], sink);
                     i += run;
                     match piece.get(i) {
                         None => {}
-                        Some(b'"') => {
+                        Some(b) if *b == quote => {
                             i += 1;
                             self.string_end(key, sink);
                         }
@@ -248,6 +289,8 @@ impl Reader {
                         i += 1;
                     } else if self.lenient && b == b'I' && self.text == b"-" {
                         self.state = State::Literal;
+                    } else if self.is_within() && !ends_bare(b) {
+                        self.state = State::Bare { key: false };
                     } else {
                         self.number(i, sink);
                     }
@@ -257,8 +300,20 @@ impl Reader {
                     if b.is_ascii_alphabetic() && self.text.len() < 10 {
                         self.text.push(b);
                         i += 1;
+                    } else if self.is_within() && !ends_bare(b) {
+                        self.state = State::Bare { key: false };
                     } else {
                         self.literal(i, sink);
+                    }
+                    continue;
+                }
+                State::Bare { key } => {
+                    let rest = &piece[i..];
+                    let run = rest.iter().position(|b| ends_bare(*b)).unwrap_or(rest.len());
+                    self.take(&rest[..run], sink);
+                    i += run;
+                    if i < piece.len() {
+                        self.string_end(key, sink);
                     }
                     continue;
                 }
@@ -278,6 +333,8 @@ impl Reader {
         match self.state {
             State::Number => self.number(0, sink),
             State::Literal => self.literal(0, sink),
+            // The end of the text is the end of a line.
+            State::LineComment => self.state = self.behind,
             _ => {}
         }
         let blank = self.lenient && self.state == State::Start;
@@ -303,19 +360,26 @@ impl Reader {
                 sink.oddity(Oddity::ByteOrderMark);
                 State::Value
             }
-            state @ (State::Start
-            | State::Value
-            | State::FirstElement
-            | State::FirstKey
-            | State::Key
-            | State::Colon
-            | State::Next
-            | State::End)
-                if white =>
-            {
-                state
+            state if white && state.is_between() => state,
+            state if self.lenient && matches!(b, b'/' | b'#') && state.is_between() => {
+                self.behind = state;
+                if b == b'/' { State::Slash } else { State::LineComment }
             }
+            State::Slash if b == b'*' => State::BlockComment { star: false },
+            State::Slash if b == b'/' => State::LineComment,
+            State::BlockComment { star: true } if b == b'/' => self.behind,
+            State::BlockComment { .. } => State::BlockComment { star: b == b'*' },
+            State::LineComment if matches!(b, b'\n' | b'\r') => self.behind,
+            State::LineComment => State::LineComment,
             State::FirstElement if b == b']' => return self.close(Event::EndArray, sink),
+            // A comma with nothing behind it, or before it.
+            State::Value if b == b']' && self.lenient && self.is_in_array() => {
+                return self.close(Event::EndArray, sink);
+            }
+            State::Value | State::FirstElement if b == b',' && self.lenient && self.is_in_array() => {
+                self.state = State::Value;
+                return self.tell(Event::Null, sink);
+            }
             State::Start | State::Value | State::FirstElement => match b {
                 b'{' | b'[' => {
                     if self.frames.len() >= self.limits.depth {
@@ -327,10 +391,8 @@ impl Reader {
                         return self.tell(if array { Event::BeginArray } else { Event::BeginObject }, sink);
                     }
                 }
-                b'"' => {
-                    self.text.clear();
-                    State::String { key: false }
-                }
+                b'"' => self.string(b, false),
+                b'\'' if self.lenient => self.string(b, false),
                 b'-' | b'0'..=b'9' => {
                     self.text.clear();
                     self.text.push(b);
@@ -346,17 +408,30 @@ impl Reader {
                     self.text.push(b);
                     State::Literal
                 }
+                _ if self.is_within() && !ends_bare(b) => self.bare(b, false, sink),
                 _ => return self.wrong(i),
             },
             State::FirstKey if b == b'}' => return self.close(Event::EndObject, sink),
-            State::FirstKey | State::Key if b == b'"' => {
-                self.text.clear();
-                State::String { key: true }
-            }
+            State::Key if b == b'}' && self.lenient => return self.close(Event::EndObject, sink),
+            State::FirstKey | State::Key if b == b'"' || b == b'\'' && self.lenient => self.string(b, true),
+            State::FirstKey | State::Key if self.lenient && !ends_bare(b) => self.bare(b, true, sink),
             State::Colon if b == b':' => State::Value,
+            State::Colon if b == b'=' && self.lenient => State::Arrow,
+            State::Arrow if b == b'>' => State::Value,
+            State::Arrow => {
+                self.state = State::Value;
+                return self.step(b, i, sink);
+            }
             State::Next => match (b, self.frames.last().map(|f| f.array)) {
                 (b',', Some(true)) => State::Value,
                 (b',', Some(false)) => State::Key,
+                (b';', Some(array)) if self.lenient => {
+                    if array {
+                        State::Value
+                    } else {
+                        State::Key
+                    }
+                }
                 (b']', Some(true)) => return self.close(Event::EndArray, sink),
                 (b'}', Some(false)) => return self.close(Event::EndObject, sink),
                 _ => return self.wrong(i),
@@ -373,6 +448,12 @@ impl Reader {
                         self.state = State::Unicode { key, digits: 0, value: 0, high: 0 };
                         return;
                     }
+                    // JSON5; others take a character behind a backslash for itself.
+                    b'x' if self.lenient => {
+                        self.state = State::Unicode { key, digits: 2, value: 0, high: 0 };
+                        return;
+                    }
+                    _ if self.lenient => b,
                     _ => return self.wrong(i),
                 };
                 self.take(&[character], sink);
@@ -408,11 +489,35 @@ impl Reader {
         };
     }
 
+    /// Whether something is open that is read leniently. Outside, words without quotes and control characters in strings are
+    /// what other files are made of.
+    fn is_within(&self) -> bool {
+        self.lenient && !self.frames.is_empty()
+    }
+
+    fn is_in_array(&self) -> bool {
+        self.frames.last().is_some_and(|frame| frame.array)
+    }
+
+    /// Begins a string.
+    fn string(&mut self, quote: u8, key: bool) -> State {
+        self.text.clear();
+        self.quote = quote;
+        State::String { key }
+    }
+
+    /// Begins a word without quotes.
+    fn bare(&mut self, first: u8, key: bool, sink: &mut impl Sink) -> State {
+        self.text.clear();
+        self.take(&[first], sink);
+        State::Bare { key }
+    }
+
     fn string_byte(&mut self, b: u8, key: bool, i: usize, sink: &mut impl Sink) {
         match b {
-            b'"' => self.string_end(key, sink),
+            b if b == self.quote => self.string_end(key, sink),
             b'\\' => self.state = State::Escape { key },
-            b if b < 0x20 => self.wrong(i),
+            b if b < 0x20 && !self.is_within() => self.wrong(i),
             b => self.take(&[b], sink),
         }
     }
@@ -479,6 +584,7 @@ impl Reader {
         // Of one that was cut nobody knows whether it is a number.
         match is_number(&self.text) || self.text.len() >= self.limits.text {
             true => self.leaf(|text| Event::Number(text), sink),
+            false if self.is_within() => self.string_end(false, sink),
             false => self.wrong(i),
         }
     }
@@ -491,6 +597,7 @@ impl Reader {
             b"NaN" | b"Infinity" | b"-Infinity" if self.lenient => {
                 return self.leaf(|text| Event::Number(text), sink);
             }
+            _ if self.is_within() => return self.string_end(false, sink),
             _ => return self.wrong(i),
         };
         self.state = self.after();

@@ -25,8 +25,9 @@
 //! of these evaluations may be left out, and a test compares both on every request it can find.
 //!
 //! # What it costs
-//! Work is linear in the bytes of a request: patterns never backtrack (the two of CRS 3.3 that need look-around or a
-//! back-reference run under a step limit). The slowest value known, `/*` repeated, takes about a tenth of a microsecond a
+//! Work is linear in the bytes of a request: patterns never backtrack, but for those with look-around or back-references (three
+//! of CRS 3.3). They are tried only where a linear pattern says that one may begin, and within steps that a transaction has
+//! for all of them, so many a byte. The slowest value known, `/*` repeated, takes about a tenth of a microsecond a
 //! byte with CRS at paranoia 1; `examples/five.rs` measures this and five ordinary requests. What one transaction may
 //! hold is limited by [`Settings`]: bytes of a body and of a value, arguments, nesting. A time for the whole is set by
 //! [`Transaction::budget`]; what could not be inspected within it is a [`Finding`].

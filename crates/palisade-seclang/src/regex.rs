@@ -1,8 +1,14 @@
 //! Regular expressions as rules write them (PCRE), on an engine that runs in linear time.
 //!
 //! A pattern is rewritten where PCRE and the engine spell the same language differently. What no linear engine has
-//! (look-around, back-references) runs on a backtracking engine under a step limit; reaching the limit counts as an
-//! error of that rule, which the caller turns into its `beyond_limit`.
+//! (look-around, back-references) runs on one that goes back where it was wrong, within an allowance of steps that grows with
+//! the bytes that are looked at; its end counts as an error of that rule, which the caller turns into its `beyond_limit`.
+
+mod backtrack;
+mod marks;
+mod program;
+
+use std::sync::Arc;
 
 use regex_automata::meta;
 use regex_automata::util::captures::Captures;
@@ -10,8 +16,8 @@ use regex_automata::util::syntax;
 use regex_automata::{Anchored, Input};
 use regex_syntax::hir::{Class, Hir, HirKind, Look};
 
-/// Most steps of the backtracking engine for one search.
-const BACKTRACK_LIMIT: usize = 500_000;
+use crate::clock::{Clock, Deadline};
+use backtrack::Backtrack;
 
 /// Most bytes of a compiled pattern.
 const NFA_LIMIT: usize = 16 << 20;
@@ -21,7 +27,7 @@ const NFA_LIMIT: usize = 16 << 20;
 pub(crate) struct Regex {
     engine: Engine,
     shape: Shape,
-    /// As the engine got it.
+    /// A pattern of the linear engine that matches wherever this one does: itself, unless this one is not linear.
     pub(crate) translated: String,
 }
 
@@ -38,7 +44,7 @@ enum Shape {
 #[derive(Debug, Clone)]
 enum Engine {
     Linear(meta::Regex),
-    Backtracking(Box<fancy_regex::Regex>),
+    Backtracking(Arc<Backtrack>),
 }
 
 /// The search was given up at the step limit.
@@ -48,34 +54,70 @@ pub(crate) struct StepLimit;
 /// Up to ten groups: group 0 is the whole match.
 pub(crate) type Groups = [Option<(usize, usize)>; 10];
 
+/// Steps that patterns which are not linear may still take, and when they are to ask for the time.
+#[derive(Debug)]
+pub(crate) struct Allowance<'a> {
+    left: &'a mut u64,
+    time: Option<(&'a mut Deadline, &'a dyn Clock)>,
+    /// Steps since the time was asked for.
+    unasked: u64,
+}
+
+impl<'a> Allowance<'a> {
+    /// Steps that a transaction may take, however little there is to look at.
+    pub(crate) const FIRST: u64 = 500_000;
+    /// Steps that come with each byte which such a pattern looks at. One of the Core Rule Set takes up to thirty.
+    const PER_BYTE: u64 = 64;
+    /// Steps of a name or a tag, which no transaction's allowance is for.
+    const ALONE: u64 = 20_000;
+    /// Steps between two looks at the clock, less than a tenth of a millisecond.
+    const UNASKED: u64 = 1 << 14;
+
+    /// What is `left` of an allowance, until a time.
+    pub(crate) fn new(left: &'a mut u64, time: Option<(&'a mut Deadline, &'a dyn Clock)>) -> Allowance<'a> {
+        Allowance { left, time, unasked: 0 }
+    }
+
+    /// There is more to look at.
+    fn grant(&mut self, bytes: usize) {
+        *self.left = self.left.saturating_add(Self::PER_BYTE * bytes as u64);
+    }
+
+    /// Takes steps.
+    fn spend(&mut self, steps: u64) -> Result<(), StepLimit> {
+        *self.left = self.left.checked_sub(steps).ok_or(StepLimit)?;
+        self.unasked += steps;
+        if self.unasked >= Self::UNASKED {
+            self.unasked = 0;
+            if self.time.as_mut().is_some_and(|(deadline, clock)| deadline.is_over(*clock)) {
+                return Err(StepLimit);
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Regex {
     /// Compiles a pattern in `(?s)` mode; `multi_line` adds `(?m)`, `caseless` adds `(?i)`.
     pub(crate) fn new(pattern: &str, multi_line: bool, caseless: bool) -> Result<Regex, String> {
         let translated = translate(pattern);
+        let config = syntax_config(multi_line).case_insensitive(caseless);
         let linear = meta::Regex::builder()
             .configure(meta::Regex::config().nfa_size_limit(Some(NFA_LIMIT)).utf8_empty(false).dfa(false))
-            .syntax(syntax_config(multi_line).case_insensitive(caseless))
+            .syntax(config)
             .build(&translated);
-        let engine = match linear {
-            Ok(regex) => Engine::Linear(regex),
-            Err(error) if needs_backtracking(&translated) => {
-                let flags = match (multi_line, caseless) {
-                    (true, true) => "(?smi)",
-                    (true, false) => "(?sm)",
-                    (false, true) => "(?si)",
-                    (false, false) => "(?s)",
-                };
-                let regex = fancy_regex::RegexBuilder::new(&format!("{flags}{translated}"))
-                    .backtrack_limit(BACKTRACK_LIMIT)
-                    .build()
-                    .map_err(|second| format!("{}; {second}", syntax_message(&error)))?;
-                Engine::Backtracking(Box::new(regex))
+        let (engine, shape, translated) = match linear {
+            Ok(regex) => {
+                let shape = Shape::of(&translated, multi_line, caseless);
+                (Engine::Linear(regex), shape, translated)
             }
-            Err(error) => return Err(syntax_message(&error)),
-        };
-        let shape = match &engine {
-            Engine::Linear(_) => Shape::of(&translated, multi_line, caseless),
-            Engine::Backtracking(_) => Shape::Other,
+            Err(error) => match Backtrack::new(&translated, &config)? {
+                Some(regex) => {
+                    let loose = regex.loose.clone();
+                    (Engine::Backtracking(Arc::new(regex)), Shape::Other, loose)
+                }
+                None => return Err(syntax_message(&error)),
+            },
         };
         Ok(Regex { engine, shape, translated })
     }
@@ -84,7 +126,13 @@ impl Regex {
         matches!(self.engine, Engine::Linear(_))
     }
 
+    /// Whether a name or a tag matches; one of a value is asked for within a transaction's allowance.
     pub(crate) fn is_match(&self, haystack: &[u8]) -> Result<bool, StepLimit> {
+        let mut alone = Allowance::ALONE;
+        self.is_match_within(haystack, &mut Allowance::new(&mut alone, None))
+    }
+
+    pub(crate) fn is_match_within(&self, haystack: &[u8], allowance: &mut Allowance<'_>) -> Result<bool, StepLimit> {
         match &self.shape {
             Shape::Whole => return Ok(true),
             Shape::Prefix(prefix) => {
@@ -95,12 +143,12 @@ impl Regex {
         }
         match &self.engine {
             Engine::Linear(regex) => Ok(regex.is_match(Input::new(haystack).anchored(Anchored::No))),
-            Engine::Backtracking(regex) => regex.is_match(&latin1(haystack)).map_err(|_| StepLimit),
+            Engine::Backtracking(regex) => Ok(regex.find(haystack, 0, false, allowance)?.is_some()),
         }
     }
 
     /// The first match and its groups.
-    pub(crate) fn captures(&self, haystack: &[u8]) -> Result<Option<Groups>, StepLimit> {
+    pub(crate) fn captures(&self, haystack: &[u8], allowance: &mut Allowance<'_>) -> Result<Option<Groups>, StepLimit> {
         let mut groups: Groups = [None; 10];
         if self.shape == Shape::Whole {
             groups[0] = Some((0, haystack.len()));
@@ -113,11 +161,16 @@ impl Regex {
             groups[0] = regex.search(&Input::new(haystack)).map(|found| (found.start(), found.end()));
             return Ok(groups[0].map(|_| groups));
         }
-        self.captures_from(haystack, 0)
+        self.captures_from(haystack, 0, allowance)
     }
 
     /// The first match at or after `start`.
-    pub(crate) fn captures_from(&self, haystack: &[u8], start: usize) -> Result<Option<Groups>, StepLimit> {
+    pub(crate) fn captures_from(
+        &self,
+        haystack: &[u8],
+        start: usize,
+        allowance: &mut Allowance<'_>,
+    ) -> Result<Option<Groups>, StepLimit> {
         let mut groups: Groups = [None; 10];
         match &self.engine {
             Engine::Linear(regex) => {
@@ -129,21 +182,10 @@ impl Regex {
                 for (i, slot) in groups.iter_mut().enumerate().take(captures.group_len()) {
                     *slot = captures.get_group(i).map(|s| (s.start, s.end));
                 }
+                Ok(Some(groups))
             }
-            Engine::Backtracking(regex) => {
-                let text = latin1(haystack);
-                // Every byte became one character: its offset in the text is its number of bytes before it.
-                let to_byte = |at: usize| text.get(..at).map_or(at, |head| head.chars().count());
-                let from = text.char_indices().nth(start).map_or(text.len(), |(i, _)| i);
-                let Some(found) = regex.captures_from_pos(&text, from).map_err(|_| StepLimit)? else {
-                    return Ok(None);
-                };
-                for (i, slot) in groups.iter_mut().enumerate() {
-                    *slot = found.get(i).map(|m| (to_byte(m.start()), to_byte(m.end())));
-                }
-            }
+            Engine::Backtracking(regex) => regex.find(haystack, start, true, allowance),
         }
-        Ok(Some(groups))
     }
 }
 
@@ -152,7 +194,6 @@ pub(crate) fn syntax_config(multi_line: bool) -> syntax::Config {
     syntax::Config::new().unicode(false).utf8(false).dot_matches_new_line(true).multi_line(multi_line).nest_limit(200)
 }
 
-/// Each byte as the character of that number, for the one engine that only reads text.
 impl Shape {
     fn of(translated: &str, multi_line: bool, caseless: bool) -> Shape {
         let parsed = syntax::parse_with(translated, &syntax_config(multi_line).case_insensitive(caseless));
@@ -207,10 +248,6 @@ fn spell(part: &Hir, out: &mut Vec<[u8; 2]>) -> bool {
     true
 }
 
-fn latin1(bytes: &[u8]) -> String {
-    bytes.iter().map(|&b| char::from(b)).collect()
-}
-
 fn syntax_message(error: &meta::BuildError) -> String {
     let text = match error.syntax_error() {
         Some(e) => e.to_string(),
@@ -218,14 +255,6 @@ fn syntax_message(error: &meta::BuildError) -> String {
     };
     // The parser's message shows the pattern over several lines; its last line is the reason.
     text.lines().last().unwrap_or("").trim_start_matches("error: ").to_owned()
-}
-
-fn needs_backtracking(pattern: &str) -> bool {
-    let back_reference = pattern
-        .as_bytes()
-        .windows(2)
-        .any(|w| w[0] == b'\\' && (w[1].is_ascii_digit() && w[1] != b'0' || matches!(w[1], b'k' | b'g' | b'K' | b'G')));
-    back_reference || ["(?=", "(?!", "(?<=", "(?<!", "(?>", "(?("].iter().any(|s| pattern.contains(s))
 }
 
 /// Rewrites PCRE spelling into the engine's.
@@ -413,6 +442,12 @@ fn translate_escape(bytes: &[u8], i: usize, in_class: bool, out: &mut String) ->
 mod tests {
     use super::*;
 
+    /// The first match within a transaction's allowance.
+    fn captures(regex: &Regex, text: &[u8]) -> Option<Groups> {
+        let mut left = Allowance::FIRST;
+        regex.captures(text, &mut Allowance::new(&mut left, None)).unwrap()
+    }
+
     #[test]
     fn pcre_spellings() {
         for (pattern, yes, no) in [
@@ -464,7 +499,7 @@ mod tests {
             let plain = Regex { shape: Shape::Other, ..regex.clone() };
             for text in texts {
                 assert_eq!(regex.is_match(text), plain.is_match(text), "{pattern} {text:?}");
-                assert_eq!(regex.captures(text), plain.captures_from(text, 0), "{pattern} {text:?}");
+                assert_eq!(captures(&regex, text), captures(&plain, text), "{pattern} {text:?}");
             }
         }
     }
@@ -474,7 +509,7 @@ mod tests {
         let want = Some((2, 3));
         for pattern in [r"\xff(a)", r"\xff(a)(?!b)"] {
             let regex = Regex::new(pattern, false, false).unwrap();
-            assert_eq!(regex.captures(b"\xc2\xffac").unwrap().unwrap()[1], want, "{pattern}");
+            assert_eq!(captures(&regex, b"\xc2\xffac").unwrap()[1], want, "{pattern}");
         }
     }
 }

@@ -30,7 +30,8 @@ pub struct Settings {
     pub json_depth: usize,
     /// `SecArgumentsLimit`: most arguments of one request.
     pub arguments: usize,
-    /// Most bytes of one value that rules inspect; a longer one is an error of the body (`ValueTooLong`).
+    /// Most bytes of one value that rules inspect; a longer one is an error of the body (`ValueTooLong`). Where a transaction
+    /// may have a longer body ([`Transaction::limit_body`](crate::Transaction::limit_body)), so may a value be.
     pub value_bytes: usize,
     /// `SecResponseBodyAccess`.
     pub response_body: bool,
@@ -54,7 +55,7 @@ pub struct Settings {
     pub components: Vec<String>,
     /// `SecWebAppId`.
     pub web_app: String,
-    /// Directives that were read and have no effect in this engine, with the reason.
+    /// Directives and actions that were read and have no effect in this engine, with place and reason.
     pub notes: Vec<String>,
 }
 

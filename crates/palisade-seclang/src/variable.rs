@@ -125,8 +125,6 @@ variables! {
     StatusLine "STATUS_LINE" Scalar,
     HighestSeverity "HIGHEST_SEVERITY" Scalar,
     Webappid "WEBAPPID" Scalar,
-    Sessionid "SESSIONID" Scalar,
-    Userid "USERID" Scalar,
     TimeEpoch "TIME_EPOCH" Scalar,
     Time "TIME" Scalar,
     TimeHour "TIME_HOUR" Scalar,

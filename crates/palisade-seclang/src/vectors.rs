@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::expand::Macro;
 use crate::operator::{Found, Lookups, Operator};
+use crate::regex::Allowance;
 use crate::transform::Transform;
 
 #[derive(Debug)]
@@ -153,7 +154,9 @@ fn operators() {
             let mut found = Found::default();
             let result = Operator::compile(&name, param, Some(&data)).map(|operator| {
                 let argument = operator.argument().and_then(Macro::literal).map(<[u8]>::to_vec).unwrap_or_default();
-                operator.matches(&bytes(&vector["input"]), &argument, &Nothing, true, &mut found)
+                let mut left = Allowance::FIRST;
+                let mut allowance = Allowance::new(&mut left, None);
+                operator.matches(&bytes(&vector["input"]), &argument, (&Nothing, &mut allowance), true, &mut found)
             });
             let want = vector["ret"] == 1;
             match result {
@@ -171,6 +174,8 @@ fn operators() {
                         }
                     }
                 }
+                // ModSecurity reads what is no number as 0; here it is a mistake in the rule.
+                Err(_) if name == "validateByteRange" && matches!(param, "" | "xxx") => {}
                 other => failures.push((name.clone(), n, format!("{vector} gives {other:?}"))),
             }
         }

@@ -2,10 +2,15 @@
 
 use super::{Limits, Reader, Sink, Stop};
 
-/// A reader of everything that some parser of the field takes for JSON.
+/// A reader of what parsers of the field take for JSON beside JSON, so that nothing hides behind one of them.
 ///
 /// Text in UTF-8, UTF-16 and UTF-32, with and without a mark (told apart by the first four bytes, as Python's `json.loads` and
 /// Jackson do: RFC 4627 §3); `NaN` and `Infinity`; one document behind another. White space alone is no error.
+///
+/// As Newtonsoft.Json, Gson and JSON5 read by default: comments (`/*…*/`, `//…`, `#…`), strings in single quotes, any character
+/// behind a backslash, commas with nothing behind them, and within an object or an array line breaks and other control
+/// characters in strings, words without quotes, `;` for a comma and `=` or `=>` for a colon. Around them these are what other
+/// texts and files are made of.
 ///
 /// ```
 /// use palisade_base::json::{Limits, Loose, Stop};
@@ -187,6 +192,45 @@ mod tests {
     }
 
     #[test]
+    fn what_lenient_parsers_take_is_read() {
+        for (text, wanted) in [
+            (r#"/**/{"q":"1\u0027 or 1=1-- "}"#, &["1' or 1=1-- "][..]),
+            (r#"{'q':'a\'b"c'}"#, &["a'b\"c"]),
+            ("// x\r\n{q: \"v\" /* ,\"no\":1 **/, # \"no\"\n r:'w',}//end", &["v", "w"]),
+            ("#!x\r[1,,'a',]", &["1", "a"]),
+            ("{a=1;b=>'2';$c_9 : x}", &["1", "2", "x"]),
+            ("{q:1'||sleep(5)||'}", &["1'||sleep(5)||'"]),
+            (
+                "[0x1F,+1,.5,01,tru,-Infinity,nulls,true,a-word-of-many-letters]",
+                &["0x1F", "+1", ".5", "01", "tru", "-Infinity", "nulls", "a-word-of-many-letters"],
+            ),
+            ("['a\\x27b\\q\\\nc\nd\te']", &["a'bq\nc\nd\te"]),
+            ("{}/* */'x'", &["x"]),
+            ("/*/ */['*/']//", &["*/"]),
+        ] {
+            let wanted = (Ok(()), wanted.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>());
+            for body in encodings(text) {
+                assert_eq!(read_in([&*body]), wanted, "{text}");
+                for cut in [1, 2, 3, 5, 7] {
+                    assert_eq!(read_in(body.chunks(cut)), wanted, "{cut} {text}");
+                }
+            }
+        }
+    }
+
+    /// Nothing of it is taken where JSON is asked for.
+    #[test]
+    fn strict_readers_stay_strict() {
+        for text in
+            ["/**/1", "'a'", "{a:1}", "[1,]", "{\"a\":1,}", "[a]", "[1;2]", "{\"a\"=1}", "\"a\nb\"", "\"\\'\"", "[,1]"]
+        {
+            let mut reader = Reader::new(Limits { depth: 8, text: 100 });
+            let read = reader.feed(text.as_bytes(), &mut ()).and_then(|()| reader.finish(&mut ()));
+            assert!(matches!(read, Err(Stop::Syntax { .. })), "{text}");
+        }
+    }
+
+    #[test]
     fn short_texts_and_none() {
         for text in ["", " ", "\n\n\n\n", "1", "{}", "\"a\"", "[1]"] {
             for body in encodings(text) {
@@ -212,6 +256,27 @@ mod tests {
             b"Nan",
             b"NaNN",
             b"[1",
+            b"GIF89a\x01\0\x01\0",
+            b"RIFF\x24\0\0\0WEBPVP8 ",
+            b"II*\0\x08\0\0\0",
+            b"\x1f\x8b\x08\0",
+            b"<svg xmlns=\"http://www.w3.org/2000/svg\"/>",
+            b"Hello, world",
+            b"infinite",
+            b"/usr/bin/env",
+            b"# A title\n\nand a text",
+            b"// a source\nint main() {}",
+            b"/* a licence */ #include <stdio.h>\nint main() {}",
+            b"a,b\n1,2\n",
+            b"key = value",
+            b"{{ template }}",
+            b"/* no end",
+            b"'no end",
+            b"'a\x01b'",
+            b"\"a\nb\"",
+            b"\x27\0\0\0\0\0\0\0\x27\0\0\0",
+            b"{a",
+            b"{'a' 'b'}",
             b"\xff\xfe[\0\"",
             b"\xff\xfe\"\0\x3d\xd8",
         ] {

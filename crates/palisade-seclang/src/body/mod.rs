@@ -28,7 +28,7 @@ pub enum Finding {
         /// The limit.
         limit: usize,
     },
-    /// A value is longer than `value_bytes`; only its beginning was inspected.
+    /// A value is longer than `value_bytes`, and than a body may be; only its beginning was inspected.
     ValueTooLong {
         /// The limit, in bytes.
         limit: usize,
@@ -37,6 +37,24 @@ pub enum Finding {
     NamesTooLong {
         /// The limit, in bytes.
         limit: usize,
+    },
+    /// Rules make more variables of what the request holds than there may be; they do not see the rest.
+    TooManyVariables {
+        /// The limit, of one collection.
+        limit: usize,
+    },
+    /// A multipart body has more parts than are read; the rest were not inspected.
+    TooManyParts {
+        /// The limit.
+        limit: usize,
+    },
+    /// The header of a part of a multipart body has more lines than are read, or a longer one; the rest of the body was not
+    /// inspected.
+    PartHeaderTooLong {
+        /// Most lines.
+        lines: usize,
+        /// Most bytes of one.
+        bytes: usize,
     },
     /// JSON or XML is nested more deeply than allowed.
     TooDeep {
@@ -106,6 +124,9 @@ impl Finding {
             Finding::TooManyArguments { .. } => "too_many_arguments",
             Finding::ValueTooLong { .. } => "value_too_long",
             Finding::NamesTooLong { .. } => "names_too_long",
+            Finding::TooManyVariables { .. } => "too_many_variables",
+            Finding::TooManyParts { .. } => "too_many_parts",
+            Finding::PartHeaderTooLong { .. } => "part_header_too_long",
             Finding::TooDeep { .. } => "too_deep",
             Finding::JsonSyntax { .. } => "json_syntax",
             Finding::JsonDuplicateKey { .. } => "json_duplicate_key",
@@ -137,6 +158,9 @@ impl Finding {
                 | Finding::TooManyArguments { .. }
                 | Finding::ValueTooLong { .. }
                 | Finding::NamesTooLong { .. }
+                | Finding::TooManyVariables { .. }
+                | Finding::TooManyParts { .. }
+                | Finding::PartHeaderTooLong { .. }
                 | Finding::TooDeep { .. }
                 | Finding::StepLimit { .. }
                 | Finding::Budget { .. }
@@ -155,6 +179,8 @@ impl Finding {
             self,
             Finding::TooManyArguments { .. }
                 | Finding::NamesTooLong { .. }
+                | Finding::TooManyParts { .. }
+                | Finding::PartHeaderTooLong { .. }
                 | Finding::TooDeep { .. }
                 | Finding::JsonSyntax { .. }
                 | Finding::MultipartBoundary
@@ -179,6 +205,16 @@ impl fmt::Display for Finding {
             Finding::ValueTooLong { limit } => write!(f, "a value is longer than {limit} bytes"),
             Finding::NamesTooLong { limit } => {
                 write!(f, "the names in the JSON are longer than {limit} bytes together")
+            }
+            Finding::TooManyVariables { limit } => {
+                write!(
+                    f,
+                    "rules make more than {limit} variables of this request (`SecArgumentsLimit` sets a quarter of the limit)"
+                )
+            }
+            Finding::TooManyParts { limit } => write!(f, "the multipart body has more than {limit} parts"),
+            Finding::PartHeaderTooLong { lines, bytes } => {
+                write!(f, "the header of a part is longer than {lines} lines of {bytes} bytes")
             }
             Finding::TooDeep { limit } => write!(f, "the body is nested more than {limit} deep"),
             Finding::JsonSyntax { at } => write!(f, "the body is not JSON at byte {at}"),

@@ -215,7 +215,7 @@ impl Reader {
                                 self.line = line;
                                 self.continued = true;
                             }
-                            State::Headers => self.broken("has too long a header line", out),
+                            State::Headers => self.too_long(out),
                             // No boundary is as long, so it need not end first.
                             State::Preamble => {
                                 self.preamble(out);
@@ -352,7 +352,7 @@ impl Reader {
                 }
             }
         } else if self.headers.len() >= HEADER_LINES || line.len() > HEADER_LINE {
-            self.broken("has too many header lines", out);
+            self.too_long(out);
         } else {
             self.headers.push(line.to_vec());
         }
@@ -361,7 +361,10 @@ impl Reader {
     fn begin_part(&mut self, out: &mut Output<'_>) {
         self.parts += 1;
         if self.parts > PARTS {
-            return self.broken("has too many parts", out);
+            out.flags.error = true;
+            out.find(Finding::TooManyParts { limit: PARTS });
+            self.state = State::Broken;
+            return;
         }
         self.part = Part::default();
         self.value.clear();
@@ -424,7 +427,7 @@ impl Reader {
             out.find(Finding::MultipartHeader("is not `form-data`"));
         }
         let mut rest = text[end..].trim_ascii_start();
-        let mut names = 0;
+        let (mut names, mut extended) = (0, None::<Vec<u8>>);
         while !rest.is_empty() {
             match rest.strip_prefix(b";") {
                 Some(after) => rest = after.trim_ascii_start(),
@@ -463,14 +466,19 @@ impl Reader {
                     }
                     self.part.filename = Some(value);
                 }
-                b"filename*" | b"name*" => {
+                // RFC 2231: in another charset (`filename*`), or in pieces (`filename*0`), which some parsers put together
+                // and others do not know.
+                key if key.contains(&b'*') => {
                     out.find(Finding::MultipartHeader("has an extended parameter"));
-                    if key == b"filename*" && self.part.filename.is_none() {
-                        self.part.filename = Some(value);
+                    if key.starts_with(b"filename*") {
+                        extended.get_or_insert_default().extend_from_slice(&value);
                     }
                 }
                 _ => {}
             }
+        }
+        if self.part.filename.is_none() {
+            self.part.filename = extended;
         }
         if names == 0 {
             out.flags.invalid_part = true;
@@ -533,6 +541,12 @@ impl Reader {
             }
         }
         self.value.clear();
+    }
+
+    fn too_long(&mut self, out: &mut Output<'_>) {
+        out.flags.error = true;
+        out.find(Finding::PartHeaderTooLong { lines: HEADER_LINES, bytes: HEADER_LINE });
+        self.state = State::Broken;
     }
 
     fn broken(&mut self, what: &'static str, out: &mut Output<'_>) {

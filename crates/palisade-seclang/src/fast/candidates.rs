@@ -4,6 +4,7 @@ use super::chains::Texts;
 use super::known::{LONGEST, TX_NAMES};
 use super::memory::Memory;
 use super::wake::{Bell, Wake};
+use crate::clock::{Clock, Deadline};
 use crate::operator::Found;
 
 /// Candidates of one transaction.
@@ -20,6 +21,10 @@ pub(crate) struct Candidates {
     /// Rules of the value at hand.
     pub(super) found: Vec<u32>,
     pub(super) judging: Judging,
+    /// Until when values are looked at, while they are.
+    pub(crate) deadline: Option<Deadline>,
+    /// A value was looked at in part.
+    pub(crate) is_cut: bool,
 }
 
 /// Buffers for links that are judged by themselves.
@@ -39,6 +44,17 @@ impl Candidates {
         }
         self.heads.resize(rules, 0);
         self.links.clear();
+    }
+
+    /// Whether the time for looking at values is over.
+    pub(crate) fn is_late(&mut self, clock: &dyn Clock) -> bool {
+        self.deadline.as_mut().is_some_and(|deadline| deadline.is_over(clock))
+    }
+
+    /// The same in the middle of a value.
+    pub(super) fn cuts(&mut self, clock: &dyn Clock) -> bool {
+        self.is_cut |= self.is_late(clock);
+        self.is_cut
     }
 
     /// Calls `hit` with what a new variable of `TX` meets, which is kept from one transaction to the next: such names are

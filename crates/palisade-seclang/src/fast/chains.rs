@@ -11,6 +11,8 @@ pub(crate) type Nodes = u128;
 
 /// Most nodes.
 const MOST: usize = 128;
+/// A text of more bytes takes long enough that the time is asked for beside it.
+pub(super) const LONG: usize = 64 << 10;
 
 /// A chain of transformations that is a prefix of a rule's.
 #[derive(Debug)]
@@ -122,13 +124,14 @@ impl Chains {
     }
 
     /// Finds the distinct texts of a value. Only nodes in `wanted` (with their prefixes) count; `raw_mask` is the value's,
-    /// `triggers` are those of the nodes.
+    /// `triggers` are those of the nodes. Where they are long, `late` says whether to leave the rest.
     pub(crate) fn texts(
         &self,
         (wanted, triggers): (Nodes, u64),
         map: Option<&UnicodeMap>,
         (raw, raw_mask): (&[u8], u64),
         out: &mut Texts,
+        mut late: impl FnMut() -> bool,
     ) {
         out.list.clear();
         out.bytes.clear();
@@ -146,6 +149,9 @@ impl Chains {
             let i = left.trailing_zeros() as usize;
             left &= left - 1;
             let Some(node) = self.nodes.get(i) else { break };
+            if raw.len() > LONG && late() {
+                break;
+            }
             let parent = usize::from(out.of_node[usize::from(node.parent)]);
             let parent_mask = out.list[parent].mask;
             let folds = folds_case(node.transform);

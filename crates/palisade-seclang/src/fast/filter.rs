@@ -159,7 +159,8 @@ impl Filter {
             return None;
         }
         match &link.operator {
-            Operator::Rx(regex) if regex.is_linear() && !parse(&regex.translated).ok()?.matches_empty() => {}
+            // One that is not linear has a pattern that is, and that matches wherever it does.
+            Operator::Rx(regex) if !parse(&regex.translated).ok()?.matches_empty() => {}
             Operator::Phrases(_) | Operator::DetectSqli | Operator::DetectXss | Operator::ByteRange(_) => {}
             _ => return None,
         }

@@ -1,7 +1,7 @@
 //! Looking at one value: what is known of it, what it becomes, what is found in that.
 
 use super::candidates::{Candidates, Judging};
-use super::chains::Nodes;
+use super::chains::{LONG, Nodes};
 use super::filter::{BELL, Classes, Filter};
 use super::group::{Entry, Group};
 use super::known::LONGEST;
@@ -9,6 +9,7 @@ use super::mask;
 use super::wake::Judged;
 use crate::expand::Macro;
 use crate::libinjection;
+use crate::regex::Allowance;
 use crate::rule::Link;
 use crate::ruleset::RuleSet;
 use crate::transform::apply_chain;
@@ -87,9 +88,13 @@ impl Filter {
             return;
         }
         let mut texts = std::mem::take(&mut out.texts);
-        group.chains.texts((group.wanted[class], triggers), map, (value, raw_mask), &mut texts);
+        let wanted = (group.wanted[class], triggers);
+        group.chains.texts(wanted, map, (value, raw_mask), &mut texts, || out.cuts(&*rules.clock));
         for (i, text) in texts.list.iter().enumerate() {
             let bytes = texts.get(i, value);
+            if bytes.len() > LONG && out.cuts(&*rules.clock) {
+                break;
+            }
             if !bytes.is_empty() && text.nodes != 0 {
                 self.text(group, class, (id, bytes), (text.mask, text.nodes), out, &mut mark);
             }
@@ -158,7 +163,10 @@ impl Filter {
             text
         };
         let argument = link.operator.argument().and_then(Macro::literal).unwrap_or_default();
-        let matched = link.operator.matches(value, argument, &*rules.lookups, false, found);
+        // A link that is judged by itself is linear, and needs none.
+        let mut none = 0;
+        let around = (&*rules.lookups, &mut Allowance::new(&mut none, None));
+        let matched = link.operator.matches(value, argument, around, false, found);
         // Whoever evaluates the rule notes that a step limit was reached.
         matched != Ok(link.negated)
     }

@@ -15,7 +15,7 @@ mod look;
 pub(crate) mod mask;
 pub(crate) mod memory;
 mod needs;
-mod patterns;
+pub(crate) mod patterns;
 pub(crate) mod prune;
 pub(crate) mod touches;
 pub(crate) mod wake;

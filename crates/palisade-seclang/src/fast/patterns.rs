@@ -150,7 +150,7 @@ pub(crate) fn parse(source: &str) -> Result<Parsed, String> {
 }
 
 /// Adds to each letter its other case. Not the same as parsing without regard to case, which takes `A` out of `[^a-z]`.
-fn in_any_case(hir: Hir) -> Hir {
+pub(crate) fn in_any_case(hir: Hir) -> Hir {
     match hir.into_kind() {
         HirKind::Empty => Hir::empty(),
         HirKind::Look(look) => Hir::look(look),

@@ -1,23 +1,34 @@
 //! `@validateByteRange`, `@validateUrlEncoding`, `@validateUtf8Encoding`: they match what is not valid.
 
-use crate::text::{atoi, hex};
+use crate::text::hex;
 
 /// A set of bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ByteSet([u64; 4]);
 
 impl ByteSet {
-    /// `1-255,9`: numbers and ranges with commas between.
-    pub(crate) fn parse(argument: &str) -> ByteSet {
+    /// The set of some bytes.
+    pub(crate) fn of(bytes: impl IntoIterator<Item = u8>) -> ByteSet {
         let mut set = [0u64; 4];
-        for part in argument.split(',').map(str::trim).filter(|p| !p.is_empty()) {
+        bytes.into_iter().for_each(|b| set[usize::from(b) / 64] |= 1 << (b % 64));
+        ByteSet(set)
+    }
+
+    /// `1-255,9`: numbers and ranges with commas between.
+    ///
+    /// # Errors
+    /// What is neither, which would allow other bytes than its author thinks.
+    pub(crate) fn parse(argument: &str) -> Result<ByteSet, String> {
+        let mut bytes = Vec::new();
+        for part in argument.split(',').map(str::trim) {
             let (low, high) = part.split_once('-').unwrap_or((part, part));
-            let bound = |text: &str| atoi(text.as_bytes()).clamp(0, 255) as usize;
-            for b in bound(low)..=bound(high) {
-                set[b / 64] |= 1 << (b % 64);
+            let bound = |text: &str| text.trim().parse::<u8>();
+            match (bound(low), bound(high)) {
+                (Ok(low), Ok(high)) if low <= high => bytes.extend(low..=high),
+                _ => return Err(format!("`{part}` is not a byte, and not a range of bytes")),
             }
         }
-        ByteSet(set)
+        Ok(ByteSet::of(bytes))
     }
 
     pub(crate) fn has(&self, b: u8) -> bool {
@@ -45,4 +56,24 @@ pub(super) fn bad_url_encoding(value: &[u8]) -> bool {
 /// UTF-8 without overlong forms, surrogates and what lies beyond Unicode.
 pub(super) fn good_utf8(value: &[u8]) -> bool {
     std::str::from_utf8(value).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_says_which_bytes_or_is_a_mistake() {
+        for (argument, inside, outside) in [
+            ("1-255", &b"a\xff\x01"[..], &b"\0"[..]),
+            ("9, 10,13 ,32 - 126", b"\t a~", b"\x0b\x7f"),
+            ("0-0", b"\0", b"0"),
+        ] {
+            let set = ByteSet::parse(argument).unwrap();
+            assert!(set.all(inside) && !outside.iter().any(|b| set.has(*b)), "{argument}");
+        }
+        for argument in ["", "abc", "32-abc", "a-126", "1-256", "-1", "9-", "32-126,", "126-32", "1-2-3", "0x20-0x7e"] {
+            assert!(ByteSet::parse(argument).is_err(), "{argument}");
+        }
+    }
 }

@@ -1,14 +1,14 @@
 //! Numbers with check digits: `@verifyCC`, `@verifyCPF`, `@verifySSN`, `@verifySVNR`.
 
 use super::Found;
-use crate::regex::{Regex, StepLimit};
+use crate::regex::{Allowance, Regex, StepLimit};
 
 /// Looks for candidates by pattern, wherever they begin, and asks the check of each.
 pub(super) fn verify(
     regex: &Regex,
     value: &[u8],
     check: fn(&[u8]) -> bool,
-    found: &mut Found,
+    (allowance, found): (&mut Allowance<'_>, &mut Found),
 ) -> Result<bool, StepLimit> {
     let mut at = 0;
     // Every byte may begin a candidate; the limit keeps a long value from costing its square.
@@ -16,7 +16,7 @@ pub(super) fn verify(
         if at > value.len() {
             break;
         }
-        let Some(groups) = regex.captures_from(value, at)? else { break };
+        let Some(groups) = regex.captures_from(value, at, allowance)? else { break };
         let Some((start, end)) = groups[0] else { break };
         if end > start && groups.iter().flatten().any(|(s, e)| check(&value[*s..*e])) {
             found.groups[0] = Some((start, end));

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::expand::Macro;
 use crate::libinjection;
 use crate::problem::did_you_mean;
-use crate::regex::{Groups, Regex, StepLimit};
+use crate::regex::{Allowance, Groups, Regex, StepLimit};
 
 pub(crate) use bytes::ByteSet;
 pub(crate) use ip::Networks;
@@ -164,7 +164,10 @@ impl Operator {
             "gt" => Operator::Number(Comparison::Gt, text(argument)?),
             "le" => Operator::Number(Comparison::Le, text(argument)?),
             "lt" => Operator::Number(Comparison::Lt, text(argument)?),
-            "validatebyterange" => Operator::ByteRange(ByteSet::parse(argument)),
+            "validatebyterange" => Operator::ByteRange(
+                ByteSet::parse(argument)
+                    .map_err(|e| (e, "write numbers from 0 to 255 and ranges, such as `9,10,13,32-126`".to_owned()))?,
+            ),
             "validateurlencoding" => Operator::UrlEncoding,
             "validateutf8encoding" => Operator::Utf8Encoding,
             "detectsqli" => Operator::DetectSqli,
@@ -215,21 +218,21 @@ impl Operator {
         &self,
         value: &[u8],
         argument: &[u8],
-        lookups: &dyn Lookups,
+        (lookups, allowance): (&dyn Lookups, &mut Allowance<'_>),
         capture: bool,
         found: &mut Found,
     ) -> Result<bool, StepLimit> {
         found.groups = [None; 10];
         found.texts.clear();
-        let rx = |regex: &Regex, found: &mut Found| -> Result<bool, StepLimit> {
+        let mut rx = |regex: &Regex, found: &mut Found| -> Result<bool, StepLimit> {
             // Groups cost several times a plain search, and most values do not match.
-            if !regex.is_match(value)? {
+            if (!capture || regex.is_linear()) && !regex.is_match_within(value, allowance)? {
                 return Ok(false);
             }
             if !capture {
                 return Ok(true);
             }
-            let groups = regex.captures(value)?;
+            let groups = regex.captures(value, allowance)?;
             found.groups = groups.unwrap_or([None; 10]);
             Ok(groups.is_some())
         };
@@ -245,7 +248,7 @@ impl Operator {
                 let mut at = 0;
                 let mut any = false;
                 while at <= value.len() {
-                    let Some(groups) = regex.captures_from(value, at)? else { break };
+                    let Some(groups) = regex.captures_from(value, at, allowance)? else { break };
                     let Some((start, end)) = groups[0] else { break };
                     any = true;
                     at = if end > start { end } else { end + 1 };
@@ -289,10 +292,10 @@ impl Operator {
             }
             Operator::IpMatch(networks) => networks.contain(value),
             Operator::Rbl(list) => std::str::from_utf8(value).is_ok_and(|address| lookups.listed(list, address)),
-            Operator::VerifyCc(regex) => digits::verify(regex, value, digits::credit_card, found)?,
-            Operator::VerifyCpf(regex) => digits::verify(regex, value, digits::cpf, found)?,
-            Operator::VerifySsn(regex) => digits::verify(regex, value, digits::ssn, found)?,
-            Operator::VerifySvnr(regex) => digits::verify(regex, value, digits::svnr, found)?,
+            Operator::VerifyCc(regex) => digits::verify(regex, value, digits::credit_card, (allowance, found))?,
+            Operator::VerifyCpf(regex) => digits::verify(regex, value, digits::cpf, (allowance, found))?,
+            Operator::VerifySsn(regex) => digits::verify(regex, value, digits::ssn, (allowance, found))?,
+            Operator::VerifySvnr(regex) => digits::verify(regex, value, digits::svnr, (allowance, found))?,
         })
     }
 }

@@ -16,16 +16,14 @@ use crate::variable::{Kind, Var};
 
 type Wrong = (String, String);
 
-/// Actions that are read and mean nothing to an engine without a log file of its own.
-const IGNORED_ACTIONS: &[&str] = &[
-    "maturity",
-    "accuracy",
-    "sanitisearg",
-    "sanitisematched",
-    "sanitisematchedbytes",
-    "sanitiserequestheader",
-    "sanitiseresponseheader",
-    "deprecatevar",
+/// Actions that change nothing about what a rule finds or does, and that this engine does not have, and why.
+const WITHOUT_EFFECT: &[(&str, &str)] = &[
+    ("sanitiseArg", "the gateway's log hides secrets by their names"),
+    ("sanitiseMatched", "the gateway's log hides secrets by their names"),
+    ("sanitiseMatchedBytes", "the gateway's log hides secrets by their names"),
+    ("sanitiseRequestHeader", "the gateway's log hides secrets by their names"),
+    ("sanitiseResponseHeader", "the gateway's log hides secrets by their names"),
+    ("deprecatevar", "variables last until they expire; `expirevar` says when"),
 ];
 
 const KNOWN_ACTIONS: &[&str] = &[
@@ -386,7 +384,7 @@ impl Builder {
         let mut transforms =
             if chained { Vec::new() } else { self.defaults[usize::from(rule.phase) - 1].transforms.clone() };
         for action in list {
-            if let Err((message, help)) = self.action(action, &mut link, rule, &mut transforms, chained) {
+            if let Err((message, help)) = self.action(at, action, &mut link, rule, &mut transforms, chained) {
                 self.problems.error(at, text, message, help);
             }
         }
@@ -400,6 +398,7 @@ impl Builder {
 
     fn action(
         &mut self,
+        at: &Place,
         action: &Action,
         link: &mut Link,
         rule: &mut Rule,
@@ -465,7 +464,8 @@ impl Builder {
                 )
             }
             "skipafter" => rule.skip = Skip::Label(value.to_owned()),
-            name if IGNORED_ACTIONS.contains(&name) => {}
+            // What a rule says about itself.
+            "maturity" | "accuracy" => {}
             name => match disruption(name, value)? {
                 Some(_) if chained => {
                     return Err((
@@ -474,12 +474,17 @@ impl Builder {
                     ));
                 }
                 Some(disruption) => rule.disruption = disruption,
-                None => {
-                    return Err((
-                        format!("unknown action `{name}`"),
-                        did_you_mean(name, KNOWN_ACTIONS.iter().copied()),
-                    ));
-                }
+                None => match WITHOUT_EFFECT.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)) {
+                    Some((known, why)) => {
+                        self.settings.notes.push(format!("{at}: `{known}` has no effect: {why}"));
+                    }
+                    None => {
+                        return Err((
+                            format!("unknown action `{name}`"),
+                            did_you_mean(name, KNOWN_ACTIONS.iter().copied()),
+                        ));
+                    }
+                },
             },
         }
         Ok(())
@@ -521,7 +526,8 @@ impl Builder {
                 let mut link = rule.links.remove(0);
                 let mut transforms = link.transforms.to_vec();
                 for action in &list {
-                    if let Err((message, help)) = self.action(action, &mut link, &mut rule, &mut transforms, false) {
+                    if let Err((message, help)) = self.action(at, action, &mut link, &mut rule, &mut transforms, false)
+                    {
                         self.problems.error(at, text, message, help);
                     }
                 }

@@ -75,6 +75,10 @@ pub(crate) fn variable(text: &str, names: &mut TxNames) -> Result<(Var, Select),
         Some((name, key)) => (name, Some(key)),
         None => (text, None),
     };
+    if ["SESSIONID", "USERID"].iter().any(|unset| unset.eq_ignore_ascii_case(name)) {
+        let help = "nothing sets it, for `setsid` and `setuid` are not supported; open a collection with `initcol`";
+        return Err((format!("the variable `{name}` is not supported"), help.to_owned()));
+    }
     let var = Var::find(name)
         .ok_or_else(|| (format!("unknown variable `{name}`"), did_you_mean(name, Var::ALL.iter().map(|v| v.name()))))?;
     let Some(key) = key else {

@@ -53,6 +53,15 @@ fn every_mistake_is_named_with_its_line_and_a_way_out() {
         ("SecRuleEngine Maybe", "1: `Maybe` is none of `On`, `Off`, `DetectionOnly`"),
         ("Include /nonexistent/*.conf", "1: cannot read the folder"),
         ("<IfModule x>", "1: sections of a web server are not read here"),
+        ("SecRule SESSIONID \"@rx x\" \"id:1\"", "1: the variable `SESSIONID` is not supported"),
+        ("SecRule ARGS|&userid \"@rx x\" \"id:1\"", "1: the variable `userid` is not supported"),
+        ("SecAction \"id:1,msg:'%{USERID}'\"", "1: the macro `%{USERID}` names no known variable"),
+        ("SecRule ARGS \"@validateByteRange abc\" \"id:1\"", "1: `abc` is not a byte, and not a range of bytes"),
+        (
+            "SecRule ARGS \"@validateByteRange 9,32-abc\" \"id:1\"",
+            "1: `32-abc` is not a byte, and not a range of bytes",
+        ),
+        ("SecRule ARGS \"@rx (a)(?(1)b|c)\" \"id:1\"", "1: the pattern cannot be compiled: conditions"),
         ("SecRule ARGS \"@ipMatch 10.0.0.0/99\" \"id:1\"", "1: `10.0.0.0/99` is not an address or a network"),
     ] {
         let got = problems(text);
@@ -107,4 +116,19 @@ SecCollectionTimeout 600
 SecAuditLogType Serial
 "#;
     assert_eq!(problems(text), Vec::<String>::new());
+}
+
+#[test]
+fn actions_without_effect_are_noted_with_their_place() {
+    let mut builder = Builder::new();
+    builder.text(
+        "t.conf",
+        "SecRule ARGS \"@rx a\" \"id:1,deny,sanitiseMatched,maturity:'9'\"\n\n\
+         SecRule ARGS \"@rx a\" \"id:2,deny,chain\"\n SecRule ARGS \"@rx b\" \"deprecatevar:ip.a=60/300\"\n\
+         SecRuleUpdateActionById 1 \"sanitiseArg:password\"",
+    );
+    let notes = builder.compile().unwrap().settings.notes;
+    let starts =
+        ["t.conf:1: `sanitiseMatched` has no effect", "t.conf:4: `deprecatevar` has", "t.conf:5: `sanitiseArg` has"];
+    assert!(notes.len() == 3 && notes.iter().zip(starts).all(|(note, start)| note.starts_with(start)), "{notes:?}");
 }

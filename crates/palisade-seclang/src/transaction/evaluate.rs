@@ -9,6 +9,7 @@ use crate::body::Finding;
 use crate::fast::known::LONGEST;
 use crate::fast::memory;
 use crate::operator::Operator;
+use crate::regex::Allowance;
 use crate::rule::{Ctl, Disruption, EngineMode, Link, Rule, Scope};
 use crate::ruleset::{RuleSet, skip_position};
 use crate::store::{List, Span};
@@ -18,8 +19,10 @@ use crate::variable::Var;
 
 /// Bytes of a transaction of which no rule takes long.
 pub(super) const LITTLE: usize = 8 << 10;
-/// Most values that `MATCHED_VARS` keeps.
-const MATCHED_VARS: usize = 1000;
+/// Bytes that a rule looks at before the time is asked for again; a value counts for some more than it has.
+const UNASKED: usize = 16 << 10;
+/// What a value costs beside its bytes, in bytes.
+pub(super) const VALUE: usize = 64;
 
 impl Transaction {
     /// Evaluates the rules of one phase.
@@ -74,11 +77,16 @@ impl Transaction {
                 return;
             }
             count = count.wrapping_add(1);
-            if self.is_removed(index) || !self.evaluate(rules, index, rule) {
+            let matched = !self.is_removed(index) && self.evaluate(rules, index, rule);
+            if self.late {
+                // What the rule did not look at nobody has.
+                self.output().find(Finding::Budget { rule: rule.id });
+            }
+            if !matched && !self.late {
                 at += 1;
                 continue;
             }
-            if self.act(rule, phase) {
+            if !matched || self.act(rule, phase) || self.late {
                 return;
             }
             at = skip_position(list, at, &rule.skip);
@@ -107,7 +115,8 @@ impl Transaction {
 
     /// Whether the budget is used up.
     pub(super) fn is_late(&mut self) -> bool {
-        self.deadline.as_mut().is_some_and(|deadline| deadline.is_over(&*self.rules.clock))
+        self.late |= self.deadline.as_mut().is_some_and(|deadline| deadline.is_over(&*self.rules.clock));
+        self.late
     }
 
     fn is_removed(&self, index: usize) -> bool {
@@ -122,7 +131,8 @@ impl Transaction {
             false
         } else {
             let matched = self.judge_rule(rules, index, rule);
-            if remembers && !matched {
+            // What was not judged to its end is not what the rule does.
+            if remembers && !matched && !self.late {
                 self.remember_outcome(rules, index, &names);
             }
             matched
@@ -177,8 +187,16 @@ impl Transaction {
             let mark = self.mark_candidates(index);
             values.retain(|v| self.scan.marks.get(v.id as usize) == Some(&mark));
         }
-        let mut any = false;
+        let (mut any, mut unasked) = (false, 0);
         for value in &values {
+            // One rule may look at as much as all the others.
+            if unasked > UNASKED || self.late {
+                unasked = 0;
+                if self.is_late() {
+                    break;
+                }
+            }
+            unasked += VALUE + value.value.len as usize;
             if self.value(rules, rule, link, value, last) {
                 any = true;
             }
@@ -236,7 +254,7 @@ impl Transaction {
             }
             self.matched = *value;
             self.matched_range = None;
-            self.remember(value);
+            self.matched_vars.push(*value);
             self.link_actions(rules, link);
             return true;
         }
@@ -324,19 +342,25 @@ impl Transaction {
                 let address = raw.map_or(text, |r| self.bytes(r)).to_vec();
                 Ok(self.geo_lookup(&address))
             }
-            operator => operator.matches(
-                raw.map_or(text, |r| self.store.get(r, &rules.constants)),
-                argument,
-                &*rules.lookups,
-                capture && !link.negated,
-                &mut self.scratch.found,
-            ),
+            operator => {
+                let time = self.deadline.as_mut().map(|deadline| (deadline, &*rules.clock));
+                operator.matches(
+                    raw.map_or(text, |r| self.store.get(r, &rules.constants)),
+                    argument,
+                    (&*rules.lookups, &mut Allowance::new(&mut self.steps, time)),
+                    capture && !link.negated,
+                    &mut self.scratch.found,
+                )
+            }
         };
         self.scratch.argument = expanded;
         let hit = match result {
             Ok(hit) => hit != link.negated,
             Err(_) => {
-                self.output().find(Finding::StepLimit { rule: rule.id });
+                // It asks for the time, too, and whoever walks through the rules says so.
+                if !self.is_late() {
+                    self.output().find(Finding::StepLimit { rule: rule.id });
+                }
                 false
             }
         };
@@ -349,16 +373,9 @@ impl Transaction {
         if link.capture && !link.negated {
             self.set_captures(stored);
         }
-        let matched = self.matched;
-        self.remember(&matched);
+        self.matched_vars.push(self.matched);
         self.link_actions(rules, link);
         true
-    }
-
-    fn remember(&mut self, value: &Value) {
-        if self.matched_vars.len() < MATCHED_VARS {
-            self.matched_vars.push(*value);
-        }
     }
 
     fn geo_lookup(&mut self, text: &[u8]) -> bool {

@@ -2,6 +2,7 @@
 
 mod evaluate;
 mod explain;
+mod named;
 mod otherwise;
 mod replay;
 mod scan;
@@ -16,13 +17,16 @@ use crate::clock::Deadline;
 use crate::fast::candidates::Candidates;
 use crate::leave_out::LeaveOut;
 use crate::operator::Found;
+use crate::regex::Allowance;
 use crate::rule::{AuditMode, EngineMode, Exclusion, Processor};
 use crate::ruleset::RuleSet;
 use crate::settings::LimitAction;
 use crate::store::{List, Span, Store};
+use crate::transform::MAX_OUTPUT;
 use crate::variable::Var;
 
 pub use explain::Match;
+use named::Named;
 pub(crate) use replay::may_replay;
 use values::Value;
 pub(crate) use values::lists;
@@ -30,6 +34,9 @@ pub(crate) use values::lists;
 /// What rules see at most, in bytes, of a body that nobody parses, where a rule asks for it all the same
 /// (`ctl:forceRequestBodyVariable`): as much whatever the pieces in which it comes, and little enough that an upload streams.
 const FORCED: usize = 64 << 10;
+
+/// Longest value that is inspected where a body may be as long: whatever a transformation makes of it is inspected whole.
+const LONGEST_VALUE: usize = MAX_OUTPUT / 4;
 
 /// What a rule wants done with the transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,9 +72,9 @@ pub struct Transaction {
     store: Store,
     scalars: [Span; Var::ALL.len()],
     tx: Vec<Span>,
-    tx_more: Vec<(Span, Span)>,
+    tx_more: Named,
     /// `IP`, `GLOBAL`, `SESSION`, `USER`, `RESOURCE`.
-    collections: [Vec<(Span, Span)>; 5],
+    collections: [Named; 5],
     /// The keys under which `initcol` opened them.
     opened: [Option<Vec<u8>>; 5],
     /// When their variables end, in seconds since 1970.
@@ -108,6 +115,10 @@ pub struct Transaction {
     highest_severity: u8,
     started: Duration,
     deadline: Option<Deadline>,
+    /// The budget is used up.
+    late: bool,
+    /// Steps that patterns which are not linear may still take.
+    steps: u64,
     scratch: Scratch,
     scan: Scan,
 }
@@ -168,7 +179,7 @@ impl Transaction {
             store: Store::new(),
             scalars: [Span::NONE; Var::ALL.len()],
             tx: Vec::new(),
-            tx_more: Vec::new(),
+            tx_more: Named::default(),
             collections: Default::default(),
             opened: Default::default(),
             expiries: Vec::new(),
@@ -205,6 +216,8 @@ impl Transaction {
             highest_severity: 255,
             started: Duration::ZERO,
             deadline: None,
+            late: false,
+            steps: 0,
             scratch: Scratch::default(),
             scan: Scan::default(),
         };
@@ -220,7 +233,7 @@ impl Transaction {
         self.store.clear();
         self.scalars.fill(Span::NONE);
         self.tx_more.clear();
-        self.collections.iter_mut().for_each(Vec::clear);
+        self.collections.iter_mut().for_each(Named::clear);
         self.opened = Default::default();
         self.expiries.clear();
         self.matched = Value::NONE;
@@ -249,6 +262,7 @@ impl Transaction {
         self.matches.clear();
         self.highest_severity = 255;
         self.deadline = None;
+        self.late = false;
         self.begin();
     }
 
@@ -261,6 +275,7 @@ impl Transaction {
         self.tx.clear();
         self.tx.extend_from_slice(&self.rules.initial_tx);
         self.started = self.rules.clock.monotonic();
+        self.steps = Allowance::FIRST;
         if let Some(fast) = &self.rules.fast {
             self.scan.begin(fast, self.rules.rules.len());
         }
@@ -272,6 +287,7 @@ impl Transaction {
     pub fn budget(&mut self, budget: Duration) {
         let little = self.store.bytes.len() <= evaluate::LITTLE && self.body_length <= evaluate::LITTLE;
         self.deadline = Some(Deadline::new(&*self.rules.clock, budget, little));
+        self.late = false;
     }
 
     /// What was used of the last [`Transaction::budget`]; nothing where none was set. To be asked by the thread that set it.
@@ -292,7 +308,7 @@ impl Transaction {
     }
 
     /// Inspects no more than this of the body, and of the fields of a multipart body, in bytes; the limits of the rule
-    /// set hold beside it.
+    /// set hold beside it. A single value may be as long as the body, up to 4 MiB.
     pub fn limit_body(&mut self, bytes: usize) {
         self.body_limit = bytes;
     }
@@ -774,7 +790,8 @@ impl Transaction {
         Output {
             limits: {
                 let limits = Limits::of(&self.rules.settings);
-                Limits { fields: limits.fields.min(self.body_limit), ..limits }
+                let value = if self.body_limit == usize::MAX { 0 } else { self.body_limit.min(LONGEST_VALUE) };
+                Limits { fields: limits.fields.min(self.body_limit), value: limits.value.max(value), ..limits }
             },
             store: &mut self.store,
             findings: &mut self.findings,

@@ -14,7 +14,11 @@ impl Transaction {
             None => {
                 let mut out = self.output();
                 let name = out.store.push(b"text");
-                out.argument(List::ArgsPost, name, span);
+                let limit = out.limits.value;
+                if body.len() > limit {
+                    out.find(Finding::ValueTooLong { limit });
+                }
+                out.argument(List::ArgsPost, name, span.slice(0, body.len().min(limit)));
             }
             Some(_) => return,
         }

@@ -104,7 +104,9 @@ impl Transaction {
                 let piece = |(start, len): (u32, u32)| Span { start: all.start + start, len };
                 let whole = all.len as usize == outcome.bytes.len();
                 if whole {
-                    self.tx_more.extend(outcome.variables.iter().map(|(name, value)| (piece(*name), piece(*value))));
+                    for (name, value) in &outcome.variables {
+                        self.tx_more.add(piece(*name), piece(*value), &self.store, &rules.constants);
+                    }
                     for (slot, capture) in outcome.captures.iter().flatten().enumerate() {
                         if let Some(entry) = self.tx.get_mut(slot) {
                             *entry = capture.map_or(Span::NONE, piece);
@@ -124,11 +126,11 @@ impl Transaction {
     pub(super) fn remember_outcome(&mut self, rules: &RuleSet, rule: usize, names: &[u8]) {
         let (Some(mut memory), Some(fast)) = (self.scan.candidates.memory.take(), &rules.fast) else { return };
         let mut outcome = Outcome::new(rule as u32, names);
-        for (name, value) in &self.tx_more {
-            let name = self.bytes(*name);
+        for (name, value) in self.tx_more.iter() {
+            let name = self.bytes(name);
             outcome.bells.extend(fast.wake.of_name(name).map(|bell| Bell::code(*bell)));
             let name = outcome.piece(name);
-            let value = outcome.piece(self.bytes(*value));
+            let value = outcome.piece(self.bytes(value));
             outcome.variables.push((name, value));
         }
         // Something matched, so the first link did, and it captured or never does.

@@ -1,10 +1,14 @@
 //! Showing new values to the filter, and asking it which rules and values are left.
 
+use super::evaluate::VALUE;
 use super::{Scan, Transaction};
 use crate::fast::filter::{BELL, Filter};
 use crate::fast::wake::Bell;
 use crate::ruleset::{Fast, RuleSet};
 use crate::store::List;
+
+/// Bytes that are looked at before the time is asked for again, those that values cost by themselves among them.
+const UNASKED: usize = 4096;
 
 /// Every list, with whether the filter looks at its names too.
 const LISTS: [(List, bool); 11] = [
@@ -77,6 +81,18 @@ impl Transaction {
     /// Looks at all values that came since the phase before. False: the time is over.
     pub(super) fn scan_new(&mut self, rules: &RuleSet) -> bool {
         let Some(fast) = &rules.fast else { return true };
+        self.scan.candidates.deadline = self.deadline;
+        self.scan.candidates.is_cut = false;
+        let in_time = self.scan_values(rules, fast);
+        self.deadline = self.scan.candidates.deadline;
+        self.late |= !in_time;
+        in_time
+    }
+
+    /// Looks at the values. False: the time is over.
+    fn scan_values(&mut self, rules: &RuleSet, fast: &Fast) -> bool {
+        let clock = &*rules.clock;
+        let mut unasked = 0;
         let Scan { candidates, visit, rung, seen, scalars, missed, present, ids, .. } = &mut self.scan;
         let mut hit = |what: u32| {
             let rule = match what & BELL {
@@ -106,15 +122,20 @@ impl Transaction {
             }
             let value = if missing { &[] } else { self.store.own(span) };
             fast.filter.look(class, var as u32, value, (rules, judged), candidates, &mut hit);
+            unasked += value.len();
         }
         let lists = if std::mem::replace(ids, self.store.ids()) == self.store.ids() { &[][..] } else { &LISTS };
         for &(list, names) in lists {
             let items = self.store.list(list);
             let from = std::mem::replace(&mut seen[list as usize], items.len());
-            for (i, item) in items.iter().enumerate().skip(from) {
-                if i % 16 == 15 && self.deadline.as_mut().is_some_and(|deadline| deadline.is_over(&*rules.clock)) {
-                    return false;
+            for item in items.iter().skip(from) {
+                if unasked > UNASKED {
+                    unasked = 0;
+                    if candidates.is_late(clock) {
+                        return false;
+                    }
                 }
+                unasked += 3 * VALUE + item.name.len as usize + item.value.len as usize;
                 let class = match list {
                     List::Headers => fast.filter.header_value_class(self.store.own(item.name)),
                     _ => 2 * list as usize,
@@ -128,6 +149,9 @@ impl Transaction {
                     fast.filter.look(class, item.id + 1, self.store.own(item.name), (rules, &[]), candidates, &mut hit);
                 }
             }
+        }
+        if candidates.is_cut {
+            return false;
         }
         let mut new = *present & !before;
         while new != 0 {

@@ -205,6 +205,10 @@ SecRule MULTIPART_STRICT_ERROR "@eq 1" "id:6,phase:2,pass,log"
         ("12\r\n--xx\r\n", "12\r\n--xxy\r\n", "multipart_framing"),
         ("name=\"a\"", "name=\"a\"; name=\"b\"", "multipart_header"),
         ("filename=\"x.php\"", "filename=\"x.txt\"; filename*=UTF-8''x.php", "multipart_header"),
+        ("name=\"a\"", "name=\"a\"; name*0=\"b\"", "multipart_header"),
+        ("filename=\"x.php\"", "filename*0=\"x\"; filename*1=\".php\"", "multipart_header"),
+        ("filename=\"x.php\"", "filename=\"x.txt\"; filename*0*=UTF-8''x; filename*1=.php", "multipart_header"),
+        ("filename=\"x.php\"", "filename=\"x.php\"; Size*=1", "multipart_header"),
         ("name=\"a\"", "name='a'", "multipart_header"),
         ("name=\"a\"", "name=\"a", "multipart_header"),
         ("form-data; name=\"a\"", "form-data;\r\n name=\"a\"", "multipart_header"),
@@ -548,4 +552,241 @@ fn text_is_one_value() {
     let rules = rules("SecRule REQUEST_BODY \"@rx ^some text$\" \"id:1,phase:2,pass,log\"");
     assert_eq!(matched(&rules, "/", &[("Content-Type", "text/plain")], b"some text").0, [1]);
     assert_eq!(matched(&rules, "/", &[("Content-Type", "image/png")], b"some text").0, Vec::<u64>::new());
+}
+
+#[test]
+fn a_file_name_in_pieces_is_put_together_and_said() {
+    let rules = rules("SecRule FILES \"@streq shell.php\" \"id:1,phase:2,pass,log\"");
+    let kind = [("Content-Type", "multipart/form-data; boundary=X")];
+    for names in ["filename*0=\"shell\"; filename*1=\".php\"", "filename*=shell.php"] {
+        let body = format!("--X\r\nContent-Disposition: form-data; name=\"f\"; {names}\r\n\r\nx\r\n--X--\r\n");
+        let (ids, t) = matched(&rules, "/", &kind, body.as_bytes());
+        assert_eq!(
+            (ids, t.findings()),
+            (vec![1], &[Finding::MultipartHeader("has an extended parameter")][..]),
+            "{names}"
+        );
+    }
+}
+
+#[test]
+fn limits_of_multipart_say_what_they_are() {
+    let rules = rules("SecRule REQBODY_ERROR \"@eq 1\" \"id:1,phase:2,pass,log\"");
+    let kind = [("Content-Type", "multipart/form-data; boundary=X")];
+    let part = |headers: &str| format!("--X\r\nContent-Disposition: form-data; name=\"f\"{headers}\r\n\r\nx\r\n");
+    let parts = Finding::TooManyParts { limit: 1000 };
+    let header = Finding::PartHeaderTooLong { lines: 32, bytes: 8192 };
+    for (body, wanted) in [
+        (part("").repeat(1000), None),
+        (part("").repeat(1001), Some(&parts)),
+        (part(&"\r\nX-A: b".repeat(31)), None),
+        (part(&"\r\nX-A: b".repeat(32)), Some(&header)),
+        (part(&format!("\r\nX-A: {}", "b".repeat(9000))), Some(&header)),
+    ] {
+        let (ids, t) = matched(&rules, "/", &kind, format!("{body}--X--\r\n").as_bytes());
+        assert_eq!(t.findings(), wanted.cloned().as_slice(), "{}", &body[..70]);
+        assert_eq!(ids.len(), usize::from(wanted.is_some()));
+        assert!(wanted.is_none_or(Finding::is_limit));
+    }
+    assert!(parts.to_string().contains("1000 parts") && header.to_string().contains("32 lines of 8192 bytes"));
+}
+
+/// Rules of this form ask of all that matched before (933120, 944120).
+#[test]
+fn however_many_values_match_the_last_one_counts() {
+    let rules = rules(
+        "SecRule ARGS \"@pm asp_tags auto_prepend_file\" \"id:1,phase:2,pass,log,chain\"\n \
+         SecRule MATCHED_VARS \"@pm =x\" \"t:none\"\n\
+         SecRule ARGS \"@rx .\" \"id:2,phase:2,pass,log,chain\"\n \
+         SecRule MATCHED_VARS_NAMES \"@streq ARGS:q\" \"t:none\"",
+    );
+    let form = [("Content-Type", "application/x-www-form-urlencoded")];
+    for many in [0, 999, 1000, 1001, 9000] {
+        let body = format!("{}q=auto_prepend_file%3Dx", "p=asp_tags&".repeat(many));
+        assert_eq!(matched(&rules, "/", &form, body.as_bytes()).0, [1, 2], "{many}");
+    }
+}
+
+/// A rule of this form makes a variable of each argument and looks through them (931130).
+#[test]
+fn however_many_variables_rules_make_the_last_one_counts() {
+    let text = "SecRule ARGS \"@rx ^https?://([^/]*)\" \"id:1,phase:2,pass,log,capture,chain,\
+         setvar:'tx.rfi_parameter_%{MATCHED_VAR_NAME}=.%{tx.1}'\"\n \
+         SecRule TX:/rfi_parameter_.*/ \"!@endsWith .%{request_headers.host}\" \"t:none\"";
+    let rules = rules(text);
+    let head = [("Content-Type", "application/json"), ("Host", "own.example")];
+    for many in [1, 4095, 4096, 4097, 9000] {
+        let own = "\"http://own.example/\",".repeat(many);
+        for (last, found) in [("evil.example", vec![1]), ("own.example", vec![])] {
+            let body = format!("[{own}\"http://{last}/\"]");
+            let (ids, t) = matched(&rules, "/", &head, body.as_bytes());
+            assert_eq!((ids, t.findings()), (found, &[][..]), "{many} {last}");
+        }
+    }
+}
+
+#[test]
+fn too_many_variables_are_said() {
+    let sets: String = (0..5).map(|n| format!(",setvar:tx.x{n}_%{{MATCHED_VAR_NAME}}=1")).collect();
+    let rules =
+        rules(&format!("SecArgumentsLimit 1000\nSecRule ARGS_NAMES \"@rx .\" \"id:1,phase:2,pass,nolog{sets}\""));
+    let query = |many: usize| (0..many).map(|n| format!("n{n}&")).collect::<String>();
+    assert_eq!(matched(&rules, &format!("/?{}", query(800)), &[], b"").1.findings(), []);
+    let (_, t) = matched(&rules, &format!("/?{}", query(900)), &[], b"");
+    assert_eq!(t.findings(), [Finding::TooManyVariables { limit: 4096 }]);
+    assert!(t.findings()[0].is_limit() && t.findings()[0].to_string().contains("4096 variables"));
+}
+
+#[test]
+fn variables_that_are_unset_are_gone() {
+    let rules = rules(
+        r#"
+SecRule ARGS_NAMES "@rx ." "id:1,phase:2,pass,nolog,setvar:tx.x_%{MATCHED_VAR_NAME}=1"
+SecRule ARGS_NAMES "@rx ^n[^7]" "id:2,phase:2,pass,nolog,setvar:!tx.x_%{MATCHED_VAR_NAME}"
+SecRule ARGS_NAMES "@streq n5" "id:3,phase:2,pass,nolog,setvar:tx.X_%{MATCHED_VAR_NAME}=+2"
+SecRule &TX:/^x_/ "@eq 2" "id:4,phase:2,pass,log"
+SecRule TX:x_ARGS_NAMES:n5 "@eq 2" "id:5,phase:2,pass,log"
+"#,
+    );
+    for many in [10, 70] {
+        let query: String = (0..many).filter(|n| n % 10 != 7 || *n == 7).map(|n| format!("n{n}&")).collect();
+        assert_eq!(matched(&rules, &format!("/?{query}"), &[], b"").0, [4, 5], "{many}");
+    }
+}
+
+/// Newtonsoft.Json and Gson take all of these, whatever the type says.
+#[test]
+fn what_lenient_parsers_take_for_json_is_read() {
+    let rules = rules("SecRule ARGS:json.q \"@streq 1' or 1=1-- \" \"id:1,phase:2,pass,log\"");
+    for body in [
+        r#"/**/{"q":"1\u0027 or 1=1-- "}"#,
+        "// a\n{\"q\":\"1' or 1=1-- \"}",
+        "# a\n{\"q\":\"1' or 1=1-- \"}",
+        r"{'q':'1\u0027 or 1=1-- '}",
+        r"{'q':'1\' or 1=1-- ',}",
+        r#"{q:"1' or 1=1-- "}"#,
+        r#"{/* "q":1 */q /**/ = "1' or 1=1-- "}"#,
+    ] {
+        for kind in ["image/png", "application/octet-stream", "text/plain"] {
+            for piece in [1, 3, usize::MAX] {
+                assert_eq!(streamed(&rules, kind, body.as_bytes(), piece), (vec![1], vec![]), "{kind} {body}");
+            }
+        }
+    }
+    // What begins like one is told apart as soon as it is none.
+    for body in ["/usr/bin", "# a\ntext", "'a' b", "{\\rtf1}", "\u{89}PNG"] {
+        let mut t = Transaction::new(&rules);
+        t.header(b"Content-Type", b"image/png");
+        t.request_headers();
+        t.guess_json();
+        t.body(body.as_bytes());
+        assert!(t.has_read_enough(), "{body}");
+    }
+}
+
+#[test]
+fn a_value_may_be_as_long_as_the_body() {
+    let rules = rules(
+        "SecRequestBodyLimit 20000000\nSecRequestBodyNoFilesLimit 20000000\nSecRule ARGS \"@endsWith end\" \"id:1,phase:2,pass,log\"",
+    );
+    let mib = 1 << 20;
+    for (limit, length, found) in
+        [(None, 2, None), (Some(1), 1, Some(1)), (Some(8), 2, Some(1)), (Some(8), 4, Some(1)), (Some(8), 5, None)]
+    {
+        for kind in ["application/json", "application/x-www-form-urlencoded", "multipart/form-data; boundary=X"] {
+            let value = format!("{}end", "a".repeat(length * mib - 1000));
+            let body = match kind {
+                "application/json" => format!("{{\"a\":\"{value}\"}}"),
+                "application/x-www-form-urlencoded" => format!("a={value}"),
+                _ => format!("--X\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n{value}\r\n--X--\r\n"),
+            };
+            let mut t = Transaction::new(&rules);
+            if let Some(limit) = limit {
+                t.limit_body(limit * mib);
+            }
+            t.header(b"Content-Type", kind.as_bytes());
+            t.request_headers();
+            t.body(body.as_bytes());
+            t.request_body();
+            let ids: Vec<u64> = t.matches().iter().map(|found| found.rule).collect();
+            assert_eq!(ids, found.into_iter().collect::<Vec<u64>>(), "{limit:?} {length} {kind}");
+            let wanted = Finding::ValueTooLong { limit: if limit.is_some() { 4 * mib } else { mib } };
+            assert_eq!(t.findings(), found.is_none().then_some(wanted).as_slice(), "{limit:?} {length} {kind}");
+        }
+    }
+}
+
+/// Each look at it takes a millisecond.
+#[derive(Debug, Default)]
+struct Ticking(std::sync::atomic::AtomicU64);
+
+impl crate::clock::Clock for Ticking {
+    fn monotonic(&self) -> std::time::Duration {
+        std::time::Duration::from_millis(self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
+    }
+
+    fn epoch(&self) -> u64 {
+        0
+    }
+}
+
+#[test]
+fn a_budget_ends_in_the_middle_of_a_rule() {
+    for reference in [true, false] {
+        let mut builder = Builder::new();
+        builder.text(
+            "t.conf",
+            "SecRule ARGS \"@rx ^x\" \"id:7,phase:2,pass,nolog,setvar:tx.n=+1\"\nSecAction \"id:8,phase:2,pass,log\"",
+        );
+        if reference {
+            builder.reference();
+        }
+        let rules = Arc::new(builder.compile().unwrap().with_clock(Arc::new(Ticking::default())));
+        let body = format!("a={}&", "x".repeat(20_000)).repeat(50);
+        for (budget, all) in [(1000, true), (20, false)] {
+            let mut t = Transaction::new(&rules);
+            t.header(b"Content-Type", b"application/x-www-form-urlencoded");
+            t.request_headers();
+            t.body(body.as_bytes());
+            t.budget(std::time::Duration::from_millis(budget));
+            t.request_body();
+            let budgets = t.findings().iter().filter(|f| matches!(f, Finding::Budget { .. })).count();
+            let seen: usize = t.tx("n").map_or(0, |n| String::from_utf8_lossy(n).parse().unwrap());
+            assert_eq!((budgets, t.matches().len()), if all { (0, 1) } else { (1, 0) }, "{reference} {budget}");
+            assert!(if all { seen == 50 } else { seen < 25 }, "{reference} {budget}: {seen}");
+            if reference && !all {
+                assert_eq!(t.findings(), [Finding::Budget { rule: 7 }]);
+                assert!(seen > 5, "{seen}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_long_value_ends_with_the_budget() {
+    let mut builder = Builder::new();
+    builder.text(
+        "t.conf",
+        "SecRule ARGS \"@rx attack\" \"id:1,phase:2,pass,log,t:none,t:urlDecodeUni,t:htmlEntityDecode,t:jsDecode\"",
+    );
+    let rules = Arc::new(builder.compile().unwrap().with_clock(Arc::new(Ticking::default())));
+    for (budget, wanted) in [(1000, vec![]), (2, vec![Finding::Budget { rule: 1 }])] {
+        let mut t = Transaction::new(&rules);
+        t.header(b"Content-Type", b"application/json");
+        t.request_headers();
+        t.body(format!("[\"{}\"]", "%2541&lt;\\\\x".repeat(20_000)).as_bytes());
+        t.budget(std::time::Duration::from_millis(budget));
+        t.request_body();
+        assert_eq!(t.findings(), wanted, "{budget}");
+    }
+}
+
+#[test]
+fn what_patterns_that_are_not_linear_may_take_is_shared() {
+    let rules = rules("SecRule ARGS \"@rx (\\w+),.*;\\1!\" \"id:1,phase:2,pass,log\"");
+    let value = format!("{};cc!", "ab,".repeat(150));
+    let (_, t) = matched(&rules, &format!("/?a={value}"), &[], b"");
+    assert_eq!(t.findings(), []);
+    let (_, t) = matched(&rules, &format!("/?{}", format!("a={value}&").repeat(200)), &[], b"");
+    assert_eq!(t.findings(), [Finding::StepLimit { rule: 1 }]);
 }

@@ -4,6 +4,7 @@ use super::Transaction;
 use crate::rule::{Select, Target};
 use crate::store::{Item, List, Span};
 use crate::text::push_number;
+use crate::transform::Transform;
 use crate::variable::{Kind, Var};
 
 /// One value that a rule looks at.
@@ -119,7 +120,7 @@ impl Transaction {
                 self.collections[slot]
                     .iter()
                     .filter(|(name, _)| self.selected(&target.select, *name))
-                    .map(|(k, v)| value(*k, *v)),
+                    .map(|(k, v)| value(k, v)),
             );
             return;
         }
@@ -140,9 +141,9 @@ impl Transaction {
                 .filter(|s| select.has(self.rules.names.name(*s as u32).as_bytes()))
                 .for_each(&mut add),
         }
-        for (name, span) in &self.tx_more {
-            if self.selected(&target.select, *name) {
-                out.push(value(*name, *span));
+        for (name, span) in self.tx_more.iter() {
+            if self.selected(&target.select, name) {
+                out.push(value(name, span));
             }
         }
     }
@@ -269,6 +270,9 @@ impl Transaction {
             Var::InboundDataError | Var::OutboundDataError if self.scalars[var as usize].is_none() => {
                 return flag(self, false);
             }
+            // As ModSecurity 3, which knows no path behind a script.
+            Var::PathInfo => return self.scalar(Var::RequestFilename),
+            Var::AuthType | Var::RemoteUser => return self.authorization(var),
             Var::HighestSeverity => return self.number(i64::from(self.highest_severity)),
             Var::Webappid => {
                 let rules = self.rules.clone();
@@ -314,6 +318,29 @@ impl Transaction {
             Var::RequestBody | Var::ResponseBody => span,
             _ if span.is_none() => Span::EMPTY,
             _ => span,
+        }
+    }
+
+    /// The scheme of `Authorization`, or the name in it that nobody has verified (RFC 7617).
+    fn authorization(&mut self, var: Var) -> Span {
+        let mut headers = self.store.list(List::Headers).iter();
+        let Some(header) = headers.find(|item| self.store.own(item.name).eq_ignore_ascii_case(b"authorization")) else {
+            return Span::EMPTY;
+        };
+        let value = header.value;
+        let text = self.store.own(value);
+        let scheme = text.iter().position(|byte| *byte == b' ').unwrap_or(text.len());
+        if var == Var::AuthType {
+            return value.slice(0, scheme);
+        }
+        if !text[..scheme].eq_ignore_ascii_case(b"basic") {
+            return Span::EMPTY;
+        }
+        let mut pair = Vec::new();
+        Transform::Base64Decode.apply(None, text[scheme..].trim_ascii(), &mut pair);
+        match memchr::memchr(b':', &pair) {
+            Some(at) => self.store.push(&pair[..at]),
+            None => Span::EMPTY,
         }
     }
 

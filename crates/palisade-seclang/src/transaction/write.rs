@@ -1,6 +1,7 @@
 //! What rules write: variables, macros, collections.
 
 use super::Transaction;
+use crate::body::Finding;
 use crate::collections::Entry;
 use crate::expand::{Macro, Part};
 use crate::rule::{Change, Name, Select, SetVar, Target};
@@ -8,8 +9,11 @@ use crate::store::Span;
 use crate::text::{atoi, push_number};
 use crate::variable::Var;
 
-/// Most variables whose names rules make from requests.
-const MOST_NAMES: usize = 4096;
+/// Variables that are kept of one collection beyond this transaction.
+const MOST_KEPT: usize = 4096;
+/// Most variables whose names rules make from requests, for each argument that there may be, and no fewer than are kept:
+/// rules of the Core Rule Set make one of each, and miss what they look for where there is none.
+const NAMES_PER_ARGUMENT: usize = 4;
 
 impl Transaction {
     /// Appends the text of a macro to `out`.
@@ -95,8 +99,8 @@ impl Transaction {
                 let by = if matches!(action.change, Change::Add(_)) { by } else { by.saturating_neg() };
                 let old = match (slot, action.collection.persistent_slot()) {
                     (Some(slot), _) => self.tx.get(slot).copied().unwrap_or(Span::NONE),
-                    (None, None) => self.find_named(&self.tx_more, name),
-                    (None, Some(c)) => self.find_named(&self.collections[c], name),
+                    (None, None) => self.tx_more.value(name, &self.store, &self.rules.constants),
+                    (None, Some(c)) => self.collections[c].value(name, &self.store, &self.rules.constants),
                 };
                 let old = if old.is_none() { 0 } else { atoi(self.bytes(old)) };
                 let start = self.store.bytes.len();
@@ -114,18 +118,18 @@ impl Transaction {
                 None => self.scan.ring_name(fast, name),
             }
         }
-        let list = self.named_list(action.collection);
-        let at = list.iter().position(|(n, _)| self.bytes(*n).eq_ignore_ascii_case(name));
-        let list_len = list.len();
-        match at {
-            Some(at) if new.is_none() => {
-                self.named_list_mut(action.collection).remove(at);
-            }
-            Some(at) => self.named_list_mut(action.collection)[at].1 = new,
-            None if new.is_none() || list_len >= MOST_NAMES => {}
+        let limit = self.rules.settings.arguments.saturating_mul(NAMES_PER_ARGUMENT).max(MOST_KEPT);
+        let named = match action.collection.persistent_slot() {
+            Some(c) => &mut self.collections[c],
+            None => &mut self.tx_more,
+        };
+        match named.place(name, &self.store, &self.rules.constants) {
+            Some(place) => named.set(place, new),
+            None if new.is_none() => {}
+            None if named.len() >= limit => self.output().find(Finding::TooManyVariables { limit }),
             None => {
                 let name = self.store.push(name);
-                self.named_list_mut(action.collection).push((name, new));
+                named.add(name, new, &self.store, &self.rules.constants);
             }
         }
     }
@@ -146,30 +150,10 @@ impl Transaction {
         }
     }
 
-    fn named_list(&self, collection: Var) -> &Vec<(Span, Span)> {
-        match collection.persistent_slot() {
-            Some(c) => &self.collections[c],
-            None => &self.tx_more,
-        }
-    }
-
-    fn named_list_mut(&mut self, collection: Var) -> &mut Vec<(Span, Span)> {
-        match collection.persistent_slot() {
-            Some(c) => &mut self.collections[c],
-            None => &mut self.tx_more,
-        }
-    }
-
-    fn find_named(&self, list: &[(Span, Span)], name: &[u8]) -> Span {
-        list.iter()
-            .find(|(n, _)| n.len as usize == name.len() && self.bytes(*n).eq_ignore_ascii_case(name))
-            .map_or(Span::NONE, |(_, value)| *value)
-    }
-
     pub(super) fn find_tx(&self, lower: &[u8]) -> Option<Span> {
         let span = match self.rules.names.find(lower) {
             Some(slot) => self.tx.get(slot as usize).copied().unwrap_or(Span::NONE),
-            None => self.find_named(&self.tx_more, lower),
+            None => self.tx_more.value(lower, &self.store, &self.rules.constants),
         };
         (!span.is_none()).then_some(span)
     }
@@ -197,10 +181,10 @@ impl Transaction {
         self.expand(key, &mut text);
         if let Some(kept) = self.rules.collections.clone() {
             let now = self.rules.clock.epoch();
-            for entry in kept.load(collection.name(), &text).into_iter().filter(|e| e.expires > now).take(MOST_NAMES) {
+            for entry in kept.load(collection.name(), &text).into_iter().filter(|e| e.expires > now).take(MOST_KEPT) {
                 let name = self.store.push(&entry.name);
                 let value = self.store.push(&entry.value);
-                self.collections[slot].push((name, value));
+                self.collections[slot].add(name, value, &self.store, &self.rules.constants);
                 self.expiries.push((slot, entry.name, entry.expires));
                 if let Some(fast) = &self.rules.fast {
                     self.scan.ring(fast, fast.wake.of_collection(slot));
@@ -231,9 +215,9 @@ impl Transaction {
             let entries = self.collections[slot]
                 .iter()
                 .map(|(name, value)| {
-                    let name = self.bytes(*name).to_vec();
+                    let name = self.bytes(name).to_vec();
                     let own = self.expiries.iter().find(|(s, n, _)| *s == slot && n.eq_ignore_ascii_case(&name));
-                    Entry { expires: own.map_or(end, |(_, _, at)| *at), value: self.bytes(*value).to_vec(), name }
+                    Entry { expires: own.map_or(end, |(_, _, at)| *at), value: self.bytes(value).to_vec(), name }
                 })
                 .collect();
             kept.save(collection.name(), &key, entries);

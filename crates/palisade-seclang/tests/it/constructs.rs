@@ -78,7 +78,7 @@ fn request(head: &str, body: &str) -> Vec<u8> {
 #[test]
 fn variables_of_a_request_with_a_form() {
     let raw = request(
-        "POST /dir/pa%67e.php?a=1&b=%32+x&a=3 HTTP/1.1\nHost: h.example\nCookie: s=1; __utma=2; t=3\nX-One: one\nX-Two: two\nContent-Type: application/x-www-form-urlencoded",
+        "POST /dir/pa%67e.php?a=1&b=%32+x&a=3 HTTP/1.1\nHost: h.example\nCookie: s=1; __utma=2; t=3\nAuthorization: Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==\nX-One: one\nX-Two: two\nContent-Type: application/x-www-form-urlencoded",
         "c=4&d=5",
     );
     check(
@@ -109,6 +109,9 @@ fn variables_of_a_request_with_a_form() {
         REQUEST_BASENAME "@streq page.php"
         REQUEST_URI "@streq /dir/pa%67e.php?a=1&b=%32+x&a=3"
         REQUEST_URI_RAW "@streq /dir/pa%67e.php?a=1&b=%32+x&a=3"
+        PATH_INFO "@streq /dir/page.php"
+        AUTH_TYPE "@streq Basic"
+        REMOTE_USER "@streq Aladdin"
         REQUEST_LINE "@streq POST /dir/pa%67e.php?a=1&b=%32+x&a=3 HTTP/1.1"
         REQUEST_METHOD "@streq POST"
         REQUEST_PROTOCOL "@streq HTTP/1.1"
