@@ -51,6 +51,12 @@ pub fn schema() -> schemars::Schema {
     schema
 }
 
+/// The same as text, as `palisade schema` prints it and the documentation has it: closed, so that an editor marks a key
+/// that does not exist.
+pub fn schema_text() -> String {
+    palisade_policy::json_schema(&serde_json::to_value(schema()).unwrap_or_default())
+}
+
 /// Sections that routes have nothing to say of are marked, and leave the schema here.
 fn drop_absent(object: Option<&mut serde_json::Map<String, serde_json::Value>>) {
     let Some(object) = object else { return };
