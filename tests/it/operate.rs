@@ -224,6 +224,28 @@ async fn the_written_policy_starts_and_allows_what_was_seen() -> Result<()> {
     Ok(())
 }
 
+/// The first start of many: the log says which variables lie over the files, and never what is in them.
+#[tokio::test]
+async fn what_the_environment_overrides_is_said_by_name() -> Result<()> {
+    const NAME: &str = "PALISADE__SERVER__DRAIN";
+    let palisade = Palisade::serve().policy(POLICY).env(NAME, "\"23457ms\"").start().await?;
+    let said = palisade.event("policy.overridden", |_| true).await?;
+    assert_eq!((&said["name"], &said["level"]), (&NAME.into(), &"info".into()));
+    let position = palisade.output().position();
+    palisade.reload()?;
+    palisade.event_since(position, "policy.overridden", |line| line["name"] == NAME).await?;
+    let said = palisade.log().iter().filter(|line| line["event"] == "policy.overridden").count();
+    assert_eq!(said, 2, "once at the start, once after the reload");
+    assert!(palisade.terminate().await?.success());
+    let everything = palisade.output().everything()?;
+    assert!(!everything.contains("23457"), "{everything}");
+
+    let without = Palisade::serve().policy(POLICY).start().await?;
+    assert!(without.terminate().await?.success());
+    assert!(!without.output().contains("policy.overridden"));
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_policy_for_production_is_in_order() -> Result<()> {
     let folder = Palisade::serve().policy(POLICY).start().await?;
