@@ -8,15 +8,14 @@ use futures_util::FutureExt as _;
 use http::header::{ACCEPT, HeaderValue};
 use http::{Request, Response, StatusCode, request, response};
 use http_body::Body as _;
-use tower::ServiceExt as _;
 
 use crate::body::{Pace, RequestBody, ResponseBody};
 use crate::context::{Connection, Context, Seen};
 use crate::control::{Begun, Check, Compiled, ControlId, Mode, Stage};
 use crate::controls::auth::streams;
-use crate::controls::{integrity, rate_limit};
+use crate::controls::{integrity, limits, rate_limit};
 use crate::endpoints;
-use crate::gateway::{Gateway, forwarded_headers, in_process, prefix};
+use crate::gateway::{Gateway, in_process, prefix};
 use crate::observe::access::Record;
 use crate::observe::event;
 use crate::policy::Policy;
@@ -308,7 +307,7 @@ impl Live {
                 gateway.call(ctx, request).await.map_err(|refusal| refusal.with("upstream", gateway.name().to_owned()))
             }
             (None, Inner::Router(router)) if websocket => Box::pin(in_process::websocket(router, ctx, request)).await,
-            (None, Inner::Router(router)) => Box::pin(ask_router(router, ctx, request)).await,
+            (None, Inner::Router(router)) => Box::pin(in_process::ask(router, ctx, request)).await,
             (None, Inner::Nothing) => Err(NO_UPSTREAM.refuse("neither `upstream.url` nor `upstream.command`")),
         };
         if let Ok(whole) = &mut answer {
@@ -434,28 +433,6 @@ async fn aside(stage: &Stage, ctx: &Arc<Context>, parts: &mut request::Parts) ->
     .await;
     *parts = given;
     outcome
-}
-
-/// Passes a request to a router in this process.
-async fn ask_router(
-    router: &axum::Router,
-    ctx: &Arc<Context>,
-    request: Request<RequestBody>,
-) -> Result<Response<ResponseBody>, Refusal> {
-    let mut request = request.map(RequestBody::into_axum);
-    forwarded_headers(ctx, request.headers_mut());
-    request.extensions_mut().insert(Arc::clone(ctx));
-    match router.clone().oneshot(request).await {
-        Ok(mut answer) => {
-            // A handler's own refusal: rendered as any other.
-            if let Some(refusal) = answer.extensions_mut().remove::<Refusal>() {
-                return Err(refusal);
-            }
-            integrity::strip_answer(answer.headers_mut());
-            Ok(answer.map(ResponseBody::boxed))
-        }
-        Err(never) => match never {},
-    }
 }
 
 /// What a refusal means: a watched one is noted where its control would enforce.
