@@ -443,6 +443,7 @@ fn compile(
         secrets,
         redis: None,
         has_login: snapshot.is_set("auth"),
+        starter: snapshot.has_builtin(policy::STARTER_NAME),
         keys: None,
         rereads: occasion != Occasion::Switch,
     };

@@ -128,6 +128,15 @@ fn stages(policy: &Policy) -> Stages {
     // Below everything that says who sends a request, since what has to be proved follows from that; last of the body,
     // because a form that is not one needs no token.
     stages.head(&controls.csrf);
+    // Last: of what nobody refuses, what a strict policy would have. Neither the rate by address nor the connections of one:
+    // all clients of the starter policy are on this machine and share its address, so that a count would say how fast a load
+    // test is, and `palisade init` would take a limit away that no client of a deployment meets.
+    if policy.env().starter {
+        stages.once_more(controls.integrity.id, Arc::new(integrity::Strict));
+        if let Some(strict) = controls.limits.control.as_deref().and_then(limits::Strict::of) {
+            stages.once_more(controls.limits.id, Arc::new(strict));
+        }
+    }
     // What is off everywhere costs nothing, not even a look at its mode.
     stages.head.retain(|stage| policy.runs(stage.control));
     stages.readers = stages.head.iter().filter(|stage| stage.check.reads()).cloned().rev().collect();

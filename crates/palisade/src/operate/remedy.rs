@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::control::{Asked, Remedy};
 use crate::controls::headers::DOCS;
-use crate::observe::decisions::{Judged, is_of_policy};
+use crate::observe::decisions::{Judged, folder, is_of_policy};
 use crate::policy::Rule;
 use crate::policy::values::PathPattern;
 use crate::stack::Live;
@@ -69,7 +69,7 @@ fn route(rule: &Rule, request: Request<'_>, key: &str) -> Value {
             "text": format!("write in the `[[route]]` at {} (it holds for all of `{label}`)", rule.line),
         });
     }
-    let path = request.path.replace("[redacted]", "{value}");
+    let path = folder(request.path).unwrap_or_else(|| request.path.to_owned()).replace("[redacted]", "{value}");
     let path = if path.parse::<PathPattern>().is_ok() { path } else { "/*".to_owned() };
     let method = request.method.as_str();
     // A route claims its path for all methods, so that the others need a line of their own to stay as they are.

@@ -42,6 +42,8 @@ use crate::redis::Redis;
 
 /// The starter policy: what `palisade serve` runs when there is no policy file.
 pub const STARTER: &str = include_str!("starter.toml");
+/// What it is called among the sources of a policy: by this it is known to be in force.
+pub const STARTER_NAME: &str = "starter policy";
 
 /// The JSON Schema of `palisade.toml`.
 pub fn schema() -> schemars::Schema {
@@ -138,6 +140,9 @@ pub struct Env {
     pub redis: Option<Redis>,
     /// Whether there is a login, `[auth]`.
     pub has_login: bool,
+    /// Whether the starter policy is in force: what it lets pass and a strict one would not is noted, for its end and for
+    /// `palisade init`.
+    pub starter: bool,
     /// The keys that Palisade makes for itself; with a login.
     pub(crate) keys: Option<crate::controls::auth::keys::Keys>,
     /// Whether files that the policy names are read anew; not for a switch, which is put over what is in force.
