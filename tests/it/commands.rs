@@ -46,6 +46,17 @@ fn a_reader_that_leaves_is_no_error() -> Result<()> {
     Ok(())
 }
 
+/// What an editor gets from the command is what it gets from the documentation: a schema that knows which keys there are not.
+#[test]
+fn the_schema_is_the_documented_one() -> Result<()> {
+    let ran = Command::new(paths::binary()?).arg("schema").stdin(Stdio::null()).output()?;
+    let documented = std::fs::read_to_string(paths::workspace().join("docs/src/reference/palisade.schema.json"))?;
+    ensure!(ran.status.success() && String::from_utf8(ran.stdout)? == documented);
+    let schema: serde_json::Value = serde_json::from_str(&documented)?;
+    ensure!(schema["additionalProperties"] == false && schema["properties"]["limits"]["additionalProperties"] == false);
+    Ok(())
+}
+
 /// Relative paths start at the policy file, wherever the command was typed; what cannot be written is said with its place.
 #[tokio::test]
 async fn log_files_lie_beside_the_policy() -> Result<()> {

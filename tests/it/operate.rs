@@ -194,11 +194,30 @@ async fn the_written_policy_starts_and_allows_what_was_seen() -> Result<()> {
         let (body, kind) = Body::multipart("file", "a.bin", "x", 3_000_000);
         Ok(palisade.http()?.post("/upload").header("content-type", &kind).body(body).send().await?.status())
     };
+    let nested = async |palisade: &Palisade, target: &str, depth: usize| -> Result<u16> {
+        let tree = "[".repeat(depth) + &"]".repeat(depth);
+        let client = palisade.http()?;
+        let request = client.post(target).header("content-type", "application/json").body(tree);
+        Ok(request.send().await?.status())
+    };
+    // Two readings each, of which the starter policy leaves it to the application what they mean.
+    let paths = ["/files/a%2Fb", "/files/c%2fd%2fe", "/shop/1;color=red/x", "/cars;color=red", "/files/f%2Fg;h=i"];
+    let get = async |palisade: &Palisade, target: &str| -> Result<u16> {
+        Ok(palisade.http()?.get(target).send().await?.status())
+    };
     assert_eq!(upload(&starter).await?, 200);
-    starter.access(|line| line["path"] == "/upload").await?;
+    for path in paths {
+        assert_eq!(get(&starter, path).await?, 200, "{path}");
+    }
+    assert_eq!(nested(&starter, "/tree", 64).await?, 200);
+    assert_eq!(nested(&starter, "/tree", 129).await?, 400, "the starter policy has a limit too");
+    starter.access(|line| line["path"] == "/tree" && line["outcome"] == "refused").await?;
     assert!(starter.interrupt().await?.success());
     let end = starter.output().tail();
     assert!(end.contains("The strict policy would also have refused") && end.contains("`palisade init`"), "{end}");
+    for (control, count) in [("integrity", paths.len()), ("limits", 2)] {
+        assert!(end.contains(&format!("  {control:<16} {count:>8}")), "{end}");
+    }
 
     let init = starter.run(&["init", "--yes"]).await?;
     assert_eq!(init.code, Some(0), "{}", init.err);
@@ -209,12 +228,41 @@ async fn the_written_policy_starts_and_allows_what_was_seen() -> Result<()> {
 
     let strict = Palisade::serve().after(&starter).start().await?;
     assert_eq!(upload(&strict).await?, 200, "what was seen goes on");
+    for path in paths {
+        assert_eq!(get(&strict, path).await?, 200, "{path}");
+    }
+    assert_eq!(nested(&strict, "/tree", 64).await?, 200);
+    // And nothing else does.
+    assert_eq!(get(&strict, "/elsewhere/a%2Fb").await?, 400);
+    assert_eq!(nested(&strict, "/elsewhere", 33).await?, 400);
     // Its head alone: a body would still be on its way when the answer comes.
     let mut wire = strict.wire_http().await?;
     wire.send("POST /other HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3000000\r\n\r\n").await?;
     assert_eq!(wire.answer().await?.status(), 413, "what was not is refused");
     let check = strict.run(&["check", "--json"]).await?.json()?;
     assert_eq!(check["ok"], true);
+    Ok(())
+}
+
+/// The first start of many: the log says which variables lie over the files, and never what is in them.
+#[tokio::test]
+async fn what_the_environment_overrides_is_said_by_name() -> Result<()> {
+    const NAME: &str = "PALISADE__SERVER__DRAIN";
+    let palisade = Palisade::serve().policy(POLICY).env(NAME, "\"23457ms\"").start().await?;
+    let said = palisade.event("policy.overridden", |_| true).await?;
+    assert_eq!((&said["name"], &said["level"]), (&NAME.into(), &"info".into()));
+    let position = palisade.output().position();
+    palisade.reload()?;
+    palisade.event_since(position, "policy.overridden", |line| line["name"] == NAME).await?;
+    let said = palisade.log().iter().filter(|line| line["event"] == "policy.overridden").count();
+    assert_eq!(said, 2, "once at the start, once after the reload");
+    assert!(palisade.terminate().await?.success());
+    let everything = palisade.output().everything()?;
+    assert!(!everything.contains("23457"), "{everything}");
+
+    let without = Palisade::serve().policy(POLICY).start().await?;
+    assert!(without.terminate().await?.success());
+    assert!(!without.output().contains("policy.overridden"));
     Ok(())
 }
 

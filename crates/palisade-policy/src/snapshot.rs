@@ -108,6 +108,12 @@ impl Snapshot {
         self.files.iter().map(|file| file.owner.path.as_path())
     }
 
+    /// Whether the text of this name inside the binary is among those that were read.
+    #[must_use]
+    pub fn has_builtin(&self, name: &str) -> bool {
+        self.texts.list.iter().any(|text| matches!(text.kind, Kind::Builtin(known) if known == name))
+    }
+
     /// Lays a table under another: keys that the one at `over` does not name have there the value that is written in the
     /// one at `under`, and its place in messages. Both may be absent; the table that `over` is a key of must be there.
     pub fn lay_under(&mut self, over: &str, under: &str, problems: &mut Problems) {

@@ -230,6 +230,7 @@ fn environment_and_flags_override() {
         .flag("--upstream", "upstream.url", "\"http://flag\"");
     let snapshot = Snapshot::read(&sources).unwrap();
     assert_eq!(snapshot.origin("waf.mode"), Origin::Builtin("starter policy"));
+    assert!(snapshot.has_builtin("starter policy") && !snapshot.has_builtin("another"));
     assert_eq!(line(snapshot.origin("waf.paranoia")), ("palisade.toml".into(), 4));
     assert_eq!(snapshot.origin("server.https"), Origin::Env("PALISADE__SERVER__HTTPS".into()));
     assert_eq!(snapshot.origin("upstream.url"), Origin::Flag("--upstream".into()));

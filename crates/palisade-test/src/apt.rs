@@ -8,6 +8,7 @@ use std::sync::Once;
 
 use anyhow::{Context, Result, bail};
 
+use crate::provision::is_forbidden;
 use crate::shell::{first_line, has, run, say};
 
 const POLICY: &str = "/usr/sbin/policy-rc.d";
@@ -17,8 +18,9 @@ const POLICY_TEXT: &str = "#!/bin/sh\n# by palisade-test, while it installs pack
 /// Installs packages, saying so and why.
 ///
 /// # Errors
-/// Without apt, without root or a `sudo` that asks nothing, or when apt fails.
+/// Without apt, without root or a `sudo` that asks nothing, where nothing may be installed, or when apt fails.
 pub fn install(packages: &[&str], why: &str) -> Result<()> {
+    allowed(packages, why, is_forbidden())?;
     say(&format!("installing: {} ({why})", packages.join(", ")));
     update()?;
     let _guard = NoServices::new(Path::new(POLICY))?;
@@ -29,8 +31,9 @@ pub fn install(packages: &[&str], why: &str) -> Result<()> {
 /// Unpacks a package into a folder without installing it: no service, no user, no trace in the system.
 ///
 /// # Errors
-/// When it can't be downloaded or unpacked.
+/// When it can't be downloaded or unpacked, or nothing may be installed.
 pub fn unpack(package: &str, folder: &Path, why: &str) -> Result<()> {
+    allowed(&[package], why, is_forbidden())?;
     say(&format!("installing: {package}, unpacked into {} ({why})", folder.display()));
     update()?;
     fs::create_dir_all(folder)?;
@@ -42,6 +45,14 @@ pub fn unpack(package: &str, folder: &Path, why: &str) -> Result<()> {
         .with_context(|| format!("apt-get downloaded no package for `{package}`"))?;
     run(Command::new("dpkg").arg("-x").arg(&deb).arg(folder))?;
     fs::remove_file(deb).context("removing the downloaded package")
+}
+
+/// Says what is missing where it must not be installed.
+fn allowed(packages: &[&str], why: &str, forbidden: bool) -> Result<()> {
+    if forbidden {
+        bail!("missing: {} ({why}), and `PALISADE_PROVISION=never`: install it by hand", packages.join(", "));
+    }
+    Ok(())
 }
 
 /// Once in a process, and only if something is to be installed at all.
@@ -58,9 +69,12 @@ fn update() -> Result<()> {
     result
 }
 
-/// A command with the rights and the environment an installation needs. `RUNLEVEL=1` keeps init scripts from starting
-/// what was installed.
-pub(crate) fn as_root(command: &[&str]) -> Result<Command> {
+/// A command with the rights and the environment an installation needs, which asks nothing. `RUNLEVEL=1` keeps init scripts
+/// from starting what was installed.
+///
+/// # Errors
+/// Without root or a `sudo` that asks for no password.
+pub fn as_root(command: &[&str]) -> Result<Command> {
     let mut words = Vec::new();
     if first_line(Command::new("id").arg("-u")).as_deref() != Some("0") {
         // `-n`: fail rather than ask for a password.
@@ -115,6 +129,15 @@ impl Drop for NoServices<'_> {
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt as _;
+
+    #[test]
+    fn what_must_not_be_installed_is_named() {
+        assert!(allowed(&["wrk", "nginx"], "the bench", false).is_ok());
+        let said = allowed(&["wrk", "nginx"], "the bench", true).unwrap_err().to_string();
+        for part in ["wrk, nginx", "the bench", "PALISADE_PROVISION=never"] {
+            assert!(said.contains(part), "`{part}` is not in: {said}");
+        }
+    }
 
     #[test]
     fn the_policy_against_services_is_removed_only_if_it_is_ours() {

@@ -151,7 +151,7 @@ pub fn need(what: Need) -> Result<()> {
     if what.is_met() {
         return Ok(());
     }
-    if env::var("PALISADE_PROVISION").as_deref() == Ok("never") {
+    if is_forbidden() {
         bail!("{} missing, and `PALISADE_PROVISION=never`: run `cargo xtask test --only provision`", what.name());
     }
     fs::create_dir_all(paths::cache())?;
@@ -165,6 +165,11 @@ pub fn need(what: Need) -> Result<()> {
         bail!("{} installed without an error, yet not found afterwards", what.name());
     }
     Ok(())
+}
+
+/// Whether nothing may be installed: `PALISADE_PROVISION=never`, which `cargo xtask test --no-provision` says to all it starts.
+pub fn is_forbidden() -> bool {
+    env::var("PALISADE_PROVISION").as_deref() == Ok("never")
 }
 
 /// The virtual environment of [`Need::Python`].

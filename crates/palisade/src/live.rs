@@ -217,11 +217,13 @@ impl Handle {
             plan = Some(chosen);
         }
         let plan = Mutex::new(plan);
-        let held = Mutex::new(Held { situation: situation.clone(), snapshot: checked.snapshot.clone() });
+        let snapshot = checked.snapshot.clone();
+        let held = Mutex::new(Held { situation: situation.clone(), snapshot: snapshot.clone() });
         let (live, problems) = compile(checked, &target, situation, &state, &log, &metrics, &clock, Occasion::Start)
             .map_err(Error::Policy)?;
         crate::mail::post(live.policy.env()).put_in_force(&live.policy);
         InForce::of(live.policy.env()).put(&live.policy);
+        say_overrides(&snapshot, &log);
         let live = ArcSwap::from_pointee(live);
         Ok((Arc::new(Self { live, sources, target, held, state, log, metrics, clock, started, plan }), problems))
     }
@@ -269,9 +271,13 @@ impl Handle {
         // One reload at a time; the situation is read under the lock, so that a switch and a reload cannot cross.
         let mut held = self.held.lock();
         let outcome = self.replace(&mut held, None);
+        let snapshot = held.snapshot.clone();
         drop(held);
         match &outcome {
-            Ok(_) => drop(event::RELOADED.line(&self.log).str("policy_hash", self.live().policy.hash())),
+            Ok(_) => {
+                event::RELOADED.line(&self.log).str("policy_hash", self.live().policy.hash());
+                say_overrides(&snapshot, &self.log);
+            }
             Err(problems) => drop(event::REJECTED.line(&self.log).str("problems", &problems.render(false))),
         }
         outcome
@@ -402,6 +408,14 @@ impl Handle {
     }
 }
 
+/// Names the variables of the environment that lie over the files. Their values may be secrets that somebody put into the
+/// wrong place, and are nobody's business (threats 14).
+fn say_overrides(snapshot: &Snapshot, log: &Log) {
+    for name in snapshot.env_overrides() {
+        event::OVERRIDDEN.line(log).str("name", name);
+    }
+}
+
 /// How the supervised application is doing.
 pub(crate) fn app_status(state: &State) -> Arc<AppStatus> {
     state.get("app", AppStatus::default)
@@ -429,6 +443,7 @@ fn compile(
         secrets,
         redis: None,
         has_login: snapshot.is_set("auth"),
+        starter: snapshot.has_builtin(policy::STARTER_NAME),
         keys: None,
         rereads: occasion != Occasion::Switch,
     };

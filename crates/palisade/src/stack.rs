@@ -8,15 +8,14 @@ use futures_util::FutureExt as _;
 use http::header::{ACCEPT, HeaderValue};
 use http::{Request, Response, StatusCode, request, response};
 use http_body::Body as _;
-use tower::ServiceExt as _;
 
 use crate::body::{Pace, RequestBody, ResponseBody, Start};
 use crate::context::{Connection, Context, Seen};
 use crate::control::{Begun, Check, Compiled, ControlId, Mode, Stage};
 use crate::controls::auth::streams;
-use crate::controls::{integrity, rate_limit};
+use crate::controls::{integrity, limits, rate_limit};
 use crate::endpoints;
-use crate::gateway::{Gateway, forwarded_headers, in_process, prefix};
+use crate::gateway::{Gateway, in_process, prefix};
 use crate::observe::access::Record;
 use crate::observe::event;
 use crate::policy::Policy;
@@ -129,6 +128,15 @@ fn stages(policy: &Policy) -> Stages {
     // Below everything that says who sends a request, since what has to be proved follows from that; last of the body,
     // because a form that is not one needs no token.
     stages.head(&controls.csrf);
+    // Last: of what nobody refuses, what a strict policy would have. Neither the rate by address nor the connections of one:
+    // all clients of the starter policy are on this machine and share its address, so that a count would say how fast a load
+    // test is, and `palisade init` would take a limit away that no client of a deployment meets.
+    if policy.env().starter {
+        stages.once_more(controls.integrity.id, Arc::new(integrity::Strict));
+        if let Some(strict) = controls.limits.control.as_deref().and_then(limits::Strict::of) {
+            stages.once_more(controls.limits.id, Arc::new(strict));
+        }
+    }
     // What is off everywhere costs nothing, not even a look at its mode.
     stages.head.retain(|stage| policy.runs(stage.control));
     stages.readers = stages.head.iter().filter(|stage| stage.check.reads()).cloned().rev().collect();
@@ -311,7 +319,7 @@ impl Live {
                 gateway.call(ctx, request).await.map_err(|refusal| refusal.with("upstream", gateway.name().to_owned()))
             }
             (None, Inner::Router(router)) if websocket => Box::pin(in_process::websocket(router, ctx, request)).await,
-            (None, Inner::Router(router)) => Box::pin(ask_router(router, ctx, request)).await,
+            (None, Inner::Router(router)) => Box::pin(in_process::ask(router, ctx, request)).await,
             (None, Inner::Nothing) => Err(NO_UPSTREAM.refuse("neither `upstream.url` nor `upstream.command`")),
         };
         if let Ok(whole) = &mut answer {
@@ -457,28 +465,6 @@ async fn peeked(stage: &Stage, ctx: &Arc<Context>, parts: &mut response::Parts, 
     .await;
     *parts = given;
     outcome
-}
-
-/// Passes a request to a router in this process.
-async fn ask_router(
-    router: &axum::Router,
-    ctx: &Arc<Context>,
-    request: Request<RequestBody>,
-) -> Result<Response<ResponseBody>, Refusal> {
-    let mut request = request.map(RequestBody::into_axum);
-    forwarded_headers(ctx, request.headers_mut());
-    request.extensions_mut().insert(Arc::clone(ctx));
-    match router.clone().oneshot(request).await {
-        Ok(mut answer) => {
-            // A handler's own refusal: rendered as any other.
-            if let Some(refusal) = answer.extensions_mut().remove::<Refusal>() {
-                return Err(refusal);
-            }
-            integrity::strip_answer(answer.headers_mut());
-            Ok(answer.map(ResponseBody::boxed))
-        }
-        Err(never) => match never {},
-    }
 }
 
 /// What a refusal means: a watched one is noted where its control would enforce.

@@ -95,6 +95,13 @@ impl App {
         Self::with(policy, Situation::default()).unwrap_or_else(|error| panic!("{error}"))
     }
 
+    /// Starts a stack under the starter policy, as `palisade serve` does without a file.
+    pub(crate) fn starter() -> Self {
+        let starter = Self::text(crate::policy::STARTER);
+        let sources = |_: &std::path::Path| Sources::new().builtin(crate::policy::STARTER_NAME, starter);
+        Self::of(sources, Situation::default()).unwrap_or_else(|error| panic!("{error}"))
+    }
+
     /// The problems of a policy, rendered; warnings too.
     pub(crate) fn problems(policy: &str) -> String {
         let dir = tempfile::tempdir().unwrap();
@@ -106,12 +113,19 @@ impl App {
     }
 
     pub(crate) fn with(policy: &str, situation: Situation) -> crate::Result<Self> {
+        let text = Self::text(policy);
+        let sources = |file: &std::path::Path| {
+            std::fs::write(file, text).unwrap();
+            Sources::new().file(file)
+        };
+        Self::of(sources, situation)
+    }
+
+    fn of(sources: impl FnOnce(&std::path::Path) -> Sources, situation: Situation) -> crate::Result<Self> {
         let dir = tempfile::tempdir()?;
         let file = dir.path().join("palisade.toml");
-        std::fs::write(&file, Self::text(policy))?;
         let clock = Clock::adjustable();
-        let sources = Sources::new().file(&file);
-        let (handle, _) = Handle::start(sources, Target::Router(router()), situation, clock.clone())?;
+        let (handle, _) = Handle::start(sources(&file), Target::Router(router()), situation, clock.clone())?;
         Ok(Self { handle, clock, _dir: dir, file })
     }
 

@@ -52,6 +52,7 @@ const H1: Load = Load::Saturated { connections: 64, streams: 1 };
 const H1_LARGE: Load = Load::Saturated { connections: 16, streams: 1 };
 const H2: Load = Load::Saturated { connections: 16, streams: 8 };
 const H2_LARGE: Load = Load::Saturated { connections: 4, streams: 4 };
+const NEW: Load = Load::NewConnections(100);
 
 /// All cells, in order of print.
 pub(super) const CELLS: &[Cell] = &[
@@ -61,13 +62,8 @@ pub(super) const CELLS: &[Cell] = &[
     Cell { name: "h2-post", title: "POST 1 kB, HTTP/2", h2: true, what: What::Post, load: H2 },
     Cell { name: "h1-1mib", title: "1 MiB download, HTTP/1.1", h2: false, what: What::Download, load: H1_LARGE },
     Cell { name: "h2-1mib", title: "1 MiB download, HTTP/2", h2: true, what: What::Download, load: H2_LARGE },
-    Cell {
-        name: "new-tls",
-        title: "new TLS connection, one GET",
-        h2: false,
-        what: What::Get,
-        load: Load::NewConnections(100),
-    },
+    Cell { name: "new-tls", title: "new TLS connection, one GET, HTTP/1.1", h2: false, what: What::Get, load: NEW },
+    Cell { name: "new-tls-h2", title: "new TLS connection, one GET, HTTP/2", h2: true, what: What::Get, load: NEW },
     Cell { name: "h1-rate", title: "GET at 2,000/s, HTTP/1.1", h2: false, what: What::Get, load: Load::FixedRate },
     Cell { name: "h2-rate", title: "GET at 2,000/s, HTTP/2", h2: true, what: What::Get, load: Load::FixedRate },
 ];
@@ -93,6 +89,25 @@ impl What {
         match self {
             What::Get | What::Post => small_answer().len() as u64,
             What::Download => MEBIBYTE as u64,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is compared over one version is compared over the other.
+    #[test]
+    fn every_kind_of_load_is_there_over_both_versions() {
+        let same = |one: &Cell, other: &Cell| {
+            one.what == other.what && std::mem::discriminant(&one.load) == std::mem::discriminant(&other.load)
+        };
+        for cell in CELLS {
+            let twins = CELLS.iter().filter(|other| other.h2 != cell.h2 && same(cell, other)).count();
+            assert_eq!(twins, 1, "{}", cell.name);
+            let version = if cell.h2 { "HTTP/2" } else { "HTTP/1.1" };
+            assert!(cell.title.ends_with(version), "{}", cell.title);
         }
     }
 }

@@ -3,9 +3,9 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
+use palisade_test::{apt, shell};
 
 /// A program and the Debian package it comes in.
 const PROGRAMS: &[(&str, &str)] = &[
@@ -21,9 +21,6 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("ip", "iproute2"),
 ];
 
-/// Answers `invoke-rc.d` with "action forbidden", so that no installed service starts by itself.
-const POLICY_RC_D: &str = "/usr/sbin/policy-rc.d";
-
 /// Installs what is absent: the programs of every run, and `more`: programs, or files by their path, and their packages.
 pub(super) fn ensure(more: &[(&str, &'static str)]) -> Result<()> {
     let is_there = |what: &str| if what.starts_with('/') { Path::new(what).exists() } else { find(what).is_some() };
@@ -33,13 +30,8 @@ pub(super) fn ensure(more: &[(&str, &'static str)]) -> Result<()> {
     if packages.is_empty() {
         return Ok(());
     }
-    eprintln!("bench: installing with apt-get: {} (their services stay stopped and disabled)", packages.join(" "));
-    let denied = forbid_service_starts()?;
-    let installed = apt(&packages);
-    if denied {
-        privileged("rm", ["-f", POLICY_RC_D])?;
-    }
-    installed?;
+    // Their services are not started meanwhile.
+    apt::install(&packages, "the bench runs on them; their services stay stopped and disabled")?;
     for service in ["nginx", "haproxy"] {
         if packages.contains(&service) && find("systemctl").is_some() {
             // Fails where systemd is not running (containers): there is nothing to disable there.
@@ -63,44 +55,10 @@ pub(super) fn program(name: &str) -> Result<PathBuf> {
     find(name).with_context(|| format!("`{name}` is not installed"))
 }
 
-/// Installs packages.
-pub(crate) fn apt(packages: &[&str]) -> Result<()> {
-    // Another apt may be at work, on a machine that was just set up for instance.
-    const PATIENT: [&str; 2] = ["-o", "DPkg::Lock::Timeout=300"];
-    privileged("apt-get", [&PATIENT[..], &["update", "-qq"]].concat())?;
-    let mut args = [&PATIENT[..], &["install", "-y", "-qq", "--no-install-recommends"]].concat();
-    args.extend(packages);
-    privileged("apt-get", args)
-}
-
-/// True when this call put the file there, and so has to take it away again.
-fn forbid_service_starts() -> Result<bool> {
-    if Path::new(POLICY_RC_D).exists() {
-        return Ok(false);
-    }
-    privileged("sh", ["-c", &format!("printf '#!/bin/sh\\nexit 101\\n' > {POLICY_RC_D} && chmod 755 {POLICY_RC_D}")])?;
-    Ok(true)
-}
-
-/// Runs a command as root: directly when we are root, else through `sudo`.
-pub(super) fn privileged<'a>(program: &str, args: impl IntoIterator<Item = &'a str>) -> Result<()> {
-    let mut command = if is_root() {
-        Command::new(program)
-    } else {
-        let mut sudo = Command::new("sudo");
-        sudo.args(["--preserve-env=DEBIAN_FRONTEND", program]);
-        sudo
-    };
-    let status = command
-        .args(args)
-        .env("DEBIAN_FRONTEND", "noninteractive")
-        .stdout(std::io::stderr())
-        .status()
-        .with_context(|| format!("cannot run `{program}`: this needs root or sudo"))?;
-    if !status.success() {
-        bail!("`{program}` ended with {status}");
-    }
-    Ok(())
+/// Runs a command as root: directly when we are root, else through a `sudo` that asks nothing.
+pub(super) fn privileged<'a>(program: &'a str, args: impl IntoIterator<Item = &'a str>) -> Result<()> {
+    let words: Vec<&str> = std::iter::once(program).chain(args).collect();
+    shell::run(&mut apt::as_root(&words)?)
 }
 
 /// Whether we run as root: owner of our own entry in /proc.

@@ -46,7 +46,7 @@ pub(super) fn rounds(
     for round in 1..=rounds {
         for (index, cell) in cells.iter().enumerate() {
             for gateway in gateways.iter_mut() {
-                progress.next(&format!("round {round}/{rounds}  {:8} {}", cell.name, gateway.kind.name()));
+                progress.next(&format!("round {round}/{rounds}  {:10} {}", cell.name, gateway.kind.name()));
                 let run = one(site, gateway, cell, index, seconds)?;
                 if let Some(reason) = &run.invalid {
                     progress.say(&format!(

@@ -186,10 +186,16 @@ impl<'a> Run<'a> {
     }
 
     fn cost(&self) -> Result<Outcome> {
+        step::run(&mut self.bench()?)
+    }
+
+    fn bench(&self) -> Result<Command> {
         let at_most = INSTRUCTIONS + INSTRUCTIONS / 20;
         let mut bench = Command::new(env::current_exe().context("the path of this program")?);
         bench.args(["bench", "--profile", "release", "--instructions", "--only", "h1-get", "--against", "palisade"]);
-        step::run(bench.args(["--at-most", &at_most.to_string()]))
+        bench.args(["--at-most", &at_most.to_string()]);
+        self.tell(&mut bench);
+        Ok(bench)
     }
 
     fn tests(&self, selection: &[&str]) -> Result<Outcome> {
@@ -215,14 +221,19 @@ impl<'a> Run<'a> {
             }
             None => {}
         }
-        if self.arguments.no_provision {
-            command.env("PALISADE_PROVISION", "never");
-        }
+        self.tell(&mut command);
         // What is compiled once and thrown away gains nothing from the incremental files.
         if env::var("CI").as_deref() == Ok("true") {
             command.env("CARGO_INCREMENTAL", "0");
         }
         command
+    }
+
+    /// Whoever is started here installs nothing either, where that was said.
+    fn tell(&self, command: &mut Command) {
+        if self.arguments.no_provision {
+            command.env("PALISADE_PROVISION", "never");
+        }
     }
 
     fn finish(mut self) -> Count {
@@ -257,4 +268,22 @@ fn provision() -> Result<Outcome> {
 /// To standard output, where the streamed output of the steps goes too, so that the order is kept.
 fn line(text: &str) {
     let _ = writeln!(io::stdout().lock(), "{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_nothing_is_to_be_installed_every_step_is_told() {
+        for no_provision in [false, true] {
+            let arguments = Arguments { only: Vec::new(), filter: None, no_provision };
+            let run = Run::new(&arguments).unwrap();
+            for command in [run.bench().unwrap(), run.cargo(&["test"])] {
+                let mut set = command.get_envs();
+                let told = set.any(|(name, value)| name == "PALISADE_PROVISION" && value.is_some_and(|v| v == "never"));
+                assert_eq!(told, no_provision, "{command:?}");
+            }
+        }
+    }
 }

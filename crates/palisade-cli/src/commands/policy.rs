@@ -22,7 +22,7 @@ pub(crate) fn sources(global: &Global) -> Sources {
     let files = files(global);
     let mut sources = Sources::new();
     if files.is_empty() {
-        sources = sources.builtin("starter policy", palisade::policy::STARTER);
+        sources = sources.builtin(palisade::policy::STARTER_NAME, palisade::policy::STARTER);
     }
     for file in files {
         sources = sources.file(file);

@@ -5,6 +5,6 @@ use crate::exit::Done;
 
 /// Prints it.
 pub(crate) fn run() -> anyhow::Result<Done> {
-    print(&format!("{}\n", serde_json::to_string_pretty(&palisade::policy::schema())?));
+    print(&palisade::policy::schema_text());
     Ok(Done::Ok)
 }

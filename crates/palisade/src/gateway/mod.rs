@@ -106,8 +106,19 @@ pub static CLIENT_GONE: Code =
     Code::client("upstream.client_gone", StatusCode::BAD_REQUEST, 20, "the body of this request broke off");
 
 /// Every code of the gateway.
-pub static CODES: &[&Code] =
-    &[&UNREACHABLE, &TLS, &STARTING, &TIMEOUT, &BAD_ANSWER, &CLOSED, &BROKEN, &CLIENT_GONE, &MISSING_VALUE];
+pub static CODES: &[&Code] = &[
+    &UNREACHABLE,
+    &TLS,
+    &STARTING,
+    &TIMEOUT,
+    &BAD_ANSWER,
+    &CLOSED,
+    &BROKEN,
+    &CLIENT_GONE,
+    &MISSING_VALUE,
+    &in_process::NOT_FOUND,
+    &in_process::METHOD,
+];
 
 /// One application behind.
 #[derive(Debug)]

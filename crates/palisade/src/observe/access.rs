@@ -8,6 +8,7 @@ use http::{StatusCode, Version};
 
 use crate::context::{Connection, Context};
 use crate::control::Mode;
+use crate::controls::limits;
 use crate::observe::decisions::Ending;
 use crate::observe::{event, json, redact};
 use crate::policy::Policy;
@@ -148,13 +149,18 @@ impl Record {
             Outcome::UpstreamError(code) if *code == crate::gateway::BROKEN => Ending::Broken,
             Outcome::UpstreamError(_) | Outcome::Refused(_) => return,
         };
-        if !ctx.verdicts().is_empty() {
-            return;
-        }
-        ctx.policy.decisions().passed(ctx, self.status, ending);
+        let decisions = ctx.policy.decisions();
         let bytes_in = self.bytes_in.load(Ordering::Relaxed);
-        if bytes_in > crate::controls::limits::STRICT_BODY && self.outcome == Outcome::Passed {
-            ctx.policy.decisions().large_body(&ctx.method, ctx.path(), bytes_in);
+        let verdicts = ctx.verdicts();
+        // Whatever else would have been refused of it, unless that was its size.
+        if bytes_in > limits::STRICT_BODY
+            && self.outcome == Outcome::Passed
+            && verdicts.iter().all(|verdict| *verdict.refusal.code() != limits::BODY)
+        {
+            decisions.large_body(&ctx.method, ctx.path(), bytes_in);
+        }
+        if verdicts.is_empty() {
+            decisions.passed(ctx, self.status, ending);
         }
     }
 

@@ -28,7 +28,9 @@ pub const KEPT_PASSED: usize = 50_000;
 /// Groups of the counters, a shard.
 const MAX_GROUPS: usize = 1_000;
 /// Request ids, clients and requests that a group keeps as examples.
-const SAMPLES: usize = 5;
+pub(crate) const SAMPLES: usize = 5;
+/// Requests that it keeps where they would have been refused: each may become an exception in what `palisade init` writes.
+const WATCHED: usize = 30;
 const CLIENTS: usize = 10;
 /// Policies whose routes are remembered, so that an answer names the line of the policy that was in force.
 const POLICIES: usize = 16;
@@ -453,7 +455,7 @@ impl Decisions {
             }
             for (key, group) in &inside.groups {
                 match all.groups.get_mut(key) {
-                    Some(sum) => sum.add(group),
+                    Some(sum) => sum.add(group, examples(key.mode)),
                     None => drop(all.groups.insert(key.clone(), group.clone())),
                 }
             }
@@ -464,12 +466,9 @@ impl Decisions {
 
 impl Inside {
     fn count(&mut self, decision: &Decision, judged: &Judged) {
-        let key = GroupKey {
-            control: judged.control,
-            code: judged.code.name,
-            route: Arc::clone(&decision.route),
-            mode: judged.mode.as_str(),
-        };
+        let mode = judged.mode.as_str();
+        let (control, code, route) = (judged.control, judged.code.name, Arc::clone(&decision.route));
+        let key = GroupKey { control, code, route, mode };
         if self.groups.len() >= MAX_GROUPS && !self.groups.contains_key(&key) {
             self.other += 1;
             return;
@@ -494,12 +493,14 @@ impl Inside {
         if group.clients.len() < CLIENTS && !group.clients.contains(&decision.client) {
             group.clients.push(decision.client.clone());
         }
-        if group.requests.len() < SAMPLES {
+        if group.requests.len() < examples(mode) {
             let path = template(&decision.path);
-            let known = group
-                .requests
-                .iter()
-                .any(|known| known.method == decision.method && *known.path == *path && known.host == decision.host);
+            let known = group.requests.iter().any(|known| {
+                known.method == decision.method
+                    && *known.path == *path
+                    && known.host == decision.host
+                    && known.judged.why == judged.why
+            });
             if !known {
                 group.requests.push(Example {
                     method: decision.method.clone(),
@@ -513,7 +514,7 @@ impl Inside {
 }
 
 impl Group {
-    fn add(&mut self, other: &Self) {
+    fn add(&mut self, other: &Self, most: usize) {
         self.count += other.count;
         self.first = self.first.min(other.first);
         self.last = self.last.max(other.last);
@@ -528,12 +529,19 @@ impl Group {
             }
         }
         for example in &other.requests {
-            let known = self.requests.iter().any(|known| known.method == example.method && known.path == example.path);
-            if self.requests.len() < SAMPLES && !known {
+            let known = self.requests.iter().any(|known| {
+                known.method == example.method && known.path == example.path && known.judged.why == example.judged.why
+            });
+            if self.requests.len() < most && !known {
                 self.requests.push(example.clone());
             }
         }
     }
+}
+
+/// How many requests a group in this mode keeps.
+fn examples(mode: &str) -> usize {
+    if mode == Mode::Detect.as_str() { WATCHED } else { SAMPLES }
 }
 
 fn judged(control: &'static str, mode: Mode, refusal: &Refusal) -> Judged {
@@ -545,8 +553,24 @@ fn cut(text: &str) -> Box<str> {
     text[..text.floor_char_boundary(MAX_TEXT)].into()
 }
 
-/// A path with numbers, UUIDs and redacted values as parameters: `/users/7` and `/users/8` are one thing.
+/// Of a path with more than one reading the folder that all of them lie in, as a pattern: `/files/*` of `/files/a%2Fb`. A
+/// route for less is not selected by all of them, and such a request is refused whatever it says.
+pub(crate) fn folder(path: &str) -> Option<String> {
+    let mut before = 0;
+    for segment in path.split('/') {
+        if segment.contains(';') || segment.contains("%2F") || segment.contains("%3B") {
+            return Some(format!("{}*", path.get(..before)?));
+        }
+        before += segment.len() + 1;
+    }
+    None
+}
+
+/// A path with numbers, UUIDs and redacted values as parameters: `/users/7` and `/users/8` are one thing. Of a path with
+/// more than one reading, its folder.
 pub(crate) fn template(path: &str) -> String {
+    let folder = folder(path);
+    let path = folder.as_deref().unwrap_or(path);
     let mut out = String::with_capacity(path.len() + 8);
     for (place, segment) in path.split('/').enumerate() {
         if place > 0 {
@@ -593,6 +617,10 @@ mod tests {
             ("/pay/[redacted]", "/pay/{value}"),
             ("/notes;pin=[redacted]/7", "/{value}/{id:int}"),
             ("/x/", "/x/"),
+            ("/files/7/a%2Fb/c", "/files/{id:int}/*"),
+            ("/files/a;b=1", "/files/*"),
+            ("/a%3Bb", "/*"),
+            ("/a%2Eb", "/a%2Eb"),
         ] {
             assert_eq!(template(path), wanted);
         }

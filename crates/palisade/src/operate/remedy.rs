@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::control::{Asked, Remedy};
 use crate::controls::headers::DOCS;
-use crate::observe::decisions::{Judged, is_of_policy};
+use crate::observe::decisions::{Judged, folder, is_of_policy};
 use crate::observe::redact;
 use crate::policy::Rule;
 use crate::policy::values::PathPattern;
@@ -70,12 +70,9 @@ fn route(rule: &Rule, request: Request<'_>, key: &str) -> Value {
             "text": format!("write in the `[[route]]` at {} (it holds for all of `{label}`)", rule.line),
         });
     }
-    let path: Vec<&str> = request
-        .path
-        .split('/')
-        .map(|segment| if segment.contains(redact::REDACTED) { "{value}" } else { segment })
-        .collect();
-    let path = path.join("/");
+    let path = folder(request.path).unwrap_or_else(|| request.path.to_owned());
+    let whole = |segment| if str::contains(segment, redact::REDACTED) { "{value}" } else { segment };
+    let path = path.split('/').map(whole).collect::<Vec<_>>().join("/");
     let path = if path.parse::<PathPattern>().is_ok() { path } else { "/*".to_owned() };
     let method = request.method.as_str();
     // A route claims its path for all methods, so that the others need a line of their own to stay as they are.

@@ -4,13 +4,15 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use palisade_base::Rate;
 use serde_json::{Value, json};
 
 use super::remedy::{Request, remedy};
 use super::rfc3339;
 use crate::controls::headers::URL_TOKEN;
+use crate::controls::rate_limit::STRICT_RATE;
 use crate::live::Handle;
-use crate::observe::decisions::{Group, GroupKey, Summary, is_of_policy};
+use crate::observe::decisions::{Group, GroupKey, SAMPLES, Summary, is_of_policy};
 use crate::refusal::Code;
 use crate::stack::Live;
 
@@ -25,7 +27,8 @@ pub fn report(handle: &Handle, control: Option<&str>) -> Value {
         all.groups.iter().filter(|(key, _)| control.is_none_or(|wanted| wanted == key.control)).collect();
     groups.sort_by_key(|(key, group)| (Reverse(group.count), *key));
     let more = groups.len().saturating_sub(MAX_GROUPS);
-    let shown: Vec<Value> = groups.iter().take(MAX_GROUPS).map(|(key, group)| group_value(&live, key, group)).collect();
+    let shown = groups.iter().take(MAX_GROUPS).map(|(key, group)| group_value(&live, key, group, SAMPLES));
+    let shown: Vec<Value> = shown.collect();
     json!({
         "since": rfc3339(crate::server::status::started(handle)),
         "requests": all.requests, "refused": all.refused, "would_refuse": all.would_refuse,
@@ -33,11 +36,13 @@ pub fn report(handle: &Handle, control: Option<&str>) -> Value {
     })
 }
 
-pub(super) fn group_value(live: &Live, key: &GroupKey, group: &Group) -> Value {
+/// A group with so many of its requests at most.
+pub(super) fn group_value(live: &Live, key: &GroupKey, group: &Group, most: usize) -> Value {
     let mut remedies: Vec<Value> = Vec::new();
     let requests: Vec<Value> = group
         .requests
         .iter()
+        .take(most)
         .map(|example| {
             let change = is_of_policy(example.judged.code).then(|| {
                 let client = group.clients.first().map_or("", |client| client);
@@ -68,10 +73,10 @@ pub(super) fn group_value(live: &Live, key: &GroupKey, group: &Group) -> Value {
 /// would have refused, by control. Nothing where there was no request.
 pub fn summary(handle: &Handle) -> Option<String> {
     let live = handle.live();
-    text(&live.policy.decisions().summary())
+    text(&live.policy.decisions().summary(), live.policy.env().starter)
 }
 
-fn text(all: &Summary) -> Option<String> {
+fn text(all: &Summary, starter: bool) -> Option<String> {
     if all.requests == 0 {
         return None;
     }
@@ -103,6 +108,11 @@ fn text(all: &Summary) -> Option<String> {
             let _ = writeln!(out, "  {control:<16} {count:>8}");
         }
     }
+    // Fewer requests than one address may send at once exceed no limit.
+    let exceeds = |rate: Rate| all.requests > u64::from(rate.amount());
+    if starter && STRICT_RATE.parse::<Rate>().is_ok_and(exceeds) {
+        let _ = writeln!(out, "Its limit of {STRICT_RATE} by address was not counted: all clients here share one.");
+    }
     out.push_str("`palisade init` writes the strict policy that fits what was seen.\n");
     Some(out)
 }
@@ -114,19 +124,88 @@ fn plural(requests: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing_local::{App, request};
 
     #[test]
     fn the_end_report_counts_by_control() {
-        assert_eq!(text(&Summary::default()), None);
+        assert_eq!(text(&Summary::default(), true), None);
         let mut all = Summary { requests: 3, refused: 1, ..Summary::default() };
-        assert!(text(&all).unwrap().contains("would have refused nothing else"));
+        assert!(text(&all, true).unwrap().contains("would have refused nothing else"));
         let large = crate::observe::decisions::Large { count: 2, bytes: 5 << 20 };
         all.large.insert(("POST".into(), "/upload".into()), large);
-        let said = text(&all).unwrap();
+        let said = text(&all, true).unwrap();
         assert!(
             said.contains("3 requests seen, 1 refused.") && said.contains("  limits                  2\n"),
             "{said}"
         );
         assert!(said.contains("`palisade init`"));
+    }
+
+    #[test]
+    fn what_was_not_counted_is_said_where_it_could_matter() {
+        let said = |requests, starter| {
+            let all = Summary { requests, ..Summary::default() };
+            text(&all, starter).unwrap().contains("limit of 1000/minute by address was not counted")
+        };
+        assert!(said(1001, true));
+        assert!(!said(1000, true), "nobody can have exceeded it");
+        assert!(!said(1001, false), "a policy of one's own counts it");
+    }
+
+    #[tokio::test]
+    async fn what_the_starter_policy_loosens_is_counted() {
+        let app = App::starter();
+        let json = async |depth: usize, spaces: usize| {
+            let body = "[".repeat(depth) + &" ".repeat(spaces) + &"]".repeat(depth);
+            let request = request("POST", "/echo", &[("content-type", "application/json")], body.into());
+            app.send("127.0.0.1", request).await.status
+        };
+        assert_eq!(app.get("127.0.0.1", "/files/a%2Fb").await.status, 200);
+        assert_eq!(app.get("127.0.0.1", "/files/c%2fd").await.status, 200);
+        assert_eq!(app.get("127.0.0.1", "/cars;color=red%2Fblue").await.status, 200);
+        assert_eq!(app.get("127.0.0.1", "/shop/a%3Bb").await.status, 200);
+        assert_eq!(app.get("127.0.0.1", "/files/e;f").await.status, 200);
+        assert_eq!(app.get("127.0.0.1", "/shop/plain").await.status, 200);
+        assert_eq!(json(32, 0).await, 200);
+        assert_eq!(json(33, 0).await, 200);
+        assert_eq!(json(129, 0).await, 400, "the limit in force is held all the same");
+        let all = app.handle.live().policy.decisions().summary();
+        assert_eq!((all.requests, all.refused, all.would_refuse), (9, 1, 6));
+        let said = text(&all, true).unwrap();
+        for (control, count) in [("integrity", 5), ("limits", 1)] {
+            assert!(said.contains(&format!("\n  {control:<16} {count:>8}\n")), "{said}");
+        }
+        assert_eq!(json(33, 2 << 20).await, 200);
+        let seen = crate::operate::seen(&app.handle);
+        assert_eq!(seen["large_bodies"][0]["path"], "/echo", "what is deep may be large as well: {seen}");
+        let remedies: Vec<(&str, &str)> = seen["groups"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .flat_map(|group| group["requests"].as_array().unwrap())
+            .map(|request| (request["path"].as_str().unwrap(), request["remedy"]["toml"].as_str().unwrap()))
+            .collect();
+        for (path, keys) in [
+            ("/files/*", "encoded_slash = true\n"),
+            ("/files/*", "path_parameters = true\n"),
+            ("/*", "encoded_slash = true\npath_parameters = true\n"),
+            ("/shop/*", "path_parameters = true\n"),
+            ("/echo", "limits = { json_depth = 128 }\n"),
+        ] {
+            let line = format!("path = \"{path}\"\n");
+            let fits = |(of, toml): &(&str, &str)| *of == path && toml.contains(keys) && toml.contains(&line);
+            assert!(remedies.iter().any(fits), "{path}: {remedies:?}");
+        }
+        assert_eq!(remedies.len(), 5, "{remedies:?}");
+    }
+
+    /// What a policy of one's own allows is meant, and watched by nobody.
+    #[tokio::test]
+    async fn the_same_in_a_file_is_nobodys_business() {
+        let app = App::start(crate::policy::STARTER);
+        assert_eq!(app.get("127.0.0.1", "/files/a%2Fb;c").await.status, 200);
+        assert_eq!(app.handle.live().policy.decisions().summary().would_refuse, 0);
+        let starter = App::starter().handle.live().controls();
+        assert_eq!(app.handle.live().controls().len() + 2, starter.len(), "{starter:?}");
     }
 }

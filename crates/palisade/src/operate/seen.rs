@@ -22,7 +22,7 @@ pub fn seen(handle: &Handle) -> Value {
         .iter()
         .filter(|(key, group)| key.mode == "detect" && is_of_policy(group.code))
         .take(MAX_GROUPS)
-        .map(|(key, group)| group_value(&live, key, group))
+        .map(|(key, group)| group_value(&live, key, group, usize::MAX))
         .collect();
     let large: Vec<Value> = all
         .large

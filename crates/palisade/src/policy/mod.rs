@@ -42,6 +42,8 @@ use crate::redis::Redis;
 
 /// The starter policy: what `palisade serve` runs when there is no policy file.
 pub const STARTER: &str = include_str!("starter.toml");
+/// What it is called among the sources of a policy: by this it is known to be in force.
+pub const STARTER_NAME: &str = "starter policy";
 
 /// The JSON Schema of `palisade.toml`.
 pub fn schema() -> schemars::Schema {
@@ -49,6 +51,12 @@ pub fn schema() -> schemars::Schema {
         schemars::generate::SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<Config>();
     drop_absent(schema.as_object_mut());
     schema
+}
+
+/// The same as text, as `palisade schema` prints it and the documentation has it: closed, so that an editor marks a key
+/// that does not exist.
+pub fn schema_text() -> String {
+    palisade_policy::json_schema(&serde_json::to_value(schema()).unwrap_or_default())
 }
 
 /// Sections that routes have nothing to say of are marked, and leave the schema here.
@@ -138,6 +146,9 @@ pub struct Env {
     pub redis: Option<Redis>,
     /// Whether there is a login, `[auth]`.
     pub has_login: bool,
+    /// Whether the starter policy is in force: what it lets pass and a strict one would not is noted, for its end and for
+    /// `palisade init`.
+    pub starter: bool,
     /// The keys that Palisade makes for itself; with a login.
     pub(crate) keys: Option<crate::controls::auth::keys::Keys>,
     /// Whether files that the policy names are read anew; not for a switch, which is put over what is in force.

@@ -46,6 +46,9 @@ fn application() -> Router {
             get(|| async { ([("x-frame-options", "SAMEORIGIN")], axum::response::Html("<p>framed</p>")) }),
         )
         .route("/many/{n}", get(|axum::extract::Path(n): axum::extract::Path<usize>| async move { "x".repeat(n) }))
+        // Without them the stack speaks for a router in its process, as it cannot for an application behind.
+        .fallback(|| async { (StatusCode::NOT_FOUND, "nothing here") })
+        .method_not_allowed_fallback(|| async { (StatusCode::METHOD_NOT_ALLOWED, "not so") })
 }
 
 /// What the application sees, but for what each connection has of its own.

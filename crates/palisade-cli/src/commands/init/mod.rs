@@ -80,7 +80,7 @@ pub(crate) fn run(global: &Global, init: &Init) -> anyhow::Result<Done> {
             true,
         )? {
             let note = "the application's own limit: here it holds over all workers, and says when to come back";
-            seen::allow(&mut allowed, path.clone(), format!("rate_limit = {limit}"), note.to_owned());
+            seen::allow(&mut allowed, path.clone(), &format!("rate_limit = {limit}"), note.to_owned());
         }
     }
 

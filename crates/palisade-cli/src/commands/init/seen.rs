@@ -1,5 +1,6 @@
 //! What runs of `palisade serve` have seen here: from the one that runs, or from the file the last one left.
 
+use std::cmp::Reverse;
 use std::fs;
 use std::path::Path;
 
@@ -50,7 +51,10 @@ impl Seen {
     /// The exceptions that what was seen needs. `ask` decides about each.
     pub(super) fn routes(&self, mut ask: impl FnMut(&str) -> anyhow::Result<bool>) -> anyhow::Result<Vec<Allowed>> {
         let mut allowed: Vec<Allowed> = Vec::new();
-        for large in items(&self.value["large_bodies"]) {
+        // The largest of a path first: it is the one that counts.
+        let mut bodies: Vec<&Value> = items(&self.value["large_bodies"]).iter().collect();
+        bodies.sort_by_key(|large| Reverse(large["bytes"].as_u64()));
+        for large in bodies {
             let (path, bytes) = (text(&large["path"]), large["bytes"].as_u64().unwrap_or(0));
             if path.parse::<PathPattern>().is_err() || bytes == 0 {
                 continue;
@@ -60,7 +64,7 @@ impl Seen {
             let method = text(&large["method"]);
             if ask(&format!("`{method} {path}` got {count} bodies of up to {size}. Allow that?"))? {
                 let note = format!("{count} bodies of up to {size} were seen");
-                allow(&mut allowed, path, format!("limits = {{ body = \"{size}\" }}"), note);
+                allow(&mut allowed, path, &format!("limits = {{ body = \"{size}\" }}"), note);
             }
         }
         for group in items(&self.value["groups"]) {
@@ -69,24 +73,25 @@ impl Seen {
             for request in items(&group["requests"]) {
                 let change = &request["remedy"];
                 // Only what the starter policy's default route judged: one of an earlier file is in that file.
-                let Some(key) = change["toml"].as_str().filter(|_| change["place"] == "[[route]]").and_then(route_key)
-                else {
+                let Some(toml) = change["toml"].as_str().filter(|_| change["place"] == "[[route]]") else { continue };
+                let keys: Vec<&str> = route_keys(toml).collect();
+                if keys.is_empty() {
                     continue;
-                };
+                }
                 let (method, path) = (text(&request["method"]), text(&request["path"]));
                 let path = path.replace("[redacted]", "{value}");
                 if path.parse::<PathPattern>().is_err() {
                     continue;
                 }
-                let question =
-                    format!("`{method} {path}` would be refused ({code}, {count} requests). Allow it with `{key}`?");
+                let question = format!(
+                    "`{method} {path}` would be refused ({code}, {count} requests). Allow it with `{}`?",
+                    keys.join("`, `")
+                );
                 if ask(&question)? {
-                    allow(
-                        &mut allowed,
-                        path,
-                        key.to_owned(),
-                        format!("{code}: {count} requests would have been refused"),
-                    );
+                    for key in keys {
+                        let note = format!("{code}: {count} requests would have been refused");
+                        allow(&mut allowed, path.clone(), key, note);
+                    }
                 }
             }
         }
@@ -94,22 +99,48 @@ impl Seen {
     }
 }
 
-/// The key of a proposed route that is not its path or methods.
-fn route_key(toml: &str) -> Option<&str> {
-    toml.lines().find(|line| line.contains('=') && !line.starts_with("path") && !line.starts_with("methods"))
+/// The keys of the first proposed route that are not its path or methods.
+fn route_keys(toml: &str) -> impl Iterator<Item = &str> {
+    let route = toml.lines().take_while(|line| !line.is_empty());
+    route.filter(|line| line.contains(" = ") && !line.starts_with("path = ") && !line.starts_with("methods = "))
 }
 
-/// One route a path: keys of the same one stand together, and none twice.
-pub(super) fn allow(allowed: &mut Vec<Allowed>, path: String, key: String, note: String) {
-    let name = |key: &str| key.split('=').next().unwrap_or_default().trim().to_owned();
-    match allowed.iter_mut().find(|known| known.path == path) {
-        Some(known) if known.keys.iter().any(|there| name(there) == name(&key)) => {}
-        Some(known) => {
-            known.keys.push(key);
+/// One route a path: keys of the same one stand together, and none twice. A route stands above those that take its paths
+/// too, since the first whose path fits decides.
+pub(super) fn allow(allowed: &mut Vec<Allowed>, path: String, key: &str, note: String) {
+    if let Some(known) = allowed.iter_mut().find(|known| known.path == path) {
+        if add(&mut known.keys, key) && !known.notes.contains(&note) {
             known.notes.push(note);
         }
-        None => allowed.push(Allowed { path, keys: vec![key], notes: vec![note] }),
+        return;
     }
+    let pattern = path.parse::<PathPattern>().ok();
+    let takes = |wider: &Allowed| {
+        let (wider, pattern) = (wider.path.parse::<PathPattern>().ok(), pattern.as_ref());
+        wider.zip(pattern).is_some_and(|(wider, pattern)| wider.covers(pattern))
+    };
+    let place = allowed.iter().position(takes).unwrap_or(allowed.len());
+    allowed.insert(place, Allowed { path, keys: vec![key.to_owned()], notes: vec![note] });
+}
+
+/// Adds a key to those of a route; what is there already stays. Tables of one name become one.
+fn add(keys: &mut Vec<String>, key: &str) -> bool {
+    let name = |key: &str| key.split(" = ").next().unwrap_or_default().to_owned();
+    let Some(there) = keys.iter_mut().find(|there| name(there) == name(key)) else {
+        keys.push(key.to_owned());
+        return true;
+    };
+    let (Some(old), Some(new)) = (members(there), members(key)) else { return false };
+    if new.split(", ").any(|new| old.split(", ").any(|old| name(old) == name(new))) {
+        return false;
+    }
+    *there = format!("{} = {{ {old}, {new} }}", name(there));
+    true
+}
+
+/// What is in a table of one line.
+fn members(key: &str) -> Option<&str> {
+    key.split_once(" = { ")?.1.strip_suffix(" }")
 }
 
 #[cfg(test)]
@@ -123,16 +154,25 @@ mod tests {
         let route = |toml: &str| json!({ "place": "[[route]]", "toml": toml });
         let of_a = route("[[route]]\npath = \"/a\"\nmethods = [\"GET\"]\nrate_limit = { mode = \"detect\" }");
         let of_up = route("[[route]]\npath = \"/up/{id:int}\"\nlimits = { body = \"9MiB\" }");
+        let of_depth = route("[[route]]\npath = \"/up/{id:int}\"\nlimits = { json_depth = 128 }");
+        let of_all = route(
+            "[[route]]\npath = \"/*\"\nmethods = [\"GET\"]\nencoded_slash = true\npath_parameters = true\n\n[[route]]   # its other methods\npath = \"/*\"\nx = 1",
+        );
         let seen = Seen::of(json!({
             "requests": 9, "upstream": "http://127.0.0.1:9",
-            "large_bodies": [{ "method": "POST", "path": "/up/{id:int}", "count": 2, "bytes": 3_000_000 }],
+            "large_bodies": [
+                { "method": "PATCH", "path": "/up/{id:int}", "count": 1, "bytes": 2_000_000 },
+                { "method": "POST", "path": "/up/{id:int}", "count": 2, "bytes": 3_000_000 },
+            ],
             "groups": [{
                 "code": "rate_limit.exceeded", "count": 4,
                 // The same path under two hosts, and one for which nothing is proposed.
                 "requests": [
+                    { "method": "GET", "path": "/*", "remedy": of_all },
                     { "method": "GET", "path": "/a", "remedy": of_a }, { "method": "GET", "path": "/a", "remedy": of_a },
                     { "method": "GET", "path": "/b", "remedy": null },
                     { "method": "POST", "path": "/up/{id:int}", "remedy": of_up },
+                    { "method": "POST", "path": "/up/{id:int}", "remedy": of_depth },
                 ],
                 "remedies": [of_a, of_up],
             }],
@@ -142,8 +182,10 @@ mod tests {
         assert_eq!(
             shown,
             [
-                ("/up/{id:int}", "limits = { body = \"3MiB\" }".to_owned()),
+                ("/up/{id:int}", "limits = { body = \"3MiB\", json_depth = 128 }".to_owned()),
                 ("/a", "rate_limit = { mode = \"detect\" }".to_owned()),
+                // Below those that it would take the paths of.
+                ("/*", "encoded_slash = true; path_parameters = true".to_owned()),
             ]
         );
         assert!(seen.routes(|_| Ok(false)).unwrap().is_empty());

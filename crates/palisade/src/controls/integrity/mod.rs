@@ -225,9 +225,10 @@ impl Check for Integrity {
 
     fn remedy(&self, asked: &Asked<'_>) -> Option<Remedy> {
         let why = asked.judged.why;
-        let key = ["encoded_slash = true", "path_parameters = true"].iter().find(|key| why.contains(**key));
-        if let Some(key) = key {
-            return Some(Remedy::Route((*key).into()));
+        let keys = ["encoded_slash = true", "path_parameters = true"].into_iter().filter(|key| why.contains(key));
+        let keys: Vec<&str> = keys.collect();
+        if !keys.is_empty() {
+            return Some(Remedy::Route(keys.join("\n")));
         }
         if why.contains("slashes = \"refuse\"") {
             return Some(Remedy::Route("slashes = \"merge\"".into()));
@@ -277,6 +278,28 @@ impl Integrity {
             return Err(PATH.refuse("repeated slashes, and the route says `slashes = \"refuse\"`"));
         }
         Ok(())
+    }
+}
+
+/// What a strict policy would refuse of a path that the starter policy lets pass. Last of the head: only what nobody
+/// refused is noted.
+#[derive(Debug)]
+pub(crate) struct Strict;
+
+impl Check for Strict {
+    fn request(&self, ctx: &Context, _: &mut request::Parts) -> Result<(), Stop> {
+        // In its normal form: the hex of escapes is in upper case.
+        let path = ctx.path();
+        let parameters = path.contains(';') || path.contains("%3B");
+        let why = match (path.contains("%2F"), parameters) {
+            (false, false) => return Ok(()),
+            (true, false) => "an encoded slash, for which a strict policy says `encoded_slash = true`",
+            (false, true) => "a `;` in the path, for which a strict policy says `path_parameters = true`",
+            (true, true) => {
+                "an encoded slash and a `;`, for which a strict policy says `encoded_slash = true` and `path_parameters = true`"
+            }
+        };
+        Err(PATH.refuse(why).watched().into())
     }
 }
 

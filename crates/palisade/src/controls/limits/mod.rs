@@ -28,6 +28,8 @@ use markup::Markup;
 
 /// The largest body where a policy says nothing, in bytes.
 pub(crate) const STRICT_BODY: u64 = 1 << 20;
+/// How deep a JSON body may be where a policy says nothing.
+const STRICT_JSON_DEPTH: u32 = 32;
 
 /// `[limits]`.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
@@ -79,7 +81,7 @@ impl Default for Config {
         Self {
             body: ByteSize::mib(1),
             unparsed_unlimited: false,
-            json_depth: 32,
+            json_depth: STRICT_JSON_DEPTH,
             xml_depth: 128,
             header_bytes: ByteSize::kib(32),
             url_bytes: ByteSize::kib(8),
@@ -234,12 +236,12 @@ impl Check for Limits {
         let left = if announced.is_some() { u64::MAX } else { self.body_limit(ctx, &parts.headers) };
         let most = |of: &[u32]| of.get(usize::from(ctx.rule().id)).copied().unwrap_or(u32::MAX);
         let kind = media_type(&parts.headers);
-        let depth = Depth::of(&kind, &parts.headers, most(&self.json_depth));
+        let depth = Nesting::of(&kind, &parts.headers, announced, most(&self.json_depth));
         let markup = Markup::of(&kind, most(&self.xml_depth));
         if left == u64::MAX && depth.is_none() && markup.is_none() {
             return None;
         }
-        Some(Box::new(Amount { left, depth, markup, whole: announced }))
+        Some(Box::new(Amount { left, depth, markup }))
     }
 
     fn inspects(&self) -> bool {
@@ -261,7 +263,10 @@ impl Check for Limits {
         }
         if *judged.code == JSON_DEPTH {
             let most = self.json_depth.get(usize::from(asked.rule.id)).copied().unwrap_or(u32::MAX);
-            return Some(Remedy::Route(format!("limits = {{ json_depth = {} }}", most.saturating_mul(2))));
+            // How deep it went is not known: of one that passed, that it was within the limit that it passed under.
+            let passed = judged.field("limit").and_then(|limit| limit.parse::<u32>().ok());
+            let wanted = passed.unwrap_or(most.saturating_mul(2));
+            return Some(Remedy::Route(format!("limits = {{ json_depth = {wanted} }}")));
         }
         if *judged.code == XML_DEPTH {
             let most = self.xml_depth.get(usize::from(asked.rule.id)).copied().unwrap_or(u32::MAX);
@@ -292,9 +297,8 @@ fn announced(headers: &HeaderMap) -> Option<u64> {
 #[derive(Debug)]
 struct Amount {
     left: u64,
-    depth: Option<Depth>,
+    depth: Option<Nesting>,
     markup: Option<Markup>,
-    whole: Option<u64>,
 }
 
 impl Inspect for Amount {
@@ -309,17 +313,75 @@ impl Inspect for Amount {
         {
             return Err(XML_DEPTH.refuse("deeper than `limits.xml_depth`").close());
         }
-        let Some(depth) = &mut self.depth else { return Ok(()) };
-        // Most bodies come in one piece and have fewer brackets than may lie in each other: counting is cheap, and no
-        // reading is needed.
-        let whole = self.whole.take() == Some(length);
-        if whole && openings(piece) <= depth.most() {
+        if let Some(depth) = &mut self.depth
+            && !depth.feed(piece)
+        {
+            return Err(JSON_DEPTH.refuse("deeper than `limits.json_depth`").close());
+        }
+        Ok(())
+    }
+}
+
+/// How deep a JSON body is. Most come in one piece and have fewer brackets than may lie in each other: counting is cheap,
+/// and no reading is needed.
+#[derive(Debug)]
+struct Nesting {
+    depth: Depth,
+    whole: Option<u64>,
+}
+
+impl Nesting {
+    fn of(kind: &str, headers: &HeaderMap, announced: Option<u64>, most: u32) -> Option<Self> {
+        Some(Self { depth: Depth::of(kind, headers, most)?, whole: announced })
+    }
+
+    /// Counts on. False: deeper than it may be.
+    fn feed(&mut self, piece: &[u8]) -> bool {
+        let whole = self.whole.take() == Some(piece.len() as u64);
+        (whole && openings(piece) <= self.depth.most()) || self.depth.feed(piece)
+    }
+}
+
+/// What a strict policy would refuse of a JSON body that the starter policy lets pass. An inspector of its own: one that has
+/// spoken is fed no more, and the limits in force have to be held to the end.
+#[derive(Debug)]
+pub(crate) struct Strict {
+    in_force: u32,
+}
+
+impl Strict {
+    /// Where the depth in force is more than the strict one.
+    pub(crate) fn of(limits: &Limits) -> Option<Self> {
+        let in_force = limits.json_depth.first().copied()?;
+        (in_force > STRICT_JSON_DEPTH).then_some(Self { in_force })
+    }
+}
+
+impl Check for Strict {
+    fn inspect(&self, ctx: &Context, parts: &request::Parts) -> Option<Box<dyn Inspect>> {
+        let kind = media_type(&parts.headers);
+        let nesting = Nesting::of(&kind, &parts.headers, announced(&parts.headers), STRICT_JSON_DEPTH)?;
+        (!ctx.grpc).then(|| Box::new(TooDeep { nesting, in_force: self.in_force }) as Box<dyn Inspect>)
+    }
+
+    fn inspects(&self) -> bool {
+        true
+    }
+}
+
+#[derive(Debug)]
+struct TooDeep {
+    nesting: Nesting,
+    in_force: u32,
+}
+
+impl Inspect for TooDeep {
+    fn feed(&mut self, piece: &[u8]) -> Result<(), Refusal> {
+        if self.nesting.feed(piece) {
             return Ok(());
         }
-        match depth.feed(piece) {
-            true => Ok(()),
-            false => Err(JSON_DEPTH.refuse("deeper than `limits.json_depth`").close()),
-        }
+        let refusal = JSON_DEPTH.refuse("deeper than the `limits.json_depth` of a strict policy");
+        Err(refusal.with("limit", self.in_force.to_string()).watched())
     }
 }
 

@@ -8,6 +8,9 @@ use palisade_base::{BadValue, Cidr, Rate, TextValue, text_value};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// What an address may send where a policy says nothing.
+pub(crate) const STRICT_RATE: &str = "1000/minute";
+
 /// `[rate_limit]`.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
@@ -65,7 +68,7 @@ impl WhenAway {
 
 impl Default for Config {
     fn default() -> Self {
-        let rate = "1000/minute".parse().map(Rates::One);
+        let rate = STRICT_RATE.parse().map(Rates::One);
         Self {
             default: rate.unwrap_or(Rates::Off(Off::Off)),
             exempt: Vec::new(),

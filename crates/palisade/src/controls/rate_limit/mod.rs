@@ -32,6 +32,7 @@ use crate::policy::Env;
 use crate::refusal::{Code, Refusal, Stop};
 
 use client::{BY_HEADER, Client, Subject, V6, V6_WIDE, network};
+pub(crate) use config::STRICT_RATE;
 pub use config::{By, Config, Keys, Off, RateText, Rates, Route, Store, WhenAway};
 pub use facts::Facts;
 use gcra::Outcome;
