@@ -429,7 +429,8 @@ async fn both_inner_services_answer_alike() {
     assert!(table.len() >= 60, "{} requests", table.len());
     let (mut answers, mut different) = (Vec::new(), Vec::new());
     for plaintext in [true, false] {
-        let gateway = start_with(POLICY, plaintext, &format!("\n[upstream]\nurl = \"http://{upstream}\"\n"), Target::Policy);
+        let gateway =
+            start_with(POLICY, plaintext, &format!("\n[upstream]\nurl = \"http://{upstream}\"\n"), Target::Policy);
         let library = start_with(POLICY, plaintext, "", Target::Router(application()));
 
         // The same controls, in the same order, and every one of the registry: what is new is on here, or is excused above.
