@@ -24,6 +24,9 @@ const PER_STEP: usize = 16;
 
 type Make<T> = Box<dyn Fn() -> T + Send + Sync + std::panic::UnwindSafe + std::panic::RefUnwindSafe>;
 
+/// What a search needs, kept for the next one.
+type Kept = (Cache, Memory, Memory);
+
 /// A compiled pattern.
 #[derive(Debug)]
 pub(super) struct Backtrack {
@@ -36,7 +39,7 @@ pub(super) struct Backtrack {
     lead: Option<ByteSet>,
     /// The loose pattern of `rest`, read backwards.
     starts: DFA,
-    pool: Pool<(Cache, Memory, Memory), Make<(Cache, Memory, Memory)>>,
+    pool: Pool<Kept, Make<Kept>>,
     /// The loose pattern's source.
     pub(super) loose: String,
 }
@@ -65,7 +68,7 @@ impl Backtrack {
             .configure(DFA::config().match_kind(MatchKind::All).skip_cache_capacity_check(true))
             .build_from_nfa(nfa)
             .map_err(|e| e.to_string())?;
-        let make: Make<(Cache, Memory, Memory)> = {
+        let make: Make<Kept> = {
             let (starts, all, some) = (starts.clone(), whole.slots(), rest.slots());
             Box::new(move || (starts.create_cache(), Memory::new(all), Memory::new(some)))
         };
