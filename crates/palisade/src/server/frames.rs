@@ -703,7 +703,10 @@ mod tests {
         let turns = |bytes: Vec<u8>| async move {
             let (mut client, server) = tokio::io::duplex(1 << 20);
             let times = Times { head: Duration::from_secs(20), idle: Duration::from_secs(20) };
-            let mut calm = Calm::new(server, Arc::<Streams>::default(), times, |_, _| {});
+            let streams = Arc::<Streams>::default();
+            // No stranger, whose frames have turns of their own.
+            streams.begin().answered();
+            let mut calm = Calm::new(server, streams, times, |_, _| {});
             client.write_all(&[&[0; PREFACE][..], &bytes].concat()).await.unwrap();
             let (mut read, mut turns) = (0, 0);
             while read < PREFACE + bytes.len() {
