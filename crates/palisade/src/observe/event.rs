@@ -196,7 +196,7 @@ pub static REFUSAL_DETAILS: &[Field] = &[
     ("body", "string", "what the application said in its error, shortened, secrets replaced"),
     ("bytes", "string", "how much had come or was announced"),
     ("content_type", "string", "the type of the application's error"),
-    ("decides", "string", "the key of the policy that decides what becomes of a request beyond the limit"),
+    ("decides", "string", "the key of the policy that decides whether such a request passes"),
     ("exclude", "string", "the rules without which the request would pass"),
     ("header", "string", "the header that the policy names"),
     ("limit", "string", "the limit that was reached"),

@@ -77,6 +77,23 @@ fn has(bytes: &[u8], part: &[u8]) -> bool {
     bytes.windows(part.len()).any(|window| window == part)
 }
 
+/// The body of a request as far as it has come.
+fn body_of(request: &[u8]) -> Vec<u8> {
+    let Some(end) = request.windows(4).position(|window| window == b"\r\n\r\n") else { return Vec::new() };
+    let (head, mut rest) = request.split_at(end + 4);
+    if !has(&head.to_ascii_lowercase(), b"chunked") {
+        return rest.to_vec();
+    }
+    let mut body = Vec::new();
+    while let Some(line) = rest.windows(2).position(|window| window == b"\r\n") {
+        let size = usize::from_str_radix(std::str::from_utf8(&rest[..line]).unwrap(), 16).unwrap();
+        let chunk = &rest[line + 2..];
+        body.extend_from_slice(&chunk[..chunk.len().min(size)]);
+        rest = chunk.get(size + 2..).unwrap_or_default();
+    }
+    body
+}
+
 /// What an application behind a socket got so far.
 #[derive(Debug, Default)]
 struct Got {
@@ -101,7 +118,7 @@ impl Parser {
                 let (mut buffer, mut ran, begin) = (vec![0; 16 << 10], false, sender.borrow().bytes.len());
                 while let Ok(read @ 1..) = stream.read(&mut buffer).await {
                     sender.send_modify(|got| got.bytes.extend_from_slice(&buffer[..read]));
-                    let runs = !ran && has(&sender.borrow().bytes[begin..], b"--b--");
+                    let runs = !ran && has(&body_of(&sender.borrow().bytes[begin..]), b"--b--");
                     if runs {
                         ran = true;
                         let answer = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 3\r\n\r\nran";
@@ -262,7 +279,7 @@ async fn the_application_never_gets_the_end_of_a_form_that_is_refused() {
                         frames.send(data(bytes)).unwrap();
                     }
                     // So much goes, and what could be the end does not.
-                    parser.until(|got| has(&got.bytes, b"END")).await;
+                    parser.until(|got| has(&body_of(&got.bytes), b"END")).await;
                     let last = match end {
                         "the rest" => data(&form[owed..]),
                         "never" => Err(std::io::Error::other("gone")),
@@ -280,11 +297,34 @@ async fn the_application_never_gets_the_end_of_a_form_that_is_refused() {
                     assert_eq!((answer.status, answer.code()), blocked(), "{case}");
                 }
                 // Where it was refused, the connection has ended: nothing comes any more.
-                parser.until(|got| if whole { has(&got.bytes, b"--b--") } else { got.ended == 1 }).await;
-                assert_eq!(has(&parser.got.borrow().bytes, b"--b--"), whole, "{case}");
+                parser.until(|got| if whole { has(&body_of(&got.bytes), b"--b--") } else { got.ended == 1 }).await;
+                assert_eq!(has(&body_of(&parser.got.borrow().bytes), b"--b--"), whole, "{case}");
             }
         }
     }
+}
+
+/// What ends a stream without a byte is not its end. So long a body is judged aside, while the connection is written to.
+#[tokio::test]
+async fn the_last_byte_of_a_body_waits_for_its_judgement() {
+    let parser = Parser::start().await;
+    let walled = parser.walled("waf = { body_limit = \"1KiB\", beyond_limit = \"inspect_head\" }\n");
+    for last in [Frame::trailers(HeaderMap::new()), Frame::data(Bytes::new())] {
+        let (frames, body) = by_hand();
+        for bytes in [&"union select ".repeat(400).into_bytes()[..], b"FIRST", b"LAST"] {
+            frames.send(data(bytes)).unwrap();
+        }
+        let sent = walled.app.send("203.0.113.1", request("POST", "/up", &[("content-type", "text/plain")], body));
+        let sending = async {
+            let frames = frames;
+            parser.until(|got| has(&got.bytes, b"FIRST")).await;
+            frames.send(Ok(last)).unwrap();
+        };
+        let (answer, ()) = tokio::join!(sent, sending);
+        assert_eq!((answer.status, answer.code()), blocked());
+    }
+    parser.until(|got| got.ended == 2).await;
+    assert!(!has(&parser.got.borrow().bytes, b"LAST"));
 }
 
 /// Some applications act on a field as soon as it has come.
@@ -350,7 +390,7 @@ async fn text_behind_a_form_ends_it_before_its_end() {
     // Though more of it could come.
     let answer = walled.app.send("203.0.113.1", request("POST", "/up", &[("content-type", MULTIPART)], body)).await;
     assert_eq!((answer.status, answer.code().as_deref()), (415, Some("waf.ambiguous")));
-    assert!(!has(&parser.got.borrow().bytes, b"--b--"));
+    assert!(!has(&body_of(&parser.got.borrow().bytes), b"--b--"));
     drop(frames);
 }
 
