@@ -20,6 +20,7 @@ fn app(policy: &str) -> Harness {
         .route("/own", header("content-security-policy", "default-src https://a.example"))
         .route("/hsts", header("strict-transport-security", "max-age=1"))
         .route("/public", header("cache-control", "public, max-age=9"))
+        .route("/open/public", get(async || ""))
         .route("/cookie", header("set-cookie", "a=1"))
         .route("/away", get(|| async { (StatusCode::FOUND, [("location", "https://evil.example/")]) }))
         .route("/http", get(|| async { (StatusCode::FOUND, [("location", "http://localhost/x")]) }));
