@@ -387,6 +387,13 @@ fn translate_escape(bytes: &[u8], i: usize, in_class: bool, out: &mut String) ->
             out.push_str(&format!("\\x{digits:0>2}"));
             2 + n
         }
+        // A group by its number or its name.
+        b'g' | b'k' if bytes.get(i + 2) == Some(&b'{') => {
+            let rest = &bytes[i + 2..];
+            let length = 2 + rest.iter().position(|b| *b == b'}').map_or(1, |end| end + 1);
+            out.extend(bytes[i..i + length].iter().map(|b| *b as char));
+            length
+        }
         b'v' => {
             out.push_str(if in_class { r"\n\x0b\x0c\r\x85" } else { r"[\n\x0b\x0c\r\x85]" });
             2

@@ -239,6 +239,8 @@ mod tests {
         #[test]
         fn finds_what_another_engine_finds_in_longer_texts(which in 0..PATTERNS.len(), text in r"((?i:not|like|is|sounds)|[abcx1A =<>!'()\n-]|  ){0,24}") {
             let (pattern, regex) = (PATTERNS[which], regex(PATTERNS[which]));
+            // In any case `s` is also a letter that is not one of bytes.
+            let text: String = text.chars().filter(char::is_ascii).collect();
             let wanted = found(&other(pattern), &text);
             prop_assert_eq!(search(&regex, text.as_bytes()).0, Ok(wanted), "{} {:?}", pattern, text);
             prop_assert_eq!(regex.is_match(text.as_bytes()), Ok(wanted.is_some()));
@@ -334,7 +336,7 @@ mod tests {
             (r"(?=(", "unclosed group"),
             (r"(?:(?=a)b{200}){200}", "too long"),
         ] {
-            let error = Regex::new(pattern, true, false).map(|_| ()).unwrap_err();
+            let Err(error) = Regex::new(pattern, true, false) else { panic!("{pattern} compiles") };
             assert!(error.contains(why), "{pattern}: {error}");
         }
     }

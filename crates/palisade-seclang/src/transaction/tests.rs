@@ -674,7 +674,7 @@ fn what_lenient_parsers_take_for_json_is_read() {
         }
     }
     // What begins like one is told apart as soon as it is none.
-    for body in ["/usr/bin", "# a\ntext", "'a' b", "{\\rtf1}", "\u{89}PNG"] {
+    for body in ["/usr/bin", "'a' b", "{\\rtf1}", "\u{89}PNG"] {
         let mut t = Transaction::new(&rules);
         t.header(b"Content-Type", b"image/png");
         t.request_headers();
