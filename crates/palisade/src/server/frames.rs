@@ -55,7 +55,7 @@ const TRUSTED: i32 = BUDGET - 100;
 /// So many frames of a stranger are handed on in one turn.
 const OF_A_TURN: u32 = 16;
 /// So many bytes are read from one at once.
-const HELD: usize = 4096;
+const HELD: usize = 8 * 1024;
 /// Bytes of heads that are handed over at once. Each may stand for a field of the table that both sides keep (RFC 7541
 /// §2.3), which takes some 150 bytes in memory.
 const BREATH: usize = 4 * 1024;
@@ -135,15 +135,16 @@ impl Frames {
         }
     }
 
-    /// How many of these bytes come before the frame that follows the next `most`, and how many frames begin in them.
+    /// How many of these bytes come before the frame that follows the next `most`, and how many frames begin in them. A
+    /// reset goes with what is before it: a request that is given up in the breath in which it was begun reaches nobody.
     fn cut(mut self, bytes: &[u8], most: u32) -> (usize, u32) {
         let (mut left, mut begun) = (bytes, 0);
         while !left.is_empty() {
             if self.is_between() {
-                if begun == most {
+                if begun == most && left.get(3) != Some(&RST_STREAM) {
                     break;
                 }
-                begun += 1;
+                begun = most.min(begun + 1);
             }
             let rest = if self.skip == 0 { HEAD - self.have } else { self.skip };
             let (these, next) = left.split_at(rest.min(left.len()));
@@ -740,6 +741,9 @@ mod tests {
         for (most, cut) in [(0, (0, 0)), (1, (17, 1)), (2, (26, 2)), (3, (65, 3)), (9, (65, 3))] {
             assert_eq!(between.cut(&three, most), cut, "{most}");
         }
+        let given_up = [of(HEADERS, 30), of(RST_STREAM, 4), of(RST_STREAM, 4), of(6, 8)].concat();
+        assert_eq!(between.cut(&given_up, 1), (given_up.len() - 17, 1));
+        assert_eq!(between.cut(&given_up, 0), (0, 0));
         let within = Frames { skip: 20, ..between };
         assert_eq!(within.cut(&three, 0), (20, 0), "the rest of one that has begun");
         assert_eq!(within.cut(&three[..10], 5), (10, 0));
