@@ -104,7 +104,7 @@ impl Offence {
         let client = gateway.http()?;
         let mut request = match self.bytes {
             0 => client.get(self.target),
-            bytes => client.post(self.target).body(Body::repeated("x", bytes)),
+            bytes => client.post(self.target).header("content-type", "text/plain").body(Body::repeated("x", bytes)),
         };
         for (name, value) in self.headers {
             request = request.header(name, value);
