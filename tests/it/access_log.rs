@@ -506,7 +506,7 @@ async fn no_secret_is_printed_of_an_application_that_repeats_its_request() -> Re
     let seen: Value = serde_json::from_slice(&std::fs::read(gateway.state().join("seen.json"))?)?;
     ensure!(seen["groups"].as_array().is_some_and(|groups| !groups.is_empty()), "{seen}");
     let large: Vec<&Value> = seen["large_bodies"].as_array().context("no large bodies")?.iter().collect();
-    let hidden = |large: &Value| large["path"] == "/fine/{value}" || large["path"] == "/fine/*";
+    let hidden = |large: &&Value| large["path"] == "/fine/{value}" || large["path"] == "/fine/*";
     ensure!(large.iter().all(hidden) && large.len() == 2, "{seen}");
     Ok(())
 }
