@@ -56,7 +56,7 @@ const TRUSTED: i32 = BUDGET - 100;
 const OF_A_TURN: u32 = 16;
 /// So many bytes are read from one at once.
 const HELD: usize = 8 * 1024;
-/// Bytes of heads that are handed over at once. Each may stand for a field of the table that both sides keep (RFC 7541
+/// Bytes of heads that are handed over in one turn. Each may stand for a field of the table that both sides keep (RFC 7541
 /// §2.3), which takes some 150 bytes in memory.
 const BREATH: usize = 4 * 1024;
 /// No head of an answer of ours is as short as this: each has the id of the request, which never is in that table.
@@ -479,9 +479,8 @@ where
                 return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
             }
             if this.heads > BREATH {
+                ready!(this.stranger.turn.poll(cx));
                 this.heads = 0;
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
             }
             let before = buffer.filled().len();
             match this.poll_bytes(cx, buffer) {
@@ -719,7 +718,10 @@ mod tests {
                         outcome.unwrap();
                         read += buffer.filled().len();
                     }
-                    Poll::Pending => turns += 1,
+                    Poll::Pending => {
+                        turns += 1;
+                        tokio::task::yield_now().await;
+                    }
                 }
             }
             turns
