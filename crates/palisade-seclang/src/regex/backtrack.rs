@@ -334,7 +334,7 @@ mod tests {
             (r"(a)\k<b>", "no group `b`"),
             (r"(?<=a*)b", "look behind"),
             (r"(?=(", "unclosed group"),
-            (r"(?:(?=a)[bc]{200}){200}", "too long"),
+            (r"(?:(?:(?=a)[bc]{200}){200}){200}", "too long"),
         ] {
             let Err(error) = Regex::new(pattern, true, false) else { panic!("{pattern} compiles") };
             assert!(error.contains(why), "{pattern}: {error}");

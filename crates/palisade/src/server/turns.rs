@@ -12,23 +12,34 @@ use tokio::sync::{mpsc, oneshot};
 
 type Grant = oneshot::Sender<()>;
 
+/// The two queues of a thread: those who were given no turn yet, and those who ask for another. They go alternately, so that
+/// whoever is new waits for others who are new, and not for all that a flood has still to say.
+#[derive(Debug)]
+struct Queues<T> {
+    first: T,
+    again: T,
+}
+
 thread_local! {
     /// The way to whoever gives out the turns of this thread. In order of arrival; a connection asks once at a time, so that
     /// as many wait as there may be connections.
-    static ASK: RefCell<Option<mpsc::UnboundedSender<Grant>>> = const { RefCell::new(None) };
+    static ASK: RefCell<Option<Queues<mpsc::UnboundedSender<Grant>>>> = const { RefCell::new(None) };
 }
 
-/// A turn that is waited for, or none.
+/// Turns that are asked for one after the other.
 #[derive(Debug, Default)]
-pub(super) struct Turn(Option<oneshot::Receiver<()>>);
+pub(super) struct Turn {
+    asked: Option<oneshot::Receiver<()>>,
+    again: bool,
+}
 
 impl Turn {
     /// Asks for a turn, and is ready when it has come. What is computed then, without waiting, is one piece.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let turn = self.0.get_or_insert_with(ask);
+        let turn = self.asked.get_or_insert_with(|| ask(self.again));
         // An error is that the runtime ends, and with it whoever gave out turns: there is no order left to keep.
         let _ = ready!(std::future::Future::poll(Pin::new(turn), cx));
-        self.0 = None;
+        *self = Self { asked: None, again: true };
         Poll::Ready(())
     }
 }
@@ -39,27 +50,41 @@ pub(super) async fn mine() {
     poll_fn(|cx| turn.poll(cx)).await;
 }
 
-fn ask() -> oneshot::Receiver<()> {
+fn ask(again: bool) -> oneshot::Receiver<()> {
     let (grant, turn) = oneshot::channel();
+    let send = |ask: &Queues<mpsc::UnboundedSender<Grant>>, grant| {
+        let queue = if again { &ask.again } else { &ask.first };
+        queue.send(grant).map_err(|mpsc::error::SendError(grant)| grant)
+    };
     ASK.with_borrow_mut(|ask| {
         let refused = match ask {
-            Some(ask) => ask.send(grant).map_err(|mpsc::error::SendError(grant)| grant),
+            Some(ask) => send(ask, grant),
             None => Err(grant),
         };
         // The first on this thread, or the first since another runtime ran on it.
         if let Err(grant) = refused {
-            let (new, asked) = mpsc::unbounded_channel();
-            tokio::spawn(give(asked));
-            let _ = new.send(grant);
-            *ask = Some(new);
+            let ((first, new), (again, old)) = (mpsc::unbounded_channel(), mpsc::unbounded_channel());
+            tokio::spawn(give(Queues { first: new, again: old }));
+            let queues = Queues { first, again };
+            let _ = send(&queues, grant);
+            *ask = Some(queues);
         }
     });
     turn
 }
 
 /// Gives out turns, one each time that all that is ready was looked at.
-async fn give(mut asked: mpsc::UnboundedReceiver<Grant>) {
-    while let Some(grant) = asked.recv().await {
+async fn give(mut asked: Queues<mpsc::UnboundedReceiver<Grant>>) {
+    loop {
+        let Queues { first, again } = &mut asked;
+        let grant = tokio::select! {
+            biased;
+            Some(grant) = first.recv() => grant,
+            Some(grant) = again.recv() => grant,
+            else => return,
+        };
+        // The other queue is next.
+        std::mem::swap(first, again);
         // Whoever has gone meanwhile costs the others nothing.
         if grant.send(()).is_ok() {
             tokio::task::yield_now().await;
@@ -102,6 +127,28 @@ mod tests {
             }
         }
         assert!(before == ALL && looks >= ALL, "{before} in {looks} looks");
+    }
+
+    /// However many want another turn, whoever is new has the next one or the one after it.
+    #[tokio::test]
+    async fn who_is_new_does_not_wait_for_all() {
+        let done = Arc::new(AtomicUsize::new(0));
+        let mut tasks = tokio::task::JoinSet::new();
+        for _ in 0..100 {
+            let done = Arc::clone(&done);
+            tasks.spawn(async move {
+                let mut turn = Turn { asked: None, again: true };
+                poll_fn(|cx| turn.poll(cx)).await;
+                done.fetch_add(1, Ordering::Relaxed);
+            });
+        }
+        tokio::task::yield_now().await;
+        let before = done.load(Ordering::Relaxed);
+        mine().await;
+        let meanwhile = done.load(Ordering::Relaxed) - before;
+        assert!(meanwhile <= 4, "{meanwhile} went before");
+        while tasks.join_next().await.is_some() {}
+        assert_eq!(done.load(Ordering::Relaxed), 100);
     }
 
     /// A thread may see several runtimes, as tests and programs around the library do.
