@@ -11,8 +11,8 @@ use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 
 use super::frames::{AUTHORITY, open, open_from, request};
-use super::{MIB, Served, gateway, grown, upstream};
-use crate::support::{SOON, heavy, open_files, written};
+use super::{MIB, PATIENCE, Served, gateway, grown, upstream};
+use crate::support::{heavy, open_files, written};
 
 /// All of them at once.
 const CONNECTIONS: usize = 1000;
@@ -163,7 +163,7 @@ async fn attack(gateway: &Palisade, opened: Option<Frames>, from: IpAddr, attack
     if matches!(attack, Attack::HalfHandshake) {
         let mut wire = Wire::over(tls::plain_from(Some(from), gateway.address("https")?).await?);
         wire.send(&b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[..]).await?;
-        wire.closed(SOON).await?;
+        wire.closed(PATIENCE).await?;
         return Ok(None);
     }
     let mut raw = opened.context("not opened")?;
@@ -214,7 +214,7 @@ async fn a_thousand_floods_at_once_leave_nothing_behind() -> Result<()> {
     }
     let upstream = upstream().await?;
     // Unoptimised, a thousand strangers take seconds to have a turn each.
-    let times = "head_time = \"12s\"\nanswer_time = \"5s\"\n";
+    let times = "head_time = \"30s\"\nanswer_time = \"5s\"\n";
     let policy = format!("[rate_limit]\ndefault = \"off\"\n\n[limits]\n{times}");
     let (gateway, attacks) = (Arc::new(written(&upstream.url(), &policy).await?), Arc::new(attacks()));
     gateway.https()?.get("/").send().await?;
@@ -261,7 +261,7 @@ async fn a_thousand_floods_at_once_leave_nothing_behind() -> Result<()> {
     // Whoever reads nothing is given up as well. One or two are those who are served.
     let in_progress = async || anyhow::Ok(status().await?["in_progress"]["requests"].as_u64());
     let given_up = async || in_progress().await.is_ok_and(|left| left.is_some_and(|left| left <= 2));
-    eventually(SOON, "no answer waits for anybody", given_up).await?;
+    eventually(PATIENCE, "no answer waits for anybody", given_up).await?;
     drop(held);
     let count = served.all().await?;
     let most = gateway.process().memory()?.peak.saturating_sub(before);
@@ -276,11 +276,11 @@ async fn a_thousand_floods_at_once_leave_nothing_behind() -> Result<()> {
         ensure!(open <= open_before + 8, "{open} descriptors, {open_before} before");
         anyhow::Ok(())
     };
-    eventually(SOON, "nothing of it is left", async || gone().await.is_ok())
+    eventually(PATIENCE, "nothing of it is left", async || gone().await.is_ok())
         .await
         .with_context(|| gateway.output().tail())?;
     let low = async || grown(&gateway, before).is_ok_and(|grown| grown < 96 * MIB);
-    eventually(SOON, "the memory is free again", low)
+    eventually(PATIENCE, "the memory is free again", low)
         .await
         .with_context(|| format!("{:?}", grown(&gateway, before)))?;
     // Nothing of it stays counted: an address may come again, with as many.

@@ -15,7 +15,7 @@ use palisade_test::upstream::Reply;
 use palisade_test::{Client, Palisade, Upstream};
 use tokio::task::JoinHandle;
 
-use crate::support::{SOON, written};
+use crate::support::written;
 
 /// Who attacks.
 const GREEDY: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
@@ -43,6 +43,9 @@ async fn gateway(upstream: &Upstream, more: &str) -> Result<Palisade> {
     written(&upstream.url(), &limits).await
 }
 
+/// How long somebody may wait beside a thousand attackers, where nothing is optimised and other tests run too.
+const PATIENCE: Duration = Duration::from_secs(90);
+
 /// Somebody else's requests, one after the other, each on a connection of its own.
 struct Served {
     stop: Arc<AtomicBool>,
@@ -64,7 +67,7 @@ impl Served {
             while !until.load(Ordering::Relaxed) {
                 for client in &clients {
                     let mut answer =
-                        tokio::time::timeout(SOON, client.get("/").send()).await.context("not served")??;
+                        tokio::time::timeout(PATIENCE, client.get("/").send()).await.context("not served")??;
                     ensure!(answer.status() == 200 && answer.text().await? == "hello", "{}", answer.status());
                     counted.fetch_add(1, Ordering::Relaxed);
                 }
