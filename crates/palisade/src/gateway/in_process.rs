@@ -3,8 +3,8 @@
 //! What it answers by itself where an application has no fallback, a status and nothing else, gets the body that refusals
 //! have (guide section 13).
 //!
-//! The handshake of a WebSocket is asked over a connection in memory, so that the tunnel is one like any other: it counts as a connection,
-//! ends with a drain, and with the rights of whoever opened it (threats 38).
+//! The handshake of a WebSocket is asked over a connection in memory, so that the tunnel is one like any other: it counts
+//! as a connection, ends with a drain, and with the rights of whoever opened it (threats 38).
 
 use std::convert::Infallible;
 use std::sync::Arc;

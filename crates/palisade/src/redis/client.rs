@@ -18,7 +18,7 @@ use tokio_rustls::TlsConnector;
 
 use super::link::{Driver, Link};
 use super::{At, Away, Config, Health, Script, Url};
-use crate::gateway::connect::Stream;
+use crate::gateway::connect::{Io, Stream};
 use crate::gateway::tls;
 use crate::policy::Env;
 use crate::policy::config::Upstream;
@@ -274,18 +274,18 @@ impl Shared {
     }
 
     /// The caller holds the deadline.
-    pub(super) async fn dial(&self) -> io::Result<Stream> {
+    pub(super) async fn dial(&self) -> io::Result<Io> {
         let (host, port) = match &self.at {
-            At::Unix(path) => return UnixStream::connect(path).await.map(Stream::Unix),
+            At::Unix(path) => return UnixStream::connect(path).await.map(|stream| Stream::Unix(stream).into()),
             At::Tcp(host, port) | At::Tls(host, port) => (host.trim_matches(['[', ']']), *port),
         };
         let stream = TcpStream::connect((host, port)).await?;
         stream.set_nodelay(true)?;
         match &self.tls {
-            None => Ok(Stream::Tcp(stream)),
+            None => Ok(Stream::Tcp(stream).into()),
             Some((name, config)) => {
                 let stream = TlsConnector::from(Arc::clone(config)).connect(name.clone(), stream).await?;
-                Ok(Stream::Tls(Box::new(stream)))
+                Ok(Stream::Tls(Box::new(stream)).into())
             }
         }
     }
