@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -142,15 +143,20 @@ pub(super) fn output(
         .stderr(File::options().append(true).open(log)?)
         .spawn()
         .with_context(|| format!("cannot run {shown}"))?;
+    // Waited for, not asked again and again: that took a tenth of the core that is measured.
+    let pid = child.id();
+    let (tell, ended) = mpsc::channel();
+    thread::spawn(move || tell.send(child.wait()));
     let end = Instant::now() + deadline;
     let status = loop {
-        if let Some(status) = wait(&mut child, Duration::from_millis(50))? {
-            break status;
+        match ended.recv_timeout(Duration::from_millis(50)) {
+            Ok(status) => break status.with_context(|| format!("cannot wait for {shown}"))?,
+            Err(RecvTimeoutError::Disconnected) => bail!("nobody waits for {shown} any more"),
+            Err(RecvTimeoutError::Timeout) => meanwhile(),
         }
-        meanwhile();
         if Instant::now() > end {
-            let _ = child.kill();
-            let _ = child.wait();
+            signal("KILL", pid);
+            let _ = ended.recv();
             bail!("{shown} was still running after {deadline:?}");
         }
     };
