@@ -190,10 +190,10 @@ pub(crate) enum Scope {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Skip {
     No,
-    /// This many rules of the phase.
-    Count(u32),
     /// To this position in the list of rules.
     To(u32),
+    /// Before compilation: this many rules of the phase.
+    Count(u32),
     /// Before compilation: a marker's name or a rule's number.
     Label(String),
 }

@@ -290,8 +290,7 @@ fn in_use() -> Problems {
 /// The position in `list` at which evaluation goes on after a rule skips.
 pub(crate) fn skip_position(list: &[u32], at: usize, skip: &Skip) -> usize {
     match skip {
-        Skip::No | Skip::Label(_) => at + 1,
-        Skip::Count(n) => (at + 1 + *n as usize).min(list.len()),
+        Skip::No | Skip::Count(_) | Skip::Label(_) => at + 1,
         Skip::To(rule) => list.partition_point(|i| i < rule).max(at + 1),
     }
 }

@@ -490,7 +490,7 @@ impl Builder {
         Ok(())
     }
 
-    /// Removals and updates, then labels: what may name rules that come later.
+    /// Updates, then skips, then removals: what may name rules that come later.
     pub(super) fn finish(&mut self) {
         for (at, id, text) in std::mem::take(&mut self.action_updates) {
             self.update_actions(&at, id, &text);
@@ -506,7 +506,7 @@ impl Builder {
                 self.settings.notes.push(format!("{at}: no rule is updated by this line"));
             }
         }
-        self.resolve_labels();
+        self.resolve_skips();
         // Removed rules keep their place, so that positions of labels stay true; they are simply never evaluated.
         for which in std::mem::take(&mut self.removals) {
             for rule in self.rules.iter_mut().filter(|r| r.is(&which)) {
@@ -539,9 +539,16 @@ impl Builder {
         }
     }
 
-    fn resolve_labels(&mut self) {
+    fn resolve_skips(&mut self) {
         for i in 0..self.rules.len() {
-            let Skip::Label(label) = &self.rules[i].skip else { continue };
+            let label = match &self.rules[i].skip {
+                Skip::Label(label) => label,
+                Skip::Count(n) => {
+                    self.rules[i].skip = Skip::To(self.behind(i, *n));
+                    continue;
+                }
+                Skip::No | Skip::To(_) => continue,
+            };
             let marker = self
                 .markers
                 .iter()
@@ -565,6 +572,14 @@ impl Builder {
                 }
             }
         }
+    }
+
+    /// The position behind as many rules of the same phase as follow a rule, or behind all that do. Counted as they are
+    /// written: short cuts leave some of them out later, which are skipped no less.
+    fn behind(&self, i: usize, many: u32) -> u32 {
+        let phase = self.rules[i].phase;
+        let later = self.rules.iter().enumerate().skip(i + 1).filter(|(_, rule)| rule.phase == phase);
+        later.take(many as usize).last().map_or(i + 1, |(at, _)| at + 1) as u32
     }
 }
 

@@ -418,6 +418,28 @@ SecAction "id:17,phase:5,pass,log,msg:'%{tx.rfi}'"
 }
 
 #[test]
+fn skip_counts_rules_as_they_are_written() {
+    let get = request("GET /?a=1 HTTP/1.1", "");
+    let every = |ids: std::ops::Range<u64>| -> String {
+        ids.map(|id| format!("SecRule REQUEST_METHOD \"@streq GET\" \"id:{id},phase:2,pass,log\"\n")).collect()
+    };
+    for (many, first) in [(0, 2), (1, 3), (6, 8), (7, 9), (1000, 9)] {
+        let rules = format!("SecAction \"id:1,phase:2,pass,nolog,skip:{many}\"\n{}", every(2..9));
+        assert_eq!(found(&rules, &get), (first..9).collect::<Vec<u64>>(), "skip:{many}");
+    }
+    let skips = "SecRule ARGS:a \"@streq 1\" \"id:1,phase:2,pass,nolog,skip:1\"";
+    for one in [
+        // It never matches, so the short cuts leave it out.
+        "SecRule TX:never \"@eq 1\" \"id:2,phase:2,deny,log\"",
+        "SecRule ARGS:a \"@streq 1\" \"id:2,phase:2,pass,log,chain\"\n SecRule ARGS:a \"@streq 1\"",
+        "SecAction \"id:2,phase:2,pass,log\"\nSecRuleRemoveById 2",
+        "SecAction \"id:9,phase:1,pass,nolog\"\nSecMarker HERE\nSecAction \"id:2,phase:2,pass,log\"",
+    ] {
+        assert_eq!(found(&format!("{skips}\n{one}\n{}", every(3..5)), &get), [3, 4], "{one}");
+    }
+}
+
+#[test]
 fn removals_and_updates() {
     let rules = r#"
 SecRule ARGS|ARGS_NAMES|REQUEST_COOKIES|XML://@* "@rx bad" "id:100,phase:2,pass,log,tag:'OWASP_CRS',tag:'attack-sqli',msg:'SQL found'"
