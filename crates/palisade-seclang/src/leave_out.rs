@@ -4,8 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::expand::{Macro, Part};
-use crate::names::TxNames;
-use crate::parse::variable;
+use crate::parse::exclusion;
 use crate::rule::{Exclusion, Rule, Which};
 use crate::ruleset::RuleSet;
 
@@ -58,10 +57,9 @@ impl RuleSet {
                 return Err(format!("no rule has the number or tag `{name}`"));
             }
         }
-        let mut names = TxNames::new();
         let variables = variables
             .iter()
-            .map(|text| variable(text, &mut names).map(|(var, select)| Exclusion { var, select }))
+            .map(|text| exclusion(text))
             .collect::<Result<_, _>>()
             .map_err(|(message, help)| if help.is_empty() { message } else { format!("{message}; {help}") })?;
         Ok(LeaveOut(Arc::new(Left { rules: bits, variables })))

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use super::actions::{Action, actions};
 use super::directives::{audit_mode, engine_mode, id_ranges, which_pattern};
-use super::{Builder, PendingChain, targets, variable};
+use super::{Builder, PendingChain, exclusion, targets};
 use crate::expand::Macro;
 use crate::names::TxNames;
 use crate::operator::Operator;
 use crate::problem::{Place, did_you_mean};
-use crate::rule::{Change, Ctl, Disruption, Exclusion, Link, Name, Processor, Rule, Scope, SetVar, Skip, Which};
+use crate::rule::{Change, Ctl, Disruption, Link, Name, Processor, Rule, Scope, SetVar, Skip, Which};
 use crate::transform::Transform;
 use crate::variable::{Kind, Var};
 
@@ -181,20 +181,19 @@ fn set_var(text: &str, names: &mut TxNames) -> Result<SetVar, Wrong> {
     Ok(SetVar { collection, name, change })
 }
 
-fn ctl(text: &str, names: &mut TxNames) -> Result<Ctl, Wrong> {
+fn ctl(text: &str) -> Result<Ctl, Wrong> {
     let (name, value) = text.split_once('=').unwrap_or((text, ""));
     let on_off = |value: &str| match value.to_ascii_lowercase().as_str() {
         "on" => Ok(true),
         "off" => Ok(false),
         _ => Err((format!("`{value}` is neither `On` nor `Off`"), String::new())),
     };
-    let target = |names: &mut TxNames, make: &dyn Fn(&str) -> Result<Which, Wrong>| -> Result<Ctl, Wrong> {
+    let target = |make: &dyn Fn(&str) -> Result<Which, Wrong>| -> Result<Ctl, Wrong> {
         let (which, target) = value.split_once(';').ok_or_else(|| {
             (format!("`{name}` needs a variable after `;`"), "write, for example, `942100;ARGS:q`".to_owned())
         })?;
         let target = target.trim().trim_start_matches('!');
-        let (var, select) = variable(target, names)?;
-        Ok(Ctl::RemoveTarget(make(which)?, Arc::new(Exclusion { var, select })))
+        Ok(Ctl::RemoveTarget(make(which)?, Arc::new(exclusion(target)?)))
     };
     Ok(match name.trim().to_ascii_lowercase().as_str() {
         "ruleengine" => Ctl::Engine(engine_mode(value)?),
@@ -208,9 +207,9 @@ fn ctl(text: &str, names: &mut TxNames) -> Result<Ctl, Wrong> {
         "ruleremovebyid" => Ctl::Remove(Which::Ids(id_ranges(value)?)),
         "ruleremovebytag" => Ctl::Remove(Which::Tag(which_pattern(value)?)),
         "ruleremovebymsg" => Ctl::Remove(Which::Message(which_pattern(value)?)),
-        "ruleremovetargetbyid" => target(names, &|w| Ok(Which::Ids(id_ranges(w)?)))?,
-        "ruleremovetargetbytag" => target(names, &|w| Ok(Which::Tag(which_pattern(w)?)))?,
-        "ruleremovetargetbymsg" => target(names, &|w| Ok(Which::Message(which_pattern(w)?)))?,
+        "ruleremovetargetbyid" => target(&|w| Ok(Which::Ids(id_ranges(w)?)))?,
+        "ruleremovetargetbytag" => target(&|w| Ok(Which::Tag(which_pattern(w)?)))?,
+        "ruleremovetargetbymsg" => target(&|w| Ok(Which::Message(which_pattern(w)?)))?,
         "debugloglevel" | "auditlogparts" => Ctl::Nothing,
         other => {
             return Err((
@@ -454,7 +453,7 @@ impl Builder {
                 })?;
                 link.init_collections.push((var, macro_of(key, names)?));
             }
-            "ctl" => link.ctls.push(ctl(value, names)?),
+            "ctl" => link.ctls.push(ctl(value)?),
             "chain" => {}
             "capture" => link.capture = true,
             "multimatch" => link.multi_match = true,

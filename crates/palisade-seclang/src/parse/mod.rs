@@ -20,7 +20,7 @@ use crate::ruleset::RuleSet;
 use crate::settings::{Settings, Steps};
 use crate::transform::{Transform, UnicodeMap};
 
-pub(crate) use targets::variable;
+pub(crate) use targets::exclusion;
 
 /// What is wrong with naming a file where only texts are read, and what to do.
 const NO_FILES: (&str, &str) = ("files are not read here", "write the rules and the phrases out");

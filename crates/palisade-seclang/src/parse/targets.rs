@@ -22,10 +22,10 @@ pub(crate) fn targets(text: &str, names: &mut TxNames) -> Result<(Vec<Target>, V
             Some(rest) => (true, rest),
             None => (false, rest),
         };
-        let (var, select) = variable(rest, names)?;
         if negated {
-            excluded.push(Exclusion { var, select });
+            excluded.push(exclusion(rest)?);
         } else {
+            let (var, select) = variable(rest, Some(&mut *names))?;
             wanted.push(Target { var, select, count });
         }
     }
@@ -69,8 +69,18 @@ fn split(text: &str) -> Vec<&str> {
     out
 }
 
-/// Reads one variable with its selection.
-pub(crate) fn variable(text: &str, names: &mut TxNames) -> Result<(Var, Select), (String, String)> {
+/// Reads one variable that is left out. One of `TX` is told by its name, too: rules make some whose names they do not
+/// write out.
+///
+/// # Errors
+/// Message and help.
+pub(crate) fn exclusion(text: &str) -> Result<Exclusion, (String, String)> {
+    let (var, select) = variable(text, None)?;
+    Ok(Exclusion { var, select })
+}
+
+/// Reads one variable with its selection; with `names`, a variable of `TX` gets its slot.
+fn variable(text: &str, names: Option<&mut TxNames>) -> Result<(Var, Select), (String, String)> {
     let (name, key) = match text.split_once([':', '.']) {
         Some((name, key)) => (name, Some(key)),
         None => (text, None),
@@ -106,7 +116,7 @@ pub(crate) fn variable(text: &str, names: &mut TxNames) -> Result<(Var, Select),
             .map_err(|e| (format!("the pattern `{pattern}` cannot be compiled: {e}"), String::new()))?;
         return Ok((var, Select::Pattern(regex)));
     }
-    if var == Var::Tx {
+    if let (Var::Tx, Some(names)) = (var, names) {
         return Ok((var, Select::Slot(names.slot(key))));
     }
     Ok((var, Select::Key(key.to_ascii_lowercase().into_bytes().into())))

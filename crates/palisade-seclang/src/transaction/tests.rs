@@ -70,7 +70,7 @@ SecRule &ARGS "!@lt 2" "id:6,phase:2,pass,log"
     );
     let (ids, t) = matched(&rules, "/?a=xyz&b=1", &[], b"");
     assert_eq!(ids, [1, 4, 5, 6]);
-    assert_eq!(t.matches()[0].message, "x-TX");
+    assert_eq!(t.matches()[0].message, "x-TX:2");
     let (ids, _) = matched(&rules, "/?a=xz", &[], b"");
     assert_eq!(ids, [3, 5]);
 }

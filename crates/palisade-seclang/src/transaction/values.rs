@@ -126,7 +126,7 @@ impl Transaction {
         }
         if let Select::Slot(slot) = target.select {
             if let Some(span) = self.tx.get(slot as usize).filter(|s| !s.is_none()) {
-                out.push(value(Span::EMPTY, *span));
+                out.push(value(self.rules.name_span(slot as usize), *span));
             }
             return;
         }

@@ -511,6 +511,39 @@ SecRule &ARGS:x "@eq 1" "id:300,phase:2,pass,log"
 }
 
 #[test]
+fn variables_of_tx_are_left_out_by_name() {
+    let twice = "SecRule ARGS_NAMES \"@rx .\" \"id:2,phase:2,pass,nolog,setvar:'TX.paramcounter_%{MATCHED_VAR_NAME}=+1'\"\n\
+        SecRule TX:/paramcounter_.*/ \"@gt 1\" \"id:3,phase:2,pass,log,tag:'OWASP_CRS'\"\n";
+    let flag = "SecRule TX:flag \"@eq 1\" \"id:4,phase:2,pass,log\"\n";
+    let raw = request("GET /?a=1&a=2 HTTP/1.1", "");
+    for (update, wanted) in [
+        ("", &[3, 4][..]),
+        (",ctl:ruleRemoveTargetById=3;TX:paramcounter_ARGS_NAMES:a", &[4]),
+        (",ctl:ruleRemoveTargetById=3;TX:paramcounter_ARGS_NAMES:b", &[3, 4]),
+        (",ctl:ruleRemoveTargetByTag=OWASP_CRS;TX:PARAMCOUNTER_args_names:A", &[4]),
+        (",ctl:ruleRemoveTargetById=4;TX:flag", &[3]),
+        ("SecRuleUpdateTargetById 3-4 \"!TX:paramcounter_ARGS_NAMES:a,!TX:Flag\"", &[]),
+    ] {
+        let (ctl, line) = if update.starts_with(',') { (update, "") } else { ("", update) };
+        let text = format!("SecAction \"id:1,phase:1,pass,nolog,setvar:tx.flag=1{ctl}\"\n{twice}{flag}{line}\n");
+        assert_eq!(found(&text, &raw), wanted, "{update}");
+    }
+    for (targets, matches) in [
+        ("TX", true),
+        ("TX|!TX:x_b", true),
+        ("TX|!TX:x_a", false),
+        ("TX:x_a|!TX:X_A", false),
+        ("TX:/^x_/|!TX:x_a", false),
+        ("&TX:/^x_/|!TX:x_b", true),
+    ] {
+        let text = format!(
+            "SecAction \"id:1,phase:1,pass,nolog,setvar:tx.x_a=1,setvar:tx.x_b=2\"\nSecRule {targets} \"@streq 1\" \"id:2,phase:2,pass,log\""
+        );
+        assert_eq!(!found(&text, &raw).is_empty(), matches, "{targets}");
+    }
+}
+
+#[test]
 fn bodies_by_ctl() {
     let force = "SecRule REQBODY_PROCESSOR \"!@rx (?:URLENCODED|MULTIPART|XML|JSON)\" \"id:1,phase:1,pass,nolog,noauditlog,ctl:forceRequestBodyVariable=On\"\n";
     let look = "SecRule REQUEST_BODY \"@contains bad\" \"id:2,phase:2,pass,log\"\nSecRule ARGS:a \"@contains bad\" \"id:3,phase:2,pass,log\"\nSecRule XML:/* \"@contains bad\" \"id:4,phase:2,pass,log\"\n";
