@@ -6,7 +6,10 @@ use std::collections::HashMap;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct TxNames {
     slots: HashMap<Box<str>, u32>,
+    /// In lower case.
     names: Vec<Box<str>>,
+    /// As they were written first; in a macro, that is in lower case.
+    spellings: Vec<Box<str>>,
 }
 
 impl TxNames {
@@ -27,6 +30,7 @@ impl TxNames {
         }
         let slot = self.names.len() as u32;
         self.names.push(key.clone());
+        self.spellings.push(name.into());
         self.slots.insert(key, slot);
         slot
     }
@@ -36,8 +40,14 @@ impl TxNames {
         self.slots.get(std::str::from_utf8(lower).ok()?).copied()
     }
 
+    /// A name in lower case.
     pub(crate) fn name(&self, slot: u32) -> &str {
         self.names.get(slot as usize).map_or("", |n| n)
+    }
+
+    /// A name as it was written first: for messages and for other names that are made of it.
+    pub(crate) fn spelling(&self, slot: u32) -> &str {
+        self.spellings.get(slot as usize).map_or("", |n| n)
     }
 
     pub(crate) fn len(&self) -> usize {

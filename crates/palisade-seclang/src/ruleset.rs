@@ -31,7 +31,7 @@ pub struct RuleSet {
     pub(crate) phases: [Vec<u32>; 5],
     /// Text that every transaction starts with.
     pub(crate) constants: Vec<u8>,
-    /// The names of the slots of `TX`, in the constants.
+    /// The names of the slots of `TX` as they are spelled, in the constants.
     name_spans: Vec<Span>,
     /// `TX` at the start of every transaction, by slot.
     pub(crate) initial_tx: Vec<Span>,
@@ -113,7 +113,7 @@ impl RuleSet {
         let mut constants = Vec::new();
         let mut name_spans = Vec::new();
         for slot in 0..names.len() {
-            let name = names.name(slot as u32).as_bytes();
+            let name = names.spelling(slot as u32).as_bytes();
             name_spans.push(Span { start: constants.len() as u32, len: name.len() as u32 }.constant());
             constants.extend_from_slice(name);
         }

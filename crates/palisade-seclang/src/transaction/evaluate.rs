@@ -174,9 +174,7 @@ impl Transaction {
                 let whole = crate::rule::Target { count: false, ..target.clone() };
                 self.collect(&whole, &mut values);
                 self.exclude(index, link, &mut values, from);
-                let number = Some((values.len() - from) as i64);
-                values.truncate(from);
-                values.push(Value { var: target.var, key: Span::EMPTY, value: Span::NONE, number, id: u32::MAX });
+                self.count(target, from, &mut values);
             } else {
                 self.collect(target, &mut values);
                 self.exclude(index, link, &mut values, from);

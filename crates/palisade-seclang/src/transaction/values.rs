@@ -94,14 +94,20 @@ impl Transaction {
             }
         }
         if target.count {
-            let count = (out.len() - before) as i64;
-            out.truncate(before);
-            let key = match &target.select {
-                Select::Key(key) => self.store.push(key),
-                _ => Span::EMPTY,
-            };
-            out.push(Value { var, key, value: Span::NONE, number: Some(count), id: u32::MAX });
+            self.count(target, before, out);
         }
+    }
+
+    /// Puts the number of a target's values, which begin at `from`, in their place.
+    pub(super) fn count(&mut self, target: &Target, from: usize, out: &mut Vec<Value>) {
+        let number = Some((out.len() - from) as i64);
+        out.truncate(from);
+        let key = match &target.select {
+            Select::Key(key) => self.store.push(key),
+            Select::Slot(slot) => self.rules.name_span(*slot as usize),
+            _ => Span::EMPTY,
+        };
+        out.push(Value { var: target.var, key, value: Span::NONE, number, id: u32::MAX });
     }
 
     fn selected(&self, select: &Select, name: Span) -> bool {

@@ -544,6 +544,24 @@ fn variables_of_tx_are_left_out_by_name() {
 }
 
 #[test]
+fn variables_of_tx_are_named_as_they_were_written_first() {
+    let transaction = run(
+        "SecAction \"id:1,phase:1,pass,nolog,setvar:tx.Foo=good,setvar:tx.bar=bad\"\n\
+         SecRule TX:FOO|TX:BAR \"@streq bad\" \"id:2,phase:1,pass,log,msg:'%{MATCHED_VAR_NAME}'\"\n\
+         SecRule TX:foo|&TX:FOO \"!@streq bad\" \"id:3,phase:1,pass,log,msg:'%{MATCHED_VAR_NAME}',chain\"\n \
+         SecRule MATCHED_VARS_NAMES \"@streq TX:Foo\"\n\
+         SecRule &TX:foo|!TX:bar \"@eq 1\" \"id:4,phase:1,pass,log\"\n\
+         SecRule ARGS_NAMES \"@streq a\" \"id:5,phase:2,pass,nolog,setvar:TX.seen_%{MATCHED_VAR_NAME}=1\"\n\
+         SecRule TX:seen_ARGS_NAMES:a \"@eq 1\" \"id:6,phase:2,pass,log\"",
+        &request("GET /?a=1 HTTP/1.1", ""),
+    );
+    let found: Vec<_> = transaction.matches().iter().map(|m| (m.rule, m.target.as_str(), m.message.as_str())).collect();
+    let names = "MATCHED_VARS_NAMES:TX:Foo";
+    let wanted = [(2, "TX:bar", "TX:bar"), (3, names, names), (4, "&TX:Foo", ""), (6, "TX:seen_ARGS_NAMES:a", "")];
+    assert_eq!(found, wanted);
+}
+
+#[test]
 fn bodies_by_ctl() {
     let force = "SecRule REQBODY_PROCESSOR \"!@rx (?:URLENCODED|MULTIPART|XML|JSON)\" \"id:1,phase:1,pass,nolog,noauditlog,ctl:forceRequestBodyVariable=On\"\n";
     let look = "SecRule REQUEST_BODY \"@contains bad\" \"id:2,phase:2,pass,log\"\nSecRule ARGS:a \"@contains bad\" \"id:3,phase:2,pass,log\"\nSecRule XML:/* \"@contains bad\" \"id:4,phase:2,pass,log\"\n";
