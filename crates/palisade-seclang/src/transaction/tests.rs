@@ -91,6 +91,21 @@ SecRule ARGS_NAMES "@rx text" "id:4,phase:2,pass,log"
 }
 
 #[test]
+fn the_name_of_a_server_has_no_port() {
+    for (host, name) in [
+        ("www.example.com", "www.example.com"),
+        ("www.example.com:8080", "www.example.com"),
+        ("192.0.2.2:80", "192.0.2.2"),
+        ("[2001:db8::1]", "[2001:db8::1]"),
+        ("[2001:db8::1]:8080", "[2001:db8::1]"),
+        ("[2001:db8::1", "[2001:db8::1"),
+    ] {
+        let rules = rules(&format!("SecRule SERVER_NAME \"@streq {name}\" \"id:1,phase:1,pass,log\""));
+        assert_eq!(matched(&rules, "/", &[("Host", host)], b"").0, [1], "{host}");
+    }
+}
+
+#[test]
 fn json_becomes_arguments_by_path() {
     let rules = rules(
         r#"

@@ -290,7 +290,15 @@ impl Transaction {
                     .list(List::Headers)
                     .iter()
                     .find(|i| self.store.own(i.name).eq_ignore_ascii_case(b"host"));
-                return host.map_or(Span::EMPTY, |i| i.value);
+                let host = host.map_or(Span::EMPTY, |i| i.value);
+                let text = self.store.own(host);
+                // The colons of an address in brackets are its own; without the second one nobody knows.
+                let from = match text.first() {
+                    Some(b'[') => memchr::memchr(b']', text).unwrap_or(text.len()),
+                    _ => 0,
+                };
+                let port = memchr::memchr(b':', &text[from..]);
+                return host.slice(0, port.map_or(text.len(), |at| from + at));
             }
             Var::StatusLine => {
                 let line = format!(
