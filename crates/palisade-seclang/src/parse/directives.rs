@@ -62,6 +62,7 @@ const REFUSED: &[(&str, &str)] = &[
 
 const KNOWN: &[&str] = &[
     "Include",
+    "IncludeOptional",
     "SecRule",
     "SecAction",
     "SecMarker",
@@ -125,17 +126,17 @@ impl Builder {
                 self.rule(at, text, words, path);
                 Ok(())
             }
-            "include" => match argument(1) {
+            "include" | "includeoptional" => match argument(1) {
                 Some(file) => {
                     let file = Path::new(file);
                     let file = match path.and_then(Path::parent) {
                         Some(folder) if file.is_relative() => folder.join(file),
                         _ => file.to_owned(),
                     };
-                    self.include(&file, at, depth + 1);
+                    self.include(&file, at, depth + 1, lower == "includeoptional");
                     Ok(())
                 }
-                None => Err(("`Include` needs a file".into(), "write its path".into())),
+                None => Err((format!("`{name}` needs a file"), "write its path".into())),
             },
             _ => self.setting(at, &lower, name, words, path),
         };
