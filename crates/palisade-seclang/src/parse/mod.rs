@@ -14,6 +14,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::expand::Macro;
 use crate::names::TxNames;
 use crate::problem::{Place, Problem, Problems};
 use crate::rule::{Disruption, Exclusion, Rule, Target, Which};
@@ -78,6 +79,11 @@ struct Default5 {
     log: bool,
     audit: bool,
     transforms: Vec<Transform>,
+    /// Added to those of each rule.
+    tags: Vec<Macro>,
+    /// For rules that have none.
+    severity: Option<u8>,
+    data: Option<Macro>,
 }
 
 #[derive(Debug)]
@@ -97,8 +103,16 @@ impl Default for Builder {
 impl Builder {
     /// A builder without rules, and with default settings.
     pub fn new() -> Builder {
-        let default =
-            Default5 { disruption: Disruption::Pass, status: None, log: true, audit: true, transforms: Vec::new() };
+        let default = Default5 {
+            disruption: Disruption::Pass,
+            status: None,
+            log: true,
+            audit: true,
+            transforms: Vec::new(),
+            tags: Vec::new(),
+            severity: None,
+            data: None,
+        };
         Builder {
             problems: Problems::default(),
             settings: Settings::default(),

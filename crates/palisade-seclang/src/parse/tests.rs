@@ -55,6 +55,7 @@ fn every_mistake_is_named_with_its_line_and_a_way_out() {
         ("Include /nonexistent.conf", "1: cannot read the file"),
         ("IncludeOptional /*/x.conf", "1: cannot read the file"),
         ("IncludeOptional", "1: `IncludeOptional` needs a file"),
+        ("SecDefaultAction \"phase:1,pass,msg:'m'\"", "1: `msg` cannot be in `SecDefaultAction`"),
         ("<IfModule x>", "1: sections of a web server are not read here"),
         ("SecRule SESSIONID \"@rx x\" \"id:1\"", "1: the variable `SESSIONID` is not supported"),
         ("SecRule ARGS|&userid \"@rx x\" \"id:1\"", "1: the variable `userid` is not supported"),
