@@ -13,7 +13,7 @@ pub(crate) struct Macro {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Part {
     Text(Box<[u8]>),
-    /// A variable; the key is in lower case.
+    /// A variable; the key is in lower case. A collection without one stands for its first value.
     Var(Var, Option<Box<str>>),
     /// A variable of `TX`, by its slot.
     Tx(u32),
@@ -23,7 +23,7 @@ impl Macro {
     /// Reads text with macros.
     ///
     /// # Errors
-    /// A macro that names no variable.
+    /// A macro that names no variable, or a collection of rules and no variable in it.
     pub(crate) fn parse(text: &str) -> Result<Macro, String> {
         let mut parts = Vec::new();
         let mut literal = String::new();
@@ -38,7 +38,8 @@ impl Macro {
             let Some(var) = Var::find(name.trim()) else {
                 return Err(format!("the macro `%{{{inner}}}` names no known variable"));
             };
-            if key.is_none() && var.kind() != Kind::Scalar {
+            // As in ModSecurity: what rules write has no first value, and of a rule there is no value but by name.
+            if key.is_none() && (var.kind() == Kind::Writable || var == Var::Rule) {
                 return Err(format!("the macro `%{{{inner}}}` needs a name after a dot"));
             }
             literal.push_str(&rest[..open]);
@@ -96,7 +97,8 @@ mod tests {
             ]
         );
         assert!(Macro::parse("%{nope}").is_err());
-        assert!(Macro::parse("%{tx}").is_err());
+        assert!(Macro::parse("%{tx}").is_err() && Macro::parse("%{rule}").is_err());
+        assert_eq!(Macro::parse("%{ARGS}").unwrap().parts, [Part::Var(Var::Args, None)]);
         assert_eq!(Macro::parse("100%{").unwrap().literal(), Some(&b"100%{"[..]));
     }
 }

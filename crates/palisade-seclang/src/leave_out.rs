@@ -70,7 +70,7 @@ impl RuleSet {
         phase.checked_sub(1).and_then(|at| self.phases.get(at)).is_some_and(|list| !list.is_empty())
     }
 
-    /// Files that were read, data files included, in the order of reading.
+    /// Files that were read, data files included, in the order of reading, and where `IncludeOptional` found none.
     pub fn files(&self) -> &[PathBuf] {
         &self.files
     }

@@ -257,48 +257,88 @@ fn syntax_message(error: &meta::BuildError) -> String {
     text.lines().last().unwrap_or("").trim_start_matches("error: ").to_owned()
 }
 
+/// What was read last within a character class: it decides what a `-` is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Before {
+    /// A byte, with which a range may begin.
+    Byte,
+    /// The `-` of a range, whose end comes next.
+    Dash,
+    /// The class's beginning, a range, or a set such as `\w`: a `-` stands for itself.
+    Other,
+}
+
+impl Before {
+    /// After one byte more.
+    fn byte(self) -> Before {
+        match self {
+            Before::Dash => Before::Other,
+            Before::Byte | Before::Other => Before::Byte,
+        }
+    }
+}
+
 /// Rewrites PCRE spelling into the engine's.
 pub(crate) fn translate(pattern: &str) -> String {
     let bytes = pattern.as_bytes();
     let mut out = String::with_capacity(pattern.len() + 16);
     let mut i = 0;
     let mut class_start: Option<usize> = None; // index in `out` just after `[` or `[^`
+    let mut before = Before::Other;
     while let Some(&b) = bytes.get(i) {
         let next = bytes.get(i + 1).copied();
         match b {
+            // Quoted up to `\E`: each byte stands for itself.
+            b'\\' if next == Some(b'Q') => {
+                let length = pattern[i + 2..].find("\\E").unwrap_or(pattern.len() - i - 2);
+                for quoted in &bytes[i + 2..i + 2 + length] {
+                    out.push_str(&format!("\\x{quoted:02x}"));
+                    before = before.byte();
+                }
+                i += 2 + length;
+                continue;
+            }
+            b'\\' if next == Some(b'E') => {
+                i += 2;
+                continue;
+            }
             b'\\' => {
+                before = if next.is_some_and(is_set) { Before::Other } else { before.byte() };
                 i += translate_escape(bytes, i, class_start.is_some(), &mut out);
                 continue;
             }
             b if b >= 0x80 => {
                 out.push_str(&format!("\\x{b:02x}"));
+                before = before.byte();
             }
             _ if class_start.is_some() => {
                 let start = class_start.unwrap_or(0);
+                if let Some(length) = posix_class(&bytes[i..]) {
+                    out.push_str(&pattern[i..i + length]);
+                    before = Before::Other;
+                    i += length;
+                    continue;
+                }
+                if b == b'-' && before == Before::Byte && ends_range(&bytes[i + 1..]) {
+                    out.push('-');
+                    before = Before::Dash;
+                    i += 1;
+                    continue;
+                }
                 match b {
-                    // POSIX class.
-                    b'[' if matches!(next, Some(b':')) => {
-                        if let Some(len) = pattern[i..].find(":]") {
-                            out.push_str(&pattern[i..i + len + 2]);
-                            i += len + 2;
-                            continue;
-                        }
-                        out.push_str("\\[");
-                    }
-                    b'[' => out.push_str("\\["),
                     b']' if out.len() == start => out.push_str("\\]"),
                     b']' => {
                         out.push(']');
                         class_start = None;
                     }
-                    // Set operators that PCRE does not have.
-                    b'&' | b'~' => {
+                    // The engine reads nested classes and set operators (`--` among them), which PCRE does not have.
+                    b'[' | b'-' | b'&' | b'~' => {
                         out.push('\\');
                         out.push(b as char);
                     }
-                    b'-' if next == Some(b'-') || out.ends_with('-') && !out.ends_with("\\-") => out.push_str("\\-"),
                     _ => out.push(b as char),
                 }
+                before = before.byte();
             }
             b'(' if pattern[i..].starts_with("(?#") => {
                 // A comment.
@@ -312,6 +352,7 @@ pub(crate) fn translate(pattern: &str) -> String {
                     i += 1;
                 }
                 class_start = Some(out.len());
+                before = Before::Other;
             }
             b'{' if !is_quantifier(bytes, i) => out.push_str("\\{"),
             b'}' if !closes_quantifier(bytes, i) => out.push_str("\\}"),
@@ -322,6 +363,27 @@ pub(crate) fn translate(pattern: &str) -> String {
         i += 1;
     }
     out
+}
+
+/// Length of the POSIX class that a text within a class begins with, such as `[:alpha:]`.
+fn posix_class(text: &[u8]) -> Option<usize> {
+    let name = text.strip_prefix(b"[:")?;
+    let end = name.iter().position(|b| *b == b']')?;
+    name[..end].ends_with(b":").then_some(end + 3)
+}
+
+/// Whether what follows a `-` within a class is a byte, with which a range may end.
+fn ends_range(rest: &[u8]) -> bool {
+    match rest {
+        [] | [b']', ..] => false,
+        [b'\\', escape, ..] => !is_set(*escape),
+        _ => posix_class(rest).is_none(),
+    }
+}
+
+/// Whether the escape of a letter stands for several bytes; none of them begins or ends a range.
+fn is_set(escape: u8) -> bool {
+    matches!(escape.to_ascii_lowercase(), b'd' | b'h' | b's' | b'v' | b'w')
 }
 
 /// Whether the `+` at `i` follows a whole quantifier.
@@ -412,6 +474,15 @@ fn translate_escape(bytes: &[u8], i: usize, in_class: bool, out: &mut String) ->
             out.push_str(&format!("\\x{:02x}", value & 0xff));
             1 + n
         }
+        // PCRE has neither within a class. `\N{…}` names a character, unless the braces count.
+        b'N' if !in_class && (bytes.get(i + 2) != Some(&b'{') || is_quantifier(bytes, i + 2)) => {
+            out.push_str(r"[^\n]");
+            2
+        }
+        b'R' if !in_class => {
+            out.push_str(r"(?>\r\n|\n|\x0b|\f|\r|\x85)");
+            2
+        }
         b'Z' if !in_class => {
             out.push_str(r"(?:\n?\z)");
             2
@@ -475,6 +546,18 @@ mod tests {
             (r"[]a]", b"]", b"b"),
             (r"\u003c", b"u003c", b"<"),
             (r"a(?#b[)c", b"ac", b"abc"),
+            (r"^[+--]$", b",", b"*"),
+            (r"^[+--](?!a)", b",", b",a"),
+            (r"^[a-c--/]$", b".", b"d"),
+            (r"^[\w-.]$", b"-", b"/"),
+            (r"^[\d-x]$", b"-", b"e"),
+            (r"^[+-\d]$", b"-", b","),
+            (r"^[+-[:digit:]]$", b"-", b","),
+            (r"^\Q[a]+\E+$", b"[a]++", b"a"),
+            (r"^[\Qa-c\E]$", b"-", b"b"),
+            (r"^a\N{2}$", b"a\rb", b"a\nb"),
+            (r"^a\Rb$", b"a\r\nb", b"a\tb"),
+            (r"^\R\n", b"\n\n", b"\r\n"),
         ] {
             let regex = Regex::new(pattern, false, false).unwrap_or_else(|e| panic!("{pattern}: {e}"));
             if !yes.is_empty() {
@@ -484,6 +567,9 @@ mod tests {
         }
         assert!(Regex::new("(", false, false).is_err());
         assert!(Regex::new("(?=(", false, false).is_err());
+        for unknown in [r"[z--]", r"\N{DASH}", r"[\N]", r"[\R]"] {
+            assert!(Regex::new(unknown, false, false).is_err(), "{unknown}");
+        }
     }
 
     #[test]

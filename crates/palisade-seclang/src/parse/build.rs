@@ -118,7 +118,7 @@ pub(super) fn disruption(name: &str, value: &str) -> Result<Option<Disruption>, 
     }))
 }
 
-fn severity(text: &str) -> Result<u8, Wrong> {
+pub(super) fn severity(text: &str) -> Result<u8, Wrong> {
     const NAMES: [&str; 8] = ["EMERGENCY", "ALERT", "CRITICAL", "ERROR", "WARNING", "NOTICE", "INFO", "DEBUG"];
     if let Ok(n @ 0..=7) = text.parse::<u8>() {
         return Ok(n);
@@ -130,7 +130,7 @@ fn severity(text: &str) -> Result<u8, Wrong> {
         .ok_or_else(|| (format!("`{text}` is not a severity"), did_you_mean(text, NAMES.into_iter())))
 }
 
-fn macro_of(text: &str, names: &mut TxNames) -> Result<Macro, Wrong> {
+pub(super) fn macro_of(text: &str, names: &mut TxNames) -> Result<Macro, Wrong> {
     let mut parsed = Macro::parse(text).map_err(|e| (e, "macros look like `%{tx.name}`".to_owned()))?;
     parsed.intern(names);
     Ok(parsed)
@@ -336,15 +336,16 @@ impl Builder {
                     log: default.log,
                     audit: default.audit,
                     message: None,
-                    data: None,
+                    data: default.data.clone(),
                     tags: Vec::new(),
-                    severity: None,
+                    severity: default.severity,
                     version: None,
                     revision: None,
                     skip: Skip::No,
                 };
                 let link = self.actions(at, text, &list, link, &mut rule, false);
                 rule.links.push(link);
+                rule.tags.extend_from_slice(&self.defaults[usize::from(phase) - 1].tags);
                 if rule.id == 0 {
                     self.problems.error(
                         at,

@@ -62,6 +62,7 @@ const REFUSED: &[(&str, &str)] = &[
 
 const KNOWN: &[&str] = &[
     "Include",
+    "IncludeOptional",
     "SecRule",
     "SecAction",
     "SecMarker",
@@ -125,17 +126,17 @@ impl Builder {
                 self.rule(at, text, words, path);
                 Ok(())
             }
-            "include" => match argument(1) {
+            "include" | "includeoptional" => match argument(1) {
                 Some(file) => {
                     let file = Path::new(file);
                     let file = match path.and_then(Path::parent) {
                         Some(folder) if file.is_relative() => folder.join(file),
                         _ => file.to_owned(),
                     };
-                    self.include(&file, at, depth + 1);
+                    self.include(&file, at, depth + 1, lower == "includeoptional");
                     Ok(())
                 }
-                None => Err(("`Include` needs a file".into(), "write its path".into())),
+                None => Err((format!("`{name}` needs a file"), "write its path".into())),
             },
             _ => self.setting(at, &lower, name, words, path),
         };
@@ -282,6 +283,8 @@ impl Builder {
             })?;
         let mut default = self.defaults[usize::from(phase) - 1].clone();
         default.transforms.clear();
+        default.tags.clear();
+        (default.severity, default.data) = (None, None);
         for action in &list {
             let value = action.value.as_deref().unwrap_or("");
             match action.name.as_str() {
@@ -292,6 +295,9 @@ impl Builder {
                 "noauditlog" => default.audit = false,
                 "status" => default.status = super::build::status(value)?.into(),
                 "t" => super::build::transform(value, &mut default.transforms)?,
+                "tag" => default.tags.push(super::build::macro_of(value, &mut self.names)?),
+                "severity" => default.severity = Some(super::build::severity(value)?),
+                "logdata" => default.data = Some(super::build::macro_of(value, &mut self.names)?),
                 name => match super::build::disruption(name, value)? {
                     Some(Disruption::Default) => {
                         return Err((
@@ -302,7 +308,8 @@ impl Builder {
                     Some(disruption) => default.disruption = disruption,
                     None => return Err((
                         format!("`{name}` cannot be in `SecDefaultAction`"),
-                        "only logging, transformations, status and one of `pass`, `deny`, `drop`, `allow`, `redirect`"
+                        "only logging, transformations, tags, severity, `logdata`, status and one of `pass`, `deny`, \
+                         `drop`, `allow`, `redirect`"
                             .into(),
                     )),
                 },

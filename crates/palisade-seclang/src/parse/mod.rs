@@ -10,9 +10,11 @@ mod lines;
 mod targets;
 
 use std::collections::{HashMap, HashSet};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::expand::Macro;
 use crate::names::TxNames;
 use crate::problem::{Place, Problem, Problems};
 use crate::rule::{Disruption, Exclusion, Rule, Target, Which};
@@ -77,6 +79,11 @@ struct Default5 {
     log: bool,
     audit: bool,
     transforms: Vec<Transform>,
+    /// Added to those of each rule.
+    tags: Vec<Macro>,
+    /// For rules that have none.
+    severity: Option<u8>,
+    data: Option<Macro>,
 }
 
 #[derive(Debug)]
@@ -96,8 +103,16 @@ impl Default for Builder {
 impl Builder {
     /// A builder without rules, and with default settings.
     pub fn new() -> Builder {
-        let default =
-            Default5 { disruption: Disruption::Pass, status: None, log: true, audit: true, transforms: Vec::new() };
+        let default = Default5 {
+            disruption: Disruption::Pass,
+            status: None,
+            log: true,
+            audit: true,
+            transforms: Vec::new(),
+            tags: Vec::new(),
+            severity: None,
+            data: None,
+        };
         Builder {
             problems: Problems::default(),
             settings: Settings::default(),
@@ -154,7 +169,7 @@ impl Builder {
     pub fn file(&mut self, path: impl AsRef<Path>) -> &mut Self {
         let path = path.as_ref();
         let at = Place { file: path.to_string_lossy().into(), line: 0 };
-        self.include(path, &at, 0);
+        self.include(path, &at, 0, false);
         self
     }
 
@@ -164,7 +179,8 @@ impl Builder {
         self
     }
 
-    fn include(&mut self, path: &Path, at: &Place, depth: usize) {
+    /// Reads the files that a path names; with `optional` there may be none.
+    fn include(&mut self, path: &Path, at: &Place, depth: usize, optional: bool) {
         if self.texts_only {
             self.problems.error(at, &path.to_string_lossy(), NO_FILES.0, NO_FILES.1);
             return;
@@ -178,15 +194,20 @@ impl Builder {
             );
             return;
         }
+        let optional = optional && !is_beyond(path);
         let files = match expand(path) {
             Ok(files) => files,
-            Err(message) => {
-                self.problems.error(
-                    at,
-                    &path.to_string_lossy(),
-                    message,
-                    "name a file that exists, or a pattern that matches one",
-                );
+            Err(Unmatched { absent: true, .. }) if optional => {
+                // Where a file may appear that is to be read then.
+                self.files.extend(path.parent().filter(|at| !at.as_os_str().is_empty()).map(Path::to_owned));
+                return;
+            }
+            Err(Unmatched { message, .. }) => {
+                let help = match depth {
+                    0 => "name a file that exists, or a pattern that matches one",
+                    _ => "name what exists, or write `IncludeOptional` where there may be none",
+                };
+                self.problems.error(at, &path.to_string_lossy(), message, help);
                 return;
             }
         };
@@ -211,6 +232,7 @@ impl Builder {
                         "convert it, for example with iconv",
                     ),
                 },
+                Err(e) if optional && e.kind() == ErrorKind::NotFound => {}
                 Err(e) => self.problems.error(
                     at,
                     &file.to_string_lossy(),
@@ -271,23 +293,42 @@ impl Builder {
 /// # Errors
 /// A folder that cannot be read, or a pattern that matches nothing.
 pub fn matching(path: &Path) -> Result<Vec<PathBuf>, String> {
-    expand(path)
+    expand(path).map_err(|unmatched| unmatched.message)
+}
+
+/// Why a path names no file.
+struct Unmatched {
+    message: String,
+    /// There is none, rather than that nobody can tell.
+    absent: bool,
+}
+
+/// Whether a path has a pattern of a kind that is not read here: it names no file, whatever there is.
+fn is_beyond(path: &Path) -> bool {
+    let folder = path.parent().unwrap_or(Path::new("")).to_string_lossy();
+    folder.contains(['*', '?']) || path.to_string_lossy().contains('[')
 }
 
 /// The files that a path with an optional `*` in its last part names.
-fn expand(path: &Path) -> Result<Vec<PathBuf>, String> {
+fn expand(path: &Path) -> Result<Vec<PathBuf>, Unmatched> {
     let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     if !name.contains(['*', '?']) {
         return Ok(vec![path.to_owned()]);
     }
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let entries = std::fs::read_dir(folder).map_err(|e| format!("cannot read the folder: {e}"))?;
+    let entries = std::fs::read_dir(folder).map_err(|e| Unmatched {
+        message: format!("cannot read the folder: {e}"),
+        absent: e.kind() == ErrorKind::NotFound,
+    })?;
     let mut files: Vec<PathBuf> = entries
         .filter_map(|e| e.ok().map(|e| e.path()))
         .filter(|p| p.file_name().is_some_and(|n| glob(name.as_bytes(), n.to_string_lossy().as_bytes())))
         .collect();
     files.sort();
-    if files.is_empty() { Err("no file matches".to_owned()) } else { Ok(files) }
+    match files.is_empty() {
+        true => Err(Unmatched { message: "no file matches".to_owned(), absent: true }),
+        false => Ok(files),
+    }
 }
 
 /// `*` and `?` over one name, without recursion.

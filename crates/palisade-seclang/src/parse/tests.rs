@@ -52,6 +52,10 @@ fn every_mistake_is_named_with_its_line_and_a_way_out() {
         ("SecRuleScript x.lua", "1: the directive `SecRuleScript` is not supported"),
         ("SecRuleEngine Maybe", "1: `Maybe` is none of `On`, `Off`, `DetectionOnly`"),
         ("Include /nonexistent/*.conf", "1: cannot read the folder"),
+        ("Include /nonexistent.conf", "1: cannot read the file"),
+        ("IncludeOptional /*/x.conf", "1: cannot read the file"),
+        ("IncludeOptional", "1: `IncludeOptional` needs a file"),
+        ("SecDefaultAction \"phase:1,pass,msg:'m'\"", "1: `msg` cannot be in `SecDefaultAction`"),
         ("<IfModule x>", "1: sections of a web server are not read here"),
         ("SecRule SESSIONID \"@rx x\" \"id:1\"", "1: the variable `SESSIONID` is not supported"),
         ("SecRule ARGS|&userid \"@rx x\" \"id:1\"", "1: the variable `userid` is not supported"),
@@ -67,6 +71,27 @@ fn every_mistake_is_named_with_its_line_and_a_way_out() {
         let got = problems(text);
         assert!(got.iter().any(|p| p.starts_with(want)), "{text}: {got:?}");
     }
+}
+
+#[test]
+fn what_is_optional_need_not_exist() {
+    let folder = std::env::temp_dir().join(format!("palisade-seclang-optional-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("a-config.conf"), "SecAction \"id:1,pass\"\n").unwrap();
+    let wanted = ["*-config.conf", "*-before.conf", "none/*.conf", "none.conf"];
+    std::fs::write(folder.join("all.load"), wanted.map(|at| format!("IncludeOptional {at}\n")).concat()).unwrap();
+    let mut builder = Builder::new();
+    builder.file(folder.join("all.load"));
+    let rules = builder.compile().map_err(|problems| format!("{problems:?}")).unwrap();
+    assert_eq!(rules.rule_count(), 1);
+    // A file that appears there is one to read.
+    for at in [folder.clone(), folder.join("none"), folder.join("none.conf")] {
+        assert!(rules.files().contains(&at), "{}", at.display());
+    }
+    // What is not optional has to be there.
+    let got = problems(&format!("Include {}", folder.join("*-before.conf").display()));
+    assert!(got[0].starts_with("1: no file matches") && got[0].contains("`IncludeOptional`"), "{got:?}");
+    std::fs::remove_dir_all(&folder).unwrap();
 }
 
 #[test]

@@ -476,13 +476,13 @@ impl Transaction {
         for tag in &rule.tags {
             let mut text = Vec::new();
             self.expand(tag, &mut text);
-            tags.push(String::from_utf8_lossy(&text).into_owned());
+            tags.push(text);
         }
         let target = self.name_of(&matched);
         let target = String::from_utf8_lossy(self.store.own(target)).into_owned();
         let text = self.matched_text();
         let span = self.matched_range;
         let value = if text.is_none() { &[][..] } else { self.bytes(text) };
-        Match::new(rule, message, data, tags, target, value, span)
+        Match::new(rule, message, data, &tags, target, value, span)
     }
 }

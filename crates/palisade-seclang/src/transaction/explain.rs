@@ -5,7 +5,7 @@ use crate::rule::Rule;
 
 /// Bytes shown on either side of a match.
 const CONTEXT: usize = 40;
-/// Longest message and data.
+/// Longest message, data and tag.
 const LONGEST_TEXT: usize = 512;
 
 /// A rule that matched and logs.
@@ -22,7 +22,7 @@ pub struct Match {
     pub message: String,
     /// `logdata`, with its macros replaced: text from the request.
     pub data: String,
-    /// `tag`.
+    /// `tag`, with its macros replaced.
     pub tags: Vec<String>,
     /// 0 (emergency) to 7 (debug).
     pub severity: Option<u8>,
@@ -41,7 +41,7 @@ impl Match {
         rule: &Rule,
         message: Vec<u8>,
         data: Vec<u8>,
-        tags: Vec<String>,
+        tags: &[Vec<u8>],
         target: String,
         value: &[u8],
         span: Option<(usize, usize)>,
@@ -58,7 +58,7 @@ impl Match {
             place: rule.place().clone(),
             message: text(&message),
             data: text(&data),
-            tags,
+            tags: tags.iter().map(|tag| text(tag)).collect(),
             severity: rule.severity,
             target,
             range: span.map(|(s, e)| (s - from, (e - from).min(context.len()))),

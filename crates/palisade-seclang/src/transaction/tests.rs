@@ -438,6 +438,24 @@ fn logs_keep_data_out_of_messages_that_have_none() {
     assert_eq!((found.tags.as_slice(), found.place.to_string().as_str()), (&["a/b".to_owned()][..], "t.conf:1"));
 }
 
+#[test]
+fn rules_have_tags_and_severity_of_their_default() {
+    let rules = rules(
+        r#"
+SecRule ARGS "@rx x" "id:1,phase:2,pass,log"
+SecDefaultAction "phase:2,log,auditlog,redirect:'http://%{request_headers.host}/',tag:'Host: %{request_headers.host}',severity:5"
+SecRule ARGS "@rx x" "id:2,phase:2,pass,tag:'own',chain"
+    SecRule ARGS "@rx a" "t:none"
+SecRule ARGS "@rx x" "id:3,phase:2,block,severity:2"
+"#,
+    );
+    let (_, t) = matched(&rules, "/?a=xa", &[("Host", "h.example")], b"");
+    let said: Vec<_> = t.matches().iter().map(|m| (m.rule, m.tags.join("|"), m.severity)).collect();
+    let wanted = [(1_u64, "", None), (2, "own|Host: h.example", Some(5_u8)), (3, "Host: h.example", Some(2))];
+    assert_eq!(said, wanted.map(|(rule, tags, severity)| (rule, tags.to_owned(), severity)));
+    assert_eq!(t.verdict().and_then(|v| v.location.as_deref()), Some("http://h.example/"));
+}
+
 #[derive(Debug)]
 struct Fixed(std::sync::atomic::AtomicU64);
 

@@ -1,13 +1,14 @@
 //! What rules write: variables, macros, collections.
 
 use super::Transaction;
+use super::values::{Value, lists};
 use crate::body::Finding;
 use crate::collections::Entry;
 use crate::expand::{Macro, Part};
 use crate::rule::{Change, Name, Select, SetVar, Target};
-use crate::store::Span;
+use crate::store::{List, Span};
 use crate::text::{atoi, push_number};
-use crate::variable::Var;
+use crate::variable::{Kind, Var};
 
 /// Variables that are kept of one collection beyond this transaction.
 const MOST_KEPT: usize = 4096;
@@ -37,7 +38,7 @@ impl Transaction {
     }
 
     fn macro_value(&mut self, var: Var, key: Option<&str>) -> Span {
-        let Some(key) = key else { return self.scalar(var) };
+        let Some(key) = key else { return self.first_value(var) };
         if var == Var::Rule {
             return self.rule_field(key.as_bytes());
         }
@@ -45,6 +46,25 @@ impl Transaction {
         let mut values = Vec::new();
         self.collect(&Target { var, select, count: false }, &mut values);
         values.first().map_or(Span::NONE, |v| v.value)
+    }
+
+    /// A single value, or the first one of a collection. Each of its values may ask, so the others are not touched.
+    fn first_value(&mut self, var: Var) -> Span {
+        let first = |of: &[List]| of.iter().find_map(|list| self.store.list(*list).first()).copied();
+        match var.kind() {
+            Kind::Scalar => self.scalar(var),
+            Kind::Collection => first(lists(var)).map_or(Span::NONE, |item| item.value),
+            Kind::Names => first(lists(var)).map_or(Span::NONE, |item| item.name),
+            Kind::Xml => first(&[List::XmlText]).map_or(Span::NONE, |item| item.value),
+            Kind::Match => match (self.matched_vars.first().copied(), var) {
+                (Some(value), Var::MatchedVarsNames) => self.name_of(&value),
+                (Some(Value { number: Some(number), .. }), Var::MatchedVars) => self.number(number),
+                (Some(value), Var::MatchedVars) => value.value,
+                _ => Span::NONE,
+            },
+            // Refused when the rule was read.
+            Kind::Writable => Span::NONE,
+        }
     }
 
     pub(super) fn set_var(&mut self, action: &SetVar) {

@@ -577,6 +577,19 @@ fn bodies_by_ctl() {
 }
 
 #[test]
+fn a_collection_in_a_text_is_its_first_value() {
+    let rules = "SecRule ARGS \"!@streq %{ARGS}\" \"id:1,phase:2,pass,log,t:none,t:lowercase,\
+        logdata:'%{ARGS_NAMES}=%{ARGS}%{FILES},%{MATCHED_VARS_NAMES}',\
+        setvar:'tx.low_%{MATCHED_VAR_NAME}=%{MATCHED_VAR}'\"\n\
+        SecRule TX:/^low_/ \"@streq x\" \"id:2,phase:2,pass,log\"\n";
+    let raw = |query: &str| request(&format!("GET /?{query} HTTP/1.1\nHost: h.example"), "");
+    assert_eq!(found(rules, &raw("a=x")), [0_u64; 0]);
+    let transaction = run(rules, &raw("b=X"));
+    let said: Vec<(u64, &str)> = transaction.matches().iter().map(|m| (m.rule, m.data.as_str())).collect();
+    assert_eq!(said, [(1, "b=X,ARGS:b"), (2, "")]);
+}
+
+#[test]
 fn phrases_from_files_have_comments() {
     let folder = std::env::temp_dir().join(format!("palisade-seclang-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
