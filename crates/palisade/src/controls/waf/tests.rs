@@ -651,6 +651,24 @@ async fn a_thousand_reloads_leave_one_rule_set() {
 }
 
 #[tokio::test]
+async fn plugins_of_a_rule_set_are_in_force() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let file = dir.path().join(name);
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(file, text).unwrap();
+    };
+    write("rules/REQUEST-942.conf", RULES);
+    let app = App::start(&format!("[waf]\nrules = \"{}\"\n", dir.path().display()));
+    let ask = async |word: &str| app.get("203.0.113.1", &format!("/echo?q={word}")).await.status;
+    assert_eq!((ask("union+select").await, ask("after").await), (403, 200));
+    write("plugins/mine-before.conf", "SecAction \"id:9,phase:1,pass,nolog,ctl:ruleRemoveById=1\"\n");
+    write("plugins/mine-after.conf", "SecRule ARGS:q \"@streq after\" \"id:10,phase:2,deny,status:403\"\n");
+    app.handle.reload().unwrap();
+    assert_eq!((ask("union+select").await, ask("after").await), (200, 403), "a reload sees the new folder");
+}
+
+#[tokio::test]
 async fn rules_that_never_match_are_named() {
     let dir = tempfile::tempdir().unwrap();
     let said = |rules: &str| {
