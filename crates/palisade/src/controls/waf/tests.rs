@@ -172,6 +172,19 @@ async fn attacks_in_the_head_are_refused() {
 }
 
 #[tokio::test]
+async fn a_redirect_has_the_status_of_its_rule() {
+    let rule = |id: u16, more: &str| {
+        format!("SecRule ARGS:q \"@streq {id}\" \"id:{id},phase:2,redirect:'/there'{more}\"\n")
+    };
+    let rules: String = [301, 303, 307, 308, 403].map(|status| rule(status, &format!(",status:{status}"))).concat();
+    let walled = with_rules(&format!("{rules}{}", rule(1, "")), "");
+    for (asked, status) in [(301, 301), (303, 303), (307, 307), (308, 308), (403, 302), (1, 302)] {
+        let answer = walled.app.get("203.0.113.1", &format!("/echo?q={asked}")).await;
+        assert_eq!((answer.status, answer.header("location").as_deref()), (status, Some("/there")), "{asked}");
+    }
+}
+
+#[tokio::test]
 async fn detect_and_off_refuse_nothing() {
     for waf in ["mode = \"detect\"", "mode = \"off\"", "[[route]]\npath = \"/echo\"\nwaf = { mode = \"off\" }"] {
         let walled = walled(waf);
