@@ -851,6 +851,27 @@ async fn rules_know_both_ends_of_a_connection() {
 }
 
 #[tokio::test]
+async fn rules_see_the_target_of_the_request_line() {
+    let rules = "SecRule REQUEST_URI_RAW \"@streq http://localhost/echo?a=1\" \"id:1,phase:1,deny,status:410,chain\"\n\
+        SecRule REQUEST_LINE \"@streq GET http://localhost/echo?a=1 HTTP/1.1\" \"chain\"\n\
+        SecRule REQUEST_URI \"@streq /echo?a=1\" \"chain\"\n\
+        SecRule REQUEST_FILENAME \"@streq /echo\" \"\"\n\
+        SecRule REQUEST_URI_RAW \"@streq /echo?a=1\" \"id:2,phase:1,deny,status:409\"\n";
+    let walled = with_rules(rules, "");
+    for (version, target, status) in [
+        (Version::HTTP_11, "http://localhost/echo?a=1", 410),
+        (Version::HTTP_11, "/echo?a=1", 409),
+        (Version::HTTP_2, "http://localhost/echo?a=1", 409),
+        (Version::HTTP_11, "http://localhost/echo?a=2", 200),
+    ] {
+        let mut request = request("GET", target, &[], Body::empty());
+        *request.version_mut() = version;
+        let answer = walled.app.send("203.0.113.1", request).await;
+        assert_eq!(answer.status, status, "{version:?} {target}");
+    }
+}
+
+#[tokio::test]
 async fn what_rules_keep_outlives_requests_and_reloads() {
     let counts = "SecAction \"id:1,phase:1,pass,nolog,initcol:ip=%{REMOTE_ADDR},setvar:ip.x=+1\"\n\
         SecRule IP:X \"@gt 3\" \"id:2,phase:1,deny,status:429,log,msg:'Too often'\"\n";
