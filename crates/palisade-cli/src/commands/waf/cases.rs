@@ -117,10 +117,22 @@ fn read_file(text: &str, cases: &mut Vec<Case>) -> anyhow::Result<()> {
         };
         for stage in test["stages"].as_array().into_iter().flatten() {
             let stage = stage.get("stage").unwrap_or(stage);
-            cases.push(case(title.clone(), rule.is_some(), stage).with_context(|| title.clone())?);
+            cases.extend(of_stage(&title, rule.is_some(), stage).with_context(|| title.clone())?);
         }
     }
     Ok(())
+}
+
+/// One case, or one for each of `uris`, which stand in the place of `uri`: what is expected is expected of each.
+fn of_stage(title: &str, later: bool, stage: &Value) -> anyhow::Result<Vec<Case>> {
+    let uris = stage["input"]["uris"].as_array().filter(|uris| !uris.is_empty());
+    let Some(uris) = uris else { return Ok(vec![case(title.to_owned(), later, stage)?]) };
+    let with = |uri: &Value| {
+        let mut stage = stage.clone();
+        stage["input"]["uri"] = uri.clone();
+        case(title.to_owned(), later, &stage)
+    };
+    uris.iter().map(with).collect()
 }
 
 fn case(title: String, later: bool, stage: &Value) -> anyhow::Result<Case> {
@@ -421,6 +433,10 @@ tests:
         assert_eq!(cases[1].reply.as_ref().map(Reply::status), Some(502));
         assert!(passes(&cases[2], &[5], "", Some(200)) && !passes(&cases[2], &[5, 6], "", Some(200)));
         assert!(passes(&cases[3], &[], "", None));
+        cases.clear();
+        read_file("rule_id: 1\ntests: [{ stages: [{ input: { uri: /x, uris: [/a, '/b?c'] } }] }]", &mut cases).unwrap();
+        let lines: Vec<_> = cases.iter().filter_map(|case| case.raw.split(|byte| *byte == b'\r').next()).collect();
+        assert_eq!(lines, [&b"GET /a HTTP/1.1"[..], b"GET /b?c HTTP/1.1"], "a request for each");
         assert!(read_file("tests: [{ stages: [] }]", &mut cases).is_err(), "a test without a name");
         let follows = "rule_id: 1\ntests: [{ stages: [{ input: { follow_redirect: true } }] }]";
         assert!(read_file(follows, &mut cases).is_err());

@@ -11,7 +11,7 @@ use crate::policy::values::PathPattern;
 #[serde(default)]
 pub struct Config {
     /// The rules, in the order in which they apply: files, patterns such as `"rules/*.conf"`, or the folder of a Core Rule
-    /// Set (`"/usr/share/modsecurity-crs"`), which brings its set-up file along. Without rules the WAF is off.
+    /// Set (`"/usr/share/modsecurity-crs"`), which brings its set-up and plugins along. Without rules the WAF is off.
     pub rules: Rules,
     /// The Core Rule Set's paranoia level. Set only when written; else the rules' own set-up decides (1).
     #[schemars(range(min = 1, max = 4))]

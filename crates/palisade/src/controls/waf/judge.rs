@@ -40,10 +40,13 @@ impl Shared {
             let refusal = self.blocked(inspection, verdict.rule);
             let refusal = match (&verdict.outcome, StatusCode::from_u16(verdict.status)) {
                 (Outcome::Drop, _) => refusal.close(),
-                (Outcome::Redirect, _) => {
+                (Outcome::Redirect, status) => {
+                    // No other status makes a client follow, and a rule may have one that was meant for refusals.
+                    let follows = |status: &StatusCode| matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308);
+                    let status = status.ok().filter(follows).unwrap_or(StatusCode::FOUND);
                     let location = verdict.location.as_deref().unwrap_or("/");
                     match HeaderValue::from_str(location) {
-                        Ok(location) => refusal.status(StatusCode::FOUND).header(LOCATION, location),
+                        Ok(location) => refusal.status(status).header(LOCATION, location),
                         Err(_) => refusal,
                     }
                 }

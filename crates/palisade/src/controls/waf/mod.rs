@@ -10,11 +10,13 @@ mod exclude;
 mod judge;
 mod rules;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderValue};
+use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, StatusCode, Version, request, response};
 use palisade_policy::Problems;
 use palisade_seclang::{Finding, RuleSet, Transaction};
@@ -275,8 +277,7 @@ impl Shared {
         let server = if known { palisade_base::canonical_ip(local.ip()).to_string() } else { String::new() };
         transaction.connection(ctx.client_text(), ctx.connection.peer.port(), &server, local.port());
         transaction.unique_id(ctx.request_id().as_str());
-        let target = ctx.target.path_and_query().map_or("/", |target| target.as_str());
-        transaction.request(ctx.method.as_str().as_bytes(), target.as_bytes(), protocol(ctx.version));
+        transaction.request(ctx.method.as_str().as_bytes(), target(ctx).as_bytes(), protocol(ctx.version));
         // Over HTTP/2 the host may come as `:authority` alone.
         if ctx.version >= Version::HTTP_2 && !headers.contains_key(HOST) {
             transaction.header(b"Host", ctx.authority().as_bytes());
@@ -371,6 +372,18 @@ impl Shared {
     }
 }
 
+/// The target as the request line has it: over HTTP/1 that may be a whole URL. Over HTTP/2 scheme and authority always
+/// come, in fields of their own.
+fn target(ctx: &Context) -> Cow<'_, str> {
+    let path = ctx.target.path_and_query().map_or("/", PathAndQuery::as_str);
+    match (ctx.target.scheme_str(), ctx.target.authority()) {
+        (Some(scheme), Some(authority)) if ctx.version < Version::HTTP_2 => {
+            format!("{scheme}://{authority}{path}").into()
+        }
+        _ => path.into(),
+    }
+}
+
 fn protocol(version: Version) -> &'static [u8] {
     match version {
         Version::HTTP_10 => b"HTTP/1.0",
@@ -438,8 +451,7 @@ impl Check for Waf {
     }
 
     fn is_slow(&self, ctx: &Context, parts: &request::Parts) -> bool {
-        let target = ctx.target.path_and_query().map_or(0, |target| target.as_str().len());
-        target + parts.headers.values().map(HeaderValue::len).sum::<usize>() > INLINE
+        target(ctx).len() + parts.headers.values().map(HeaderValue::len).sum::<usize>() > INLINE
     }
 
     fn can_be_slow(&self) -> bool {

@@ -99,27 +99,31 @@ fn build(
     written: &Rules,
     problems: &mut Problems,
 ) -> Option<(RuleSet, Vec<(PathBuf, Stamp)>)> {
-    let mut files = Vec::new();
-    let mut folders = Vec::new();
+    let mut files: Vec<PathBuf> = Vec::new();
+    // Stamped before they are read: what changes meanwhile is read again next time.
+    let mut stamps: Vec<(PathBuf, Stamp)> = Vec::new();
     for (place, path) in paths.iter().enumerate() {
+        for folder in folders(Path::new(path)) {
+            let now = stamp(&folder);
+            stamps.push((folder, now));
+        }
         match expand(Path::new(path)) {
-            Ok(found) => files.extend(found),
+            Ok(found) => {
+                for file in found {
+                    // A folder may bring along what is named by itself, too.
+                    if !files.contains(&file) {
+                        files.push(file);
+                    }
+                }
+            }
             Err(why) => {
                 let fix = "name a file, a pattern that matches some, or the folder of a rule set";
                 problems.error(&key(written, place), format!("`{path}`: {why}"), fix);
             }
         }
-        folders.push(Path::new(path).to_owned());
     }
     if files.is_empty() {
         return None;
-    }
-    // Stamped before they are read: what changes meanwhile is read again next time.
-    let mut stamps: Vec<(PathBuf, Stamp)> = Vec::new();
-    let folders = folders.into_iter().map(|path| if path.is_dir() { path.join("rules") } else { path });
-    for folder in folders.filter_map(|path| if path.is_dir() { Some(path) } else { path.parent().map(Path::to_owned) })
-    {
-        stamps.push((folder.clone(), stamp(&folder)));
     }
     let setting = setting(variant);
     let at = place_of_setting(&files);
@@ -232,18 +236,50 @@ fn expand(path: &Path) -> Result<Vec<PathBuf>, String> {
     Ok(files)
 }
 
-/// The files of a Core Rule Set: its set-up, then its rules.
+/// The files of a Core Rule Set, in the order of its installation: its set-up, plugins that come before the rules, the
+/// rules, plugins that come after them.
 fn folder(path: &Path) -> Result<Vec<PathBuf>, String> {
     let rules = if path.join("rules").is_dir() { path.join("rules") } else { path.to_owned() };
-    let mut files = Vec::new();
-    // Debian keeps the set-up of `/usr/share/modsecurity-crs` in `/etc/modsecurity/crs`.
-    let debian = path.ancestors().nth(3).map(|root| root.join("etc/modsecurity/crs/crs-setup.conf"));
-    let debian = debian.filter(|_| path.ends_with("usr/share/modsecurity-crs"));
-    let setups = [Some(path.join("crs-setup.conf")), debian, Some(path.join("crs-setup.conf.example"))];
+    let rules = palisade_seclang::matching(&rules.join("*.conf"))?;
+    let plugins = path.join("plugins");
+    if plugins.is_dir() {
+        drop(std::fs::read_dir(&plugins).map_err(|error| format!("its `plugins` cannot be read: {error}"))?);
+    }
+    // There need be none of a kind.
+    let plugins = |kind: &str| palisade_seclang::matching(&plugins.join(format!("*-{kind}.conf"))).unwrap_or_default();
+    let local = local(path);
+    let local = |name: &str| local.as_ref().map(|folder| folder.join(name)).filter(|file| file.is_file());
+    // A link among the rules to the same file counts once.
+    let exclusions = |name: &str| local(name).filter(|file| !rules.iter().any(|rule| stamp(rule) == stamp(file)));
+    let mut files: Vec<PathBuf> = Vec::new();
+    let setups =
+        [Some(path.join("crs-setup.conf")), local("crs-setup.conf"), Some(path.join("crs-setup.conf.example"))];
     files.extend(setups.into_iter().flatten().find(|setup| setup.is_file()));
-    let found = palisade_seclang::matching(&rules.join("*.conf"))?;
-    files.extend(found.into_iter().filter(|file| !files.contains(file)).collect::<Vec<_>>());
+    files.extend(plugins("config"));
+    files.extend(plugins("before"));
+    files.extend(exclusions("REQUEST-900-EXCLUSION-RULES-BEFORE-CRS.conf"));
+    for rule in &rules {
+        if !files.contains(rule) {
+            files.push(rule.clone());
+        }
+    }
+    files.extend(exclusions("RESPONSE-999-EXCLUSION-RULES-AFTER-CRS.conf"));
+    files.extend(plugins("after"));
     Ok(files)
+}
+
+/// Where Debian keeps what is the administrator's of the rule set in `/usr/share/modsecurity-crs`.
+fn local(path: &Path) -> Option<PathBuf> {
+    let root = path.ancestors().nth(3).filter(|_| path.ends_with("usr/share/modsecurity-crs"))?;
+    Some(root.join("etc/modsecurity/crs"))
+}
+
+/// The folders, there or not, in which a new file may be one that an entry of `rules` means.
+fn folders(path: &Path) -> Vec<PathBuf> {
+    if !path.is_dir() {
+        return path.parent().map(Path::to_owned).into_iter().collect();
+    }
+    [path.to_owned(), path.join("rules"), path.join("plugins")].into_iter().chain(local(path)).collect()
 }
 
 /// The files that the rules in force were read from, and the folders of their patterns.
@@ -251,4 +287,77 @@ pub(crate) fn files(env: &Env) -> Vec<PathBuf> {
     let kept = env.state.get("waf", Kept::default);
     let entries = kept.0.lock();
     entries.iter().flat_map(|entry| entry.stamps.iter().map(|(path, _)| path.clone())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(root: &Path, names: &[&str]) {
+        for name in names {
+            let file = root.join(name);
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(file, format!("# {name}\n")).unwrap();
+        }
+    }
+
+    fn below(root: &Path, files: &[PathBuf]) -> Vec<String> {
+        files.iter().map(|file| file.strip_prefix(root).unwrap().to_string_lossy().into_owned()).collect()
+    }
+
+    #[test]
+    fn plugins_stand_before_and_after_the_rules() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        write(root, &["rules/REQUEST-901-INITIALIZATION.conf", "rules/REQUEST-920.conf", "crs-setup.conf"]);
+        let plain = ["crs-setup.conf", "rules/REQUEST-901-INITIALIZATION.conf", "rules/REQUEST-920.conf"];
+        assert_eq!(below(root, &folder(root).unwrap()), plain);
+        write(root, &["plugins/b-before.conf", "plugins/a-before.conf", "plugins/README.conf"]);
+        write(root, &["plugins/a-after.conf", "plugins/z-config.conf", "plugins/a-rules.data"]);
+        let files = folder(root).unwrap();
+        let whole = [
+            "crs-setup.conf",
+            "plugins/z-config.conf",
+            "plugins/a-before.conf",
+            "plugins/b-before.conf",
+            "rules/REQUEST-901-INITIALIZATION.conf",
+            "rules/REQUEST-920.conf",
+            "plugins/a-after.conf",
+        ];
+        assert_eq!(below(root, &files), whole);
+        assert_eq!(place_of_setting(&files), 4, "the policy's settings stand behind those of plugins");
+        assert_eq!(below(root, &folders(root)), ["", "rules", "plugins"]);
+    }
+
+    #[test]
+    fn local_exclusions_of_debian_stand_around_the_rules() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        let (before, after) =
+            ("REQUEST-900-EXCLUSION-RULES-BEFORE-CRS.conf", "RESPONSE-999-EXCLUSION-RULES-AFTER-CRS.conf");
+        let etc = |name: &str| format!("etc/modsecurity/crs/{name}");
+        let usr = |name: &str| format!("usr/share/modsecurity-crs/{name}");
+        let rule = usr("rules/REQUEST-901-INITIALIZATION.conf");
+        let path = root.join("usr/share/modsecurity-crs");
+        write(root, &[&rule, &etc("crs-setup.conf")]);
+        assert_eq!(below(root, &folder(&path).unwrap()), [etc("crs-setup.conf"), rule.clone()]);
+        write(root, &[&etc(before), &etc(after), &usr("plugins/a-before.conf"), &usr("plugins/a-after.conf")]);
+        let whole = [
+            etc("crs-setup.conf"),
+            usr("plugins/a-before.conf"),
+            etc(before),
+            rule,
+            etc(after),
+            usr("plugins/a-after.conf"),
+        ];
+        let files = folder(&path).unwrap();
+        assert_eq!(below(root, &files), whole);
+        assert_eq!(place_of_setting(&files), 3);
+        assert!(folders(&path).contains(&root.join("etc/modsecurity/crs")), "a new file there is seen");
+        // Where the rules hold a link to it, it is read there.
+        let link = usr(&format!("rules/{before}"));
+        std::os::unix::fs::symlink(root.join(etc(before)), root.join(&link)).unwrap();
+        let files = below(root, &folder(&path).unwrap());
+        assert!(files.contains(&link) && !files.contains(&etc(before)), "{files:?}");
+    }
 }

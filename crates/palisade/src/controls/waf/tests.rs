@@ -172,6 +172,19 @@ async fn attacks_in_the_head_are_refused() {
 }
 
 #[tokio::test]
+async fn a_redirect_has_the_status_of_its_rule() {
+    let rule = |id: u16, more: &str| {
+        format!("SecRule ARGS:q \"@streq {id}\" \"id:{id},phase:2,redirect:'/there'{more}\"\n")
+    };
+    let rules: String = [301, 303, 307, 308, 403].map(|status| rule(status, &format!(",status:{status}"))).concat();
+    let walled = with_rules(&format!("{rules}{}", rule(1, "")), "");
+    for (asked, status) in [(301, 301), (303, 303), (307, 307), (308, 308), (403, 302), (1, 302)] {
+        let answer = walled.app.get("203.0.113.1", &format!("/echo?q={asked}")).await;
+        assert_eq!((answer.status, answer.header("location").as_deref()), (status, Some("/there")), "{asked}");
+    }
+}
+
+#[tokio::test]
 async fn detect_and_off_refuse_nothing() {
     for waf in ["mode = \"detect\"", "mode = \"off\"", "[[route]]\npath = \"/echo\"\nwaf = { mode = \"off\" }"] {
         let walled = walled(waf);
@@ -651,6 +664,24 @@ async fn a_thousand_reloads_leave_one_rule_set() {
 }
 
 #[tokio::test]
+async fn plugins_of_a_rule_set_are_in_force() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let file = dir.path().join(name);
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(file, text).unwrap();
+    };
+    write("rules/REQUEST-942.conf", RULES);
+    let app = App::start(&format!("[waf]\nrules = \"{}\"\n", dir.path().display()));
+    let ask = async |word: &str| app.get("203.0.113.1", &format!("/echo?q={word}")).await.status;
+    assert_eq!((ask("union+select").await, ask("after").await), (403, 200));
+    write("plugins/mine-before.conf", "SecAction \"id:9,phase:1,pass,nolog,ctl:ruleRemoveById=1\"\n");
+    write("plugins/mine-after.conf", "SecRule ARGS:q \"@streq after\" \"id:10,phase:2,deny,status:403\"\n");
+    app.handle.reload().unwrap();
+    assert_eq!((ask("union+select").await, ask("after").await), (200, 403), "a reload sees the new folder");
+}
+
+#[tokio::test]
 async fn rules_that_never_match_are_named() {
     let dir = tempfile::tempdir().unwrap();
     let said = |rules: &str| {
@@ -817,6 +848,27 @@ async fn rules_know_both_ends_of_a_connection() {
         assert_eq!(answer.status(), status, "{local}");
     }
     assert_eq!(walled.get("/echo", &[]).await.0, 200, "an end that is not known has no address");
+}
+
+#[tokio::test]
+async fn rules_see_the_target_of_the_request_line() {
+    let rules = "SecRule REQUEST_URI_RAW \"@streq http://localhost/echo?a=1\" \"id:1,phase:1,deny,status:410,chain\"\n\
+        SecRule REQUEST_LINE \"@streq GET http://localhost/echo?a=1 HTTP/1.1\" \"chain\"\n\
+        SecRule REQUEST_URI \"@streq /echo?a=1\" \"chain\"\n\
+        SecRule REQUEST_FILENAME \"@streq /echo\" \"\"\n\
+        SecRule REQUEST_URI_RAW \"@streq /echo?a=1\" \"id:2,phase:1,deny,status:409\"\n";
+    let walled = with_rules(rules, "");
+    for (version, target, status) in [
+        (Version::HTTP_11, "http://localhost/echo?a=1", 410),
+        (Version::HTTP_11, "/echo?a=1", 409),
+        (Version::HTTP_2, "http://localhost/echo?a=1", 409),
+        (Version::HTTP_11, "http://localhost/echo?a=2", 200),
+    ] {
+        let mut request = request("GET", target, &[], Body::empty());
+        *request.version_mut() = version;
+        let answer = walled.app.send("203.0.113.1", request).await;
+        assert_eq!(answer.status, status, "{version:?} {target}");
+    }
 }
 
 #[tokio::test]
