@@ -89,7 +89,7 @@ pub(super) fn transform(text: &str, chain: &mut Vec<Transform>) -> Result<(), Wr
     Ok(())
 }
 
-pub(super) fn disruption(name: &str, value: &str) -> Result<Option<Disruption>, Wrong> {
+pub(super) fn disruption(name: &str, value: &str, names: &mut TxNames) -> Result<Option<Disruption>, Wrong> {
     Ok(Some(match name {
         "pass" => Disruption::Pass,
         "block" => Disruption::Default,
@@ -106,7 +106,7 @@ pub(super) fn disruption(name: &str, value: &str) -> Result<Option<Disruption>, 
                 ));
             }
         }),
-        "redirect" => Disruption::Redirect(Macro::parse(value).map_err(|e| (e, String::new()))?),
+        "redirect" => Disruption::Redirect(macro_of(value, names)?),
         "proxy" | "pause" | "exec" | "append" | "prepend" | "setenv" | "setsid" | "setuid" | "setrsc" | "xmlns"
         | "sanitise" => {
             return Err((
@@ -466,7 +466,7 @@ impl Builder {
             "skipafter" => rule.skip = Skip::Label(value.to_owned()),
             // What a rule says about itself.
             "maturity" | "accuracy" => {}
-            name => match disruption(name, value)? {
+            name => match disruption(name, value, names)? {
                 Some(_) if chained => {
                     return Err((
                         format!("`{name}` in a chained rule"),

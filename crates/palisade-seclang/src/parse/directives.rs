@@ -298,7 +298,7 @@ impl Builder {
                 "tag" => default.tags.push(super::build::macro_of(value, &mut self.names)?),
                 "severity" => default.severity = Some(super::build::severity(value)?),
                 "logdata" => default.data = Some(super::build::macro_of(value, &mut self.names)?),
-                name => match super::build::disruption(name, value)? {
+                name => match super::build::disruption(name, value, &mut self.names)? {
                     Some(Disruption::Default) => {
                         return Err((
                             "`block` cannot be the default of itself".into(),

@@ -456,6 +456,20 @@ SecRule ARGS "@rx x" "id:3,phase:2,block,severity:2"
     assert_eq!(t.verdict().and_then(|v| v.location.as_deref()), Some("http://h.example/"));
 }
 
+/// What only the place reads to which somebody is sent is set all the same.
+#[test]
+fn a_redirect_may_say_what_rules_have_set() {
+    let rules = rules(
+        r#"
+SecAction "id:1,phase:1,pass,nolog,setvar:tx.always=a"
+SecRule ARGS:to "@rx ^[a-z]+$" "id:2,phase:2,pass,nolog,setvar:'tx.to=%{MATCHED_VAR}'"
+SecRule ARGS:to "@rx ." "id:3,phase:2,log,redirect:'http://h.example/%{tx.always}/%{tx.to}'"
+"#,
+    );
+    let (_, t) = matched(&rules, "/?to=x", &[], b"");
+    assert_eq!(t.verdict().and_then(|v| v.location.as_deref()), Some("http://h.example/a/x"));
+}
+
 #[derive(Debug)]
 struct Fixed(std::sync::atomic::AtomicU64);
 

@@ -363,7 +363,7 @@ fn patterns_of_pcre() {
         ARGS:m "@rx (?<=wo)rd"
         ARGS:b "@rx (a)\1\1b"
         ARGS:m "@rx (?>wo)rd"
-        ARGS:m "@rx [&&~~--w]ord"
+        ARGS:m "@rx [&&~~+--w]ord"
         "##,
         &raw,
     );

@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -14,6 +14,7 @@ use palisade_h1::guard::{Config, InFlight};
 use palisade_h1::{Limits, Violation};
 
 use super::request_id::RequestId;
+use super::turns::Share;
 use crate::body::{BodyError, ResponseBody};
 use crate::context::Connection;
 use crate::control::Mode;
@@ -121,12 +122,13 @@ pub(super) fn answer(handle: &Handle, connection: &Connection, violation: Violat
 #[derive(Debug)]
 pub(super) struct Answering {
     body: ResponseBody,
+    share: Share,
     _token: InFlight,
 }
 
 impl Answering {
     pub(super) fn new(body: ResponseBody, token: InFlight) -> Self {
-        Self { body, _token: token }
+        Self { body, share: Share::default(), _token: token }
     }
 }
 
@@ -135,7 +137,12 @@ impl Body for Answering {
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        ready!(self.share.poll(cx));
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if let Some(data) = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()) {
+            self.share.moved(data.len());
+        }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {

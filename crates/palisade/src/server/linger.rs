@@ -4,6 +4,9 @@
 //! closed. Were it dropped with bytes unread, the system would answer with a reset, and a reset throws away what the
 //! client has received and not yet read: the answer. So what still comes is read and thrown away for a while (RFC 9112
 //! §9.6). Only after an abandoned body: other connections end at once.
+//!
+//! The connection's [`Share`] of what its thread writes is counted here as well: under everything that writes to a client,
+//! and above TLS, so that what has to wait is not encrypted either.
 
 use std::io;
 use std::pin::Pin;
@@ -14,6 +17,8 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
+
+use super::turns::Share;
 
 /// No longer than this after the answer.
 const LONGEST: Duration = Duration::from_secs(5);
@@ -28,6 +33,7 @@ pub(super) struct Linger<S> {
     stream: S,
     abandoned: Arc<AtomicBool>,
     state: State,
+    share: Share,
 }
 
 #[derive(Debug)]
@@ -39,7 +45,7 @@ enum State {
 
 impl<S> Linger<S> {
     pub(super) fn new(stream: S, abandoned: Arc<AtomicBool>) -> Self {
-        Self { stream, abandoned, state: State::Open }
+        Self { stream, abandoned, state: State::Open, share: Share::default() }
     }
 }
 
@@ -51,7 +57,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Linger<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Linger<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(cx, bytes)
+        let this = self.get_mut();
+        ready!(this.share.poll(cx));
+        let written = ready!(Pin::new(&mut this.stream).poll_write(cx, bytes))?;
+        this.share.moved(written);
+        Poll::Ready(Ok(written))
     }
 
     fn poll_write_vectored(
@@ -59,7 +69,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Linger<S> {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, slices)
+        let this = self.get_mut();
+        ready!(this.share.poll(cx));
+        let written = ready!(Pin::new(&mut this.stream).poll_write_vectored(cx, slices))?;
+        this.share.moved(written);
+        Poll::Ready(Ok(written))
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -17,6 +17,8 @@ use crate::live::Handle;
 use crate::observe::event;
 
 const BACKLOG: i32 = 4096;
+/// So many connections are accepted before everybody else is looked at: who is turned away in a flood comes again at once.
+const AT_ONCE: u32 = 8;
 /// How often it is said that no connection can be accepted.
 const REPEATED: Duration = Duration::from_secs(10);
 /// How long connections that were on their way are still taken when a listener closes.
@@ -202,7 +204,10 @@ async fn accept(listener: TcpListener, kind: Listener, handle: Arc<Handle>, tls:
     let draining = state.reached(Phase::Draining);
     tokio::pin!(draining);
     let mut said: Option<tokio::time::Instant> = None;
-    loop {
+    for number in (0..AT_ONCE).cycle() {
+        if number == 0 {
+            tokio::task::yield_now().await;
+        }
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = &mut draining => break,

@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep};
 
+use super::turns::Share;
 use crate::body::{BodyError, ResponseBody};
 
 /// What all answers of a connection may have handed to the library without it being written, in bytes.
@@ -169,12 +170,13 @@ pub(super) struct Taking {
     body: ResponseBody,
     pieces: u32,
     running: Running,
+    share: Share,
 }
 
 impl Taking {
     pub(super) fn new(mut body: ResponseBody, running: Running) -> Self {
         body.set_largest_frame(FRAME);
-        Self { body, pieces: 0, running }
+        Self { body, pieces: 0, running, share: Share::default() }
     }
 }
 
@@ -186,11 +188,13 @@ impl Body for Taking {
         TURN.set(Turn::Client(self.pieces));
         ready!(self.running.0.poll_room(cx));
         TURN.set(Turn::Ours);
+        ready!(self.share.poll(cx));
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         if let Some(Ok(frame)) = &frame {
             self.pieces = self.pieces.wrapping_add(1);
             self.running.0.pieces.fetch_add(1, Ordering::Relaxed);
             TURN.set(Turn::Client(self.pieces));
+            self.share.moved(frame.data_ref().map_or(0, Bytes::len));
             let (counted, by) = match frame.data_ref() {
                 Some(data) => (&self.running.0.unwritten, data.len()),
                 None => (&self.running.0.trailers, 1),

@@ -2,8 +2,12 @@
 //!
 //! Guide section 21; threat 29. Many clients may come, or send, in the same moment, as after a restart or in a flood. Those
 //! who are there already would wait for the work that all of them make; with turns they wait for one piece of it.
+//!
+//! So it is with large answers, whoever asked for them: each time that all that is ready is looked at, a thread moves
+//! [`ENOUGH`] of them, from the application and to the client. The others have their [`Share`] of the next time. Whoever
+//! moves little waits for nobody.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -11,6 +15,12 @@ use std::task::{Context, Poll, ready};
 use tokio::sync::{mpsc, oneshot};
 
 type Grant = oneshot::Sender<()>;
+
+/// So many bytes of answers are moved before everybody else is looked at, counted where they come from and where they go:
+/// some 0.1 ms of a core with encryption, and more where the system has to make room.
+const ENOUGH: usize = 256 * 1024;
+/// So many bytes may be moved each time before anybody asks whether that was enough.
+const SMALL: usize = 64 * 1024;
 
 /// The two queues of a thread: those who were given no turn yet, and those who ask for another. They go alternately, so that
 /// whoever is new waits for others who are new, and not for all that a flood has still to say.
@@ -24,6 +34,10 @@ thread_local! {
     /// The way to whoever gives out the turns of this thread. In order of arrival; a connection asks once at a time, so that
     /// as many wait as there may be connections.
     static ASK: RefCell<Option<Queues<mpsc::UnboundedSender<Grant>>>> = const { RefCell::new(None) };
+    /// The way to whoever gives out the shares of this thread.
+    static ASK_FOR_SHARE: RefCell<Option<mpsc::UnboundedSender<Grant>>> = const { RefCell::new(None) };
+    /// Bytes of answers since everybody was looked at, or since long before where nobody had to wait.
+    static MOVED: Cell<usize> = const { Cell::new(0) };
 }
 
 /// Turns that are asked for one after the other.
@@ -41,6 +55,40 @@ impl Turn {
         let _ = ready!(Pin::new(turn).poll(cx));
         *self = Self { asked: None, again: true };
         Poll::Ready(())
+    }
+}
+
+/// What one answer, or one connection, may move.
+#[derive(Debug, Default)]
+pub(super) struct Share {
+    /// Bytes since it was asked last whether there is room.
+    moved: usize,
+    asked: Option<oneshot::Receiver<()>>,
+}
+
+impl Share {
+    /// Is ready when a piece may be moved, which is then to be told to [`Share::moved`].
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.asked.is_none() {
+            if self.moved < SMALL {
+                return Poll::Ready(());
+            }
+            if MOVED.get() < ENOUGH {
+                self.moved = 0;
+                return Poll::Ready(());
+            }
+        }
+        let asked = self.asked.get_or_insert_with(ask_for_share);
+        // An error is as it is with a turn.
+        let _ = ready!(Pin::new(asked).poll(cx));
+        *self = Self::default();
+        Poll::Ready(())
+    }
+
+    /// So many bytes are on their way.
+    pub(super) fn moved(&mut self, bytes: usize) {
+        self.moved = self.moved.saturating_add(bytes);
+        MOVED.set(MOVED.get().saturating_add(bytes));
     }
 }
 
@@ -90,6 +138,50 @@ async fn give(mut asked: Queues<mpsc::UnboundedReceiver<Grant>>) {
             tokio::task::yield_now().await;
         }
     }
+}
+
+fn ask_for_share() -> oneshot::Receiver<()> {
+    let (grant, share) = oneshot::channel();
+    ASK_FOR_SHARE.with_borrow_mut(|ask| {
+        let refused = match ask {
+            Some(ask) => ask.send(grant).map_err(|mpsc::error::SendError(grant)| grant),
+            None => Err(grant),
+        };
+        if let Err(grant) = refused {
+            let (sender, asked) = mpsc::unbounded_channel();
+            tokio::spawn(give_shares(asked));
+            let _ = sender.send(grant);
+            *ask = Some(sender);
+        }
+    });
+    share
+}
+
+/// Gives out shares in the order in which they were asked for, until enough is moved; and on, when all that is ready was
+/// looked at.
+async fn give_shares(mut asked: mpsc::UnboundedReceiver<Grant>) {
+    while let Some(grant) = asked.recv().await {
+        if MOVED.get() >= ENOUGH {
+            tokio::task::yield_now().await;
+            MOVED.set(0);
+        }
+        if grant.send(()).is_ok() {
+            behind_whoever_is_awake().await;
+        }
+    }
+}
+
+/// Waits until those have run who are ready to, on this thread.
+async fn behind_whoever_is_awake() {
+    let mut waited = false;
+    let wait = poll_fn(|cx| {
+        if std::mem::replace(&mut waited, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    });
+    wait.await;
 }
 
 #[cfg(test)]
@@ -162,5 +254,61 @@ mod tests {
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
             runtime.block_on(mine());
         }
+    }
+
+    /// Twenty large answers, and somebody who looks up; and one who moves little, and never waits.
+    #[tokio::test]
+    async fn large_answers_are_moved_a_share_at_a_time() {
+        const ALL: usize = 20;
+        const PIECES: usize = 40;
+        const PIECE: usize = SMALL;
+        MOVED.set(0);
+        let total = Arc::new(AtomicUsize::new(0));
+        let mut tasks = tokio::task::JoinSet::new();
+        for _ in 0..ALL {
+            let total = Arc::clone(&total);
+            tasks.spawn(async move {
+                let mut share = Share::default();
+                for _ in 0..PIECES {
+                    poll_fn(|cx| share.poll(cx)).await;
+                    share.moved(PIECE);
+                    total.fetch_add(PIECE, Ordering::Relaxed);
+                }
+            });
+        }
+        // The first piece of each waits for nobody.
+        tokio::task::yield_now().await;
+        let mut before = total.load(Ordering::Relaxed);
+        assert!(before <= ALL * PIECE + ENOUGH, "{before} at first");
+        let mut little = Share::default();
+        let mut looks = 0;
+        while !tasks.is_empty() {
+            let waits = poll_fn(|cx| Poll::Ready(little.poll(cx).is_pending())).await;
+            assert!(!waits, "after {looks} looks");
+            little.moved(100);
+            tokio::task::yield_now().await;
+            let now = total.load(Ordering::Relaxed);
+            assert!(now - before <= ENOUGH + PIECE, "{} between two looks", now - before);
+            (before, looks) = (now, looks + 1);
+            while let Some(ended) = tasks.try_join_next() {
+                ended.unwrap();
+            }
+        }
+        assert_eq!(before, ALL * PIECES * PIECE);
+        // None of them waits for nothing either.
+        assert!(looks <= 2 * ALL * PIECES * PIECE / ENOUGH, "{looks} looks");
+    }
+
+    /// Whoever goes while it waits costs the others nothing.
+    #[tokio::test]
+    async fn an_answer_that_nobody_wants_any_more_is_passed_over() {
+        let (mut gone, mut here) = (Share::default(), Share::default());
+        for share in [&mut gone, &mut here] {
+            share.moved(ENOUGH);
+            assert!(poll_fn(|cx| Poll::Ready(share.poll(cx))).await.is_pending());
+        }
+        drop(gone);
+        poll_fn(|cx| here.poll(cx)).await;
+        assert_eq!(MOVED.get(), 0);
     }
 }

@@ -173,9 +173,8 @@ async fn attacks_in_the_head_are_refused() {
 
 #[tokio::test]
 async fn a_redirect_has_the_status_of_its_rule() {
-    let rule = |id: u16, more: &str| {
-        format!("SecRule ARGS:q \"@streq {id}\" \"id:{id},phase:2,redirect:'/there'{more}\"\n")
-    };
+    let rule =
+        |id: u16, more: &str| format!("SecRule ARGS:q \"@streq {id}\" \"id:{id},phase:2,redirect:'/there'{more}\"\n");
     let rules: String = [301, 303, 307, 308, 403].map(|status| rule(status, &format!(",status:{status}"))).concat();
     let walled = with_rules(&format!("{rules}{}", rule(1, "")), "");
     for (asked, status) in [(301, 301), (303, 303), (307, 307), (308, 308), (403, 302), (1, 302)] {
