@@ -11,7 +11,7 @@ use std::env;
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -40,6 +40,12 @@ pub(crate) struct Arguments {
     /// Installs nothing. Tests whose needs are not met fail.
     #[arg(long)]
     no_provision: bool,
+}
+
+impl Arguments {
+    fn wants(&self, step: Step) -> bool {
+        self.only.is_empty() || self.only.contains(&step)
+    }
 }
 
 /// The steps, in the order in which they run: what is quick to fail comes first.
@@ -89,7 +95,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let mut run = Run::new(arguments)?;
     let mut done = Vec::new();
     for &step in Step::value_variants() {
-        if !arguments.only.is_empty() && !arguments.only.contains(&step) {
+        if !arguments.wants(step) {
             continue;
         }
         if arguments.no_provision && step == Step::Provision {
@@ -142,6 +148,8 @@ struct Run<'a> {
     built: bool,
     /// Where tests write that they did not run; see `palisade_test::not_run`.
     not_run: PathBuf,
+    /// The build that [`Step::Cost`] is about.
+    release: Option<Child>,
     count: Count,
 }
 
@@ -150,7 +158,7 @@ impl<'a> Run<'a> {
         fs::create_dir_all(paths::cache()).context("the cache of the tests")?;
         let not_run = paths::cache().join(format!("not-run-{}", std::process::id()));
         let _ = fs::remove_file(&not_run);
-        Ok(Run { arguments, binary: None, built: false, not_run, count: Count::default() })
+        Ok(Run { arguments, binary: None, built: false, not_run, release: None, count: Count::default() })
     }
 
     fn step(&mut self, step: Step) -> Result<Outcome> {
@@ -168,6 +176,9 @@ impl<'a> Run<'a> {
             Step::E2e => {
                 // With `--only e2e` too: what is tested is what the source says, never an older build.
                 let built = if self.built { Outcome::passed() } else { self.build()? };
+                if self.arguments.wants(Step::Cost) {
+                    self.release = release_aside();
+                }
                 // Of the whole workspace, although one package holds them: so its dependencies have the features that
                 // they were compiled with for the unit tests, and are not compiled again.
                 let mut outcome = self.tests(&["--workspace", "--test", END_TO_END_BINARY])?;
@@ -185,7 +196,11 @@ impl<'a> Run<'a> {
         Ok(outcome)
     }
 
-    fn cost(&self) -> Result<Outcome> {
+    fn cost(&mut self) -> Result<Outcome> {
+        if let Some(mut build) = self.release.take() {
+            // Whether it has succeeded is seen below, where it would be made.
+            build.wait().context("the release build")?;
+        }
         step::run(&mut self.bench()?)
     }
 
@@ -244,6 +259,15 @@ impl<'a> Run<'a> {
         let _ = fs::remove_file(&self.not_run);
         self.count
     }
+}
+
+/// Begins the release build on what the end-to-end tests leave of the processor, which is half of it: they wait for
+/// processes and clocks. `None` where that class of scheduling is not to be had; it is built later then.
+fn release_aside() -> Option<Child> {
+    let mut build = Command::new("chrt");
+    build.args(["--idle", "0"]).arg(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    build.args(["build", "--release", "--quiet", "--package", "palisade-cli"]).current_dir(paths::workspace());
+    build.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().ok()
 }
 
 fn lines(file: &Path) -> Vec<String> {
