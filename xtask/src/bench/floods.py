@@ -1,8 +1,9 @@
-"""What is cheap to send and dear to serve, most of it frames of HTTP/2, from 127.0.0.2: `floods.py PORT SECONDS CONNECTIONS`.
+"""What is cheap to send and dear to serve, most of it frames of HTTP/2, from 127.0.0.2: `floods.py PORT SECONDS CONNECTIONS [FLOOD]`.
 
-Each connection sends one of the floods until it is ended, and comes again. Standard library only, and one thread: what an
-attacker with one core can do. Prints how many connections were ended with which error, as JSON. The tests have the same
-list, in `tests/it/greedy/floods.rs`.
+Each connection sends the flood until it is ended, and comes again; where none is named, all of them are sent, by a share of
+the connections each. Standard library only, and one thread: what an attacker with one core can do. Prints how many
+connections were ended with which error, as JSON; without arguments the floods that there are, a line each. The tests have
+the same list, in `tests/it/greedy/floods.rs`.
 """
 
 import asyncio
@@ -13,7 +14,6 @@ import ssl
 import sys
 import time
 
-PORT, SECONDS, CONNECTIONS = int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
 HOST = "api.bench.test"
 DATA, HEADERS, PRIORITY, RESET, SETTINGS, PING, GOAWAY, WINDOW, CONTINUATION = 0, 1, 2, 3, 4, 6, 7, 8, 9
 END_STREAM, END_HEADERS = 1, 4
@@ -90,6 +90,12 @@ HELD = 70
 tls = ssl.create_default_context()
 tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
 tls.set_alpn_protocols(["h2"])
+NAMES = [*FLOODS, *UNTAKEN, HALF_HANDSHAKES]
+if len(sys.argv) == 1:
+    print(*NAMES, sep="\n")
+    sys.exit()
+PORT, SECONDS, CONNECTIONS = int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
+CHOSEN = [NAMES[NAMES.index(sys.argv[4])]] if len(sys.argv) > 4 else NAMES
 ended, end = collections.Counter(), time.monotonic() + SECONDS
 
 
@@ -153,8 +159,8 @@ async def attack(name, pieces):
 
 async def main():
     pieces = {name: [b"".join(of(n) for n in range(p * 250, p * 250 + 250)) for p in range(20)] for name, of in FLOODS.items()}
-    names = [*FLOODS, *UNTAKEN, HALF_HANDSHAKES]
-    await asyncio.gather(*(attack(names[n % len(names)], pieces.get(names[n % len(names)])) for n in range(CONNECTIONS)))
+    sent = [CHOSEN[n % len(CHOSEN)] for n in range(CONNECTIONS)]
+    await asyncio.gather(*(attack(name, pieces.get(name)) for name in sent))
     print(json.dumps(ended))
 
 

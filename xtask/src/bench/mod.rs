@@ -57,7 +57,8 @@ pub(crate) struct Arguments {
     /// Length of one measurement: 4 (twice that at the fixed rate, where little CPU is used), with --slow 30.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=600))]
     seconds: Option<u64>,
-    /// Only this cell, or the cells that begin so (`h1`, `h2-get`); may be repeated. Writes no document.
+    /// Only this cell, or the cells that begin so (`h1`, `h2-get`), with --slow the attacks; may be repeated. Writes no
+    /// document.
     #[arg(long, value_name = "CELL")]
     only: Vec<String>,
     /// Gateway that the ratios are about.
@@ -159,7 +160,8 @@ pub(crate) fn train(binary: &PathBuf) -> Result<()> {
 
 /// Runs the command.
 pub(crate) fn run(args: &Arguments) -> Result<ExitCode> {
-    let cells = chosen(&args.only)?;
+    // With `--slow` they are attacks, of which the program that makes them has the list.
+    let cells = if args.slow { Vec::new() } else { chosen(&args.only)? };
     let subject = args.subject.kind();
     let mut kinds: Vec<Kind> = subject.into_iter().collect();
     for &kind in &args.against {
@@ -199,7 +201,8 @@ pub(crate) fn run(args: &Arguments) -> Result<ExitCode> {
             oracle::measure(&mut site, root, binary.as_ref(), count, !args.no_write)
         } else if args.slow {
             let seconds = args.seconds.unwrap_or(slow::SECONDS);
-            slow::measure(&mut site, root, subject.unwrap_or(Kind::Palisade), binary.as_ref(), seconds, !args.no_write)
+            let kind = subject.unwrap_or(Kind::Palisade);
+            slow::measure(&mut site, root, kind, binary.as_ref(), seconds, &args.only, !args.no_write)
         } else {
             measure(args, site, root, &cells, &kinds, subject, binary.as_ref())
         }

@@ -1,5 +1,5 @@
-//! What slow and greedy connections cost everybody else: `slowhttptest` in its four modes, and floods of HTTP/2, beside
-//! 2,000 requests a second.
+//! What slow and greedy connections cost everybody else: `slowhttptest` in its four modes, each of the floods of threat 29
+//! and all of them at once, beside 2,000 requests a second.
 //!
 //! The attacker is 127.0.0.2 and the clients are 127.0.0.3, under the limits that hold by default. Then once more without
 //! the limit by address, as if each of the attacker's connections came from another one.
@@ -57,14 +57,16 @@ const MODES: [Mode; 4] = [
 
 /// Connections of the attacker.
 const CONNECTIONS: usize = 1000;
-/// Writes floods of HTTP/2 (threat 29).
+/// Writes floods (threat 29), and says which it has.
 const FLOODS: &str = include_str!("floods.py");
+/// The row in which each of the connections has its own flood.
+const ALL_FLOODS: &str = "all floods at once";
 
 /// What was seen beside the attacks.
 struct Seen {
     table: String,
     /// Beside which nobody else was served.
-    starved: Vec<&'static str>,
+    starved: Vec<String>,
 }
 
 impl Seen {
@@ -78,7 +80,7 @@ impl Seen {
     /// Measures the load alone, and beside an attack.
     fn beside(
         &mut self,
-        title: &'static str,
+        title: &str,
         attack: Command,
         site: &Site,
         gateway: &Gateway,
@@ -97,7 +99,7 @@ impl Seen {
             Ok(with) => (format!("{with:.2}"), format!("{:.2}", with / without)),
             Err(error) => {
                 eprintln!("bench: {title}: {error:#}");
-                self.starved.push(title);
+                self.starved.push(title.to_owned());
                 ("none".to_owned(), "none".to_owned())
             }
         };
@@ -149,13 +151,14 @@ impl Attack {
     }
 }
 
-/// Measures each attack against the same load without it, in turn.
+/// Measures each attack against the same load without it, in turn; of the attacks those that begin as `only` says.
 pub(super) fn measure(
     site: &mut Site,
     root: &Path,
     kind: Kind,
     binary: Option<&PathBuf>,
     seconds: u64,
+    only: &[String],
     write: bool,
 ) -> Result<()> {
     let cell = CELLS.iter().find(|cell| cell.name == "h1-rate").context("no cell at a fixed rate")?;
@@ -165,6 +168,17 @@ pub(super) fn measure(
     (site.listen, site.door) = (Ipv4Addr::UNSPECIFIED, Ways::CLIENT);
     let script = site.folder.join("floods.py");
     fs::write(&script, FLOODS)?;
+    let each = floods(&script)?;
+    let there: Vec<&str> =
+        MODES.iter().map(|mode| mode.title).chain(each.iter().map(String::as_str)).chain([ALL_FLOODS]).collect();
+    for wanted in only {
+        ensure!(
+            there.iter().any(|title| title.starts_with(wanted.as_str())),
+            "no attack `{wanted}`; there are: {}",
+            there.join(", ")
+        );
+    }
+    let wanted = |title: &str| only.is_empty() || only.iter().any(|wanted| title.starts_with(wanted.as_str()));
     let mut table = String::new();
     let mut starved = Vec::new();
     for (per_address, title) in
@@ -173,33 +187,46 @@ pub(super) fn measure(
         site.per_address = per_address;
         let gateway = Gateway::start(kind, site, binary, &[])?;
         let mut seen = Seen::new(title);
-        for mode in &MODES {
+        for mode in MODES.iter().filter(|mode| wanted(mode.title)) {
             let mut command = attacker(site, "slowhttptest")?;
             command.args(mode.flags).args(["-c", &CONNECTIONS.to_string(), "-r", "200", "-v", "1", "-l", &attacked]);
             command.arg("-u").arg(format!("https://{}:{}{}", Ways::ATTACKER, gateway.port, mode.path));
             seen.beside(mode.title, command, site, &gateway, cell, seconds)?;
         }
-        let mut command = attacker(site, "python3")?;
-        command.arg(&script).args([gateway.port.to_string(), attacked.clone(), CONNECTIONS.to_string()]);
-        seen.beside("floods of HTTP/2", command, site, &gateway, cell, seconds)?;
+        // Each by itself is what the limits that hold by default are measured with.
+        let alone = if per_address == PER_ADDRESS { each.as_slice() } else { &[] };
+        for flood in alone.iter().map(String::as_str).chain([ALL_FLOODS]).filter(|flood| wanted(flood)) {
+            let mut command = attacker(site, "python3")?;
+            command.arg(&script).args([gateway.port.to_string(), attacked.clone(), CONNECTIONS.to_string()]);
+            command.args((flood != ALL_FLOODS).then_some(flood));
+            seen.beside(flood, command, site, &gateway, cell, seconds)?;
+        }
         table.push_str(&seen.table);
         table.push('\n');
         starved.extend(seen.starved);
     }
     println!("{table}");
     ensure!(starved.is_empty(), "others were not served beside: {}", starved.join(", "));
-    if write {
+    if write && only.is_empty() {
         let facts = machine::facts(binary);
         let mut text = report::heading("Slow connections and floods", &facts, &["date", "commit", "cpu", "palisade"]);
         let _ = write!(
             text,
-            "\nThe 99th percentile of 2,000 GETs a second over HTTP/1.1 with TLS from 127.0.0.3, for {seconds} s each (the median of {PARTS} parts), alone and beside `slowhttptest` in its four modes and fourteen floods, all but one of HTTP/2 (`xtask/src/bench/floods.py`), from 127.0.0.2, whose connections come again as often as they are ended. First with the limits that hold by default, {PER_ADDRESS} connections of an address among them; then without that one.\n\n{}",
+            "\nThe 99th percentile of 2,000 GETs a second over HTTP/1.1 with TLS from 127.0.0.3, for {seconds} s each (the median of {PARTS} parts), alone and beside 1,000 connections from 127.0.0.2, which come again as often as they are ended: `slowhttptest` in its four modes, then each of {} floods, all but one of HTTP/2 (`xtask/src/bench/floods.py`), then all of these at once. First with the limits that hold by default, {PER_ADDRESS} connections of an address among them; then without that one.\n\n{}",
+            each.len(),
             table.trim_end(),
         );
         text.push('\n');
         report::write_section(&root.join("docs/benchmarks.md"), "slow", &text)?;
     }
     Ok(())
+}
+
+/// The floods that the script has.
+fn floods(script: &Path) -> Result<Vec<String>> {
+    let listed = Command::new(install::program("python3")?).arg(script).output().context("cannot run python3")?;
+    ensure!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stderr));
+    Ok(String::from_utf8(listed.stdout)?.lines().map(str::to_owned).collect())
 }
 
 /// An attacker's program shares a core with the clients that are measured and the application, and takes what they leave
