@@ -1,6 +1,6 @@
 //! End to end: real programs on ports the system chose. A module a subject.
 //!
-//! `cargo xtask test --only build,e2e` runs them; `--filter TEXT` picks some.
+//! `cargo xtask test --only e2e` runs them; `--filter TEXT` picks some.
 
 mod access_log;
 mod account_pages;

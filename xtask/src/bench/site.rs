@@ -47,6 +47,9 @@ pub(super) struct Site {
     pub(super) listen: Ipv4Addr,
     /// Where the measured clients of those that listen everywhere connect to.
     pub(super) door: Ipv4Addr,
+    /// Clients at a fixed rate share their core with programs that use all of it: they take it when they have something to do
+    /// (`SCHED_FIFO`), as if it were theirs.
+    pub(super) crowded: bool,
     upstream_server: Server,
 }
 
@@ -75,6 +78,7 @@ impl Site {
             per_address: 10_000,
             listen: Ipv4Addr::LOCALHOST,
             door: Ipv4Addr::LOCALHOST,
+            crowded: false,
             upstream_server,
         })
     }

@@ -65,6 +65,7 @@ const ALL_FLOODS: &str = "all floods at once";
 /// What was seen beside the attacks.
 struct Seen {
     table: String,
+    any: bool,
     /// Beside which nobody else was served.
     starved: Vec<String>,
 }
@@ -74,7 +75,7 @@ impl Seen {
         let table = format!(
             "| {title} | p99 without, ms | p99 with, ms | ratio | memory after, MiB |\n| --- | ---: | ---: | ---: | ---: |\n"
         );
-        Seen { table, starved: Vec::new() }
+        Seen { table, any: false, starved: Vec::new() }
     }
 
     /// Measures the load alone, and beside an attack.
@@ -103,6 +104,7 @@ impl Seen {
                 ("none".to_owned(), "none".to_owned())
             }
         };
+        self.any = true;
         let _ = writeln!(self.table, "| {title} | {without:.2} | {with} | {ratio} | {memory:.1} |");
         gateway.empty_log();
         std::thread::sleep(SETTLE);
@@ -163,9 +165,15 @@ pub(super) fn measure(
 ) -> Result<()> {
     let cell = CELLS.iter().find(|cell| cell.name == "h1-rate").context("no cell at a fixed rate")?;
     let attacked = (seconds + 2 * RAMP.as_secs()).to_string();
+    let urgent = Command::new(install::program("chrt")?).args(["--fifo", "1", "true"]).output()?;
+    ensure!(
+        urgent.status.success(),
+        "clients that come first need root (CAP_SYS_NICE): {}",
+        String::from_utf8_lossy(&urgent.stderr).trim()
+    );
     // Neither `slowhttptest` nor `h2load` can choose where it comes from.
     let _ways = Ways::open()?;
-    (site.listen, site.door) = (Ipv4Addr::UNSPECIFIED, Ways::CLIENT);
+    (site.listen, site.door, site.crowded) = (Ipv4Addr::UNSPECIFIED, Ways::CLIENT, true);
     let script = site.folder.join("floods.py");
     fs::write(&script, FLOODS)?;
     let each = floods(&script)?;
@@ -201,8 +209,10 @@ pub(super) fn measure(
             command.args((flood != ALL_FLOODS).then_some(flood));
             seen.beside(flood, command, site, &gateway, cell, seconds)?;
         }
-        table.push_str(&seen.table);
-        table.push('\n');
+        if seen.any {
+            table.push_str(&seen.table);
+            table.push('\n');
+        }
         starved.extend(seen.starved);
     }
     println!("{table}");
@@ -212,7 +222,7 @@ pub(super) fn measure(
         let mut text = report::heading("Slow connections and floods", &facts, &["date", "commit", "cpu", "palisade"]);
         let _ = write!(
             text,
-            "\nThe 99th percentile of 2,000 GETs a second over HTTP/1.1 with TLS from 127.0.0.3, for {seconds} s each (the median of {PARTS} parts), alone and beside 1,000 connections from 127.0.0.2, which come again as often as they are ended: `slowhttptest` in its four modes, then each of {} floods, all but one of HTTP/2 (`xtask/src/bench/floods.py`), then all of these at once. First with the limits that hold by default, {PER_ADDRESS} connections of an address among them; then without that one.\n\n{}",
+            "\nThe 99th percentile of 2,000 GETs a second over HTTP/1.1 with TLS from 127.0.0.3, for {seconds} s each (the median of {PARTS} parts), alone and beside 1,000 connections from 127.0.0.2, which come again as often as they are ended: `slowhttptest` in its four modes, then each of {} floods, all but one of HTTP/2 (`xtask/src/bench/floods.py`), then all of these at once. Clients, application and attackers share a core, on which the clients go first (`SCHED_FIFO`) and the attackers last (`SCHED_IDLE`): it is the gateway that others are to wait for. First with the limits that hold by default, {PER_ADDRESS} connections of an address among them; then without that one.\n\n{}",
             each.len(),
             table.trim_end(),
         );
@@ -230,7 +240,8 @@ fn floods(script: &Path) -> Result<Vec<String>> {
 }
 
 /// An attacker's program shares a core with the clients that are measured and the application, and takes what they leave
-/// at once (`SCHED_IDLE`): it is the gateway that others are to wait for, not the attacker's own work.
+/// at once (`SCHED_IDLE`), and the clients come first of all ([`Site::crowded`]): it is the gateway that others are to wait
+/// for, not the attacker's own work, nor what the application does for it.
 fn attacker(site: &Site, program: &str) -> Result<Command> {
     let mut command = process::pinned(site.cores.load, &install::program("chrt")?)?;
     command.args(["--idle", "0"]).arg(install::program(program)?);

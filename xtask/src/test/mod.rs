@@ -24,6 +24,12 @@ use step::Outcome;
 /// The package that holds the end-to-end tests, and their binary.
 const END_TO_END: &str = "palisade-tests";
 const END_TO_END_BINARY: &str = "end_to_end";
+/// The tests that are compiled together, with the program that they run: cargo builds it for the integration test of its
+/// package. Everything else is in here, with the same features, so that nothing is compiled twice. They are those of all
+/// tests together; that the program can be built as it is published is seen by [`Step::Cost`].
+const TESTS: [&str; 4] = ["--lib", "--bins", "--tests", "--examples"];
+/// The same for the end-to-end tests alone.
+const END_TO_END_TESTS: [&str; 4] = ["--test", END_TO_END_BINARY, "--test", "version"];
 
 /// User-space instructions that a plain GET may cost; counting differs by 1 %, 5 % more fail.
 const INSTRUCTIONS: u64 = 55_000;
@@ -55,7 +61,7 @@ enum Step {
     Provision,
     /// `cargo fmt --check`.
     Fmt,
-    /// The binary under test.
+    /// The tests, and the binary under test.
     Build,
     /// Clippy, with warnings as errors.
     Clippy,
@@ -165,23 +171,20 @@ impl<'a> Run<'a> {
         match step {
             Step::Provision => provision(),
             Step::Fmt => step::run(&mut self.cargo(&["fmt", "--all", "--check"])),
-            Step::Build => self.build(),
+            Step::Build => self.build(&TESTS),
             Step::Clippy => {
                 step::run(&mut self.cargo(&["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"]))
             }
-            Step::Unit => {
-                self.tests(&["--workspace", "--exclude", END_TO_END, "--lib", "--bins", "--tests", "--examples"])
-            }
-            Step::Doc => self.tests(&["--workspace", "--exclude", END_TO_END, "--doc"]),
+            Step::Unit => self.tests(&[&["--exclude", END_TO_END], TESTS.as_slice()].concat()),
+            Step::Doc => self.tests(&["--exclude", END_TO_END, "--doc"]),
             Step::E2e => {
-                // With `--only e2e` too: what is tested is what the source says, never an older build.
-                let built = if self.built { Outcome::passed() } else { self.build()? };
+                // With `--only e2e` too: what is tested is what the source says, never an older build. And where another
+                // test could not be compiled.
+                let built = if self.binary.is_some() { Outcome::passed() } else { self.build(&END_TO_END_TESTS)? };
                 if self.arguments.wants(Step::Cost) {
                     self.release = release_aside();
                 }
-                // Of the whole workspace, although one package holds them: so its dependencies have the features that
-                // they were compiled with for the unit tests, and are not compiled again.
-                let mut outcome = self.tests(&["--workspace", "--test", END_TO_END_BINARY])?;
+                let mut outcome = self.tests(&["--test", END_TO_END_BINARY])?;
                 outcome.passed &= built.passed;
                 Ok(outcome)
             }
@@ -189,9 +192,9 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn build(&mut self) -> Result<Outcome> {
+    fn build(&mut self, selection: &[&str]) -> Result<Outcome> {
         self.built = true;
-        let (outcome, binary) = step::build(&mut self.cargo(&["build", "--package", "palisade-cli"]))?;
+        let (outcome, binary) = step::build(self.cargo(&["test", "--workspace"]).args(selection))?;
         self.binary = binary.filter(|_| outcome.passed);
         Ok(outcome)
     }
@@ -213,8 +216,10 @@ impl<'a> Run<'a> {
         Ok(bench)
     }
 
+    /// Of the whole workspace, although a selection may be of one package: dependencies then have the features that they
+    /// were compiled with before.
     fn tests(&self, selection: &[&str]) -> Result<Outcome> {
-        let mut command = self.cargo(&["test", "--no-fail-fast"]);
+        let mut command = self.cargo(&["test", "--workspace", "--no-fail-fast"]);
         command.args(selection).args(self.arguments.filter.iter());
         step::run_tests(&mut command)
     }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
+use serde_json::Value;
 
 use super::count::Count;
 use super::hang::Watch;
@@ -44,12 +45,16 @@ pub(crate) fn run_tests(command: &mut Command) -> Result<Outcome> {
     Ok(Outcome { passed, count })
 }
 
-/// `cargo build`, and where the program it made lies (cargo alone knows: target folder, profile, name).
+/// `cargo test --no-run`, and where the program under test lies (cargo alone knows: target folder, profile).
 pub(crate) fn build(command: &mut Command) -> Result<(Outcome, Option<PathBuf>)> {
     let mut binary = None;
-    let passed = each_line(command.arg("--message-format=json-render-diagnostics"), Hang::WaitedFor, |line| {
-        if let Ok(message) = serde_json::from_str::<serde_json::Value>(line)
-            && let Some(path) = message.get("executable").and_then(serde_json::Value::as_str)
+    command.args(["--no-run", "--message-format=json-render-diagnostics"]);
+    let passed = each_line(command, Hang::WaitedFor, |line| {
+        if let Ok(message) = serde_json::from_str::<Value>(line)
+            && message["target"]["name"] == "palisade"
+            && message["target"]["kind"][0] == "bin"
+            && message["profile"]["test"] == false
+            && let Some(path) = message["executable"].as_str()
         {
             binary = Some(PathBuf::from(path));
         }

@@ -146,6 +146,8 @@ impl Network {
 #[derive(Debug)]
 pub(crate) struct Admitted {
     state: Arc<ServerState>,
+    /// A trusted proxy holds it, for others.
+    is_proxy: bool,
     networks: [Option<Network>; 2],
     /// The requests in progress of the widest of these.
     requests: Option<Arc<AtomicUsize>>,
@@ -161,6 +163,11 @@ impl Admitted {
             *place = Some(network);
         }
         Ok(())
+    }
+
+    /// Whether a trusted proxy holds it.
+    pub(super) fn is_proxy(&self) -> bool {
+        self.is_proxy
     }
 
     /// The requests in progress of its network; none where a proxy holds it, for the networks of others.
@@ -271,12 +278,13 @@ pub(super) fn connection_limit(state: &ServerState, policy: &Policy) -> usize {
 /// Counts a connection, where it may be.
 pub(super) fn admit(state: &Arc<ServerState>, policy: &Policy, peer: IpAddr) -> Result<Admitted, &'static Code> {
     let open = state.connections.fetch_add(1, Ordering::Relaxed);
-    let mut admitted = Admitted { state: Arc::clone(state), networks: [None; 2], requests: None };
+    let is_proxy = is_proxy(policy, peer);
+    let mut admitted = Admitted { state: Arc::clone(state), is_proxy, networks: [None; 2], requests: None };
     if open >= connection_limit(state, policy) {
         return Err(&CONNECTIONS);
     }
     // A proxy in front holds the connections of everybody.
-    if !is_proxy(policy, peer) {
+    if !is_proxy {
         admitted.count(policy, peer)?;
     }
     Ok(admitted)
@@ -332,11 +340,10 @@ pub(super) async fn refuse(
     state: &ServerState,
     code: &'static Code,
     peer: IpAddr,
-    plain: Option<TcpStream>,
+    mut stream: TcpStream,
 ) {
     note(handle, state, code, peer, None);
     let admission = &state.admission;
-    let Some(mut stream) = plain else { return };
     let told = admission.told.fetch_add(1, Ordering::Relaxed);
     if told < TOLD {
         let live = handle.live();

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,7 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
-use super::admission;
+use super::admission::{self, Admitted, Handshake};
 use super::batch::{Batch, Valve};
 use super::frames::{Calm, Times};
 use super::framing::{self, Answering};
@@ -36,6 +36,7 @@ use crate::context::{Connection, Listener, Tls};
 use crate::controls::client_ip::PROXY_PROTOCOL;
 use crate::live::Handle;
 use crate::observe::event;
+use crate::refusal::Code;
 
 /// Below this hyper refuses to work.
 const MIN_BUFFER: usize = 8192;
@@ -43,43 +44,78 @@ const MIN_BUFFER: usize = 8192;
 const TLS_BUFFER: usize = 256 * 1024;
 const NOT_THEIRS: &str = "a PROXY header from an address that `trusted_proxies` does not name";
 
-pub(super) async fn serve(
+/// What the connections of a listener have in common.
+#[derive(Debug)]
+pub(super) struct Entrance {
+    pub(super) kind: Listener,
+    pub(super) handle: Arc<Handle>,
+    pub(super) state: Arc<ServerState>,
+    pub(super) tls: Option<Arc<Certificates>>,
+}
+
+impl Entrance {
+    /// Serves a connection on a task of its own, where it may be. One that is turned away under TLS costs none.
+    pub(super) fn take(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr) {
+        let Self { handle, state, .. } = &**self;
+        let live = handle.live();
+        let admitted = match admission::admit(state, &live.policy, peer.ip()) {
+            Ok(admitted) => admitted,
+            Err(code) if self.tls.is_some() => return admission::note(handle, state, code, peer.ip(), None),
+            Err(code) => {
+                let this = Arc::clone(self);
+                tokio::spawn(async move { this.refuse(code, peer.ip(), stream).await });
+                return;
+            }
+        };
+        let mut counted = None;
+        // Of a proxy's clients it is not known yet who they are.
+        if self.tls.is_some() && !admitted.is_proxy() {
+            match admission::handshake(state, &live.policy, &admitted) {
+                Ok(handshake) => counted = Some(handshake),
+                Err(code) => return admission::note(handle, state, code, peer.ip(), None),
+            }
+        }
+        tokio::spawn(serve(Arc::clone(self), stream, peer, admitted, counted));
+    }
+
+    async fn refuse(&self, code: &'static Code, client: IpAddr, plain: TcpStream) {
+        admission::refuse(&self.handle, &self.state, code, client, plain).await;
+    }
+}
+
+async fn serve(
+    entrance: Arc<Entrance>,
     mut stream: TcpStream,
     peer: SocketAddr,
-    kind: Listener,
-    handle: Arc<Handle>,
-    state: Arc<ServerState>,
-    tls: Option<Arc<Certificates>>,
+    mut admitted: Admitted,
+    counted: Option<Handshake>,
 ) {
+    let Entrance { kind, handle, state, tls } = &*entrance;
+    let kind = *kind;
     let live = handle.live();
-    let mut admitted = match admission::admit(&state, &live.policy, peer.ip()) {
-        Ok(admitted) => admitted,
-        Err(code) => {
-            let plain = tls.is_none().then_some(stream);
-            return admission::refuse(&handle, &state, code, peer.ip(), plain).await;
-        }
-    };
     let Ok(local) = stream.local_addr() else { return };
     let limits = &live.policy.config().limits.config;
     let opening = tokio::time::Instant::now() + limits.head_time.duration();
     let asks = live.policy.env().server.proxy_protocol;
-    let is_proxy = asks && admission::is_proxy(&live.policy, peer.ip());
+    let is_proxy = asks && admitted.is_proxy();
     let mut introduced = None;
     if is_proxy {
         let reading = Box::pin(proxy_protocol::read(&mut stream));
         let heard = match tokio::time::timeout_at(opening, reading).await {
             Ok(Ok(heard)) => heard,
             Ok(Err(Failure::Nothing)) => return,
-            Ok(Err(Failure::Wrong(why))) => return unintroduced(&handle, &state, peer, why),
-            Err(_) => return unintroduced(&handle, &state, peer, "the PROXY header took too long"),
+            Ok(Err(Failure::Wrong(why))) => return unintroduced(handle, state, peer, why),
+            Err(_) => return unintroduced(handle, state, peer, "the PROXY header took too long"),
         };
         // The proxy holds the connections of everybody: its clients are counted for themselves.
         if let Some((client, _)) = &heard.client
             && !admission::is_proxy(&live.policy, *client)
             && let Err(code) = admitted.count(&live.policy, *client)
         {
-            let plain = tls.is_none().then_some(stream);
-            return admission::refuse(&handle, &state, code, *client, plain).await;
+            return match tls {
+                None => entrance.refuse(code, *client, stream).await,
+                Some(_) => admission::note(handle, state, code, *client, None),
+            };
         }
         introduced = Some(heard);
     }
@@ -91,30 +127,30 @@ pub(super) async fn serve(
         None => {
             drop(live);
             if watches && is_foreign(stream.get_ref(), opening).await {
-                return unintroduced(&handle, &state, peer, NOT_THEIRS);
+                return unintroduced(handle, state, peer, NOT_THEIRS);
             }
             let connection = Connection::new(peer, local, None, kind).introduced(introduced);
             let connection = Arc::new(connection.admitted(&admitted));
-            Box::pin(http1(stream, connection, &handle, &state)).await;
+            Box::pin(http1(stream, connection, handle, state)).await;
         }
         Some(certificates) => {
             let Some(config) = certificates.public() else { return };
-            let counted = match admission::handshake(&state, &live.policy, &admitted) {
+            let counted = match counted.map_or_else(|| admission::handshake(state, &live.policy, &admitted), Ok) {
                 Ok(counted) => counted,
-                Err(code) => return admission::refuse(&handle, &state, code, client, None).await,
+                Err(code) => return admission::note(handle, state, code, client, None),
             };
             // A connection may last for days; the policy it began under need not.
             drop(live);
             if watches && is_foreign(stream.get_ref(), opening).await {
-                return unintroduced(&handle, &state, peer, NOT_THEIRS);
+                return unintroduced(handle, state, peer, NOT_THEIRS);
             }
             let _ = stream.get_ref().set_nodelay(true);
             let secured = handshake::secure(config, Valve::new(stream));
             // Boxed: its memory is given back when the handshake is over.
             let mut stream = match tokio::time::timeout_at(opening, Box::pin(secured)).await {
                 Ok(Ok(stream)) => Box::new(stream),
-                Ok(Err(error)) => return failed(&handle, peer, &error.to_string()),
-                Err(_) => return failed(&handle, peer, "the TLS handshake took too long"),
+                Ok(Err(error)) => return failed(handle, peer, &error.to_string()),
+                Err(_) => return failed(handle, peer, "the TLS handshake took too long"),
             };
             drop(counted);
             let session = stream.get_mut().1;
@@ -132,9 +168,9 @@ pub(super) async fn serve(
             let connection = Arc::new(connection.admitted(&admitted));
             // Boxed: an idle connection needs the memory of its own protocol only.
             if http2 {
-                Box::pin(http2_requests(stream, connection, &handle, &state)).await;
+                Box::pin(http2_requests(stream, connection, handle, state)).await;
             } else {
-                Box::pin(http1(stream, connection, &handle, &state)).await;
+                Box::pin(http1(stream, connection, handle, state)).await;
             }
         }
     }

@@ -18,14 +18,14 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-use super::turns::Share;
+use super::turns::{Share, Turn};
 
 /// No longer than this after the answer.
 const LONGEST: Duration = Duration::from_secs(5);
 /// And no more than this, in bytes.
 const MOST: usize = 64 * 1024 * 1024;
-/// In one turn of the task, so that a fast client cannot keep a core to itself.
-const TURN: usize = 512 * 1024;
+/// In one turn: what a flood has still on its way when it is ended comes on many connections at once.
+const PIECE: usize = 32 * 1024;
 
 /// A stream that lingers when it is shut down after `abandoned` was set.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ pub(super) struct Linger<S> {
 #[derive(Debug)]
 enum State {
     Open,
-    Draining { left: usize, until: Pin<Box<Sleep>> },
+    Draining { left: usize, until: Pin<Box<Sleep>>, turn: Turn, piece: usize },
     Closed,
 }
 
@@ -90,17 +90,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Linger<S> {
             // Our half first: the client sees the end of the answer and can stop sending.
             ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
             this.state = if this.abandoned.load(Ordering::Relaxed) {
-                State::Draining { left: MOST, until: Box::pin(tokio::time::sleep(LONGEST)) }
+                let until = Box::pin(tokio::time::sleep(LONGEST));
+                State::Draining { left: MOST, until, turn: Turn::later(), piece: PIECE }
             } else {
                 State::Closed
             };
         }
-        let State::Draining { left, until } = &mut this.state else { return Poll::Ready(Ok(())) };
+        let State::Draining { left, until, turn, piece } = &mut this.state else { return Poll::Ready(Ok(())) };
         let mut space = [0; 16 * 1024];
-        let mut turn = TURN;
         loop {
             if until.as_mut().poll(cx).is_ready() {
                 break;
+            }
+            if *piece == 0 {
+                ready!(turn.poll(cx));
+                *piece = PIECE;
             }
             let mut buffer = ReadBuf::new(&mut space);
             match Pin::new(&mut this.stream).poll_read(cx, &mut buffer) {
@@ -111,11 +115,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Linger<S> {
             let read = buffer.filled().len();
             let Some(rest) = left.checked_sub(read).filter(|_| read > 0) else { break };
             *left = rest;
-            turn = turn.saturating_sub(read);
-            if turn == 0 {
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
-            }
+            *piece = piece.saturating_sub(read);
         }
         this.state = State::Closed;
         Poll::Ready(Ok(()))
@@ -131,6 +131,7 @@ mod tests {
 
     use super::*;
     use crate::context::Listener;
+    use crate::server::connection::Entrance;
     use crate::testing_local::App;
 
     /// Sends a head and then a body for as long as it can, reads only then, and says what it got and how much it sent.
@@ -140,9 +141,10 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let handle = Arc::clone(&app.handle);
         let state = crate::server::state(handle.live().policy.env());
+        let entrance = Arc::new(Entrance { kind: Listener::Http, handle, state, tls: None });
         tokio::spawn(async move {
             let (stream, peer) = listener.accept().await.unwrap();
-            crate::server::connection::serve(stream, peer, Listener::Http, handle, state, None).await;
+            entrance.take(stream, peer);
         });
         let mut client = TcpStream::connect(address).await.unwrap();
         client.write_all(head.as_bytes()).await.unwrap();

@@ -9,8 +9,9 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 
 use super::admin::{self, Door};
+use super::connection::Entrance;
 use super::tls::{Certificates, certificates};
-use super::{Phase, activation, connection, listeners, state};
+use super::{Phase, activation, listeners, state};
 use crate::context::Listener;
 use crate::error::{Error, Result};
 use crate::live::Handle;
@@ -18,7 +19,7 @@ use crate::observe::event;
 
 const BACKLOG: i32 = 4096;
 /// So many connections are accepted before everybody else is looked at: who is turned away in a flood comes again at once.
-const AT_ONCE: u32 = 8;
+const AT_ONCE: u32 = 4;
 /// How often it is said that no connection can be accepted.
 const REPEATED: Duration = Duration::from_secs(10);
 /// How long connections that were on their way are still taken when a listener closes.
@@ -163,7 +164,9 @@ impl Bound {
     pub(super) fn serve_here(&self, handle: &Arc<Handle>) -> Result<()> {
         let Role::Public(kind) = self.role else { return Ok(()) };
         let tls = (kind == Listener::Https).then(|| Arc::clone(&self.certificates));
-        tokio::spawn(accept(self.listener()?, kind, Arc::clone(handle), tls));
+        let state = state(handle.live().policy.env());
+        let entrance = Entrance { kind, handle: Arc::clone(handle), state, tls };
+        tokio::spawn(accept(self.listener()?, Arc::new(entrance)));
         Ok(())
     }
 
@@ -195,13 +198,8 @@ fn name(key: &'static str) -> &'static str {
     key.strip_prefix("server.").unwrap_or(key)
 }
 
-async fn accept(listener: TcpListener, kind: Listener, handle: Arc<Handle>, tls: Option<Arc<Certificates>>) {
-    let state = state(handle.live().policy.env());
-    let take = |stream, peer| {
-        let (handle, state, tls) = (Arc::clone(&handle), Arc::clone(&state), tls.clone());
-        tokio::spawn(connection::serve(stream, peer, kind, handle, state, tls));
-    };
-    let draining = state.reached(Phase::Draining);
+async fn accept(listener: TcpListener, entrance: Arc<Entrance>) {
+    let draining = entrance.state.reached(Phase::Draining);
     tokio::pin!(draining);
     let mut said: Option<tokio::time::Instant> = None;
     for number in (0..AT_ONCE).cycle() {
@@ -213,13 +211,13 @@ async fn accept(listener: TcpListener, kind: Listener, handle: Arc<Handle>, tls:
             () = &mut draining => break,
         };
         match accepted {
-            Ok((stream, peer)) => take(stream, peer),
+            Ok((stream, peer)) => entrance.take(stream, peer),
             // Out of descriptors, or a connection that was gone at once: the listener itself is fine.
             Err(error) => {
                 let gone = matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset);
                 if !gone && said.is_none_or(|said| said.elapsed() > REPEATED) {
                     said = Some(tokio::time::Instant::now());
-                    event::CONNECTION.line(handle.log()).show("reason", format!("cannot accept: {error}"));
+                    event::CONNECTION.line(entrance.handle.log()).show("reason", format!("cannot accept: {error}"));
                 }
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
@@ -229,6 +227,6 @@ async fn accept(listener: TcpListener, kind: Listener, handle: Arc<Handle>, tls:
     // under way joins it a round trip later.
     let end = tokio::time::Instant::now() + LAST_LOOK;
     while let Ok(Ok((stream, peer))) = tokio::time::timeout_at(end, listener.accept()).await {
-        take(stream, peer);
+        entrance.take(stream, peer);
     }
 }

@@ -1,7 +1,8 @@
 //! Turns: what strangers make a thread compute is done a piece at a time, and whatever else is ready goes before the next.
 //!
 //! Guide section 21; threat 29. Many clients may come, or send, in the same moment, as after a restart or in a flood. Those
-//! who are there already would wait for the work that all of them make; with turns they wait for one piece of it.
+//! who are there already would wait for the work that all of them make; with turns they wait for one piece of it. What
+//! connections have still on their way when they are ended is read in turns as well.
 //!
 //! So it is with large answers, whoever asked for them: each time that all that is ready is looked at, a thread moves
 //! [`ENOUGH`] of them, from the application and to the client. The others have their [`Share`] of the next time. Whoever
@@ -11,6 +12,7 @@ use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::thread::LocalKey;
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -48,12 +50,17 @@ pub(super) struct Turn {
 }
 
 impl Turn {
+    /// Turns of somebody who is not new, and goes with those who ask for another.
+    pub(super) fn later() -> Self {
+        Self { asked: None, again: true }
+    }
+
     /// Asks for a turn, and is ready when it has come. What is computed then, without waiting, is one piece.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let turn = self.asked.get_or_insert_with(|| ask(self.again));
         // An error is that the runtime ends, and with it whoever gave out turns: there is no order left to keep.
         let _ = ready!(Pin::new(turn).poll(cx));
-        *self = Self { asked: None, again: true };
+        *self = Self::later();
         Poll::Ready(())
     }
 }
@@ -99,26 +106,44 @@ pub(super) async fn mine() {
 }
 
 fn ask(again: bool) -> oneshot::Receiver<()> {
-    let (grant, turn) = oneshot::channel();
     let send = |ask: &Queues<mpsc::UnboundedSender<Grant>>, grant| {
-        let queue = if again { &ask.again } else { &ask.first };
-        queue.send(grant).map_err(|mpsc::error::SendError(grant)| grant)
+        if again { ask.again.send(grant) } else { ask.first.send(grant) }
     };
-    ASK.with_borrow_mut(|ask| {
-        let refused = match ask {
-            Some(ask) => send(ask, grant),
-            None => Err(grant),
+    ask_of(&ASK, send, || {
+        let ((first, new), (again, old)) = (mpsc::unbounded_channel(), mpsc::unbounded_channel());
+        tokio::spawn(give(Queues { first: new, again: old }));
+        Queues { first, again }
+    })
+}
+
+fn ask_for_share() -> oneshot::Receiver<()> {
+    ask_of(&ASK_FOR_SHARE, mpsc::UnboundedSender::send, || {
+        let (ask, asked) = mpsc::unbounded_channel();
+        tokio::spawn(give_shares(asked));
+        ask
+    })
+}
+
+/// Asks whoever gives something out on this thread, and begins that one where this is the first to ask, or the first since
+/// another runtime ran here.
+fn ask_of<T>(
+    whom: &'static LocalKey<RefCell<Option<T>>>,
+    send: impl Fn(&T, Grant) -> Result<(), mpsc::error::SendError<Grant>>,
+    begin: impl FnOnce() -> T,
+) -> oneshot::Receiver<()> {
+    let (grant, given) = oneshot::channel();
+    whom.with_borrow_mut(|there| {
+        let refused = match there {
+            Some(there) => send(there, grant),
+            None => Err(mpsc::error::SendError(grant)),
         };
-        // The first on this thread, or the first since another runtime ran on it.
-        if let Err(grant) = refused {
-            let ((first, new), (again, old)) = (mpsc::unbounded_channel(), mpsc::unbounded_channel());
-            tokio::spawn(give(Queues { first: new, again: old }));
-            let queues = Queues { first, again };
-            let _ = send(&queues, grant);
-            *ask = Some(queues);
+        if let Err(mpsc::error::SendError(grant)) = refused {
+            let new = begin();
+            let _ = send(&new, grant);
+            *there = Some(new);
         }
     });
-    turn
+    given
 }
 
 /// Gives out turns, one each time that all that is ready was looked at.
@@ -138,23 +163,6 @@ async fn give(mut asked: Queues<mpsc::UnboundedReceiver<Grant>>) {
             tokio::task::yield_now().await;
         }
     }
-}
-
-fn ask_for_share() -> oneshot::Receiver<()> {
-    let (grant, share) = oneshot::channel();
-    ASK_FOR_SHARE.with_borrow_mut(|ask| {
-        let refused = match ask {
-            Some(ask) => ask.send(grant).map_err(|mpsc::error::SendError(grant)| grant),
-            None => Err(grant),
-        };
-        if let Err(grant) = refused {
-            let (sender, asked) = mpsc::unbounded_channel();
-            tokio::spawn(give_shares(asked));
-            let _ = sender.send(grant);
-            *ask = Some(sender);
-        }
-    });
-    share
 }
 
 /// Gives out shares in the order in which they were asked for, until enough is moved; and on, when all that is ready was
@@ -233,7 +241,7 @@ mod tests {
         for _ in 0..100 {
             let done = Arc::clone(&done);
             tasks.spawn(async move {
-                let mut turn = Turn { asked: None, again: true };
+                let mut turn = Turn::later();
                 poll_fn(|cx| turn.poll(cx)).await;
                 done.fetch_add(1, Ordering::Relaxed);
             });
