@@ -12,9 +12,10 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use palisade_test::{Need, need, paths};
 
@@ -54,15 +55,15 @@ impl Arguments {
     }
 }
 
-/// The steps, in the order in which they run: what is quick to fail comes first.
+/// The steps, in the order in which they end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Step {
-    /// What the tests need from the machine.
+    /// The tests, and the binary under test.
+    Build,
+    /// What the tests need from the machine. It waits for downloads, so that it begins beside the build.
     Provision,
     /// `cargo fmt --check`.
     Fmt,
-    /// The tests, and the binary under test.
-    Build,
     /// Clippy, with warnings as errors.
     Clippy,
     /// The tests beside the code.
@@ -99,12 +100,15 @@ struct Done {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let mut run = Run::new(arguments)?;
+    if arguments.wants(Step::Provision) && !arguments.no_provision {
+        run.provision = Some(thread::spawn(provision));
+    }
     let mut done = Vec::new();
     for &step in Step::value_variants() {
         if !arguments.wants(step) {
             continue;
         }
-        if arguments.no_provision && step == Step::Provision {
+        if step == Step::Provision && run.provision.is_none() {
             continue;
         }
         line(&format!("\n== {}", step.name()));
@@ -152,6 +156,8 @@ struct Run<'a> {
     binary: Option<PathBuf>,
     /// Whether building it was tried.
     built: bool,
+    /// What is being installed.
+    provision: Option<JoinHandle<Result<Outcome>>>,
     /// Where tests write that they did not run; see `palisade_test::not_run`.
     not_run: PathBuf,
     /// The build that [`Step::Cost`] is about.
@@ -164,26 +170,31 @@ impl<'a> Run<'a> {
         fs::create_dir_all(paths::cache()).context("the cache of the tests")?;
         let not_run = paths::cache().join(format!("not-run-{}", std::process::id()));
         let _ = fs::remove_file(&not_run);
-        Ok(Run { arguments, binary: None, built: false, not_run, release: None, count: Count::default() })
+        let (binary, provision, release) = (None, None, None);
+        Ok(Run { arguments, binary, built: false, provision, not_run, release, count: Count::default() })
     }
 
     fn step(&mut self, step: Step) -> Result<Outcome> {
         match step {
-            Step::Provision => provision(),
+            Step::Provision => match self.provision.take().map(JoinHandle::join) {
+                Some(Ok(outcome)) => outcome,
+                _ => bail!("what installs has panicked"),
+            },
             Step::Fmt => step::run(&mut self.cargo(&["fmt", "--all", "--check"])),
             Step::Build => self.build(&TESTS),
             Step::Clippy => {
                 step::run(&mut self.cargo(&["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"]))
             }
-            Step::Unit => self.tests(&[&["--exclude", END_TO_END], TESTS.as_slice()].concat()),
+            Step::Unit => {
+                self.begin_release();
+                self.tests(&[&["--exclude", END_TO_END], TESTS.as_slice()].concat())
+            }
             Step::Doc => self.tests(&["--exclude", END_TO_END, "--doc"]),
             Step::E2e => {
                 // With `--only e2e` too: what is tested is what the source says, never an older build. And where another
                 // test could not be compiled.
                 let built = if self.binary.is_some() { Outcome::passed() } else { self.build(&END_TO_END_TESTS)? };
-                if self.arguments.wants(Step::Cost) {
-                    self.release = release_aside();
-                }
+                self.begin_release();
                 let mut outcome = self.tests(&["--test", END_TO_END_BINARY])?;
                 outcome.passed &= built.passed;
                 Ok(outcome)
@@ -197,6 +208,13 @@ impl<'a> Run<'a> {
         let (outcome, binary) = step::build(self.cargo(&["test", "--workspace"]).args(selection))?;
         self.binary = binary.filter(|_| outcome.passed);
         Ok(outcome)
+    }
+
+    /// With the first tests that run.
+    fn begin_release(&mut self) {
+        if self.release.is_none() && self.arguments.wants(Step::Cost) {
+            self.release = release_aside();
+        }
     }
 
     fn cost(&mut self) -> Result<Outcome> {
@@ -266,8 +284,8 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Begins the release build on what the end-to-end tests leave of the processor, which is half of it: they wait for
-/// processes and clocks. `None` where that class of scheduling is not to be had; it is built later then.
+/// Begins the release build on what the tests leave of the processor, which is half of it: they wait for processes and
+/// clocks. `None` where that class of scheduling is not to be had; it is built later then.
 fn release_aside() -> Option<Child> {
     let mut build = Command::new("chrt");
     build.args(["--idle", "0"]).arg(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));

@@ -43,6 +43,8 @@ const BUDGET: i32 = 1000;
 const REFILL: Duration = Duration::from_secs(10);
 /// A stream that was begun and given up, whoever did that.
 const RESET: i32 = 10;
+/// A piece of a body without a byte. No client needs it: the last one ends the stream.
+const EMPTY: i32 = 10;
 /// Settings make the library look at every stream.
 const SETTINGS_COST: i32 = 5;
 /// Pieces smaller than this earn nothing: a window that opens byte by byte would pay for itself.
@@ -305,6 +307,7 @@ where
                     0
                 }
                 DATA if frame.length > 0 || frame.flags & END_STREAM != 0 => 0,
+                DATA => EMPTY,
                 CONTINUATION => {
                     *block &= frame.flags & END_HEADERS == 0;
                     *heads += frame.length;
