@@ -130,12 +130,10 @@ pub(super) fn counted(site: &Site, gateway: &Gateway, cell: &Cell, requests: u64
 }
 
 fn h2load(site: &Site, gateway: &Gateway, h2: bool, what: What) -> Result<Command> {
-    let mut h2load = if site.crowded {
-        let mut first = process::pinned(site.cores.load, &install::program("chrt")?)?;
-        first.args(["--fifo", "1"]).arg(install::program("h2load")?);
-        first
-    } else {
-        process::pinned(site.cores.load, &install::program("h2load")?)?
+    let program = install::program("h2load")?;
+    let mut h2load = match site.crowded {
+        true => process::scheduled(site.cores.load, &["--fifo", "1"], &program)?,
+        false => process::pinned(site.cores.load, &program)?,
     };
     h2load.args(["-t1", &format!("--connect-to={}:{}", site.door, gateway.port)]);
     if !h2 {

@@ -20,6 +20,13 @@ pub(super) fn pinned(core: usize, program: &Path) -> Result<Command> {
     on(&core.to_string(), program)
 }
 
+/// The same under a class of scheduling, in options of `chrt`.
+pub(super) fn scheduled(core: usize, class: &[&str; 2], program: &Path) -> Result<Command> {
+    let mut command = pinned(core, &install::program("chrt")?)?;
+    command.args(class).arg(program);
+    Ok(command)
+}
+
 /// The same on a list of cores.
 pub(super) fn on(cores: &str, program: &Path) -> Result<Command> {
     let mut command = Command::new(install::program("setpriv")?);

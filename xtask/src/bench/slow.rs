@@ -243,9 +243,7 @@ fn floods(script: &Path) -> Result<Vec<String>> {
 /// at once (`SCHED_IDLE`), and the clients come first of all ([`Site::crowded`]): it is the gateway that others are to wait
 /// for, not the attacker's own work, nor what the application does for it.
 fn attacker(site: &Site, program: &str) -> Result<Command> {
-    let mut command = process::pinned(site.cores.load, &install::program("chrt")?)?;
-    command.args(["--idle", "0"]).arg(install::program(program)?);
-    Ok(command)
+    process::scheduled(site.cores.load, &["--idle", "0"], &install::program(program)?)
 }
 
 /// In milliseconds, the median of all parts.
