@@ -22,7 +22,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::admission::{self, Admitted, Handshake};
 use super::batch::{Batch, Valve};
-use super::frames::{Calm, Times};
+use super::calm::{Calm, Times};
 use super::framing::{self, Answering};
 use super::handshake;
 use super::linger::Linger;

@@ -4,6 +4,7 @@ mod activation;
 pub mod admin;
 pub(crate) mod admission;
 mod batch;
+mod calm;
 mod connection;
 pub(crate) mod descriptors;
 mod frames;
@@ -182,7 +183,7 @@ impl ServerState {
 /// The codes of what is refused before there is a request, or before it costs a descriptor.
 pub(crate) static CODES: &[&crate::refusal::Code] = &[
     &framing::HEAD_TIME,
-    &frames::FRAMES,
+    &calm::FRAMES,
     &admission::CONNECTIONS,
     &admission::PER_ADDRESS,
     &admission::HANDSHAKES,
