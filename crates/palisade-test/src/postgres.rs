@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use nix::sys::signal::Signal;
+use nix::sys::statvfs::statvfs;
 use nix::unistd::{Gid, Uid, User, chown};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
@@ -79,7 +80,7 @@ impl Postgres {
     pub async fn with(settings: &[(&str, &str)], tls: Option<&Identity>) -> Result<Postgres> {
         need(Need::Postgres)?;
         let account = Account::find()?;
-        let directory = tempfile::Builder::new().prefix("palisade-test-").tempdir()?;
+        let directory = tempfile::Builder::new().prefix("palisade-test-").tempdir_in(roomiest())?;
         account.give(directory.path())?;
         let data = directory.path().join("data");
         make_cluster(&account, directory.path(), &data)?;
@@ -263,6 +264,14 @@ impl Account {
         }
         command
     }
+}
+
+/// Where clusters are: in memory where that is large. A database is three hundred files, and every test has one.
+fn roomiest() -> PathBuf {
+    const ROOM: u64 = 4 << 30;
+    let memory = Path::new("/dev/shm");
+    let has_room = statvfs(memory).is_ok_and(|about| about.blocks_available() * about.fragment_size() >= ROOM);
+    if has_room { memory.to_owned() } else { std::env::temp_dir() }
 }
 
 fn make_cluster(account: &Account, folder: &Path, data: &Path) -> Result<()> {
