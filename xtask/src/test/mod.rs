@@ -152,6 +152,8 @@ fn summary(done: &[Done], count: Count) -> ExitCode {
 /// One run: what the steps tell each other.
 struct Run<'a> {
     arguments: &'a Arguments,
+    /// Whether nothing was compiled here before. Incremental files would cost it time, and may never be of use.
+    first: bool,
     /// The binary under test, once built.
     binary: Option<PathBuf>,
     /// Whether building it was tried.
@@ -170,8 +172,8 @@ impl<'a> Run<'a> {
         fs::create_dir_all(paths::cache()).context("the cache of the tests")?;
         let not_run = paths::cache().join(format!("not-run-{}", std::process::id()));
         let _ = fs::remove_file(&not_run);
-        let (binary, provision, release) = (None, None, None);
-        Ok(Run { arguments, binary, built: false, provision, not_run, release, count: Count::default() })
+        let (first, binary, provision, release) = (!were_compiled(), None, None, None);
+        Ok(Run { arguments, first, binary, built: false, provision, not_run, release, count: Count::default() })
     }
 
     fn step(&mut self, step: Step) -> Result<Outcome> {
@@ -260,8 +262,7 @@ impl<'a> Run<'a> {
             None => {}
         }
         self.tell(&mut command);
-        // What is compiled once and thrown away gains nothing from the incremental files.
-        if env::var("CI").as_deref() == Ok("true") {
+        if self.first {
             command.env("CARGO_INCREMENTAL", "0");
         }
         command
@@ -282,6 +283,15 @@ impl<'a> Run<'a> {
         let _ = fs::remove_file(&self.not_run);
         self.count
     }
+}
+
+/// Whether the tests were compiled here before.
+fn were_compiled() -> bool {
+    let compiled = fs::read_dir(paths::cache().with_file_name("debug").join("deps"));
+    compiled.into_iter().flatten().flatten().any(|file| {
+        let name = file.file_name();
+        name.to_str().and_then(|name| name.strip_prefix(END_TO_END_BINARY)).is_some_and(|hash| hash.starts_with('-'))
+    })
 }
 
 /// Begins the release build on what the tests leave of the processor, which is half of it: they wait for processes and
