@@ -96,6 +96,8 @@ impl Postgres {
             ("max_connections", "200"),
             ("shared_buffers", "32MB"),
             ("jit", "off"),
+            // In files of the cluster: what lies elsewhere outlives a server that is killed.
+            ("dynamic_shared_memory_type", "mmap"),
             ("log_min_messages", "warning"),
             ("timezone", "UTC"),
         ] {
