@@ -152,8 +152,9 @@ fn summary(done: &[Done], count: Count) -> ExitCode {
 /// One run: what the steps tell each other.
 struct Run<'a> {
     arguments: &'a Arguments,
-    /// Whether nothing was compiled here before. Incremental files would cost it time, and may never be of use.
-    first: bool,
+    /// Whether whoever works here compiles the tests incrementally. For a first build it would take time, and may never be of
+    /// use; another answer than the last time's compiles the whole workspace again.
+    incremental: bool,
     /// The binary under test, once built.
     binary: Option<PathBuf>,
     /// Whether building it was tried.
@@ -172,8 +173,8 @@ impl<'a> Run<'a> {
         fs::create_dir_all(paths::cache()).context("the cache of the tests")?;
         let not_run = paths::cache().join(format!("not-run-{}", std::process::id()));
         let _ = fs::remove_file(&not_run);
-        let (first, binary, provision, release) = (!were_compiled(), None, None, None);
-        Ok(Run { arguments, first, binary, built: false, provision, not_run, release, count: Count::default() })
+        let (incremental, binary, provision, release) = (is_incremental(), None, None, None);
+        Ok(Run { arguments, incremental, binary, built: false, provision, not_run, release, count: Count::default() })
     }
 
     fn step(&mut self, step: Step) -> Result<Outcome> {
@@ -262,7 +263,7 @@ impl<'a> Run<'a> {
             None => {}
         }
         self.tell(&mut command);
-        if self.first {
+        if !self.incremental {
             command.env("CARGO_INCREMENTAL", "0");
         }
         command
@@ -285,10 +286,10 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Whether the tests were compiled here before.
-fn were_compiled() -> bool {
-    let compiled = fs::read_dir(paths::cache().with_file_name("debug").join("deps"));
-    compiled.into_iter().flatten().flatten().any(|file| {
+/// Whether the tests have incremental files here, which plain `cargo test` leaves.
+fn is_incremental() -> bool {
+    let files = fs::read_dir(paths::cache().with_file_name("debug").join("incremental"));
+    files.into_iter().flatten().flatten().any(|file| {
         let name = file.file_name();
         name.to_str().and_then(|name| name.strip_prefix(END_TO_END_BINARY)).is_some_and(|hash| hash.starts_with('-'))
     })

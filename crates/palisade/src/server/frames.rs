@@ -17,7 +17,8 @@ pub(super) const END_HEADERS: u8 = 4;
 /// have to be opened for it.
 pub(super) const OF_A_REQUEST: u32 = 4;
 
-/// No head of an answer of ours is as short as this: each has the id of the request, which never is in that table.
+/// No head of an answer of ours is as short as this: each has the id of the request, which never is in the table of fields
+/// that both sides keep (RFC 7541 §2.3).
 const BARE: usize = 12;
 
 /// The head of a frame.
