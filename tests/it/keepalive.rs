@@ -59,8 +59,8 @@ async fn posts_with_pauses_like_the_apps_own_keep_alive() -> Result<()> {
     Ok(())
 }
 
-/// An app that closes after each answer without having said so: the next request finds that out before it is sent.
-/// (A request that is under way when the other side closes can't: see [`only_what_may_be_repeated_is`].)
+/// An app that closes after each answer without having said so: the next request finds that out before it is sent, once
+/// the kernel knows. (A request that is under way by then can't: see [`only_what_may_be_repeated_is`].)
 #[tokio::test]
 async fn an_app_that_closes_after_each_answer() -> Result<()> {
     for end in [Step::Close, Step::Reset] {
@@ -74,7 +74,8 @@ async fn an_app_that_closes_after_each_answer() -> Result<()> {
                 let mut answer = connection.post(&format!("/{way}/{number}")).body("once").send().await?;
                 assert_eq!((answer.status(), &*answer.text().await?), (200, "ok"), "{way} {number}");
                 sent += 1;
-                eventually(SOON, "the application has closed", async || upstream.open_connections() == 0).await?;
+                eventually(SOON, "the gateway's kernel knows", async || upstream.connected().is_ok_and(|n| n == 0))
+                    .await?;
             }
         }
         let mut targets: Vec<_> = upstream.requests().iter().map(|request| request.target().to_owned()).collect();

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use bytes::Bytes;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
@@ -20,6 +20,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::ca::{Authority, Identity};
+use crate::ports;
 use crate::wire::{Message, Reader};
 
 /// What is recorded of one connection.
@@ -240,6 +241,17 @@ impl Upstream {
     /// How many of them are open.
     pub fn open_connections(&self) -> usize {
         self.seen.open.load(Ordering::SeqCst)
+    }
+
+    /// How many connections to it the other side may still take for open: see [`ports::connected`].
+    ///
+    /// # Errors
+    /// When the kernel does not say.
+    pub fn connected(&self) -> Result<usize> {
+        match self.address {
+            SocketAddr::V4(address) => ports::connected(address),
+            SocketAddr::V6(_) => bail!("upstreams listen on IPv4"),
+        }
     }
 
     /// The requests so far: those of which the head arrived, with the body as far as it was read.

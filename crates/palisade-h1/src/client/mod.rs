@@ -26,7 +26,7 @@ mod tests;
 #[cfg(test)]
 mod tests_answers;
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
@@ -37,6 +37,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode, request};
 use http_body::Body;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, Sleep};
 
 use self::blocks::Block;
@@ -154,8 +155,10 @@ where
             return false;
         }
         let mut byte = [0u8; 1];
-        let read =
-            Pin::new(&mut inner.io).poll_read(&mut Context::from_waker(Waker::noop()), &mut ReadBuf::new(&mut byte));
+        let mut look =
+            pin!(unconstrained(poll_fn(|cx| Pin::new(&mut inner.io).poll_read(cx, &mut ReadBuf::new(&mut byte)))));
+        // Unconstrained: to a task whose turn is over the runtime says "nothing yet", whatever it knows.
+        let read = look.as_mut().poll(&mut Context::from_waker(Waker::noop()));
         // A byte was taken away from the stream, or it ended: either way it never carries an exchange again.
         inner.dead = read.is_ready();
         read.is_pending()

@@ -203,6 +203,15 @@ async fn an_idle_connection_is_watched_when_it_is_taken_out() {
     theirs.write_all(b"HTTP/1.1 408 Request Timeout\r\n\r\n").await.unwrap();
     assert!(!connection.is_reusable(), "an answer to nothing");
     assert!(!connection.is_reusable(), "and it stays so");
+
+    // Also by a task that has done so much in its turn that the runtime lets it read nothing more.
+    let (ours, theirs) = tokio::io::duplex(100);
+    let mut connection = Connection::new(ours);
+    drop(theirs);
+    while tokio::task::coop::has_budget_remaining() {
+        let _ = std::pin::pin!(tokio::task::coop::consume_budget()).poll(&mut Context::from_waker(std::task::Waker::noop()));
+    }
+    assert!(!connection.is_reusable(), "it is closed, and the turn is over");
 }
 
 #[tokio::test]
