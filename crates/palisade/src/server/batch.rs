@@ -1,9 +1,10 @@
 //! Fewer and larger writes over TLS: for HTTP/2, whose library flushes after every frame.
 //!
-//! What is written while the connection is polled fills TLS records of full size, each encrypted when it is full. They go to
-//! the socket when they have become [`ENOUGH`], and all of it at the end of the poll. A large answer takes a quarter of the
-//! system calls and half of the records (a frame of data and its head are nine bytes longer than one), and nothing waits:
-//! between two polls nothing is held back but what the socket does not take.
+//! What is written while the connection is polled fills TLS records, each encrypted when it is full: what is [`SMALL`] waits
+//! for more, so that a frame of data and its head, nine bytes longer than a record, become one and no more. They go to the
+//! socket when they have become [`ENOUGH`], and all of it at the end of the poll. A large answer takes a quarter of the system
+//! calls and half of the records, and nothing waits: between two polls nothing is held back but what the socket does not
+//! take.
 
 use std::future::Future;
 use std::io::{self, IoSlice};
@@ -15,10 +16,12 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::server::TlsStream;
 
-/// This much is worth a system call in the middle of a poll: four TLS records.
-const ENOUGH: usize = 64 * 1024;
+/// This much is worth a system call in the middle of a poll: the full records that the TLS layer keeps at most.
+const ENOUGH: usize = 15 * RECORD;
 /// What a TLS record holds (RFC 8446 §5.1).
 const RECORD: usize = 16 * 1024;
+/// Less than this is copied, to be encrypted together with what follows; a record of its own is cheaper than copying more.
+const SMALL: usize = 4 * 1024;
 /// Pieces that are encrypted together; whoever writes more at once writes the others again.
 const PIECES: usize = 8;
 
@@ -83,7 +86,7 @@ pub(super) struct Batch<S>(Arc<Mutex<Inner<S>>>);
 #[derive(Debug)]
 struct Inner<S> {
     stream: TlsStream<Valve<S>>,
-    /// Written and not yet encrypted: less than a record.
+    /// Written and not yet encrypted: small pieces, together less than a record.
     tail: Vec<u8>,
     /// A writer was told to wait, for what the end of the poll may change.
     refused: bool,
@@ -155,14 +158,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Inner<S> {
     fn poll_write_vectored(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let Self { stream, tail, refused } = self;
         let new = || slices.iter().filter(|slice| !slice.is_empty()).take(PIECES - 1);
-        let total = tail.len() + new().map(|slice| slice.len()).sum::<usize>();
-        if total < RECORD {
-            let before = tail.len();
+        let added = new().map(|slice| slice.len()).sum::<usize>();
+        let total = tail.len() + added;
+        if total < RECORD && added < SMALL {
             new().for_each(|slice| tail.extend_from_slice(slice));
-            return Poll::Ready(Ok(tail.len() - before));
+            return Poll::Ready(Ok(added));
         }
-        // Full records only; the rest is written again, and becomes the tail.
-        let mut left = total - total % RECORD;
+        // What is small behind the last full record is written again, and becomes the tail.
+        let rest = total % RECORD;
+        let mut left = if rest < SMALL && total > RECORD { total - rest } else { total };
         let mut pieces = [IoSlice::new(&[]); PIECES];
         let mut used = 0;
         let all = std::iter::once(&tail[..]).filter(|tail| !tail.is_empty()).chain(new().map(|slice| &**slice));
@@ -233,6 +237,7 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
+    use crate::server::connection::TLS_BUFFER;
 
     /// A stream of the server, and the client's side.
     async fn pair() -> (Batch<tokio::io::DuplexStream>, tokio_rustls::client::TlsStream<tokio::io::DuplexStream>) {
@@ -299,6 +304,41 @@ mod tests {
         };
         let (said, ()) = tokio::join!(server, asked);
         assert_eq!(&said, b"mine");
+    }
+
+    /// Of a stream that writes this, what waits for more afterwards.
+    async fn tail_after(pieces: &[usize]) -> usize {
+        let (batch, _client) = pair().await;
+        let mut stream = batch.clone();
+        run(&batch, async {
+            for piece in pieces {
+                stream.write_all(&vec![7; *piece]).await.unwrap();
+            }
+            batch.0.lock().tail.len()
+        })
+        .await
+    }
+
+    #[tokio::test]
+    async fn what_is_large_is_not_copied_to_fill_a_record() {
+        // Two frames of full size: nine bytes more than a record each.
+        assert_eq!(tail_after(&[9, RECORD]).await, 9);
+        assert_eq!(tail_after(&[9, RECORD, 9, RECORD]).await, 18);
+        // The last of an answer, and what is whole by itself.
+        assert_eq!(tail_after(&[9, RECORD - 100]).await, 0);
+        assert_eq!(tail_after(&[RECORD]).await, 0);
+        assert_eq!(tail_after(&[RECORD + SMALL]).await, 0);
+        assert_eq!(tail_after(&[RECORD + SMALL - 1]).await, SMALL - 1);
+        // What is small becomes a record together.
+        assert_eq!(tail_after(&[SMALL - 1, SMALL - 1, SMALL - 1]).await, 3 * (SMALL - 1));
+        assert_eq!(tail_after(&[300; 60]).await, 60 * 300 - RECORD);
+    }
+
+    #[test]
+    fn the_tls_layer_keeps_as_much_as_is_waited_for() {
+        // Each record with its head, its type and its tag; another full one finds no room.
+        let records = ENOUGH / RECORD * (RECORD + 5 + 1 + 16);
+        assert!((ENOUGH..=TLS_BUFFER).contains(&records) && records + RECORD > TLS_BUFFER, "{records}");
     }
 
     #[tokio::test]

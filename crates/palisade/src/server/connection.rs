@@ -41,7 +41,7 @@ use crate::refusal::Code;
 /// Below this hyper refuses to work.
 const MIN_BUFFER: usize = 8192;
 /// What a slow reader can pin in the TLS layer.
-const TLS_BUFFER: usize = 256 * 1024;
+pub(super) const TLS_BUFFER: usize = 256 * 1024;
 const NOT_THEIRS: &str = "a PROXY header from an address that `trusted_proxies` does not name";
 
 /// What the connections of a listener have in common.
