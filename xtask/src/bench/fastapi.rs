@@ -86,6 +86,8 @@ pub(super) fn measure(
     need(Need::PythonGuide)?;
     let mut pairs = [
         Pair::start("the guide's middleware behind nginx", Kind::Nginx, "guide", site, binary)?,
+        // Without what protects it: the price of Python alone.
+        Pair::start("the bare app behind nginx", Kind::Nginx, "none", site, binary)?,
         Pair::start("the bare app behind palisade", Kind::Palisade, "none", site, binary)?,
     ];
     for _ in 0..rounds {
@@ -93,12 +95,12 @@ pub(super) fn measure(
             pair.measure(site, seconds)?;
         }
     }
-    let [guide, ours] = &pairs;
+    let [guide, _, ours] = &pairs;
     let (guide, ours) = guide.least().zip(ours.least()).context("nothing was measured")?;
     let mut table = String::from(
         "| CPU per request, µs (least of the rounds) | gateway | app | both |\n| --- | ---: | ---: | ---: |\n",
     );
-    for (pair, (gateway, app)) in pairs.iter().zip([guide, ours]) {
+    for (pair, (gateway, app)) in pairs.iter().filter_map(|pair| Some((pair, pair.least()?))) {
         table.push_str(&format!("| {} | {gateway:.0} | {app:.0} | {:.0} |\n", pair.title, gateway + app));
     }
     let ratio = (ours.0 + ours.1) / (guide.0 + guide.1);
