@@ -46,8 +46,12 @@ pub(super) struct Engines {
 
 /// The program that measures our engine.
 fn build(root: &Path) -> Result<PathBuf> {
-    eprintln!("bench: cargo build --release -p palisade-seclang --example five");
-    dist::compile(dist::cargo(root).args(["build", "--package", "palisade-seclang", "--example", "five"]), "five")
+    eprintln!("bench: cargo build --profile published -p palisade-seclang --example five");
+    dist::compile(
+        dist::cargo(root).args(["build", "--package", "palisade-seclang", "--example", "five"]),
+        dist::PUBLISHED,
+        "five",
+    )
 }
 
 fn parse(printed: &str) -> Result<Measured> {

@@ -17,6 +17,8 @@ use serde_json::Value;
 use crate::bench;
 
 const PALISADE: [&str; 2] = ["--package", "palisade-cli"];
+/// The profile of what is published. Both builds are of it: functions have other names in another, and counts no meaning.
+pub(crate) const PUBLISHED: &str = "published";
 
 /// Options of `cargo xtask dist`.
 #[derive(Debug, clap::Args)]
@@ -81,7 +83,7 @@ fn with_flags(root: &Path, target: &Path, flags: &[&str]) -> Result<PathBuf> {
     let mut cargo = cargo(root);
     cargo.args(["build", "--locked", "--features", "jemalloc", "--target", &host()?, "--target-dir"]).arg(target);
     // A path among them may have spaces.
-    compile(cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}")).args(PALISADE), "palisade")
+    compile(cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}")).args(PALISADE), PUBLISHED, "palisade")
 }
 
 /// `cargo build --release`, as anybody builds it.
@@ -89,16 +91,16 @@ fn with_flags(root: &Path, target: &Path, flags: &[&str]) -> Result<PathBuf> {
 /// # Errors
 /// When it fails.
 pub(crate) fn plainly(root: &Path) -> Result<PathBuf> {
-    compile(cargo(root).arg("build").args(PALISADE), "palisade")
+    compile(cargo(root).arg("build").args(PALISADE), "release", "palisade")
 }
 
-/// Adds `--release`, and says where the program lies that cargo made (cargo alone knows).
+/// Adds the profile, and says where the program lies that cargo made (cargo alone knows).
 ///
 /// # Errors
 /// When it fails, or makes no program of that name.
-pub(crate) fn compile(cargo: &mut Command, name: &str) -> Result<PathBuf> {
+pub(crate) fn compile(cargo: &mut Command, profile: &str, name: &str) -> Result<PathBuf> {
     let output = cargo
-        .args(["--release", "--message-format=json-render-diagnostics"])
+        .args(["--profile", profile, "--message-format=json-render-diagnostics"])
         .stderr(Stdio::inherit())
         .output()
         .context("cannot run cargo")?;
