@@ -603,7 +603,8 @@ mod tests {
     use super::*;
 
     /// What stands in for the binary here, since the kit is what is tested: it announces, logs, obeys signals, and
-    /// leaves an "app" behind.
+    /// leaves an "app" behind. It waits for that and starts nothing else: a signal that comes while this shell starts a
+    /// program may be lost.
     const STAND_IN: &str = r#"#!/bin/sh
 trap 'echo "{\"event\":\"reloaded\"}"' HUP
 trap 'echo "{\"event\":\"server.stopped\"}"; exit 0' TERM
@@ -616,7 +617,7 @@ echo "{\"event\":\"server.listening\",\"listener\":\"http\",\"address\":\"127.0.
 echo "{\"event\":\"server.ready\",\"arguments\":\"$*\",\"home\":\"$HOME\"}"
 echo "{\"event\":\"access\",\"status\":200}"
 [ -e crash ] && exit 9
-while :; do sleep 0.01; done
+while :; do wait; done
 "#;
 
     fn stand_in() -> (TempDir, PathBuf) {

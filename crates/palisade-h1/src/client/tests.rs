@@ -209,7 +209,8 @@ async fn an_idle_connection_is_watched_when_it_is_taken_out() {
     let mut connection = Connection::new(ours);
     drop(theirs);
     while tokio::task::coop::has_budget_remaining() {
-        let _ = std::pin::pin!(tokio::task::coop::consume_budget()).poll(&mut Context::from_waker(std::task::Waker::noop()));
+        let _ = std::pin::pin!(tokio::task::coop::consume_budget())
+            .poll(&mut Context::from_waker(std::task::Waker::noop()));
     }
     assert!(!connection.is_reusable(), "it is closed, and the turn is over");
 }
