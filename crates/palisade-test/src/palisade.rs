@@ -622,9 +622,12 @@ while :; do wait; done
 
     fn stand_in() -> (TempDir, PathBuf) {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("palisade");
-        fs::write(&path, STAND_IN).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        let (text, path) = (folder.path().join("text"), folder.path().join("palisade"));
+        fs::write(&text, STAND_IN).unwrap();
+        fs::set_permissions(&text, fs::Permissions::from_mode(0o755)).unwrap();
+        // By a process of its own: whatever another test starts while this one writes would keep the file open for a moment,
+        // and what is open for writing cannot be run.
+        assert!(std::process::Command::new("cp").arg(&text).arg(&path).status().unwrap().success());
         (folder, path)
     }
 
@@ -661,7 +664,9 @@ while :; do wait; done
         for setup in [Palisade::serve().policy(""), Palisade::serve().policy("").file("crash", "")] {
             let palisade = setup.binary(&binary).start().await.unwrap();
             let home = palisade.directory().to_string_lossy().into_owned();
-            assert!(!memory::with_variable("HOME", &home).is_empty());
+            // A process that is just becoming another program has no environment for a moment.
+            let there = async || !memory::with_variable("HOME", &home).is_empty();
+            eventually(Duration::from_secs(10), "an app is left", there).await.unwrap();
             drop(palisade);
             let gone = async || memory::with_variable("HOME", &home).is_empty();
             eventually(Duration::from_secs(10), "the app it left is gone", gone).await.unwrap();

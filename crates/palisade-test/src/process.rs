@@ -225,7 +225,7 @@ mod tests {
     #[tokio::test]
     async fn stop_asks_first_and_then_kills() {
         // A shell that starts a program just then may lose a signal.
-        let polite = sh("trap 'echo bye; exit 0' TERM; sleep 1000 & echo ready; while :; do wait; done");
+        let polite = sh("trap 'kill $!; echo bye; exit 0' TERM; sleep 1000 & echo ready; while :; do wait; done");
         polite.output().find(SECONDS, "ready", |line| line.text.contains("ready").then_some(())).await.unwrap();
         assert_eq!(polite.stop(SECONDS).await.unwrap().code(), Some(0));
 
