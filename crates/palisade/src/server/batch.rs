@@ -164,9 +164,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Inner<S> {
             new().for_each(|slice| tail.extend_from_slice(slice));
             return Poll::Ready(Ok(added));
         }
-        // What is small behind the last full record is written again, and becomes the tail.
+        // What is small behind the last full record is written again, and becomes the tail. Without a full one nothing is: what
+        // was added is large.
         let rest = total % RECORD;
-        let mut left = if rest < SMALL && total > RECORD { total - rest } else { total };
+        let mut left = if rest < SMALL { total - rest } else { total };
         let mut pieces = [IoSlice::new(&[]); PIECES];
         let mut used = 0;
         let all = std::iter::once(&tail[..]).filter(|tail| !tail.is_empty()).chain(new().map(|slice| &**slice));
